@@ -1,0 +1,166 @@
+"""Every error a user or another process can meet, drawn once.
+
+* CarillonError                     something of ours failed
+  * InvalidRequest                  the request cannot be honoured as it stands
+    * TextTooLong                   the text is longer than the limit announced
+    * UnknownVoice                  no model served here has the voice
+    * UnknownModel                  no worker serves the model
+    * UnknownSession                a message names a session that is not open on this socket
+    * SessionInUse                  a session id is started twice
+    * TextAfterEnd                  text arrives after the end of the stream was announced
+  * AuthenticationFailed            there is no key, or it is not one of ours
+  * PermissionDenied                the key is good, its scopes are not
+  * Overloaded                      no room now; come again after `retry_after_s`
+  * WorkerLost                      the connection to the worker broke under a session
+  * EngineFailed                    the engine failed this request, or is gone
+  * AdapterUnavailable              a voice's adapter is missing, damaged or unfit for the engine
+  * DeadlineExceeded                another process did not answer in time
+  * SlowReader                      the client does not take the audio it asked for
+  * ConfigurationError              settings, files or packages do not fit together
+
+An error crosses a process boundary as its `code` and fields (`to_wire`) and is rebuilt there (`from_wire`). This module
+does not know HTTP: `app.api.errors` is the only place that maps a class to a status.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class CarillonError(Exception):
+    """Something of ours failed. `message` names the value and the remedy; `code` is stable, for programs."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def to_wire(self) -> dict[str, Any]:
+        """The fields that survive a process boundary; absent ones are left out."""
+        fields = {
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+            "param": self.param,
+            "retry_after_s": self.retry_after_s,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @staticmethod
+    def from_wire(
+        code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> CarillonError:
+        """Rebuild the error a peer sent. A code this version does not know becomes a plain CarillonError."""
+        kind = _by_code(CarillonError).get(code, CarillonError)
+        return kind(message, param=param, retry_after_s=retry_after_s)
+
+
+def _by_code(root: type[CarillonError]) -> dict[str, type[CarillonError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_by_code(child))
+    return found
+
+
+class InvalidRequest(CarillonError):
+    """The request cannot be honoured as it stands; sending it again changes nothing."""
+
+    code = "invalid_request"
+
+
+class TextTooLong(InvalidRequest):
+    """The text is longer than the limit announced."""
+
+    code = "text_too_long"
+
+
+class UnknownVoice(InvalidRequest):
+    """No model served here has the voice; the message lists the nearest names."""
+
+    code = "unknown_voice"
+
+
+class UnknownModel(InvalidRequest):
+    """No worker serves the model; the message lists those that are served."""
+
+    code = "unknown_model"
+
+
+class UnknownSession(InvalidRequest):
+    """A message names a session that is not open on this socket."""
+
+    code = "unknown_session"
+
+
+class SessionInUse(InvalidRequest):
+    """A session id is started twice on one socket."""
+
+    code = "session_in_use"
+
+
+class TextAfterEnd(InvalidRequest):
+    """Text arrives after `eos`."""
+
+    code = "text_after_end"
+
+
+class AuthenticationFailed(CarillonError):
+    """There is no key, or it is not one of ours, or it has expired."""
+
+    code = "authentication_failed"
+
+
+class PermissionDenied(CarillonError):
+    """The key is good, its scopes are not."""
+
+    code = "permission_denied"
+
+
+class Overloaded(CarillonError):
+    """No room now; come again after `retry_after_s`."""
+
+    code = "overloaded"
+    retryable = True
+
+
+class WorkerLost(CarillonError):
+    """The connection to the worker broke under a session."""
+
+    code = "worker_lost"
+    retryable = True
+
+
+class EngineFailed(CarillonError):
+    """The engine failed this request, or is gone and its worker restarts."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class AdapterUnavailable(CarillonError):
+    """A voice's adapter is missing, damaged or of a kind the engine cannot load."""
+
+    code = "adapter_unavailable"
+
+
+class DeadlineExceeded(CarillonError):
+    """Another process did not answer in time."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class SlowReader(CarillonError):
+    """The client does not take the audio it asked for."""
+
+    code = "slow_reader"
+
+
+class ConfigurationError(CarillonError):
+    """Settings, files or packages do not fit together; the message says which and how to mend it."""
+
+    code = "configuration_error"

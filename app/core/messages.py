@@ -1,0 +1,252 @@
+"""The session protocol: JSON control messages and binary audio frames over one WebSocket.
+
+A client speaks it with the front door, many sessions on one socket; the front door speaks the same messages with a
+worker, one session a socket, where `start` is replaced by `assign`. The reference page is generated from these models.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from app.core.budget import Ledger
+from app.core.errors import CarillonError, InvalidRequest
+from app.core.models import AudioFormat, Voice
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""A control message longer than this is refused; text of any length can be sent in pieces."""
+
+SessionId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
+Pace = Literal["realtime", "unpaced"]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# Client to server.
+
+
+class Start(Message):
+    """Open a session: one voice, one format, any amount of text."""
+
+    type: Literal["start"] = "start"
+    session: SessionId = Field(description="Chosen by the client, unique among the sessions open on this socket.")
+    voice: str = Field(min_length=1, max_length=128)
+    model: str | None = Field(default=None, max_length=128, description="None: whichever served model has the voice.")
+    format: AudioFormat = AudioFormat.PCM
+    speed: float = Field(default=1.0, ge=0.25, le=4.0)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0, description="None: the checkpoint's own.")
+    pace: Pace = Field(
+        default="realtime",
+        description="realtime: later text is spoken as the listener gets there, so that a cancel wastes little; "
+        "unpaced: as fast as the fleet can.",
+    )
+    window_samples: int | None = Field(
+        default=None,
+        ge=4_800,
+        description="Credit: send at most this many samples beyond those granted by `credit`. None: no limit.",
+    )
+
+
+class Text(Message):
+    """More text, as it comes: a letter, a word, a page."""
+
+    type: Literal["text"] = "text"
+    session: SessionId
+    text: str
+
+
+class Flush(Message):
+    """Speak what has been sent, without waiting for the end of a sentence; answered by `flushed`."""
+
+    type: Literal["flush"] = "flush"
+    session: SessionId
+
+
+class Eos(Message):
+    """No more text: speak the rest, then `done`."""
+
+    type: Literal["eos"] = "eos"
+    session: SessionId
+
+
+class Cancel(Message):
+    """Stop speaking at once (barge-in). Pending text is dropped; the session stays open for the next turn."""
+
+    type: Literal["cancel"] = "cancel"
+    session: SessionId
+    played_samples: int | None = Field(default=None, ge=0, description="What the listener heard, for `spoken_text`.")
+
+
+class Credit(Message):
+    """Allow `samples` more to be sent, in a session started with `window_samples`."""
+
+    type: Literal["credit"] = "credit"
+    session: SessionId
+    samples: int = Field(ge=1)
+
+
+class Ping(Message):
+    type: Literal["ping"] = "ping"
+    id: str | None = Field(default=None, max_length=64)
+
+
+class Assign(Message):
+    """The front door gives a worker a session, under a lease it has claimed. Replaces `start` on a worker's socket."""
+
+    type: Literal["assign"] = "assign"
+    session: SessionId = Field(description="The lease's id: unique in the fleet.")
+    epoch: int = Field(description="The worker's epoch as the front door knows it; another one is refused.")
+    voice: Voice
+    temperature: float | None = None
+    pace: Pace = "realtime"
+
+
+# Server to client.
+
+
+class Limits(Message):
+    """What a session may do, told once at its start."""
+
+    max_pending_chars: int = Field(description="Text sent and not yet spoken.")
+    idle_timeout_s: float = Field(description="A session without text or audio for so long is closed.")
+    slow_reader_timeout_s: float = Field(description="Audio that is not taken for so long closes the session.")
+
+
+class Ready(Message):
+    type: Literal["ready"] = "ready"
+    session: SessionId
+    channel: int = Field(default=0, description="The number that marks this session's binary frames.")
+    model: str
+    stand_in: bool
+    voice: str
+    worker: str
+    format: AudioFormat = AudioFormat.PCM
+    sample_rate_hz: int
+    limits: Limits
+
+
+class Segment(Message):
+    """A stretch of text and the samples that speak it, `[start_sample, end_sample)` of this session's audio."""
+
+    type: Literal["segment"] = "segment"
+    session: SessionId
+    generation: int
+    text: str
+    start_sample: int
+    end_sample: int
+
+
+class Flushed(Message):
+    """Everything sent before a `flush` has been spoken and sent."""
+
+    type: Literal["flushed"] = "flushed"
+    session: SessionId
+    samples: int
+
+
+class Cancelled(Message):
+    """The answer to `cancel`: no frame of an older generation follows."""
+
+    type: Literal["cancelled"] = "cancelled"
+    session: SessionId
+    generation: int
+    spoken_text: str = Field(description="Text whose audio was heard (by played_samples), or else sent, to the word.")
+    samples: int
+
+
+class Done(Message):
+    type: Literal["done"] = "done"
+    session: SessionId
+    samples: int
+    ledger: Ledger
+
+
+class Error(Message):
+    """Something failed: a message (the session goes on) or, when `closed`, its session."""
+
+    type: Literal["error"] = "error"
+    session: str | None = None
+    code: str
+    message: str
+    retryable: bool
+    param: str | None = None
+    retry_after_s: float | None = None
+    closed: bool = Field(default=False, description="The session has ended with this error.")
+
+    @classmethod
+    def of(cls, error: CarillonError, *, session: str | None = None, closed: bool = False) -> Error:
+        return cls(session=session, closed=closed, **error.to_wire())
+
+    def rebuilt(self) -> CarillonError:
+        """The error as the sender raised it."""
+        return CarillonError.from_wire(self.code, self.message, param=self.param, retry_after_s=self.retry_after_s)
+
+
+class GoAway(Message):
+    """The server is shutting down: finish or reconnect elsewhere within `deadline_ms`."""
+
+    type: Literal["goaway"] = "goaway"
+    deadline_ms: int
+
+
+class Pong(Message):
+    type: Literal["pong"] = "pong"
+    id: str | None = None
+
+
+ClientMessage = Annotated[Start | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")]
+WorkerCommand = Annotated[Assign | Text | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
+ServerMessage = Annotated[
+    Ready | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
+]
+
+CLIENT_MESSAGES: TypeAdapter[Any] = TypeAdapter(ClientMessage)
+WORKER_COMMANDS: TypeAdapter[Any] = TypeAdapter(WorkerCommand)
+SERVER_MESSAGES: TypeAdapter[Any] = TypeAdapter(ServerMessage)
+
+
+def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:
+    """Parse one control message. Raises InvalidRequest with the field and the reason, never the user's text."""
+    if len(raw) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(f"a message has {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}: send the text in pieces")
+    try:
+        return adapter.validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "message"
+        raise InvalidRequest(f"{place}: {first['msg']}", param=place) from None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFrame:
+    """A binary frame: 20 little-endian header bytes, then the encoded audio.
+
+    `kind` u8 = 1, reserved u8, `channel` u16, `generation` u32, `sequence` u32 (from 0, without gaps, per session),
+    `sample_offset` u64 (of the first sample this frame's audio was made from, since the session's start).
+    """
+
+    channel: int
+    generation: int
+    sequence: int
+    sample_offset: int
+    audio: bytes
+
+    HEADER: ClassVar[struct.Struct] = struct.Struct("<BxHIIQ")
+    KIND: ClassVar[int] = 1
+
+    def pack(self) -> bytes:
+        head = self.HEADER.pack(self.KIND, self.channel, self.generation, self.sequence, self.sample_offset)
+        return head + self.audio
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> AudioFrame:
+        """Raises InvalidRequest for bytes that are no audio frame."""
+        if len(raw) < cls.HEADER.size or raw[0] != cls.KIND:
+            raise InvalidRequest(f"{len(raw)} bytes are no audio frame of this protocol")
+        _, *fields = cls.HEADER.unpack_from(raw)
+        return cls(*fields, audio=raw[cls.HEADER.size :])

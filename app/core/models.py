@@ -1,0 +1,124 @@
+"""The nouns of the domain as frozen values: models, voices, adapters, workers.
+
+They are what the rooms of the house tell each other. No value here knows how it is stored or sent.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.core.errors import UnknownModel, UnknownVoice
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and strict about the fields it is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AudioFormat(StrEnum):
+    """The encodings a client can ask for; `pcm` is raw signed 16-bit little-endian mono."""
+
+    MP3 = "mp3"
+    OPUS = "opus"
+    AAC = "aac"
+    FLAC = "flac"
+    WAV = "wav"
+    PCM = "pcm"
+
+
+class AdapterVersion(Frozen):
+    """One published LoRA of one voice. Immutable: a better one is another version.
+
+    `lora_id` is unique among all versions ever published (vLLM identifies adapters by name *and* dislikes one name
+    under two ids), positive and int32. `uri` is a `s3://bucket/prefix/` or `file:///directory/`; `sha256` maps each
+    file below it to its hash.
+    """
+
+    voice_id: str
+    version: int = Field(ge=1)
+    lora_id: int = Field(ge=1, lt=2**31)
+    uri: str
+    sha256: Mapping[str, str]
+    rank: int = Field(ge=1)
+
+    @property
+    def name(self) -> str:
+        """The engine's name for it; another version is another name."""
+        return f"{self.voice_id}@{self.version}"
+
+
+class Voice(Frozen):
+    """A voice somebody can ask for. A built-in voice has no adapter: the base model learnt its name."""
+
+    id: str
+    name: str
+    model: str
+    language: str = "en"
+    adapter: AdapterVersion | None = None
+
+    @property
+    def prompt_name(self) -> str:
+        """The name the model reads before the text. A clone is trained under its id."""
+        return self.id if self.adapter else self.name
+
+
+class ModelCard(Frozen):
+    """What a worker says of the model it holds."""
+
+    name: str
+    stand_in: bool
+    languages: tuple[str, ...]
+    voices: tuple[str, ...]
+    sample_rate_hz: int
+    tokens_per_s: float
+
+
+class WorkerState(StrEnum):
+    STARTING = "starting"
+    ACTIVE = "active"
+    DRAINING = "draining"
+
+
+class Worker(Frozen):
+    """One worker as its last heartbeat described it."""
+
+    id: str
+    epoch: int = Field(description="Grows with every start of the process; what an older epoch held is gone.")
+    address: str = Field(description="ws://host:port of its private server")
+    model: ModelCard
+    state: WorkerState
+    capacity: int = Field(description="Sessions it can speak with at once, in real time.")
+    max_voices: int = Field(description="Distinct adapters it may have active at once: vLLM's LoRA slots.")
+    inflight: int = 0
+    active_voices: frozenset[str] = frozenset()
+    ready_voices: frozenset[str] = frozenset()
+
+
+def resolve_voice(name: str, *, model: str | None, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> Voice:
+    """The voice a request means: a clone by id or name, or else a built-in voice of a model that is served.
+
+    `model` None means any. Raises UnknownModel or UnknownVoice, each with what there is to choose from.
+    """
+    cards = {card.name: card for card in cards}
+    if model is not None and model not in cards:
+        raise UnknownModel(
+            f"model {model!r} is not served here; served are: {', '.join(sorted(cards)) or 'none'}", param="model"
+        )
+    served = [card for card in cards.values() if model in (None, card.name)]
+    candidates = [voice for voice in clones if any(voice.model == card.name for card in served)]
+    candidates += [
+        Voice(id=built_in, name=built_in, model=card.name, language=card.languages[0])
+        for card in served
+        for built_in in card.voices
+    ]
+    for voice in candidates:
+        if name in (voice.id, voice.name):
+            return voice
+    known = sorted({voice.name for voice in candidates})
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+    raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")

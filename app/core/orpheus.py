@@ -1,0 +1,179 @@
+"""How a speech language model writes sound: token roles, prompt, and the interleaving of a frame's codes.
+
+Everything is read from the checkpoint: the `speech` key of the language model's `config.json` and the codec's
+`config.json`. What they leave out has Orpheus-3B's value (canopylabs/orpheus-3b-0.1-ft, snac_24khz). The module knows
+nothing of tokenizers, torch or engines: it turns ids into codes and back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from app.core.errors import ConfigurationError
+
+TOKENS_PER_FRAME = 7
+"""SNAC with three levels at strides 4, 2, 1 writes 1 + 2 + 4 codes a frame; Orpheus and its kin use no other."""
+
+FRAME_LEVELS = (0, 1, 2, 2, 1, 2, 2)
+"""The codec level of each position of a frame: [L0_i, L1_2i, L2_4i, L2_4i+1, L1_2i+1, L2_4i+2, L2_4i+3]."""
+
+ORPHEUS_TAGS = ("<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>")
+ORPHEUS_VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
+
+
+_Config = TypeVar("_Config", bound=BaseModel)
+
+
+class SpeechConfig(BaseModel):
+    """The `speech` key of a checkpoint's `config.json`: the roles of its special tokens, its voices, its prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "orpheus"
+    stand_in: bool = False
+    languages: tuple[str, ...] = ("en",)
+    voices: tuple[str, ...] = Field(default=ORPHEUS_VOICES, min_length=1)
+    tags: tuple[str, ...] = ORPHEUS_TAGS
+    audio_token_base: int = 128266
+    start_of_text_id: int = 128000
+    end_of_text_id: int = 128009
+    start_of_speech_id: int = 128257
+    end_of_speech_id: int = 128258
+    start_of_human_id: int = 128259
+    end_of_human_id: int = 128260
+    start_of_ai_id: int = 128261
+    end_of_ai_id: int = 128262
+    pad_id: int = 128263
+    prompt_form: str = "{voice}: {text}"
+
+
+class CodecConfig(BaseModel):
+    """The part of a SNAC `config.json` that shapes the stream. Unknown keys belong to the codec class."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    sampling_rate: int = 24_000
+    encoder_rates: tuple[int, ...] = (2, 4, 8, 8)
+    codebook_size: int = 4096
+    vq_strides: tuple[int, ...] = (4, 2, 1)
+
+    @model_validator(mode="after")
+    def _is_orpheus_shaped(self) -> CodecConfig:
+        if self.vq_strides != (4, 2, 1):
+            raise ValueError(f"vq_strides are {list(self.vq_strides)}; a 7-token frame needs [4, 2, 1]")
+        return self
+
+
+class TokenLayout(BaseModel):
+    """Where each code of a frame lies in the vocabulary, and how long a frame sounds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    speech: SpeechConfig
+    codebook_size: int
+    samples_per_frame: int
+    sample_rate_hz: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens the model must write for one second of sound: 82.03 at 24 kHz and 2048 samples a frame."""
+        return TOKENS_PER_FRAME * self.sample_rate_hz / self.samples_per_frame
+
+    @property
+    def end_id(self) -> int:
+        """The token after which the model has nothing more to say (Orpheus: 128258)."""
+        return self.speech.end_of_speech_id
+
+    def band(self, position: int) -> tuple[int, int]:
+        """The half-open range of token ids that may stand at `position` (0-based, since the start of speech)."""
+        start = self.speech.audio_token_base + position % TOKENS_PER_FRAME * self.codebook_size
+        return start, start + self.codebook_size
+
+    def code(self, token_id: int, position: int) -> int:
+        """The codebook index (0 ≤ code < codebook_size) that `token_id` means at `position`.
+
+        Raises ValueError for a token of another band: with the band mask on, that is a defect, never data.
+        """
+        start, stop = self.band(position)
+        if not start <= token_id < stop:
+            raise ValueError(f"token {token_id} at position {position} is outside its band [{start}, {stop})")
+        return token_id - start
+
+    def tokens(self, codes: Sequence[int], *, position: int = 0) -> list[int]:
+        """Token ids of frame-ordered `codes`, the first of which stands at `position`."""
+        return [self.band(position + offset)[0] + code for offset, code in enumerate(codes)]
+
+    def text(self, voice: str, text: str) -> str:
+        """The words of the prompt, before tokenizing: `tara: Hello`."""
+        return self.speech.prompt_form.format(voice=voice, text=text)
+
+    def prompt(self, text_ids: Sequence[int]) -> list[int]:
+        """The token ids that make the model speak: everything up to and with the start of speech."""
+        s = self.speech
+        return [
+            s.start_of_human_id,
+            s.start_of_text_id,
+            *text_ids,
+            s.end_of_text_id,
+            s.end_of_human_id,
+            s.start_of_ai_id,
+            s.start_of_speech_id,
+        ]
+
+
+def interleave(levels: Sequence[Sequence[int]]) -> list[int]:
+    """Codec levels (lengths F, 2F, 4F) to one frame-ordered list of 7F codes."""
+    coarse, middle, fine = levels
+    if not (2 * len(coarse) == len(middle) and 4 * len(coarse) == len(fine)):
+        raise ValueError(f"levels have {len(coarse)}, {len(middle)}, {len(fine)} codes; they must be F, 2F, 4F")
+    codes: list[int] = []
+    for i in range(len(coarse)):
+        m, f = middle[2 * i : 2 * i + 2], fine[4 * i : 4 * i + 4]
+        codes += [coarse[i], m[0], f[0], f[1], m[1], f[2], f[3]]
+    return codes
+
+
+def deinterleave(codes: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """Frame-ordered codes (7F) to the codec's three levels (F, 2F, 4F)."""
+    if len(codes) % TOKENS_PER_FRAME:
+        raise ValueError(f"{len(codes)} codes are no whole number of {TOKENS_PER_FRAME}-code frames")
+    levels: tuple[list[int], list[int], list[int]] = ([], [], [])
+    for index, code in enumerate(codes):
+        levels[FRAME_LEVELS[index % TOKENS_PER_FRAME]].append(code)
+    return levels
+
+
+def read_layout(model_dir: Path, codec_dir: Path) -> TokenLayout:
+    """Read the layout of a voice model: a language model's directory and its codec's.
+
+    Raises ConfigurationError naming the file and the field that does not fit.
+    """
+    speech = _parse(SpeechConfig, model_dir / "config.json", key="speech")
+    codec = _parse(CodecConfig, codec_dir / "config.json")
+    return TokenLayout(
+        speech=speech,
+        codebook_size=codec.codebook_size,
+        samples_per_frame=math.prod(codec.encoder_rates) * max(codec.vq_strides),
+        sample_rate_hz=codec.sampling_rate,
+    )
+
+
+def _parse(kind: type[_Config], path: Path, *, key: str | None = None) -> _Config:
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path} does not exist; set CARILLON_MODEL and CARILLON_CODEC to checkpoint directories or hub ids"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{path} is not JSON: {error}") from None
+    try:
+        return kind.model_validate(fields.get(key, {}) if key else fields)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {error}") from None

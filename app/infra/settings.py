@@ -1,0 +1,136 @@
+"""Every setting of Carillon in one frozen value, read once from `CARILLON_…` variables and passed to what needs it.
+
+Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. Nothing imports a settings instance; nothing reads
+the environment elsewhere. Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.core.errors import ConfigurationError
+
+STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
+
+
+class EngineSettings(BaseModel):
+    """vLLM. The defaults suit the stand-in on two CPU cores; the GPU column is for Orpheus-3B on one 24–80 GB card."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: str = Field(
+        default="auto",
+        description="auto: fp8_per_channel on a card with FP8 units, else none; or vLLM's own name; or none. "
+        "Plain 'fp8' on a bf16 checkpoint is refused by vLLM 0.32.",
+    )
+    max_model_len: int = Field(default=4096, ge=256, description="Prompt and audio tokens of one chunk of text.")
+    max_num_seqs: int | None = Field(
+        default=None, ge=1, description="Streams in one batch; default: capacity. vLLM's own default is 128 on any card."
+    )
+    max_num_batched_tokens: int = Field(default=4096, ge=256, description="Prefill tokens of one step. GPU: 2048–8192.")
+    max_loras: int = Field(default=4, ge=1, description="LoRA slots: distinct voices in one batch. GPU: 8–16.")
+    max_cpu_loras: int = Field(default=32, ge=1, description="Adapters kept in host memory; at least 4 × max_loras.")
+    max_lora_rank: Literal[8, 16, 32, 64, 128] = Field(default=16, description="Each slot is allocated at this rank.")
+    kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: VLLM_CPU_KVCACHE_SPACE, whole GiB.")
+    cpu_threads: int = Field(default=1, ge=1, description="CPU only: OpenMP threads of the engine. 1 is fastest here.")
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="GPU only; leave room for the codec.")
+    first_tokens: int = Field(
+        default=14, ge=1, description="Tokens reported one step at a time at the start of a chunk, for early audio."
+    )
+    stream_interval: int = Field(default=7, ge=1, description="Tokens between two reports after that; 7 is a frame.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="None: the checkpoint's generation config.")
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, description="Orpheus's model card asks for ≥ 1.1.")
+    startup_timeout_s: float = Field(default=600, gt=0)
+
+
+class SessionSettings(BaseModel):
+    """Limits and pacing of sessions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_input_chars: int = Field(default=4096, ge=1, description="Of one /v1/audio/speech call, as OpenAI's.")
+    max_pending_chars: int = Field(default=20_000, ge=100, description="Text sent into a session and not yet spoken.")
+    max_chunk_chars: int = Field(default=300, ge=50, description="Of one engine request.")
+    max_sessions_per_socket: int = Field(default=64, ge=1, le=65_535)
+    idle_text_s: float = Field(default=0.25, gt=0, description="Text that pauses so long is spoken as far as it goes.")
+    lead_s: float = Field(default=1.5, gt=0, description="Later text is spoken once less audio than this is in hand.")
+    idle_timeout_s: float = Field(default=60, gt=0)
+    slow_reader_timeout_s: float = Field(default=30, gt=0)
+    stall_timeout_s: float = Field(default=20, gt=0, description="No audio for so long while text is pending: a fault.")
+    queue_timeout_s: float = Field(default=1.0, ge=0, description="How long a start waits for room before 503.")
+    connect_timeout_s: float = Field(default=5, gt=0)
+    buffer_s: float = Field(default=8, gt=0, description="Audio held for a client that reads slowly.")
+
+
+class StoreSettings(BaseModel):
+    """The S3-compatible object store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+    bucket: str = "carillon"
+    access_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+
+
+class Settings(BaseSettings):
+    """One process's settings. Build it with `load_settings`, which turns mistakes into one readable error."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CARILLON_", env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(default=Path("data"), description="Embedded stores, caches, run.json.")
+    model: str = Field(default=str(STAND_IN / "model"), description="Language model: a directory or a hub id.")
+    codec: str = Field(default=str(STAND_IN / "codec"), description="SNAC codec: a directory or a hub id.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
+    redis_url: SecretStr | None = Field(default=None, description="redis:// or rediss://; default: embedded Valkey.")
+    store: StoreSettings = StoreSettings()
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8000, ge=0, le=65_535)
+    auth: bool = Field(default=True, description="Off: any caller may do anything. For a private machine only.")
+    key_pepper: SecretStr = Field(default=SecretStr(""), description="HMAC key of stored API keys; same everywhere.")
+    fleet_secret: SecretStr = Field(default=SecretStr(""), description="What front doors show to workers.")
+
+    worker_id: str | None = Field(default=None, description="Default: host name and port.")
+    worker_host: str = "127.0.0.1"
+    worker_port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
+    worker_address: str | None = Field(default=None, description="What front doors dial; default: ws://host:port.")
+    capacity: int = Field(default=4, ge=1, description="Sessions a worker speaks with in real time; measure it.")
+    heartbeat_s: float = Field(default=1.0, gt=0)
+    worker_ttl_s: float = Field(default=3.0, gt=0, description="A worker silent for so long is not routed to.")
+    lease_ttl_s: float = Field(default=10.0, gt=0)
+    drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
+
+    engine: EngineSettings = EngineSettings()
+    session: SessionSettings = SessionSettings()
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'carillon.db').absolute()}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and `overrides`. Raises ConfigurationError naming each variable that is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = [
+            f"CARILLON_{'__'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("; ".join(wrong)) from None

@@ -1,0 +1,356 @@
+"""A SNAC decoder that can be stopped and resumed at any frame, for many utterances in one batch.
+
+A convolution needs a few inputs on either side of each output. Here every convolution keeps the inputs on its left
+and answers late by the inputs on its right, so that each input is computed once and the concatenated output is the
+full decode of the utterance, whatever the chunks. What an utterance keeps between chunks is one row of floats.
+
+Audio runs `lookahead_samples` behind the codes; an utterance is ended by steps beyond its end, which are silenced at
+every convolution exactly as the full decode's zero padding is. The decoder's noise blocks, where a codec has them,
+are left out: they multiply by fresh random numbers, which no two decodes share.
+
+It knows no asyncio, no sessions and no deadlines: those are `workers.decoder`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from snac import SNAC
+from snac.layers import DecoderBlock, NoiseBlock, ResidualUnit, Snake1d
+from torch import Tensor, nn
+
+from app.core.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class CodecLayout:
+    """How codes become time. A frame is one code of the coarsest level with all the finer ones below it.
+
+    `strides` are the latent steps that one code of each level lasts, coarsest first; Orpheus's are (4, 2, 1).
+    """
+
+    sample_rate_hz: int
+    codebook_size: int
+    strides: tuple[int, ...]
+    samples_per_step: int
+
+    @property
+    def steps_per_frame(self) -> int:
+        return self.strides[0]
+
+    @property
+    def samples_per_frame(self) -> int:
+        return self.steps_per_frame * self.samples_per_step
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return sum(self.steps_per_frame // stride for stride in self.strides)
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """[steps_per_frame, levels]: where in a frame each latent step finds its code of each level.
+
+        A frame is written depth first: a code, then the finer codes within its time. For Orpheus's strides that is
+        [L0, L1, L2, L2, L1, L2, L2].
+        """
+        places = np.zeros((self.steps_per_frame, len(self.strides)), dtype=np.int64)
+        position = 0
+        for step in range(self.steps_per_frame):
+            for level, stride in enumerate(self.strides):
+                if step % stride == 0:
+                    places[step : step + stride, level] = position
+                    position += 1
+        return places
+
+    def codes_by_step(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[frames, tokens_per_frame] in frame order → [frames * steps_per_frame, levels]."""
+        return codes[:, self.positions].reshape(-1, len(self.strides))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a chunk lies in its utterance: its first latent step, and the utterance's length in steps once known."""
+
+    first_step: int
+    end_step: int | None = None
+
+
+class StreamingSnac:
+    """The decoding half of a `snac.SNAC`, batched over utterances of any age. `codec` itself is left as it was.
+
+    Raises ConfigurationError for a codec with attention, whose output no finite lookahead makes final.
+    """
+
+    def __init__(self, codec: SNAC, *, device: str | torch.device = "cpu") -> None:
+        if codec.attn_window_size is not None:
+            raise ConfigurationError(
+                f"codec has attn_window_size={codec.attn_window_size}: only codecs without attention "
+                "(attn_window_size null, as snac_24khz) can be decoded as a stream"
+            )
+        strides = tuple(int(stride) for stride in codec.vq_strides)
+        if any(coarse % fine for coarse, fine in zip(strides, (*strides[1:], 1), strict=True)):
+            raise ConfigurationError(f"codec has vq_strides={list(strides)}: each must be a multiple of the next")
+        self.layout = CodecLayout(
+            sample_rate_hz=int(codec.sampling_rate),
+            codebook_size=int(codec.codebook_size),
+            strides=strides,
+            samples_per_step=int(np.prod(codec.decoder_rates)),
+        )
+        self.device = torch.device(device)
+        with torch.inference_mode():
+            self._quantizer = _Quantizer(codec, self.device)
+            chain = _Chain(self.device)
+            for layer in codec.decoder.model:
+                chain.append(layer)
+        self._layers = chain.layers
+        self.lookahead_samples = chain.delay
+        """Samples by which exact audio runs behind the codes: the decoder's right receptive field."""
+        self.lookback_samples = chain.reach
+        """Samples past its own end over which a latent step is still heard: the left receptive field."""
+        self.state_floats = chain.state_floats
+        self.dtype = chain.dtype
+
+    @property
+    def flush_steps(self) -> int:
+        """Steps beyond the end that bring the last samples out."""
+        return self.steps_for(0)
+
+    def steps_for(self, samples: int) -> int:
+        """The fewest latent steps after which the first `samples` samples have come out."""
+        return -(-(samples + self.lookahead_samples) // self.layout.samples_per_step)
+
+    def exact_samples(self, steps: int) -> int:
+        """How many samples have come out, and are final, after `steps` latent steps."""
+        return max(0, steps * self.layout.samples_per_step - self.lookahead_samples)
+
+    def fresh_states(self, count: int) -> Tensor:
+        """[count, state_floats], each row the state of an utterance not yet begun."""
+        return torch.zeros(count, self.state_floats, device=self.device, dtype=self.dtype)
+
+    @torch.inference_mode()
+    def embed(self, codes: Tensor) -> Tensor:
+        """Codes by step [batch, steps, levels] (int64) → latents [batch, steps, latent_dim]."""
+        return self._quantizer(codes)
+
+    @torch.inference_mode()
+    def advance(self, latents: Tensor, states: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Decode the next steps of a batch: latents [batch, steps, latent_dim] → audio [batch, samples].
+
+        `states` [batch, state_floats] is updated in place. `samples` is steps * samples_per_step, and row b's first is
+        sample spans[b].first_step * samples_per_step - lookahead_samples of its utterance: those before 0 or beyond
+        the end are to be thrown away.
+        """
+        x = latents
+        edges = [(row, span) for row, span in enumerate(spans) if self._has_edge(span, latents.shape[1])]
+        for layer in self._layers:
+            x = layer(x, states, edges)
+        return torch.tanh(x[..., 0])
+
+    def _has_edge(self, span: Span, steps: int) -> bool:
+        starting = span.first_step * self.layout.samples_per_step < self.lookahead_samples
+        return starting or (span.end_step is not None and span.first_step + steps > span.end_step)
+
+
+class _Quantizer:
+    """Codes → latents: the sum over levels of each code's embedding, projected."""
+
+    def __init__(self, codec: SNAC, device: torch.device) -> None:
+        levels = codec.quantizer.quantizers
+        self._tables = [level.codebook.weight.detach().to(device, copy=True) for level in levels]
+        weights = [level.out_proj.weight.detach()[..., 0] for level in levels]
+        self._weight = torch.cat(weights, dim=1).to(device, copy=True)
+        self._bias = torch.stack([level.out_proj.bias.detach() for level in levels]).sum(0).to(device)
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        embedded = [F.embedding(codes[..., level], table) for level, table in enumerate(self._tables)]
+        return F.linear(torch.cat(embedded, dim=-1), self._weight, self._bias)
+
+
+Edges = Sequence[tuple[int, Span]]
+"""The rows of a batch that hold the beginning or the end of their utterance, and where they lie in it."""
+
+
+class _Chain:
+    """Lays the decoder's layers out one behind the other, adding up rate, delay, reach and state on the way.
+
+    `rate` is positions per latent step, `delay` the positions by which the stream runs late, `reach` those over which
+    a step is heard beyond its own, all at the current layer.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.layers: list[_Layer] = []
+        self.rate, self.delay, self.reach = 1, 0, 0
+        self.state_floats = 0
+        self.dtype = torch.float32
+
+    def append(self, layer: nn.Module) -> None:
+        if isinstance(layer, DecoderBlock):
+            for part in layer.block:
+                self.append(part)
+        elif isinstance(layer, ResidualUnit):
+            self._append_residual(layer)
+        elif isinstance(layer, Snake1d):
+            self.layers.append(_Snake(layer, self.device))
+        elif isinstance(layer, nn.ConvTranspose1d):
+            self.layers.append(_Upsample(layer, self))
+        elif isinstance(layer, nn.Conv1d):
+            self.layers.append(_Convolution(layer, self))
+        elif not isinstance(layer, NoiseBlock | nn.Tanh):
+            raise ConfigurationError(f"codec has a {type(layer).__name__} in its decoder: only stock SNAC is known")
+
+    def _append_residual(self, unit: ResidualUnit) -> None:
+        snake, convolution, snake_within, pointwise = unit.block
+        before = self.delay
+        first = _Snake(snake, self.device)
+        second = _Convolution(convolution, self)
+        kept = _Keep(self, self.delay - before, pointwise.out_channels)
+        third = _Snake(snake_within, self.device)
+        self.layers.append(_Residual([first, second, third, _Convolution(pointwise, self)], kept))
+
+    def claim_state(self, length: int, channels: int) -> tuple[int, int, int]:
+        """Reserve `length` rows of `channels` floats in the state; returns what `_view` needs to find them."""
+        place = (self.state_floats, length, channels)
+        self.state_floats += length * channels
+        return place
+
+
+def _view(states: Tensor, place: tuple[int, int, int]) -> Tensor:
+    """[batch, length, channels]: one layer's part of the states."""
+    offset, length, channels = place
+    return states[:, offset : offset + length * channels].unflatten(1, (length, channels))
+
+
+class _Keep:
+    """The last inputs of a layer, put before its new ones."""
+
+    def __init__(self, chain: _Chain, length: int, channels: int) -> None:
+        self.length = length
+        self._place = chain.claim_state(length, channels)
+
+    def __call__(self, x: Tensor, states: Tensor) -> Tensor:
+        """[batch, time, channels] → [batch, length + time, channels]; the last `length` become the state."""
+        kept = _view(states, self._place)
+        joined = torch.cat((kept, x), dim=1)
+        kept.copy_(joined[:, x.shape[1] :])
+        return joined
+
+
+class _Layer:
+    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+        """[batch, time, channels] → [batch, time * stride, channels']."""
+        raise NotImplementedError
+
+
+class _Snake(_Layer):
+    """x + sin²(αx)/α (snac.layers.snake)."""
+
+    def __init__(self, snake: Snake1d, device: torch.device) -> None:
+        alpha = snake.alpha.detach()[0, :, 0].to(device)
+        self._alpha = alpha.clone()
+        self._inverse = (alpha + 1e-9).reciprocal()
+
+    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+        wave = torch.mul(x, self._alpha).sin_().square_()
+        return wave.mul_(self._inverse).add_(x)
+
+
+class _Padded(_Layer):
+    """A layer whose full decode pads its input with zeros: outside the utterance its input must be silent."""
+
+    def __init__(self, chain: _Chain) -> None:
+        self._rate, self._delay = chain.rate, chain.delay
+
+    def silence(self, x: Tensor, edges: Edges) -> None:
+        for row, span in edges:
+            start = span.first_step * self._rate - self._delay
+            if start < 0:
+                x[row, :-start] = 0
+            if span.end_step is not None:
+                x[row, max(0, span.end_step * self._rate - start) :] = 0
+
+
+class _Convolution(_Padded):
+    """A convolution that keeps its left context and answers half a kernel late. One of width 1 keeps nothing."""
+
+    def __init__(self, conv: nn.Conv1d, chain: _Chain) -> None:
+        super().__init__(chain)
+        (width,), (self._dilation,), self._groups = conv.kernel_size, conv.dilation, conv.groups
+        weight = conv.weight.detach()
+        self._bias = None if conv.bias is None else conv.bias.detach().to(chain.device, copy=True)
+        chain.dtype = weight.dtype
+        self._pointwise = width == 1
+        if self._pointwise:
+            self._weight = weight[..., 0].to(chain.device, copy=True)
+            return
+        weight = weight.unsqueeze(2).to(chain.device, copy=True)
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        context = (width - 1) * self._dilation
+        self._left = _Keep(chain, context, conv.in_channels)
+        chain.delay += context // 2
+        chain.reach += context // 2
+
+    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+        if self._pointwise:
+            return F.linear(x, self._weight, self._bias)
+        self.silence(x, edges)
+        image = self._left(x, states).transpose(1, 2).unsqueeze(2)
+        out = F.conv2d(image, self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
+        return out.squeeze(2).transpose(1, 2)
+
+
+class _Upsample(_Padded):
+    """A transposed convolution of width 2·stride: each output hears one input and the one before it."""
+
+    def __init__(self, conv: nn.ConvTranspose1d, chain: _Chain) -> None:
+        super().__init__(chain)
+        (stride,), (padding,) = conv.stride, conv.padding
+        if conv.kernel_size != (2 * stride,):
+            raise ConfigurationError(f"codec has a transposed convolution of width {conv.kernel_size}: not stock SNAC")
+        weight = conv.weight.detach()  # [in, out, 2 * stride]
+        before, now = weight[..., stride:], weight[..., :stride]
+        both = torch.cat((before, now), dim=0)  # [2 * in, out, stride]
+        self._weight = both.permute(2, 1, 0).reshape(stride * conv.out_channels, -1).to(chain.device).contiguous()
+        self._bias = conv.bias.detach().to(chain.device).repeat(stride)
+        self._left = _Keep(chain, 1, conv.in_channels)
+        self._stride = stride
+        chain.rate *= stride
+        chain.delay = chain.delay * stride + padding
+        chain.reach = chain.reach * stride + stride - padding
+
+    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+        self.silence(x, edges)
+        joined = self._left(x, states)
+        pairs = torch.cat((joined[:, :-1], joined[:, 1:]), dim=2)
+        out = F.linear(pairs, self._weight, self._bias)  # [batch, time, stride * out]
+        return out.view(x.shape[0], x.shape[1] * self._stride, -1)
+
+
+class _Residual(_Layer):
+    """x + layers(x), where x waits for as long as the layers delay."""
+
+    def __init__(self, layers: Sequence[_Layer], waiting: _Keep) -> None:
+        self._layers = layers
+        self._waiting = waiting
+
+    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+        y = x
+        for layer in self._layers:
+            y = layer(y, states, edges)
+        return y.add_(self._waiting(x, states)[:, : x.shape[1]])
+
+
+def load_codec(directory: Path | str) -> SNAC:
+    """The codec of a model directory: config.json with the constructor's arguments, and pytorch_model.bin."""
+    directory = Path(directory)
+    missing = [name for name in ("config.json", "pytorch_model.bin") if not (directory / name).is_file()]
+    if missing:
+        raise ConfigurationError(f"no {' and no '.join(missing)} in {directory}: a codec is a directory with both")
+    return SNAC.from_pretrained(str(directory))
