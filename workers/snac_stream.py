@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -162,7 +163,7 @@ class _Quantizer:
     """Codes → latents: the sum over levels of each code's embedding, projected."""
 
     def __init__(self, codec: SNAC, device: torch.device) -> None:
-        levels = codec.quantizer.quantizers
+        levels: Any = codec.quantizer.quantizers
         self._tables = [level.codebook.weight.detach().to(device, copy=True) for level in levels]
         weights = [level.out_proj.weight.detach()[..., 0] for level in levels]
         self._weight = torch.cat(weights, dim=1).to(device, copy=True)
@@ -207,7 +208,8 @@ class _Chain:
             raise ConfigurationError(f"codec has a {type(layer).__name__} in its decoder: only stock SNAC is known")
 
     def _append_residual(self, unit: ResidualUnit) -> None:
-        snake, convolution, snake_within, pointwise = unit.block
+        parts = cast(tuple[Snake1d, nn.Conv1d, Snake1d, nn.Conv1d], tuple(unit.block))
+        snake, convolution, snake_within, pointwise = parts
         before = self.delay
         first = _Snake(snake, self.device)
         second = _Convolution(convolution, self)
@@ -250,7 +252,7 @@ class _Layer:
 
 
 class _Snake(_Layer):
-    """x + sin²(αx)/α (snac.layers.snake)."""
+    """x + sin²(alpha * x) / alpha, as snac.layers.snake."""
 
     def __init__(self, snake: Snake1d, device: torch.device) -> None:
         alpha = snake.alpha.detach()[0, :, 0].to(device)
@@ -311,13 +313,14 @@ class _Upsample(_Padded):
 
     def __init__(self, conv: nn.ConvTranspose1d, chain: _Chain) -> None:
         super().__init__(chain)
-        (stride,), (padding,) = conv.stride, conv.padding
+        (stride,), (padding,) = conv.stride, cast(tuple[int], conv.padding)
         if conv.kernel_size != (2 * stride,):
             raise ConfigurationError(f"codec has a transposed convolution of width {conv.kernel_size}: not stock SNAC")
         weight = conv.weight.detach()  # [in, out, 2 * stride]
         before, now = weight[..., stride:], weight[..., :stride]
         both = torch.cat((before, now), dim=0)  # [2 * in, out, stride]
         self._weight = both.permute(2, 1, 0).reshape(stride * conv.out_channels, -1).to(chain.device).contiguous()
+        assert conv.bias is not None  # stock SNAC's always have one
         self._bias = conv.bias.detach().to(chain.device).repeat(stride)
         self._left = _Keep(chain, 1, conv.in_channels)
         self._stride = stride

@@ -1,0 +1,68 @@
+"""Small codecs of the stock class with random weights, and the full decode that streams are held against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from snac import SNAC
+from snac.layers import NoiseBlock
+from torch import nn
+
+TINY: dict[str, Any] = {
+    "sampling_rate": 24000,
+    "encoder_dim": 2,
+    "encoder_rates": [4, 2],
+    "latent_dim": 12,
+    "decoder_dim": 32,
+    "decoder_rates": [4, 2],
+    "attn_window_size": None,
+    "codebook_size": 16,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+ODD_STRIDES = TINY | {"decoder_rates": [3, 5], "vq_strides": [2, 1], "noise": False}
+FULL_CONVOLUTIONS = TINY | {"depthwise": False}
+SNAC_24KHZ: dict[str, Any] = {
+    "sampling_rate": 24000,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+
+
+def random_codec(config: dict[str, Any], seed: int = 0) -> SNAC:
+    """A codec whose noise blocks add nothing: the stream leaves them out, so the full decode must too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        codec = SNAC(**config).eval()
+    for module in codec.modules():
+        if isinstance(module, NoiseBlock):
+            nn.init.zeros_(module.linear.parametrizations.weight.original0)
+    return codec
+
+
+def random_codes(codec: SNAC, frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """[frames, tokens per frame]"""
+    width = sum(codec.vq_strides[0] // stride for stride in codec.vq_strides)
+    return np.random.default_rng(seed).integers(0, codec.codebook_size, (frames, width))
+
+
+def full_decode(codec: SNAC, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What `SNAC.decode` makes of a whole utterance, its levels read off the frame as Orpheus writes them."""
+    if not len(codes):
+        return np.empty(0, dtype=np.float32)
+    places = {3: ([0], [1, 4], [2, 3, 5, 6]), 2: ([0], [1, 2])}[len(codec.vq_strides)]
+    levels = [torch.from_numpy(codes[:, place].reshape(1, -1)) for place in places]
+    with torch.inference_mode():
+        return codec.decode(levels)[0, 0].numpy()
