@@ -243,7 +243,8 @@ def _abbreviates(before: str, after: str) -> bool:
     if len(word) == 1 and word.isupper():
         pronoun = word == "I" and len(words) > 1 and words[-2][0].islower()
         return not pronoun
-    return len(words) == 1 and len(word) <= 3 and word.isdigit()  # "1. First": an enumeration
+    enumerates = len(words) == 1 or words[-2][-1] in ":;"  # "1. First", "the plan: 1. First"
+    return enumerates and len(word) <= 3 and word.isdigit()
 
 
 class TextSplitter:
