@@ -1,0 +1,108 @@
+"""The one map from errors to the wire: a status and OpenAI's body `{"error": {"message", "type", "param", "code"}}`.
+
+An error that cannot change the answer any more, because the response has begun, is not for here: streaming responses
+end themselves (see `app.api.openai`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from app.core.errors import (
+    AdapterUnavailable,
+    AuthenticationFailed,
+    CarillonError,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+    PermissionDenied,
+    SlowReader,
+    UnknownModel,
+    UnknownVoice,
+    WorkerLost,
+)
+
+STATUS: dict[type[CarillonError], int] = {
+    InvalidRequest: 400,
+    AuthenticationFailed: 401,
+    PermissionDenied: 403,
+    UnknownModel: 404,
+    UnknownVoice: 404,
+    SlowReader: 408,
+    EngineFailed: 502,
+    WorkerLost: 502,
+    AdapterUnavailable: 503,
+    Overloaded: 503,
+    DeadlineExceeded: 504,
+}
+"""A class that is absent has its nearest ancestor's status; a plain CarillonError is a 500."""
+
+TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+log = logging.getLogger(__name__)
+
+
+def status_of(error: CarillonError) -> int:
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
+    kind = TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: CarillonError) -> JSONResponse:
+    """The whole answer for an error of ours."""
+    status = status_of(error)
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    body = error_body(status, error.message, code=error.code, param=error.param)
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
+    """The first thing wrong with a request, by field and reason; never its contents."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
+    return InvalidRequest(f"{place or 'body'}: {first['msg']}", param=place or None)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every exception of `app` in one shape."""
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, CarillonError)
+        log.info("request refused", extra={"path": request.url.path, "code": error.code})
+        return error_response(error)
+
+    async def unfit(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ValidationError | RequestValidationError)
+        return await ours(request, invalid(error))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+        body = error_body(error.status_code, str(error.detail), code=codes.get(error.status_code, "http_error"))
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def defect(request: Request, error: Exception) -> JSONResponse:
+        # Starlette logs the traceback after this; the client gets no details of ours.
+        body = error_body(500, "something failed here; the server's log has the details", code="internal_error")
+        return JSONResponse(body, status_code=500)
+
+    app.add_exception_handler(CarillonError, ours)
+    app.add_exception_handler(RequestValidationError, unfit)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, defect)

@@ -1,0 +1,30 @@
+"""`/healthz` (the process lives), `/readyz` (it can speak) and `/metrics`. Open to all: they tell no secrets."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from app.api.deps import TheDoor
+from app.core.models import WorkerState
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(door: TheDoor) -> JSONResponse:
+    """200 once a worker is active, 503 before."""
+    active = sum(worker.state is WorkerState.ACTIVE for worker in door.upstream.workers)
+    status = "ready" if active else "waiting for a worker"
+    return JSONResponse({"status": status, "workers": active}, status_code=200 if active else 503)
+
+
+@router.get("/metrics")
+async def metrics(door: TheDoor) -> Response:
+    return Response(door.metrics.page(), media_type=CONTENT_TYPE_LATEST)

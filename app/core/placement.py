@@ -1,0 +1,71 @@
+"""Which worker speaks for a voice: a consistent hash ring over the active workers of one model, as pure functions.
+
+The key is the voice, not the session, so that a voice's adapter is needed on one worker only, as long as that has room.
+Weights are static capacity: load never turns the ring, it only decides who is passed over on the walk around it
+(https://arxiv.org/abs/1608.01350, with capacity as the bound). This module does not know how a fleet is observed, nor
+how a place is claimed: a candidate is a guess, and the registry's one Lua call is the arbiter.
+
+Bounded load and replicas of popular voices have their place between `_walk` and `_has_room`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from uhashring import HashRing
+
+from app.core.models import Voice, Worker, WorkerState
+
+POINTS_PER_PLACE = 20
+"""Virtual nodes for each session a worker can speak with."""
+
+MIN_POINTS = 160
+"""Virtual nodes of the smallest worker; with 160, the fullest of equal workers has 1.09 to 1.26 of the mean's keys."""
+
+Reason = Literal["home", "next"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that seems to have room, and why it is offered: it is the voice's home, or the next on the ring."""
+
+    worker: Worker
+    reason: Reason
+
+
+def candidates(workers: Iterable[Worker], voice: Voice) -> Iterator[Candidate]:
+    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
+    active = {w.id: w for w in workers if w.model.name == voice.model and w.state is WorkerState.ACTIVE}
+    for position, worker in enumerate(_walk(active, voice.id)):
+        if has_room(worker, voice):
+            yield Candidate(worker, "home" if position == 0 else "next")
+
+
+def has_room(worker: Worker, voice: Voice) -> bool:
+    """Whether `worker` can take one more session with `voice`: a place, and a LoRA slot if the voice needs one.
+
+    Without the second rule a worker with more distinct adapters than slots lets one of them starve.
+    """
+    if worker.inflight >= worker.capacity:
+        return False
+    adapter = voice.adapter
+    return adapter is None or adapter.name in worker.active_voices or len(worker.active_voices) < worker.max_voices
+
+
+def _walk(workers: Mapping[str, Worker], key: str) -> Iterator[Worker]:
+    """All of `workers`, in ring order from the key's node."""
+    if not workers:
+        return
+    ring = _ring(frozenset((worker.id, worker.capacity) for worker in workers.values()))
+    for node in ring.range(key):
+        yield workers[node["nodename"]]
+
+
+@lru_cache(maxsize=64)
+def _ring(members: frozenset[tuple[str, int]]) -> HashRing:
+    """The ring of one set of (worker id, capacity). Building costs milliseconds; a ring once built is never changed."""
+    points = {name: {"vnodes": max(MIN_POINTS, POINTS_PER_PLACE * capacity)} for name, capacity in sorted(members)}
+    return HashRing(points)

@@ -1,0 +1,51 @@
+"""The voices that can be asked for: the clones of the catalogue and the built-in voices of the models being served.
+
+It holds a second's copy of the catalogue's clones, so that a session start costs no query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from app.core.models import Voice, resolve_voice
+from app.infra.upstream import Upstream
+
+if TYPE_CHECKING:
+    from app.infra.catalog import Catalog
+
+MAX_AGE_S = 1.0
+"""How long after its publication a clone may stay unknown to a front door."""
+
+
+class Directory:
+    """Finds voices by name. Two callers at one moment may both ask the catalogue; that is harmless."""
+
+    def __init__(self, catalog: Catalog, upstream: Upstream, clock: Callable[[], float] = monotonic) -> None:
+        self._catalog = catalog
+        self._upstream = upstream
+        self._clock = clock
+        self._clones: tuple[Voice, ...] = ()
+        self._read_at = float("-inf")
+
+    async def find(self, name: str, model: str | None) -> Voice:
+        """The voice a request means. Raises UnknownModel or UnknownVoice with what there is to choose from."""
+        return resolve_voice(name, model=model, cards=self._upstream.models, clones=await self._published())
+
+    async def all(self) -> list[Voice]:
+        """Every voice that can be spoken with now, built-in ones first."""
+        cards = self._upstream.models
+        built_in = [
+            Voice(id=name, name=name, model=card.name, language=card.languages[0])
+            for card in cards
+            for name in card.voices
+        ]
+        served = {card.name for card in cards}
+        return built_in + [voice for voice in await self._published() if voice.model in served]
+
+    async def _published(self) -> tuple[Voice, ...]:
+        if self._clock() - self._read_at > MAX_AGE_S:
+            self._clones = tuple(await self._catalog.voices())
+            self._read_at = self._clock()
+        return self._clones

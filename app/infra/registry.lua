@@ -1,0 +1,134 @@
+-- The registry of workers and leases. One script, called with an operation, so that each operation is one atomic round
+-- trip. Times come from this server's clock (TIME), never from a client's.
+--
+-- KEYS[1] is the root `carillon:{fleet}:`; every key below starts with it, and its hash tag puts all of them into one
+-- slot of a cluster.
+--
+--   workers        SET   ids of workers that may have a record
+--   epochs         HASH  worker id -> the epoch of its latest start; never expires, so that an epoch is never reused
+--   worker:<id>    STR   the worker's last heartbeat (JSON of app.core.models.Worker); expires after the worker's TTL
+--   leases:<id>    ZSET  lease id -> when it expires, ms since 1970: one for each session at the worker
+--   voices:<id>    HASH  lease id -> the adapter the session needs (`voice@version`); sessions without one are absent
+--   pin:<lease>    STR   `<worker id> <epoch>`: where a session lives; expires with its lease
+--
+-- ARGV[1] is the operation, the rest its arguments:
+--   join     id                                               -> epoch
+--   beat     id epoch record_json record_ttl_ms lease_ttl_ms lease...  -> 1, or 0 when a later start has taken the id
+--   leave    id epoch                                         -> 1, or 0 when a later start has taken the id
+--   claim    id epoch lease adapter lease_ttl_ms              -> "claimed", or the reason it is refused:
+--                                                                "gone" | "epoch" | "inactive" | "full" | "adapters"
+--   release  id lease                                         -> 1 if there was such a lease
+--   snapshot                                                  -> [[record_json, inflight, [adapter...]]...]
+
+local root = KEYS[1]
+local operation, id = ARGV[1], ARGV[2]
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function record_key(worker) return root .. 'worker:' .. worker end
+local function leases_key(worker) return root .. 'leases:' .. worker end
+local function voices_key(worker) return root .. 'voices:' .. worker end
+
+local function prune(worker)
+  local dead = redis.call('ZRANGEBYSCORE', leases_key(worker), '-inf', now_ms)
+  for _, lease in ipairs(dead) do
+    redis.call('ZREM', leases_key(worker), lease)
+    redis.call('HDEL', voices_key(worker), lease)
+  end
+end
+
+local function adapters(worker)
+  local distinct, seen = {}, {}
+  for _, adapter in ipairs(redis.call('HVALS', voices_key(worker))) do
+    if not seen[adapter] then
+      seen[adapter] = true
+      distinct[#distinct + 1] = adapter
+    end
+  end
+  return distinct, seen
+end
+
+local function forget(worker)
+  redis.call('DEL', record_key(worker), leases_key(worker), voices_key(worker))
+  redis.call('SREM', root .. 'workers', worker)
+end
+
+local function current_epoch(worker)
+  return tonumber(redis.call('HGET', root .. 'epochs', worker) or 0)
+end
+
+local function join()
+  forget(id)
+  return redis.call('HINCRBY', root .. 'epochs', id, 1)
+end
+
+local function beat()
+  local epoch, record, record_ttl_ms, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+  if current_epoch(id) > epoch then return 0 end
+  redis.call('HSET', root .. 'epochs', id, epoch)
+  redis.call('SADD', root .. 'workers', id)
+  redis.call('SET', record_key(id), record, 'PX', record_ttl_ms)
+  -- XX: a lease released a moment ago must not come back because this list is a moment old.
+  for i = 7, #ARGV do
+    redis.call('ZADD', leases_key(id), 'XX', now_ms + lease_ttl_ms, ARGV[i])
+    redis.call('PEXPIRE', root .. 'pin:' .. ARGV[i], lease_ttl_ms)
+  end
+  prune(id)
+  redis.call('PEXPIRE', leases_key(id), lease_ttl_ms)
+  redis.call('PEXPIRE', voices_key(id), lease_ttl_ms)
+  return 1
+end
+
+local function leave()
+  if current_epoch(id) ~= tonumber(ARGV[3]) then return 0 end
+  forget(id)
+  return 1
+end
+
+local function claim()
+  local epoch, lease, adapter, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
+  local record = redis.call('GET', record_key(id))
+  if not record then return 'gone' end
+  local worker = cjson.decode(record)
+  if worker.epoch ~= epoch then return 'epoch' end
+  if worker.state ~= 'active' then return 'inactive' end
+  prune(id)
+  if redis.call('ZCARD', leases_key(id)) >= worker.capacity then return 'full' end
+  if adapter ~= '' then
+    local distinct, seen = adapters(id)
+    if not seen[adapter] and #distinct >= worker.max_voices then return 'adapters' end
+    redis.call('HSET', voices_key(id), lease, adapter)
+    redis.call('PEXPIRE', voices_key(id), lease_ttl_ms)
+  end
+  redis.call('ZADD', leases_key(id), now_ms + lease_ttl_ms, lease)
+  redis.call('PEXPIRE', leases_key(id), lease_ttl_ms)
+  redis.call('SET', root .. 'pin:' .. lease, id .. ' ' .. epoch, 'PX', lease_ttl_ms)
+  return 'claimed'
+end
+
+local function release()
+  local lease = ARGV[3]
+  redis.call('HDEL', voices_key(id), lease)
+  redis.call('DEL', root .. 'pin:' .. lease)
+  return redis.call('ZREM', leases_key(id), lease)
+end
+
+local function snapshot()
+  local found = {}
+  for _, worker in ipairs(redis.call('SMEMBERS', root .. 'workers')) do
+    local record = redis.call('GET', record_key(worker))
+    if record then
+      prune(worker)
+      local distinct = adapters(worker)
+      found[#found + 1] = { record, redis.call('ZCARD', leases_key(worker)), distinct }
+    else
+      redis.call('SREM', root .. 'workers', worker)
+    end
+  end
+  return found
+end
+
+local operations = {
+  join = join, beat = beat, leave = leave, claim = claim, release = release, snapshot = snapshot,
+}
+return operations[operation]()

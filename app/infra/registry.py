@@ -1,0 +1,186 @@
+"""Workers, leases and pins in Redis: what may be lost, and comes back with the next heartbeats.
+
+`registry.lua` holds every operation and documents every key. A lease says that a session has a place at a worker: the
+front door claims it before it dials, the worker renews it with each heartbeat, whoever ends the session releases it,
+and a lease nobody renews expires. This module does not decide who gets a session: that is `app.core.placement`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.core.errors import ConfigurationError, DeadlineExceeded
+from app.core.models import ModelCard, Voice, Worker
+from app.infra.settings import Settings
+
+ROOT = "carillon:{fleet}:"
+REFRESH_S = 0.5
+"""How old a front door's picture of the fleet may become. A session start reads the picture and makes one claim."""
+
+log = logging.getLogger(__name__)
+
+
+def open_redis(settings: Settings) -> Redis:
+    """A client of the configured Redis. Raises ConfigurationError when none is configured; connects on first use."""
+    if settings.redis_url is None:
+        raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
+    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+
+
+class Registry:
+    """The fleet as Redis holds it. Every method is one round trip; each raises DeadlineExceeded if Redis is away."""
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        self._script = redis.register_script(files("app.infra").joinpath("registry.lua").read_text("utf-8"))
+        self._record_ttl_ms = round(settings.worker_ttl_s * 1000)
+        self._lease_ttl_ms = round(settings.lease_ttl_s * 1000)
+
+    async def _call(self, operation: str, *arguments: str | int) -> Any:
+        try:
+            return await self._script(keys=[ROOT], args=[operation, *arguments])
+        except RedisError as error:
+            raise DeadlineExceeded(
+                f"the registry does not answer ({type(error).__name__}); is the Redis of CARILLON_REDIS_URL running?",
+                retry_after_s=1,
+            ) from error
+
+    # A worker's side.
+
+    async def join(self, worker_id: str) -> int:
+        """A new start of `worker_id`: its epoch, greater than any before. What an older epoch held is forgotten."""
+        return int(await self._call("join", worker_id))
+
+    async def beat(self, worker: Worker, sessions: Iterable[str]) -> bool:
+        """Say that `worker` lives, and renew the leases of the `sessions` it is speaking with.
+
+        False when a later start has taken the id: this process is a ghost and should end.
+        """
+        record = worker.model_dump_json(exclude={"inflight", "active_voices"})
+        return bool(
+            await self._call(
+                "beat", worker.id, worker.epoch, record, self._record_ttl_ms, self._lease_ttl_ms, *sessions
+            )
+        )
+
+    async def leave(self, worker_id: str, epoch: int) -> bool:
+        """Remove a worker that ends. False (and no change) when a later start has taken the id."""
+        return bool(await self._call("leave", worker_id, epoch))
+
+    async def release(self, worker_id: str, session: str) -> bool:
+        """End a lease; it does not matter who does it, or how often. True the first time."""
+        return bool(await self._call("release", worker_id, session))
+
+    # A front door's side.
+
+    async def snapshot(self) -> tuple[Worker, ...]:
+        """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`)."""
+        return tuple(
+            Worker.model_validate_json(record).model_copy(
+                update={"inflight": inflight, "active_voices": frozenset(name.decode() for name in adapters)}
+            )
+            for record, inflight, adapters in await self._call("snapshot")
+        )
+
+    async def claim(self, worker: Worker, session: str, voice: Voice) -> bool:
+        """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
+
+        The lease holds for `lease_ttl_s`; the worker's heartbeats renew it.
+        """
+        adapter = voice.adapter.name if voice.adapter else ""
+        answer = await self._call("claim", worker.id, worker.epoch, session, adapter, self._lease_ttl_ms)
+        if answer != b"claimed":
+            log.info("claim refused", extra={"worker": worker.id, "session": session, "reason": answer.decode()})
+        return answer == b"claimed"
+
+
+class Fleet:
+    """A front door's picture of the fleet: refreshed in the background, and told at once of what happens here.
+
+    Between two refreshes a claim made here counts as a session, so that many starts at one moment do not all rush to
+    the same last place. The picture may be wrong by `REFRESH_S`; Redis arbitrates.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._workers: dict[str, Worker] = {}
+        self._changed = asyncio.Event()
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return tuple(self._workers.values())
+
+    @property
+    def models(self) -> tuple[ModelCard, ...]:
+        """The models the living workers hold, each once."""
+        return tuple({worker.model.name: worker.model for worker in self.workers}.values())
+
+    async def refresh(self) -> None:
+        """Look now. Raises DeadlineExceeded."""
+        self._workers = {worker.id: worker for worker in await self._registry.snapshot()}
+        self._wake()
+
+    async def changed(self, timeout_s: float) -> None:
+        """Wait until the picture changes, at most `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def occupy(self, worker: Worker, voice: Voice) -> None:
+        """Count a session that is being claimed at `worker`."""
+        names = {voice.adapter.name} if voice.adapter else set()
+        self._adjust(worker.id, +1, names)
+
+    def vacate(self, worker: Worker) -> None:
+        """Take back one `occupy`: the session has ended. Its adapter counts on until the next refresh."""
+        self._adjust(worker.id, -1, set())
+        self._wake()
+
+    def exclude(self, worker: Worker) -> None:
+        """A place was refused: `worker` counts as full until the next refresh."""
+        known = self._workers.get(worker.id)
+        if known is not None:
+            full = known.model_copy(update={"inflight": max(known.inflight, known.capacity)})
+            self._workers[worker.id] = full
+
+    def _adjust(self, worker_id: str, sessions: int, names: set[str]) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            inflight, voices = max(0, worker.inflight + sessions), worker.active_voices | names
+            self._workers[worker_id] = worker.model_copy(update={"inflight": inflight, "active_voices": voices})
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.refresh()
+            except DeadlineExceeded as error:
+                log.warning("registry unreachable", extra={"error": error.message})
+            await asyncio.sleep(REFRESH_S)
+
+
+@asynccontextmanager
+async def open_fleet(registry: Registry) -> AsyncIterator[Fleet]:
+    """A fleet whose picture is kept fresh while the context lasts."""
+    fleet = Fleet(registry)
+    with suppress(DeadlineExceeded):
+        await fleet.refresh()
+    watcher = asyncio.create_task(fleet._watch(), name="fleet")
+    try:
+        yield fleet
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)

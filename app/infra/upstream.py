@@ -1,0 +1,321 @@
+"""Sessions with workers: find a place, claim it, dial, speak the session protocol, and account for the way there.
+
+`Upstream.open` is all that the edges know of the fleet. It does not know dialects, formats, credits or clients; and it
+does not yet move a session to another worker when its own dies: that raises WorkerLost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+
+from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, UnknownModel, WorkerLost
+from app.core.messages import (
+    SERVER_MESSAGES,
+    Assign,
+    AudioFrame,
+    Cancel,
+    Cancelled,
+    Done,
+    Eos,
+    Error,
+    Flush,
+    Flushed,
+    GoAway,
+    Pace,
+    Pong,
+    Ready,
+    Segment,
+    Text,
+    parse,
+)
+from app.core.models import ModelCard, Voice, Worker, WorkerState
+from app.core.placement import candidates
+from app.infra.registry import Fleet, Registry
+from app.infra.settings import Settings
+
+RETRY_AFTER_S = 2.0
+"""What a client refused for want of room is told: about a short sentence's time."""
+
+BYTES_PER_SAMPLE = 2
+
+Command = Text | Flush | Eos | Cancel
+Event = Ready | AudioFrame | Segment | Flushed | Cancelled | Done | Error
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A session's place at a worker: the worker has said `ready` on this connection."""
+
+    worker: Worker
+    connection: ClientConnection
+    ready: Ready
+    queue_ms: float
+    route_ms: float
+
+
+class UpstreamSession:
+    """One session at one worker. Iterate it for events; it ends after `done`.
+
+    Raises what the worker reports as the session's end, WorkerLost if the connection breaks, DeadlineExceeded if
+    nothing comes although an answer is due.
+    """
+
+    def __init__(self, place: Place, settings: Settings, clock: Callable[[], float]) -> None:
+        self.worker = place.worker
+        self.ready = place.ready
+        self.queue_ms = place.queue_ms
+        self.route_ms = place.route_ms
+        self._connection = place.connection
+        self._stall_timeout_s = settings.session.stall_timeout_s
+        self._send_timeout_s = settings.session.connect_timeout_s
+        self._clock = clock
+        self._over = False
+        self._owed = 0
+        """Answers due: a `flush` or `eos` was sent and neither `flushed`, `cancelled` nor `done` has come."""
+        self._heard_until = clock()
+        """When the audio received so far has been heard, played from its arrival: pacing may be silent until then."""
+
+    async def send(self, command: Command) -> None:
+        """Send a command; its session id is replaced by the lease's. Raises DeadlineExceeded.
+
+        A broken connection is for the reader to report: what the worker said last, and why, is still in its queue.
+        """
+        if isinstance(command, Flush | Eos):
+            self._owed += 1
+        message = command.model_copy(update={"session": self.ready.session}).model_dump_json()
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                with suppress(ConnectionClosed):
+                    await self._connection.send(message)
+        except TimeoutError:
+            raise DeadlineExceeded(f"worker {self.worker.id} reads nothing") from None
+
+    def __aiter__(self) -> UpstreamSession:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._over:
+            raise StopAsyncIteration
+        event = await self._next()
+        if isinstance(event, Error) and event.closed:
+            raise event.rebuilt()
+        if isinstance(event, Done):
+            self._over = True
+            ledger = event.ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms})
+            return event.model_copy(update={"ledger": ledger})
+        return event
+
+    async def _next(self) -> Event:
+        called_at = self._clock()
+        while True:
+            patience_s = max(self._heard_until, called_at) + self._stall_timeout_s - self._clock()
+            try:
+                async with asyncio.timeout(patience_s):
+                    event = _read(await self._connection.recv(), self.worker)
+            except TimeoutError:
+                if self._owed:
+                    raise DeadlineExceeded(
+                        f"worker {self.worker.id} sent nothing for {self._stall_timeout_s:g} s though text was pending"
+                    ) from None
+                called_at = self._clock()
+                continue
+            except ConnectionClosed:
+                raise WorkerLost(f"the connection to worker {self.worker.id} broke") from None
+            if isinstance(event, GoAway | Pong):
+                continue
+            self._note(event)
+            return event
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, AudioFrame):
+            seconds = len(event.audio) / BYTES_PER_SAMPLE / self.ready.sample_rate_hz
+            self._heard_until = max(self._heard_until, self._clock()) + seconds
+        elif isinstance(event, Flushed):
+            self._owed = max(0, self._owed - 1)
+        elif isinstance(event, Cancelled | Done):
+            self._owed = 0
+
+
+class Upstream:
+    """The way to the fleet's workers."""
+
+    def __init__(
+        self, fleet: Fleet, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._settings = settings
+        self._clock = clock
+        self._endings: set[asyncio.Task[None]] = set()
+
+    @property
+    def models(self) -> tuple[ModelCard, ...]:
+        """What the fleet can speak with now."""
+        return self._fleet.models
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return self._fleet.workers
+
+    @asynccontextmanager
+    async def open(
+        self, voice: Voice, *, pace: Pace = "realtime", temperature: float | None = None
+    ) -> AsyncIterator[UpstreamSession]:
+        """A session with `voice`, at the worker placement likes best of those with room.
+
+        Waits `session.queue_timeout_s` for room. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what
+        the worker refuses with. Leaving the context ends the session at the worker and releases its place.
+        """
+        lease = uuid.uuid4().hex
+        place = await self._place(lease, voice, pace, temperature)
+        try:
+            yield UpstreamSession(place, self._settings, self._clock)
+        finally:
+            await self._finish(self._end(place.worker, lease, place.connection))
+
+    async def _place(self, lease: str, voice: Voice, pace: Pace, temperature: float | None) -> Place:
+        """Walk the candidates until one has taken the session; wait for room while there is none."""
+        asked_at = self._clock()
+        deadline = asked_at + self._settings.session.queue_timeout_s
+        refusal: CarillonError | None = None
+        while True:
+            for candidate in candidates(self._fleet.workers, voice):
+                worker = candidate.worker
+                if not await self._claim(worker, lease, voice):
+                    continue
+                claimed_at = self._clock()
+                assign = Assign(session=lease, epoch=worker.epoch, voice=voice, temperature=temperature, pace=pace)
+                try:
+                    connection, ready = await self._dial(worker, assign)
+                except (Overloaded, WorkerLost, DeadlineExceeded) as error:
+                    refusal = error
+                    self._fleet.exclude(worker)
+                    log.warning("worker passed over", extra={"worker": worker.id, "code": error.code})
+                    continue
+                log.info("session placed", extra={"worker": worker.id, "session": lease, "reason": candidate.reason})
+                return Place(
+                    worker, connection, ready, _ms(asked_at, claimed_at), route_ms=_ms(claimed_at, self._clock())
+                )
+            remaining_s = deadline - self._clock()
+            if remaining_s <= 0 or not self._holders(voice):
+                raise self._no_room(voice, refusal)
+            await self._fleet.changed(remaining_s)
+
+    def _holders(self, voice: Voice) -> list[Worker]:
+        return [worker for worker in self._fleet.workers if worker.model.name == voice.model]
+
+    def _no_room(self, voice: Voice, refusal: CarillonError | None) -> CarillonError:
+        holders = self._holders(voice)
+        active = [worker for worker in holders if worker.state is WorkerState.ACTIVE]
+        if not holders:
+            served = ", ".join(sorted(card.name for card in self.models)) or "none"
+            return UnknownModel(f"no worker serves model {voice.model!r} now; served are: {served}", param="model")
+        if not active:
+            return Overloaded(f"the workers of model {voice.model!r} are starting or leaving", retry_after_s=5)
+        if isinstance(refusal, WorkerLost | DeadlineExceeded):
+            return refusal
+        places = sum(worker.capacity for worker in active)
+        return Overloaded(
+            f"all {places} places for model {voice.model!r} are taken; try again in {RETRY_AFTER_S:g} s",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    async def _claim(self, worker: Worker, lease: str, voice: Voice) -> bool:
+        self._fleet.occupy(worker, voice)
+        try:
+            if await self._registry.claim(worker, lease, voice):
+                return True
+        except BaseException:
+            # Redis may have granted it before we stopped listening; if this fails too, the lease expires.
+            await self._finish(self._release(worker, lease))
+            raise
+        self._fleet.exclude(worker)
+        return False
+
+    async def _dial(self, worker: Worker, assign: Assign) -> tuple[ClientConnection, Ready]:
+        """Connect, assign, await `ready`; on any failure the lease is given back."""
+        connection: ClientConnection | None = None
+        try:
+            async with asyncio.timeout(self._settings.session.connect_timeout_s):
+                connection = await self._connect(worker)
+                await connection.send(assign.model_dump_json())
+                first = _read(await connection.recv(), worker)
+            if isinstance(first, Error):
+                raise first.rebuilt()
+            if not isinstance(first, Ready):
+                raise WorkerLost(f"worker {worker.id} answered an assignment with {type(first).__name__}")
+            return connection, first
+        except BaseException as error:
+            await self._finish(self._end(worker, assign.session, connection))
+            if isinstance(error, TimeoutError):
+                timeout_s = self._settings.session.connect_timeout_s
+                raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
+            if isinstance(error, OSError | InvalidHandshake | ConnectionClosed):
+                raise WorkerLost(f"worker {worker.id} cannot be reached ({_reason(error)})") from None
+            raise
+
+    async def _connect(self, worker: Worker) -> ClientConnection:
+        return await connect(
+            f"{worker.address}/session",
+            additional_headers={"Authorization": f"Bearer {self._settings.fleet_secret.get_secret_value()}"},
+            compression=None,
+            proxy=None,
+            open_timeout=None,
+            ping_interval=5,
+            ping_timeout=10,
+            close_timeout=1,
+        )
+
+    async def _finish(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Await `ending`, which goes on to its end even if the caller is cancelled meanwhile."""
+        task = asyncio.create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        await asyncio.shield(task)
+
+    async def aclose(self) -> None:
+        """Wait for sessions that are being ended."""
+        await asyncio.gather(*self._endings, return_exceptions=True)
+
+    async def _end(self, worker: Worker, lease: str, connection: ClientConnection | None) -> None:
+        """Closing the connection is the cancel: the worker aborts what runs for it."""
+        if connection is not None:
+            await connection.close()
+        await self._release(worker, lease)
+
+    async def _release(self, worker: Worker, lease: str) -> None:
+        try:
+            await self._registry.release(worker.id, lease)
+        except DeadlineExceeded as error:
+            log.warning("lease left to expire", extra={"worker": worker.id, "session": lease, "error": error.message})
+        finally:
+            self._fleet.vacate(worker)
+
+
+def _ms(start_s: float, end_s: float) -> float:
+    return round((end_s - start_s) * 1000, 3)
+
+
+def _read(raw: str | bytes, worker: Worker) -> Any:
+    try:
+        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+    except InvalidRequest as error:
+        raise WorkerLost(f"worker {worker.id} speaks another protocol: {error.message}") from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, InvalidStatus):
+        return f"HTTP {error.response.status_code}; is CARILLON_FLEET_SECRET the same on both sides?"
+    return type(error).__name__

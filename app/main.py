@@ -1,0 +1,121 @@
+"""The composition root: settings in, the front door out. Nothing else builds its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api import fleet, health, openai, sessions
+from app.api.deps import Door
+from app.api.errors import add_error_handlers
+from app.api.metrics import Metrics
+from app.infra.catalog import Catalog
+from app.infra.directory import Directory
+from app.infra.registry import Registry, open_fleet, open_redis
+from app.infra.settings import Settings
+from app.infra.upstream import Upstream
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The front door as an ASGI application. Its parts open and close with the lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_door(settings) as door:
+            app.state.door = door
+            yield
+
+    app = FastAPI(title="Carillon", lifespan=lifespan)
+    add_error_handlers(app)
+    for edge in (openai, sessions, fleet, health):
+        app.include_router(edge.router)
+    return app
+
+
+@asynccontextmanager
+async def open_door(settings: Settings) -> AsyncIterator[Door]:
+    """Everything behind the edges. Raises ConfigurationError when an address is missing."""
+    async with AsyncExitStack() as stack:
+        redis = open_redis(settings)
+        stack.push_async_callback(redis.aclose)
+        catalog = Catalog(settings.database, pepper=settings.key_pepper)
+        stack.push_async_callback(catalog.aclose)
+        registry = Registry(redis, settings)
+        upstream = Upstream(await stack.enter_async_context(open_fleet(registry)), registry, settings)
+        stack.push_async_callback(upstream.aclose)
+        yield Door(
+            settings=settings,
+            catalog=catalog,
+            upstream=upstream,
+            directory=Directory(catalog, upstream),
+            metrics=Metrics(lambda: upstream.workers),
+        )
+
+
+MAX_SOCKET_MESSAGE_BYTES = 4 * 1024 * 1024
+"""Well above what the protocol allows, so that its own refusal is heard; beyond it the socket closes with 1009."""
+
+DRAIN_POLL_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a goodbye: sessions are told, and may end within `drain_timeout_s`, before sockets are closed."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        door: Door | None = getattr(self.config.app.state, "door", None)  # type: ignore[union-attr]
+        if door is not None:
+            await drain(door)
+        await super().shutdown(sockets)
+
+
+async def drain(door: Door) -> None:
+    """Say goaway on every socket and wait until none has a session, at most `drain_timeout_s`."""
+    timeout_s = door.settings.drain_timeout_s
+    for client in tuple(door.sockets):
+        client.go_away(timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while any(client.busy for client in door.sockets):
+                await asyncio.sleep(DRAIN_POLL_S)
+    except TimeoutError:
+        log.warning("drain timeout", extra={"sessions": sum(client.busy for client in door.sockets)})
+
+
+class _Untraced(logging.Filter):
+    """A client's malformed text is one line in the log, not a traceback of the server's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.levelno, record.levelname, record.exc_info = logging.WARNING, "WARNING", None
+        return True
+
+
+def make_server(settings: Settings) -> Server:
+    """The front door's server, not yet started. Port 0 takes a free one."""
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=5,
+    )
+    logging.getLogger("uvicorn.error").addFilter(_Untraced())
+    return Server(config)
+
+
+def serve(settings: Settings) -> None:
+    """Run the front door until SIGINT or SIGTERM."""
+    make_server(settings).run()

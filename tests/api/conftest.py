@@ -1,0 +1,116 @@
+"""A front door on a free port, with a real registry and catalogue, and workers whose engine is a tone generator."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from app.core.models import Scope
+from app.infra.catalog import Catalog
+from app.infra.registry import Registry, open_redis
+from app.infra.settings import SessionSettings, Settings
+from app.main import make_server
+from tests.fake_worker import FakeWorker, running_worker
+from tests.valkey import running_valkey
+
+
+@dataclass(frozen=True)
+class House:
+    """A running front door, a key for it, and its registry."""
+
+    url: str
+    key: str
+    settings: Settings
+    registry: Registry
+    catalog: Catalog
+    http: httpx.AsyncClient
+
+    @property
+    def sessions_url(self) -> str:
+        return self.url.replace("http", "ws") + "/v1/sessions"
+
+    def worker(self, **fields: object) -> AbstractAsyncContextManager[FakeWorker]:
+        """A worker the front door knows of when the context is entered."""
+        return self._known(running_worker(self.registry, self.settings, **fields))  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def _known(self, running: AbstractAsyncContextManager[FakeWorker]) -> AsyncIterator[FakeWorker]:
+        async with running as worker:
+            async with asyncio.timeout(5):
+                while worker.id not in await self._workers():
+                    await asyncio.sleep(0.02)
+            yield worker
+
+    async def _workers(self) -> list[str]:
+        return [worker["id"] for worker in (await self.http.get("/v1/fleet")).json()["workers"]]
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
+
+
+@pytest.fixture
+def open_house(valkey: str, tmp_path: Path) -> OpenHouse:
+    """Open a front door; keyword arguments are session settings."""
+
+    @asynccontextmanager
+    async def opened(**limits: object) -> AsyncIterator[House]:
+        settings = Settings(
+            data_dir=tmp_path,
+            redis_url=SecretStr(valkey),
+            key_pepper=SecretStr("pepper"),
+            fleet_secret=SecretStr("fleet"),
+            api_port=0,
+            session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
+        )
+        catalog = Catalog(settings.database, pepper=settings.key_pepper)
+        await catalog.migrate()
+        key = await catalog.create_key("test", {Scope.SPEAK, Scope.FLEET})
+        redis = open_redis(settings)
+        await redis.flushdb()
+        async with serving(settings) as url, _client(url, key.token) as http:
+            yield House(url, key.token, settings, Registry(redis, settings), catalog, http)
+        await redis.aclose()
+        await catalog.aclose()
+
+    return opened
+
+
+@pytest.fixture
+async def house(open_house: OpenHouse) -> AsyncIterator[House]:
+    async with open_house() as house:
+        yield house
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[str]:
+    """The front door's own server on a free port; its address."""
+    server = make_server(settings)
+    listening = socket.create_server(("127.0.0.1", 0))
+    task = asyncio.create_task(server._serve([listening]))
+    try:
+        async with asyncio.timeout(10):
+            while not server.started:
+                assert not task.done(), task.exception()
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _client(url: str, key: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20, trust_env=False)

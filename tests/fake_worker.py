@@ -1,0 +1,295 @@
+"""A worker without an engine: the real private protocol over a real socket, and a tone for each character.
+
+Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own. A
+test steers it by `gate` (audio waits while it is closed), `refusal` (what assignments are answered with) and `crash()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from app.core.budget import Ledger
+from app.core.errors import AuthenticationFailed, CarillonError, Overloaded, TextAfterEnd, TextTooLong
+from app.core.messages import (
+    WORKER_COMMANDS,
+    Assign,
+    AudioFrame,
+    Cancel,
+    Cancelled,
+    Done,
+    Eos,
+    Error,
+    Flush,
+    Flushed,
+    Limits,
+    Message,
+    Ready,
+    Segment,
+    Text,
+    parse,
+)
+from app.core.models import ModelCard, Worker, WorkerState
+from app.infra.registry import Registry
+from app.infra.settings import Settings
+
+SAMPLE_RATE_HZ = 24_000
+SAMPLES_PER_CHARACTER = 1_200
+
+STAND_IN = ModelCard(
+    name="standin", stand_in=True, languages=("en",), voices=("slt", "rms"), sample_rate_hz=SAMPLE_RATE_HZ,
+    tokens_per_s=82.03,
+)  # fmt: skip
+
+
+def tone(character: str) -> bytes:
+    """50 ms of PCM s16le at a pitch that tells the character."""
+    time_s = np.arange(SAMPLES_PER_CHARACTER) / SAMPLE_RATE_HZ
+    wave = 0.3 * np.sin(2 * np.pi * (200 + ord(character) % 500) * time_s)
+    return (wave * 32767).astype("<i2").tobytes()
+
+
+class FakeSession:
+    """One connection's session, spoken character by character."""
+
+    def __init__(self, worker: FakeWorker, socket: ServerConnection, assign: Assign) -> None:
+        self.id = assign.session
+        self.assign = assign
+        self.cancels = 0
+        self._worker = worker
+        self._socket = socket
+        self._commands: asyncio.Queue[Message] = asyncio.Queue()
+        self._cancels_waiting = 0
+        self._pending = ""
+        self._samples = 0
+        self._sequence = 0
+        self._generation = 0
+        self._ended = False
+
+    async def run(self) -> None:
+        reader, talker = asyncio.create_task(self._read()), asyncio.create_task(self._talk())
+        try:
+            await asyncio.wait({reader, talker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reader.cancel()
+            talker.cancel()
+            await asyncio.gather(reader, talker, return_exceptions=True)
+
+    async def _read(self) -> None:
+        async for raw in self._socket:
+            command = parse(WORKER_COMMANDS, raw)
+            self._cancels_waiting += isinstance(command, Cancel)
+            self._commands.put_nowait(command)
+
+    async def _talk(self) -> None:
+        while not await self._obey(await self._commands.get()):
+            pass
+
+    async def _obey(self, command: Message) -> bool:
+        """True once the session is over."""
+        if isinstance(command, Text):
+            await self._hear(command.text)
+        elif isinstance(command, Flush):
+            await self._speak(self._pending)
+            await self._send(Flushed(session=self.id, samples=self._samples))
+        elif isinstance(command, Cancel):
+            await self._cancel()
+        elif isinstance(command, Eos):
+            self._ended = True
+            if await self._speak(self._pending):
+                ledger = Ledger(prefill_ms=1, decode_ms=1, samples=self._samples, tokens=7, sample_rate_hz=24_000)
+                await self._send(Done(session=self.id, samples=self._samples, ledger=ledger))
+                return True
+        return False
+
+    async def _hear(self, text: str) -> None:
+        limit = self._worker.settings.session.max_pending_chars
+        if self._ended:
+            await self._send(Error.of(TextAfterEnd("text after eos"), session=self.id))
+        elif len(self._pending) + len(text) > limit:
+            await self._send(Error.of(TextTooLong(f"at most {limit} characters may be pending"), session=self.id))
+        else:
+            self._pending += text
+            if self._pending.rstrip().endswith((".", "!", "?")):
+                await self._speak(self._pending)
+
+    async def _speak(self, text: str) -> bool:
+        """False if a cancel came before the end."""
+        self._pending = ""
+        spoken, start = text.strip(), self._samples
+        for index, character in enumerate(spoken):
+            await self._worker.gate.wait()
+            await asyncio.sleep(0)
+            if await self._interrupted(spoken[:index]):
+                return False
+            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character))
+            await self._socket.send(frame.pack())
+            self._sequence += 1
+            self._samples += SAMPLES_PER_CHARACTER
+        if spoken:
+            await self._send(
+                Segment(
+                    session=self.id,
+                    generation=self._generation,
+                    text=spoken,
+                    start_sample=start,
+                    end_sample=self._samples,
+                )
+            )
+        return True
+
+    async def _interrupted(self, spoken: str) -> bool:
+        if not self._cancels_waiting:
+            return False
+        while not isinstance(self._commands.get_nowait(), Cancel):
+            pass
+        await self._cancel(spoken)
+        return True
+
+    async def _cancel(self, spoken: str = "") -> None:
+        self.cancels += 1
+        self._cancels_waiting -= 1
+        self._generation += 1
+        self._pending = ""
+        self._ended = False
+        await self._send(
+            Cancelled(session=self.id, generation=self._generation, spoken_text=spoken, samples=self._samples)
+        )
+
+    async def _send(self, message: Message) -> None:
+        await self._socket.send(message.model_dump_json())
+
+
+class FakeWorker:
+    """Registered in the registry, listening on a free port of this machine."""
+
+    def __init__(
+        self, registry: Registry, settings: Settings, *, id: str, card: ModelCard, capacity: int, max_voices: int
+    ) -> None:
+        self.id = id
+        self.settings = settings
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.refusal: CarillonError | None = None
+        self.sessions: dict[str, FakeSession] = {}
+        self.assigned: list[Assign] = []
+        self.state = WorkerState.ACTIVE
+        self._registry = registry
+        self._card = card
+        self._capacity = capacity
+        self._max_voices = max_voices
+        self._epoch = 0
+        self._server: Server | None = None
+        self._changed = asyncio.Condition()
+
+    @property
+    def record(self) -> Worker:
+        assert self._server is not None
+        port = next(iter(self._server.sockets)).getsockname()[1]
+        return Worker(
+            id=self.id,
+            epoch=self._epoch,
+            address=f"ws://127.0.0.1:{port}",
+            model=self._card,
+            state=self.state,
+            capacity=self._capacity,
+            max_voices=self._max_voices,
+        )
+
+    async def until_sessions(self, count: int) -> None:
+        """Return once the worker has exactly `count` sessions."""
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: len(self.sessions) == count)
+
+    async def beat(self) -> None:
+        await self._registry.beat(self.record, self.sessions)
+
+    async def crash(self) -> None:
+        """Break every connection at once, as a killed process does; the registry is not told."""
+        assert self._server is not None
+        for connection in list(self._server.connections):
+            connection.transport.abort()
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        assert socket.request is not None
+        if socket.request.headers.get("Authorization") != f"Bearer {self.settings.fleet_secret.get_secret_value()}":
+            await socket.send(Error.of(AuthenticationFailed("wrong fleet secret"), closed=True).model_dump_json())
+            return
+        with suppress(ConnectionClosed):
+            assign = parse(WORKER_COMMANDS, await socket.recv())
+            refusal = self.refusal
+            if refusal is None and assign.epoch != self._epoch:
+                refusal = Overloaded(f"epoch {assign.epoch} is over")
+            if refusal is None and len(self.sessions) >= self._capacity:
+                refusal = Overloaded("full")
+            if refusal is not None:
+                await socket.send(Error.of(refusal, session=assign.session, closed=True).model_dump_json())
+                return
+            await self._speak(socket, assign)
+
+    async def _speak(self, socket: ServerConnection, assign: Assign) -> None:
+        session = FakeSession(self, socket, assign)
+        self.assigned.append(assign)
+        self.sessions[assign.session] = session
+        await self._notify()
+        try:
+            await socket.send(self._ready(assign).model_dump_json())
+            await session.run()
+        finally:
+            del self.sessions[assign.session]
+            await self._registry.release(self.id, assign.session)
+            await self._notify()
+
+    def _ready(self, assign: Assign) -> Ready:
+        limits = self.settings.session
+        return Ready(
+            session=assign.session,
+            model=self._card.name,
+            stand_in=self._card.stand_in,
+            voice=assign.voice.name,
+            worker=self.id,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            limits=Limits(
+                max_pending_chars=limits.max_pending_chars,
+                idle_timeout_s=limits.idle_timeout_s,
+                slow_reader_timeout_s=limits.slow_reader_timeout_s,
+            ),
+        )
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            await self.beat()
+            await asyncio.sleep(self.settings.heartbeat_s)
+
+
+@asynccontextmanager
+async def running_worker(
+    registry: Registry,
+    settings: Settings,
+    *,
+    id: str = "w1",
+    card: ModelCard = STAND_IN,
+    capacity: int = 4,
+    max_voices: int = 2,
+) -> AsyncIterator[FakeWorker]:
+    worker = FakeWorker(registry, settings, id=id, card=card, capacity=capacity, max_voices=max_voices)
+    async with serve(worker._serve, "127.0.0.1", 0, compression=None, close_timeout=1) as server:
+        worker._server = server
+        worker._epoch = await registry.join(worker.id)
+        await worker.beat()
+        heart = asyncio.create_task(worker._beat_for_ever())
+        try:
+            yield worker
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+            worker.gate.set()
