@@ -226,7 +226,7 @@ class DecodeStream:
 
     async def push(
         self,
-        codes: Sequence[int],
+        codes: Sequence[int] | NDArray[np.integer],
         *,
         final: bool = False,
         deadline_s: float | None = None,
@@ -272,7 +272,7 @@ class DecodeStream:
         self.codes_dropped = len(self._partial)
         self._decoder.stats.codes_dropped += len(self._partial)
 
-    def _checked(self, codes: Sequence[int]) -> NDArray[np.int64]:
+    def _checked(self, codes: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
         array = np.asarray(codes)
         if not array.size:
             return np.empty(0, dtype=np.int64)

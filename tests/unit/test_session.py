@@ -1,0 +1,289 @@
+"""A worker's session: real splitter, real decoder on a tiny codec, a scripted engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from app.core.audio import samples_of
+from app.core.errors import CarillonError, DeadlineExceeded, EngineFailed, SlowReader, TextAfterEnd, TextTooLong
+from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Segment
+from app.core.models import Voice
+from app.infra.settings import SessionSettings
+from tests.fakes import FakeEngine
+from tests.unit.random_codecs import TINY, full_decode, random_codec
+from workers.decoder import Decoder
+from workers.session import Outgoing, Session, heard_text
+
+pytestmark = pytest.mark.anyio
+
+CODEC = random_codec(TINY)
+
+
+@pytest.fixture
+async def decoder() -> AsyncIterator[Decoder]:
+    async with Decoder(CODEC, max_sessions=4) as decoder:
+        yield decoder
+
+
+def session(engine: FakeEngine, decoder: Decoder, *, pace: str = "unpaced", **limits: float) -> Session:
+    return Session(
+        Assign(
+            session="s1", epoch=1, voice=Voice(id="wren", name="wren", model="fake"), pace=pace  # type: ignore[arg-type]
+        ),
+        engine=engine,
+        decoder=decoder,
+        adapter=None,
+        settings=SessionSettings(**{"idle_text_s": 0.01, **limits}),  # type: ignore[arg-type]
+        clock=asyncio.get_running_loop().time,
+    )
+
+
+async def everything(speaking: Session) -> list[Outgoing]:
+    """Run to the end, taking all that is said."""
+    said: list[Outgoing] = []
+
+    async def take() -> None:
+        while not said or not isinstance(said[-1], Done):
+            said.append(await speaking.outbox.get())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(take())
+        group.create_task(speaking.run())
+    return said
+
+
+async def until(speaking: Session, kind: type[Outgoing]) -> list[Outgoing]:
+    said: list[Outgoing] = []
+    while not said or not isinstance(said[-1], kind):
+        said.append(await speaking.outbox.get())
+    return said
+
+
+def pcm(said: list[Outgoing]) -> np.ndarray:
+    return samples_of(b"".join(item.audio for item in said if isinstance(item, AudioFrame)))
+
+
+async def test_what_is_heard_is_every_sample_of_every_chunk_in_order(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    speaking = session(engine, decoder)
+    speaking.push("One two three four. Five six seven.")
+    speaking.end()
+
+    said = await everything(speaking)
+
+    texts = [item.text for item in said if isinstance(item, Segment)]
+    assert " ".join(texts) == "One two three four. Five six seven."
+    expected = np.concatenate([full_decode(CODEC, np.array(engine.codes_of(text))) for text in texts])
+    heard = pcm(said)
+    assert len(heard) == len(expected) == sum(map(len, texts)) * engine.layout.samples_per_frame
+    # Beyond the provisional head and its fade the stream is exact to the 16-bit step.
+    exact = slice(12 * 32, len(texts[0]) * 32)
+    assert np.abs(heard[exact] - np.clip(expected[exact], -1, 1)).max() < 1e-4
+
+
+async def test_frames_are_numbered_without_gaps_and_placed_by_sample(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    speaking.push("A few words to hear.")
+    speaking.end()
+
+    frames = [item for item in await everything(speaking) if isinstance(item, AudioFrame)]
+
+    assert [frame.sequence for frame in frames] == list(range(len(frames)))
+    ends = np.cumsum([len(frame.audio) // 2 for frame in frames])
+    assert [frame.sample_offset for frame in frames] == [0, *ends[:-1]]
+
+
+async def test_a_letter_at_a_time_says_the_same_as_all_at_once(decoder: Decoder) -> None:
+    text = "Mr. Smith paid $3.50. <laugh> He laughed."
+    whole, letters = session(FakeEngine(), decoder), session(FakeEngine(), decoder)
+    whole.push(text)
+    for letter in text:
+        letters.push(letter)
+    whole.end()
+    letters.end()
+
+    np.testing.assert_array_equal(pcm(await everything(whole)), pcm(await everything(letters)))
+
+
+async def test_audio_leaves_before_the_text_has_ended(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("The first sentence. The sec")
+
+    await until(speaking, Segment)
+
+    speaking.push("ond.")
+    speaking.end()
+    last = (await until(speaking, Done))[-1]
+    await running
+    assert isinstance(last, Done)
+    assert last.samples == len("The first sentence.The second.") * 32
+
+
+async def test_text_that_pauses_is_spoken_as_far_as_it_goes(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("three whole words ")
+    segment = (await until(speaking, Segment))[-1]
+    running.cancel()
+    assert isinstance(segment, Segment)
+    assert segment.text.startswith("three whole")
+
+
+async def test_a_flush_is_answered_after_its_last_sample(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("no sentence end")
+    speaking.flush()
+
+    flushed = (await until(speaking, Flushed))[-1]
+
+    running.cancel()
+    assert isinstance(flushed, Flushed)
+    assert flushed.samples == len("no sentence end") * 32
+
+
+async def test_a_flush_without_text_is_answered_at_once(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.flush()
+    flushed = (await until(speaking, Flushed))[-1]
+    running.cancel()
+    assert isinstance(flushed, Flushed)
+    assert flushed.samples == 0
+
+
+async def test_a_cancel_ends_the_engine_request_and_the_next_turn_speaks(decoder: Decoder) -> None:
+    engine = FakeEngine(frames_per_char=20)
+    speaking = session(engine, decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("A sentence nobody wants to hear. ")
+    speaking.flush()
+    await engine.progressed.wait()
+    engine.pause()
+
+    await speaking.cancel(played_samples=None)
+
+    assert not engine.running
+    cancelled = (await until(speaking, Cancelled))[-1]
+    assert isinstance(cancelled, Cancelled)
+    assert cancelled.generation == 1
+    engine.resume()
+    speaking.push("Better.")
+    speaking.end()
+    said = await until(speaking, Done)
+    await running
+    assert {item.generation for item in said if isinstance(item, AudioFrame)} == {1}
+    assert [item.text for item in said if isinstance(item, Segment)] == ["Better."]
+    assert not any(isinstance(item, Flushed) for item in said)
+
+
+async def test_silence_in_text_is_no_utterance(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    speaking = session(engine, decoder)
+    speaking.push(" ...  \n\t !? ")
+    speaking.end()
+
+    said = await everything(speaking)
+
+    assert not engine.heard
+    assert isinstance(said[-1], Done)
+    assert said[-1].samples == 0
+
+
+async def test_text_after_the_end_is_refused(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    speaking.end()
+    with pytest.raises(TextAfterEnd):
+        speaking.push("more")
+
+
+async def test_more_text_than_announced_is_refused_with_the_number(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder, max_pending_chars=100)
+    with pytest.raises(TextTooLong, match="at most 100"):
+        speaking.push("word " * 50)
+
+
+async def test_an_engine_failure_ends_the_session_with_its_own_error(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    engine.failing = EngineFailed("the engine failed")
+    speaking = session(engine, decoder)
+    speaking.push("Never heard.")
+    speaking.end()
+    with pytest.raises(EngineFailed):
+        await speaking.run()
+
+
+async def test_an_engine_that_writes_nothing_is_given_up(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    engine.pause()
+    speaking = session(engine, decoder, stall_timeout_s=0.05)
+    speaking.push("Never heard.")
+    speaking.end()
+    with pytest.raises(DeadlineExceeded, match="wrote nothing"):
+        await speaking.run()
+    assert not engine.running
+
+
+async def test_a_listener_who_takes_nothing_ends_his_own_session(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(frames_per_char=400), decoder, slow_reader_timeout_s=0.05, buffer_s=0.01)
+    speaking.push("A long story.")
+    speaking.end()
+    with pytest.raises(SlowReader):
+        await speaking.run()
+
+
+async def test_a_session_without_text_ends_after_its_idle_time(decoder: Decoder) -> None:
+    with pytest.raises(DeadlineExceeded, match="no text"):
+        await session(FakeEngine(), decoder, idle_timeout_s=0.05).run()
+
+
+async def test_later_text_waits_while_the_listener_has_enough(decoder: Decoder) -> None:
+    engine = FakeEngine(frames_per_char=100)  # 0.13 s of audio a character
+    speaking = session(engine, decoder, pace="realtime", lead_s=0.2)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("Long. Second sentence. ")
+    await until(speaking, Segment)
+    async with asyncio.timeout(5):
+        while speaking._wake.is_set():  # the session has looked again and found nothing to do yet
+            await asyncio.sleep(0)
+    assert [utterance.text for utterance in engine.heard] == ["Long."]
+    running.cancel()
+
+
+async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None:
+    speaking = session(FakeEngine(), decoder)
+    speaking.push("A short one.")
+    speaking.end()
+    done = (await everything(speaking))[-1]
+    assert isinstance(done, Done)
+    ledger = done.ledger
+    parts = (ledger.text_ms, ledger.prefill_ms, ledger.first_frames_ms, ledger.decode_ms)
+    assert all(part is not None for part in parts)
+    assert sum(part for part in parts if part is not None) == pytest.approx(ledger.first_audio_ms, abs=0.01)
+    assert ledger.tokens == 7 * len("A short one.")
+    assert ledger.chunks == 1
+    assert ledger.queue_ms is None  # the front door's part is not invented here
+
+
+@pytest.mark.parametrize(
+    ("heard_samples", "expected"),
+    [(0, ""), (1000, "one two three."), (1500, "one two three. four five"), (9000, "one two three. four five six seven.")],
+)
+def test_heard_text_counts_whole_words_of_what_was_played(heard_samples: int, expected: str) -> None:
+    from workers.session import _Spoken
+
+    spoken = [
+        _Spoken("one two three.", 0, 1000, whole=True),
+        _Spoken("four five six seven.", 1000, 2000, whole=True),
+    ]
+    assert heard_text(spoken, heard_samples) == expected
+
+
+def test_every_session_error_has_a_code_of_its_own() -> None:
+    kinds = (CarillonError, DeadlineExceeded, EngineFailed, SlowReader, TextAfterEnd, TextTooLong)
+    assert len({kind.code for kind in kinds}) == len(kinds)

@@ -1,0 +1,321 @@
+"""vLLM's AsyncLLM behind a small Protocol: text and a voice in, codec codes out.
+
+It knows tokens, adapters and the engine's life; it does not know sessions, sound or the network. Facts about vLLM 0.32
+that shape it: the engine core is a process of its own; an adapter that fails to load inside `generate` kills that
+process for everybody, while `add_lora` only raises, so every adapter is loaded before its first request; a cancelled
+`generate` aborts its request in the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+import os
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
+from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.infra.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+
+log = logging.getLogger(__name__)
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What an adapter may change. Naming them keeps vLLM from allocating slots for lm_head and embeddings as well."""
+
+LONGEST_SPEECH_S = 6.0
+LONGEST_SPEECH_S_PER_CHAR = 0.25
+"""A chunk that speaks longer than this has lost its way: slow speech needs about 0.1 s a character."""
+
+_HEALTH_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAdapter:
+    """A LoRA on local disk, under the engine-wide unique name and id of its version."""
+
+    name: str
+    lora_id: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One chunk of text for one voice: one request of the engine."""
+
+    voice: str
+    text: str
+    adapter: EngineAdapter | None = None
+    temperature: float | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Codes as the model wrote them, in frame order; `ended` with the last ones: by itself, or cut at the limit."""
+
+    codes: list[int]
+    ended: Literal["end", "length"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """What the engine's scheduler last reported."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+
+
+class Engine(Protocol):
+    """What a worker needs of an engine. `VllmEngine` is the one that serves; tests have a scripted one."""
+
+    layout: TokenLayout
+
+    async def start(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
+        """Codes as they are written. Closing or cancelling the iterator takes the request out of the scheduler.
+
+        Raises InvalidRequest when the text cannot fit the model, EngineFailed when the engine is gone.
+        """
+        ...
+
+    async def load(self, adapter: EngineAdapter) -> None:
+        """Make `adapter` usable. Raises AdapterUnavailable; the engine and everybody else's streams survive."""
+        ...
+
+    async def unload(self, adapter: EngineAdapter) -> None: ...
+
+    async def died(self) -> str:
+        """Wait until the engine has died of itself; returns the reason."""
+        ...
+
+    def load_now(self) -> EngineLoad: ...
+
+
+class VllmEngine:
+    """The real engine: vLLM's CUDA build on a GPU, its CPU build elsewhere; the same code."""
+
+    def __init__(
+        self, model_dir: Path, layout: TokenLayout, settings: EngineSettings, *, capacity: int, device: str
+    ) -> None:
+        self.layout = layout
+        self._model_dir = model_dir
+        self._settings = settings
+        self._capacity = capacity
+        self._device = device
+        self._requests = itertools.count()
+        self._load = EngineLoad()
+        self._sampling_defaults = _generation_defaults(model_dir, settings)
+
+    async def start(self) -> None:
+        """Load the model and speak once, so that the first listener pays for no warm-up. Takes tens of seconds."""
+        from transformers import AutoTokenizer
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(self._model_dir))
+        config = self._config()
+        async with asyncio.timeout(self._settings.startup_timeout_s):
+            self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
+            async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
+                pass
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._llm.shutdown)
+
+    async def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        prompt = self._prompt(utterance)
+        adapter = utterance.adapter
+        outputs = self._llm.generate(
+            {"type": "token", "prompt_token_ids": prompt},
+            self._sampling(utterance, room=self._settings.max_model_len - len(prompt)),
+            f"utterance-{next(self._requests)}",
+            lora_request=LoRARequest(adapter.name, adapter.lora_id, str(adapter.path)) if adapter else None,
+            priority=utterance.priority,
+        )
+        position = 0
+        try:
+            async for output in outputs:
+                completion = output.outputs[0]
+                ids = [token for token in completion.token_ids if token != self.layout.end_id]
+                codes = [self.layout.code(token, position + offset) for offset, token in enumerate(ids)]
+                position += len(codes)
+                yield Codes(codes, _ending(completion.finish_reason))
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineFailed(f"the engine failed while speaking: {error}; its worker restarts") from error
+        finally:
+            await outputs.aclose()
+
+    async def load(self, adapter: EngineAdapter) -> None:
+        from vllm.lora.request import LoRARequest
+
+        try:
+            loaded = await self._llm.add_lora(LoRARequest(adapter.name, adapter.lora_id, str(adapter.path)))
+        except Exception as error:  # vLLM raises what the core process raised, of any class
+            if self._llm.errored:
+                raise EngineFailed("the engine died while loading an adapter; its worker restarts") from error
+            raise AdapterUnavailable(f"adapter {adapter.name} does not load: {error}; publish it again") from error
+        if not loaded:
+            raise AdapterUnavailable(f"adapter {adapter.name} was refused by the engine; publish it again")
+
+    async def unload(self, adapter: EngineAdapter) -> None:
+        await self._llm.remove_lora(adapter.lora_id)
+
+    async def died(self) -> str:
+        while not self._llm.errored:
+            await asyncio.sleep(_HEALTH_INTERVAL_S)
+        return str(self._llm.dead_error)
+
+    def load_now(self) -> EngineLoad:
+        return self._load
+
+    def _prompt(self, utterance: Utterance) -> list[int]:
+        words = self.layout.text(utterance.voice, utterance.text)
+        prompt = self.layout.prompt(self._tokenizer.encode(words, add_special_tokens=False))
+        if len(prompt) + TOKENS_PER_FRAME >= self._settings.max_model_len:
+            raise InvalidRequest(
+                f"a chunk of {len(utterance.text)} characters is {len(prompt)} tokens; "
+                f"the model takes {self._settings.max_model_len}: lower CARILLON_SESSION__MAX_CHUNK_CHARS"
+            )
+        return prompt
+
+    def _sampling(self, utterance: Utterance, *, room: int) -> SamplingParams:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        longest_s = LONGEST_SPEECH_S + LONGEST_SPEECH_S_PER_CHAR * len(utterance.text)
+        frames = math.ceil(longest_s * self.layout.sample_rate_hz / self.layout.samples_per_frame)
+        # One more than whole frames: the token that ends the speech.
+        limit = min(frames, (room - 1) // TOKENS_PER_FRAME) * TOKENS_PER_FRAME + 1
+        own = {} if utterance.temperature is None else {"temperature": utterance.temperature}
+        return SamplingParams(
+            **{**self._sampling_defaults, **own},
+            max_tokens=limit,
+            stop_token_ids=[self.layout.end_id],
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            stream_interval=self._settings.stream_interval,
+        )
+
+    def _config(self) -> VllmConfig:
+        from vllm import AsyncEngineArgs
+
+        from workers.sampling import band_config
+
+        settings = self._settings
+        os.environ.update(_environment(settings, self._device))
+        args = AsyncEngineArgs(
+            model=str(self._model_dir),
+            skip_tokenizer_init=True,
+            dtype=settings.dtype,
+            quantization=_quantization(settings.quantization, self._device),
+            max_model_len=settings.max_model_len,
+            max_num_seqs=settings.max_num_seqs or self._capacity,
+            max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_model_len),
+            scheduling_policy="priority",
+            enable_lora=True,
+            max_loras=settings.max_loras,
+            max_cpu_loras=max(settings.max_cpu_loras, settings.max_loras),
+            max_lora_rank=settings.max_lora_rank,
+            lora_target_modules=list(LORA_MODULES),
+            additional_config=band_config(self.layout),
+            **({"gpu_memory_utilization": settings.gpu_memory_utilization} if self._device == "cuda" else {}),
+        )
+        config = args.create_engine_config()
+        runner = "V2" if config.use_v2_model_runner else "V1"
+        config.model_config.logits_processors = [f"workers.sampling:BandMask{runner}"]
+        if self._device == "cpu":
+            # vLLM asks for a process more on a CPU, only to bind OpenMP threads, which we leave unbound: without it a
+            # start spares one import of everything.
+            config.parallel_config.distributed_executor_backend = "uni"
+        return config
+
+    def _stat_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> Any:
+        from vllm.v1.metrics.loggers import StatLoggerBase
+
+        engine = self
+
+        class _Recorder(StatLoggerBase):
+            def __init__(self) -> None: ...
+
+            def log_engine_initialized(self) -> None: ...
+
+            def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+                if scheduler_stats is not None:
+                    engine._load = EngineLoad(
+                        running=scheduler_stats.num_running_reqs,
+                        waiting=scheduler_stats.num_waiting_reqs,
+                        kv_cache_usage=scheduler_stats.kv_cache_usage,
+                    )
+
+        return _Recorder()
+
+
+def _ending(finish_reason: str | None) -> Literal["end", "length"] | None:
+    match finish_reason:
+        case None:
+            return None
+        case "stop":
+            return "end"
+        case "length":
+            return "length"
+        case "abort":
+            raise Overloaded("the engine gave this request up; try again", retry_after_s=1)
+        case _:
+            raise EngineFailed(f"the engine ended a request with {finish_reason!r}")
+
+
+def _generation_defaults(model_dir: Path, settings: EngineSettings) -> dict[str, float]:
+    """temperature, top_p and repetition_penalty: the setting, else the checkpoint's, else Orpheus's recommendation."""
+    defaults = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
+    path = model_dir / "generation_config.json"
+    own: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for name in defaults:
+        chosen = getattr(settings, name)
+        defaults[name] = float(own.get(name, defaults[name]) if chosen is None else chosen)
+    return defaults
+
+
+def _quantization(setting: str, device: str) -> str | None:
+    if setting == "none" or (setting == "auto" and device == "cpu"):
+        return None
+    if setting != "auto":
+        if setting == "fp8":
+            raise ConfigurationError(
+                "CARILLON_ENGINE__QUANTIZATION=fp8 is refused by vLLM for a bf16 checkpoint; "
+                "use fp8_per_channel, fp8_per_tensor or fp8_per_block"
+            )
+        return setting
+    import torch
+
+    # FP8 tensor cores came with Ada (8.9) and Hopper (9.0).
+    return "fp8_per_channel" if torch.cuda.get_device_capability() >= (8, 9) else None
+
+
+def _environment(settings: EngineSettings, device: str) -> dict[str, str]:
+    """What vLLM reads from the environment of the process that spawns its engine core."""
+    common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
+    if device == "cuda":
+        return common
+    return common | {
+        "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(settings.cpu_threads),
+        # Spinning OpenMP threads on shared cores were measured to slow the codec forty-fold.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }

@@ -1,0 +1,97 @@
+"""The band mask: the only tokens the model may choose are those the codec can play.
+
+At position k of a frame only the codes of codebook band k may follow; at a frame boundary the end of speech may too,
+though not before the first frame. So no invalid frame exists, and nothing downstream has to guess. vLLM has two
+interfaces for this, by model runner: V1 (the CPU build, and GPUs without Triton) and V2. Both classes are loaded by
+name inside the engine core's process; they read the layout from `additional_config`, where `workers.engine` puts it.
+They know nothing of voices, texts or sessions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+from vllm.v1.sample.logits_processor.interface import BatchUpdate
+from vllm.v1.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV1
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
+
+from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
+    from vllm.config import VllmConfig
+
+CONFIG_KEY = "carillon_bands"
+
+
+def band_config(layout: TokenLayout) -> dict[str, Any]:
+    """What the engine core's process must know, as plain values for `additional_config`."""
+    return {
+        CONFIG_KEY: {
+            "base": layout.speech.audio_token_base,
+            "codebook_size": layout.codebook_size,
+            "end_id": layout.end_id,
+        }
+    }
+
+
+class BandMask:
+    """Masks a batch of logits in place, without a Python loop over its rows."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        bands: dict[str, int] = vllm_config.additional_config[CONFIG_KEY]
+        self._base = bands["base"]
+        self._codebook_size = bands["codebook_size"]
+        self._end_id = bands["end_id"]
+        self._codes = torch.arange(self._codebook_size, device=device)  # [K]
+
+    def apply(self, logits: Tensor, positions: Tensor) -> Tensor:
+        """Keep what may stand at `positions` [B] (tokens since the start of speech); the rest of `logits` [B, V]
+        becomes −inf. Returns `logits`."""
+        place = positions % TOKENS_PER_FRAME  # [B]
+        columns = (self._base + place * self._codebook_size).unsqueeze(1) + self._codes  # [B, K]
+        codes = logits.gather(1, columns)  # [B, K]
+        may_end = (place == 0) & (positions > 0)  # [B]
+        end = logits[:, self._end_id].masked_fill(~may_end, -torch.inf)  # [B]
+        logits.fill_(-torch.inf)
+        logits.scatter_(1, columns, codes)
+        logits[:, self._end_id] = end
+        return logits
+
+
+class BandMaskV1(LogitsProcessorV1):
+    """For the V1 model runner, which hands over each request's list of output tokens."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self._mask = BandMask(vllm_config, device)
+        self._device = device
+        self._outputs: dict[int, list[int]] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        process_dict_updates(self._outputs, batch_update, lambda _params, _prompt, outputs: outputs)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        positions = [len(self._outputs.get(row, ())) for row in range(logits.shape[0])]
+        return self._mask.apply(logits, torch.tensor(positions, device=self._device))
+
+
+class BandMaskV2(LogitsProcessorV2):
+    """For the V2 model runner, which keeps prompt lengths and positions on the device."""
+
+    def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
+        self._mask = BandMask(vllm_config, req_states.device)
+        self._states = req_states
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        return True
+
+    def apply(self, logits: Tensor, ctx: LogitsContext) -> Tensor:
+        prompt_len = self._states.prompt_len.gpu[ctx.expanded_idx_mapping]  # [B]
+        return self._mask.apply(logits, (ctx.pos + 1 - prompt_len).clamp(min=0).long())

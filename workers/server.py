@@ -1,0 +1,314 @@
+"""The worker's private WebSocket server: one session a socket, admitted or refused at its first message.
+
+Only front doors come here; they show the fleet's secret. The server owns the session's three tasks (reading, speaking,
+writing) and what every session shares: the engine, the decoder, the adapters. `GET /healthz` and `/metrics` answer on
+the same port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from prometheus_client import REGISTRY, generate_latest
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, SlowReader, WorkerLost
+from app.core.messages import (
+    MAX_MESSAGE_BYTES,
+    WORKER_COMMANDS,
+    Assign,
+    AudioFrame,
+    Cancel,
+    Done,
+    Eos,
+    Error,
+    Flush,
+    GoAway,
+    Limits,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Text,
+    parse,
+)
+from app.core.models import ModelCard, Worker, WorkerState
+from app.infra.settings import Settings
+from workers.adapters import AdapterCache
+from workers.decoder import Decoder
+from workers.engine import Engine, EngineAdapter
+from workers.session import Session
+
+log = logging.getLogger(__name__)
+
+_HANDSHAKE_S = 5.0
+
+
+class WorkerServer:
+    """Sessions on one engine. Build it, `listen`, and it serves until `drain`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        worker_id: str,
+        epoch: int,
+        engine: Engine,
+        decoder: Decoder,
+        adapters: AdapterCache,
+        clock: Callable[[], float],
+    ) -> None:
+        self.state = WorkerState.STARTING
+        self.address = ""
+        self._settings = settings
+        self._id = worker_id
+        self._epoch = epoch
+        self._engine = engine
+        self._decoder = decoder
+        self._adapters = adapters
+        self._clock = clock
+        self._sessions: dict[str, Assign] = {}
+        self._sockets: set[ServerConnection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._server: Server | None = None
+
+    # What the fleet is told.
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        return tuple(self._sessions)
+
+    def describe(self) -> Worker:
+        layout = self._engine.layout
+        return Worker(
+            id=self._id,
+            epoch=self._epoch,
+            address=self.address,
+            model=ModelCard(
+                name=layout.speech.name,
+                stand_in=layout.speech.stand_in,
+                languages=layout.speech.languages,
+                voices=layout.speech.voices,
+                sample_rate_hz=layout.sample_rate_hz,
+                tokens_per_s=layout.tokens_per_s,
+            ),
+            state=self.state,
+            capacity=self._settings.capacity,
+            max_voices=self._settings.engine.max_loras,
+            inflight=len(self._sessions),
+            active_voices=self._active_adapters(),
+            ready_voices=self._adapters.ready,
+        )
+
+    # Its life.
+
+    async def listen(self) -> None:
+        """Bind, and take sessions from now on. `address` is then what front doors dial."""
+        self._server = await serve(
+            self._serve,
+            self._settings.worker_host,
+            self._settings.worker_port,
+            process_request=self._answer_http,
+            compression=None,
+            max_size=MAX_MESSAGE_BYTES,
+            ping_interval=5,
+            ping_timeout=20,
+        )
+        port = next(iter(self._server.sockets)).getsockname()[1]
+        self.address = self._settings.worker_address or f"ws://{self._settings.worker_host}:{port}"
+        self.state = WorkerState.ACTIVE
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no new session, let those that run end, at most `timeout_s`, then close what is left."""
+        self.state = WorkerState.DRAINING
+        for socket in list(self._sockets):
+            await _tell(socket, GoAway(deadline_ms=round(timeout_s * 1000)))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("sessions cut at the drain deadline", extra={"sessions": len(self._sessions)})
+        if self._server is not None:
+            self._server.close(code=1001, reason="the worker ends")
+            await self._server.wait_closed()
+
+    # One socket.
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        assign: Assign | None = None
+        try:
+            assign = await _first_message(socket)
+            self._admit(assign)
+        except CarillonError as error:
+            await _tell(socket, Error.of(error, session=assign.session if assign else None, closed=True))
+            return
+        except ConnectionClosed:
+            return
+        self._sessions[assign.session] = assign
+        self._sockets.add(socket)
+        self._empty.clear()
+        try:
+            await self._hold(socket, assign)
+        finally:
+            del self._sessions[assign.session]
+            self._sockets.discard(socket)
+            if not self._sessions:
+                self._empty.set()
+
+    def _admit(self, assign: Assign) -> None:
+        """Refuse what would hurt the sessions that run, or has come to the wrong place."""
+        if assign.epoch != self._epoch:
+            raise WorkerLost(f"worker {self._id} has restarted: it is in epoch {self._epoch}, not {assign.epoch}")
+        if self.state is not WorkerState.ACTIVE:
+            raise Overloaded(f"worker {self._id} is {self.state}; choose another", retry_after_s=1)
+        if assign.session in self._sessions:
+            raise InvalidRequest(f"session {assign.session!r} is open here already", param="session")
+        if len(self._sessions) >= self._settings.capacity:
+            raise Overloaded(f"worker {self._id} speaks with {len(self._sessions)} already", retry_after_s=1)
+        if assign.voice.model != self._engine.layout.speech.name:
+            raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
+        active = self._active_adapters()
+        adapter = assign.voice.adapter
+        # A voice without a slot would wait behind those that have one, for ever if they stay busy (measured).
+        if adapter and adapter.name not in active and len(active) >= self._settings.engine.max_loras:
+            raise Overloaded(f"worker {self._id} has all {len(active)} adapter slots in use", retry_after_s=1)
+
+    def _active_adapters(self) -> frozenset[str]:
+        return frozenset(assign.voice.adapter.name for assign in self._sessions.values() if assign.voice.adapter)
+
+    async def _hold(self, socket: ServerConnection, assign: Assign) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                adapter = None
+                if assign.voice.adapter:
+                    adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
+                await self._converse(socket, assign, adapter)
+        except* CarillonError as group:
+            error = _first(group)
+            log.info("session failed", extra={"session": assign.session, "code": error.code})
+            await _tell(socket, Error.of(error, session=assign.session, closed=True))
+        except* ConnectionClosed:
+            log.info("front door left", extra={"session": assign.session})
+
+    async def _converse(self, socket: ServerConnection, assign: Assign, adapter: EngineAdapter | None) -> None:
+        session = Session(
+            assign,
+            engine=self._engine,
+            decoder=self._decoder,
+            adapter=adapter,
+            settings=self._settings.session,
+            clock=self._clock,
+        )
+        await socket.send(self._ready(assign).model_dump_json())
+        async with asyncio.TaskGroup() as group:
+            reader = group.create_task(_read(socket, session))
+            writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
+            await session.run()
+            await writer
+            reader.cancel()
+
+    def _ready(self, assign: Assign) -> Ready:
+        limits = self._settings.session
+        return Ready(
+            session=assign.session,
+            model=self._engine.layout.speech.name,
+            stand_in=self._engine.layout.speech.stand_in,
+            voice=assign.voice.id,
+            worker=self._id,
+            sample_rate_hz=self._engine.layout.sample_rate_hz,
+            limits=Limits(
+                max_pending_chars=limits.max_pending_chars,
+                idle_timeout_s=limits.idle_timeout_s,
+                slow_reader_timeout_s=limits.slow_reader_timeout_s,
+            ),
+        )
+
+    def _answer_http(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Health and metrics; a session's handshake passes with the right secret."""
+        match request.path:
+            case "/healthz":
+                status = http.HTTPStatus.OK if self.state is WorkerState.ACTIVE else http.HTTPStatus.SERVICE_UNAVAILABLE
+                return socket.respond(status, f"{self.state}\n")
+            case "/metrics":
+                return socket.respond(http.HTTPStatus.OK, generate_latest(REGISTRY).decode())
+            case "/session":
+                shown = request.headers.get("Authorization", "")
+                expected = f"Bearer {self._settings.fleet_secret.get_secret_value()}"
+                if hmac.compare_digest(shown.encode(), expected.encode()):
+                    return None
+                return socket.respond(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
+            case _:
+                return socket.respond(http.HTTPStatus.NOT_FOUND, "there are /session, /healthz and /metrics\n")
+
+
+async def _first_message(socket: ServerConnection) -> Assign:
+    try:
+        async with asyncio.timeout(_HANDSHAKE_S):
+            message = parse(WORKER_COMMANDS, await socket.recv())
+    except TimeoutError:
+        raise DeadlineExceeded(f"no assign within {_HANDSHAKE_S:g} s of connecting") from None
+    if not isinstance(message, Assign):
+        raise InvalidRequest(f"the first message is {message.type!r}; it must be 'assign'")
+    return message
+
+
+async def _read(socket: ServerConnection, session: Session) -> None:
+    """Carry out what the client says. A message that cannot be is answered, and the session goes on."""
+    async for raw in socket:
+        try:
+            match parse(WORKER_COMMANDS, raw):
+                case Text(text=text):
+                    session.push(text)
+                case Flush():
+                    session.flush()
+                case Eos():
+                    session.end()
+                case Cancel(played_samples=played):
+                    await session.cancel(played)
+                case Ping(id=id):
+                    await socket.send(Pong(id=id).model_dump_json())
+                case Assign():
+                    raise InvalidRequest("this socket has its session already; open another for the next")
+        except CarillonError as error:
+            if isinstance(error, SlowReader):
+                raise
+            await socket.send(Error.of(error, session=session.id).model_dump_json())
+    raise WorkerLost("the front door has closed the connection")
+
+
+async def _write(socket: ServerConnection, session: Session, timeout_s: float) -> None:
+    """Send what the session says, in order, until `Done`."""
+    while True:
+        item = await session.outbox.get()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())
+        except TimeoutError:
+            raise SlowReader(f"the front door took nothing for {timeout_s:g} s") from None
+        if isinstance(item, Done):
+            return
+
+
+async def _tell(socket: ServerConnection, message: Message) -> None:
+    """Send a last word to a socket that may be gone."""
+    try:
+        async with asyncio.timeout(1):
+            await socket.send(message.model_dump_json())
+    except (ConnectionClosed, TimeoutError):
+        pass
+
+
+def _first(group: BaseExceptionGroup[CarillonError]) -> CarillonError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, CarillonError)
+    return error

@@ -1,0 +1,356 @@
+"""One listener's speech: text comes in pieces, is cut into chunks, spoken, decoded, and goes out as frames and events.
+
+Chunks are spoken one after the other, each as one request of the engine and one stream of the decoder, so that every
+chunk's samples are frames × samples_per_frame and joins need no guessing. A session knows nothing of sockets: what it
+says is taken from `outbox`, whose bound is what makes a slow listener slow only himself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.core.audio import HeadSilenceMeter, pcm16_of
+from app.core.budget import Ledger, Stopwatch
+from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, SlowReader, TextTooLong
+from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Segment
+from app.core.orpheus import TOKENS_PER_FRAME
+from app.core.text import Chunk, TextSplitter, has_speech
+from app.infra.settings import SessionSettings
+from workers.engine import Engine, EngineAdapter, Utterance
+from workers.playback import Playback
+
+if TYPE_CHECKING:
+    from workers.decoder import Decoder, DecodeStream
+
+log = logging.getLogger(__name__)
+
+Outgoing = AudioFrame | Segment | Flushed | Cancelled | Done
+
+FIRST_FRAMES = 2
+"""Frames before the first packet: with two, the provisional head has a frame of look-ahead to lean on."""
+
+HURRIED_LEAD_S = 0.3
+"""Below this lead the provisional head is used and every frame is decoded at once."""
+
+RELAXED_FRAMES = 4
+"""Frames decoded together while the listener has enough: fewer, larger steps cost the codec less."""
+
+
+@dataclass(slots=True)
+class _Spoken:
+    """A chunk and the samples it has so far."""
+
+    text: str
+    start_sample: int
+    end_sample: int
+    whole: bool = False
+
+
+class Session:
+    """Speaks for one `assign`. `run` is its life; the other methods are what the client says meanwhile."""
+
+    def __init__(
+        self,
+        assign: Assign,
+        *,
+        engine: Engine,
+        decoder: Decoder,
+        adapter: EngineAdapter | None,
+        settings: SessionSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self.id = assign.session
+        self.generation = 0
+        self.samples = 0
+        self.tokens = 0
+        self._assign = assign
+        self._engine = engine
+        self._decoder = decoder
+        self._adapter = adapter
+        self._settings = settings
+        self._sample_rate_hz = engine.layout.sample_rate_hz
+        frame_s = engine.layout.samples_per_frame / self._sample_rate_hz
+        self.outbox: asyncio.Queue[Outgoing] = asyncio.Queue(maxsize=max(8, int(settings.buffer_s / frame_s)))
+        self._watch = Stopwatch(clock)
+        self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
+        self._playback = Playback(self._sample_rate_hz, clock)
+        self._wake = asyncio.Event()
+        self._spoken: list[_Spoken] = []
+        self._chunks = 0
+        self._sequence = 0
+        self._utterance: asyncio.Task[CarillonError | None] | None = None
+        self._ended = False
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._splitter = TextSplitter(
+            tags=self._engine.layout.speech.tags, max_chunk_chars=self._settings.max_chunk_chars
+        )
+        self._flushes: list[int] = []
+        self._idle = False
+
+    # What the client says.
+
+    def push(self, text: str) -> None:
+        """Take more text. Raises TextTooLong when more would be pending than announced, TextAfterEnd after `end`."""
+        pending = self._splitter.pending_chars + len(text)
+        if pending > self._settings.max_pending_chars:
+            raise TextTooLong(
+                f"{pending} characters would be pending; at most {self._settings.max_pending_chars}: "
+                "wait for segments before sending more",
+                param="text",
+            )
+        self._splitter.push(text)
+        self._idle = False
+        if not text.isspace():
+            self._watch.mark("text")
+        self._wake.set()
+
+    def flush(self) -> None:
+        """Speak what is there; `Flushed` follows its last sample."""
+        if self._ended:
+            raise InvalidRequest("flush after eos: all text is being spoken already")
+        self._flushes.append(self._splitter.flush())
+        self._wake.set()
+
+    def end(self) -> None:
+        """No more text follows."""
+        self._splitter.close()
+        self._ended = True
+        self._wake.set()
+
+    async def cancel(self, played_samples: int | None) -> None:
+        """Stop at once: the engine's request is gone when this returns, and no frame of it follows."""
+        self.generation += 1
+        if self._utterance is not None and not self._utterance.done():
+            self._utterance.cancel()
+            await asyncio.wait([self._utterance])
+        self._drop_stale_frames()
+        heard = heard_text(self._spoken, self.samples if played_samples is None else played_samples)
+        self._spoken.clear()
+        self._playback.stop()
+        self._begin_turn()
+        if self._ended:
+            self._splitter.close()
+        self._wake.set()
+        await self._say(
+            Cancelled(session=self.id, generation=self.generation, spoken_text=heard, samples=self.samples)
+        )
+
+    # What it does.
+
+    async def run(self) -> None:
+        """Speak until the text has ended; the last thing said is `Done`. Raises what ended the session early."""
+        while (chunk := await self._next_chunk()) is not None:
+            if not has_speech(chunk.text) or await self._speak_unless_cancelled(chunk):
+                await self._answer_flushes(chunk.end)
+        self._watch.mark("done")
+        await self._say(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
+
+    def ledger(self) -> Ledger:
+        watch = self._watch
+        head_silence_s = self._head_silence.head_silence_s
+        return Ledger(
+            text_ms=watch.between_ms("text", "chunk"),
+            prefill_ms=watch.between_ms("chunk", "token"),
+            first_frames_ms=watch.between_ms("token", "frames"),
+            decode_ms=watch.between_ms("frames", "audio"),
+            first_audio_ms=watch.between_ms("text", "audio"),
+            head_silence_ms=None if head_silence_s is None else round(head_silence_s * 1000, 1),
+            total_ms=watch.between_ms("text", "done"),
+            samples=self.samples,
+            tokens=self.tokens,
+            chunks=self._chunks,
+            sample_rate_hz=self._sample_rate_hz,
+        )
+
+    async def _next_chunk(self) -> Chunk | None:
+        """Wait until there is something to speak and it is time to; None once all text has been given out."""
+        while True:
+            early_s = 0.0 if self._assign.pace == "unpaced" else self._playback.lead_s - self._settings.lead_s
+            if chunk := self._splitter.next_chunk(eager=early_s <= 0):
+                return chunk
+            # Text before a flush is always ready, so all of it has been spoken.
+            await self._answer_flushes(None)
+            if self._ended and early_s <= 0:
+                return None
+            pending = self._splitter.pending_chars > 0
+            if self._ended or (pending and early_s > 0):
+                delay_s = early_s
+            elif pending and not self._idle:
+                delay_s = self._settings.idle_text_s
+            else:
+                delay_s = self._settings.idle_timeout_s + self._playback.lead_s
+            if await self._woken(delay_s) or delay_s == early_s:
+                continue
+            if not pending or self._idle:
+                raise DeadlineExceeded(
+                    f"no text for {self._settings.idle_timeout_s:g} s; start a new session when there is some"
+                )
+            self._splitter.idle()
+            self._idle = True
+
+    async def _woken(self, delay_s: float) -> bool:
+        """Whether the client said something within `delay_s`."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _speak_unless_cancelled(self, chunk: Chunk) -> bool:
+        """Speak one chunk; False if a barge-in ended it."""
+        async with asyncio.TaskGroup() as group:
+            self._utterance = group.create_task(self._speak(chunk))
+        if self._utterance.cancelled():
+            return False
+        if error := self._utterance.result():
+            raise error
+        return True
+
+    async def _speak(self, chunk: Chunk) -> CarillonError | None:
+        """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
+        self._watch.mark("chunk")
+        self._chunks += 1
+        spoken = _Spoken(chunk.text, self.samples, self.samples)
+        self._spoken.append(spoken)
+        stream = None
+        try:
+            stream = self._decoder.open()
+            await self._generate(chunk, stream, spoken)
+        except CarillonError as error:
+            return error
+        finally:
+            if stream is not None:
+                stream.close()
+        spoken.whole = True
+        await self._say(
+            Segment(
+                session=self.id,
+                generation=self.generation,
+                text=chunk.text,
+                start_sample=spoken.start_sample,
+                end_sample=spoken.end_sample,
+            )
+        )
+        return None
+
+    async def _generate(self, chunk: Chunk, stream: DecodeStream, spoken: _Spoken) -> None:
+        utterance = Utterance(
+            voice=self._assign.voice.prompt_name,
+            text=chunk.text,
+            adapter=self._adapter,
+            temperature=self._assign.temperature,
+        )
+        waiting: list[int] = []
+        frames = 0
+        loop = asyncio.get_running_loop()
+        try:
+            async with (
+                asyncio.timeout(self._settings.stall_timeout_s) as stall,
+                aclosing(self._engine.speak(utterance)) as speech,
+            ):
+                async for written in speech:
+                    stall.reschedule(None)
+                    self._watch.mark("token")
+                    self.tokens += len(written.codes)
+                    waiting += written.codes
+                    ready = len(waiting) // TOKENS_PER_FRAME
+                    if written.ended or ready >= self._frames_wanted(frames):
+                        self._watch.mark("frames")
+                        frames += ready
+                        await self._decode(stream, waiting, final=written.ended is not None, spoken=spoken)
+                        waiting = []
+                    if written.ended == "length":
+                        log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
+                    stall.reschedule(loop.time() + self._settings.stall_timeout_s)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the engine wrote nothing for {self._settings.stall_timeout_s:g} s; try again"
+            ) from None
+
+    def _frames_wanted(self, frames: int) -> int:
+        """Frames worth a decode now, `frames` of this chunk having been decoded."""
+        if frames == 0:
+            return FIRST_FRAMES
+        return 1 if self._playback.lead_s < HURRIED_LEAD_S else RELAXED_FRAMES
+
+    async def _decode(self, stream: DecodeStream, codes: list[int], *, final: bool, spoken: _Spoken) -> None:
+        hurried = self._playback.lead_s < HURRIED_LEAD_S
+        audio = await stream.push(codes, final=final, deadline_s=self._playback.ends_at_s, provisional=hurried)
+        if len(audio):
+            self._watch.mark("audio")
+            spoken.end_sample += len(audio)
+            await self._send(audio)
+
+    async def _send(self, audio: NDArray[np.float32]) -> None:
+        frame = AudioFrame(
+            channel=0,
+            generation=self.generation,
+            sequence=self._sequence,
+            sample_offset=self.samples,
+            audio=pcm16_of(audio),
+        )
+        self._sequence += 1
+        self.samples += len(audio)
+        self._head_silence.push(audio)
+        self._playback.sent(len(audio))
+        await self._say(frame)
+
+    async def _answer_flushes(self, end: int | None) -> None:
+        """Answer every flush whose text ends by `end` in the cleaned stream; None is its very end."""
+        while self._flushes and (end is None or self._flushes[0] <= end):
+            self._flushes.pop(0)
+            await self._say(Flushed(session=self.id, samples=self.samples))
+
+    async def _say(self, item: Outgoing) -> None:
+        try:
+            async with asyncio.timeout(self._settings.slow_reader_timeout_s):
+                await self.outbox.put(item)
+        except TimeoutError:
+            raise SlowReader(
+                f"no audio was taken for {self._settings.slow_reader_timeout_s:g} s; read faster, or ask for less"
+            ) from None
+
+    def _drop_stale_frames(self) -> None:
+        """Take frames of a cancelled generation out of the outbox; what else waits there stays, in order."""
+        kept = []
+        while not self.outbox.empty():
+            item = self.outbox.get_nowait()
+            if not isinstance(item, AudioFrame | Segment) or item.generation == self.generation:
+                kept.append(item)
+        for item in kept:
+            self.outbox.put_nowait(item)
+
+
+def heard_text(spoken: list[_Spoken], heard_samples: int) -> str:
+    """The text whose audio lies before `heard_samples`; a chunk heard in part counts by whole words, pro rata.
+
+    A chunk still being spoken has no known length: it is taken to be at the pace of those that are whole, or at 14
+    characters a second, as English is read.
+    """
+    paced = [s for s in spoken if s.whole and s.end_sample > s.start_sample]
+    samples = sum(s.end_sample - s.start_sample for s in paced)
+    samples_per_char = samples / sum(len(s.text) for s in paced) if samples else 24_000 / 14
+    parts = []
+    for chunk in spoken:
+        length = chunk.end_sample - chunk.start_sample
+        if not chunk.whole:
+            length = max(length, round(samples_per_char * len(chunk.text)))
+        share = (heard_samples - chunk.start_sample) / length if length else 0.0
+        if share >= 1:
+            parts.append(chunk.text)
+        elif share > 0:
+            words = chunk.text.split()
+            parts.append(" ".join(words[: int(share * len(words))]))
+    return " ".join(part for part in parts if part)
