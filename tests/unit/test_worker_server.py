@@ -1,0 +1,224 @@
+"""The worker's private server over real sockets: a scripted engine, a tiny codec."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+
+from app.core.errors import AdapterUnavailable, EngineFailed
+from app.core.messages import SERVER_MESSAGES, Assign, AudioFrame, Cancel, Done, Eos, Error, Text, parse
+from app.core.models import AdapterVersion, Voice, WorkerState
+from app.infra.settings import EngineSettings, SessionSettings, Settings
+from tests.fakes import FakeEngine
+from tests.unit.random_codecs import TINY, random_codec
+from workers.adapters import AdapterCache
+from workers.decoder import Decoder
+from workers.server import WorkerServer
+
+pytestmark = pytest.mark.anyio
+
+CODEC = random_codec(TINY)
+WREN = Voice(id="wren", name="wren", model="fake")
+
+
+def no_store(uri: str, file: str, path: Path) -> None:
+    raise AdapterUnavailable(f"{uri}{file} does not exist")
+
+
+@asynccontextmanager
+async def serving(engine: FakeEngine, tmp_path: Path, **changes: Any) -> AsyncIterator[WorkerServer]:
+    settings = Settings(
+        fleet_secret=SecretStr("secret"),
+        capacity=2,
+        engine=EngineSettings(max_loras=1),
+        session=SessionSettings(slow_reader_timeout_s=0.5),
+    ).model_copy(update=changes)
+    async with Decoder(CODEC, max_sessions=settings.capacity) as decoder:
+        server = WorkerServer(
+            settings,
+            worker_id="w1",
+            epoch=7,
+            engine=engine,
+            decoder=decoder,
+            adapters=AdapterCache(engine, no_store, tmp_path, max_resident=2, max_rank=16),
+            clock=asyncio.get_running_loop().time,
+        )
+        await server.listen()
+        try:
+            yield server
+        finally:
+            await server.drain(0)
+
+
+@asynccontextmanager
+async def session(server: WorkerServer, name: str, *, voice: Voice = WREN, epoch: int = 7) -> AsyncIterator[Talk]:
+    headers = {"Authorization": "Bearer secret"}
+    async with connect(f"{server.address}/session", additional_headers=headers, compression=None) as socket:
+        await socket.send(Assign(session=name, epoch=epoch, voice=voice, pace="unpaced").model_dump_json())
+        yield Talk(socket, name)
+
+
+class Talk:
+    """One session as the front door sees it."""
+
+    def __init__(self, socket: ClientConnection, name: str) -> None:
+        self.socket = socket
+        self.name = name
+
+    async def receive(self) -> Any:
+        async with asyncio.timeout(10):
+            raw = await self.socket.recv()
+        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+
+    async def until(self, kind: type[Any]) -> Any:
+        while not isinstance(message := await self.receive(), kind):
+            assert not isinstance(message, Error), message
+        return message
+
+    async def say(self, text: str) -> None:
+        await self.socket.send(Text(session=self.name, text=text).model_dump_json())
+
+    async def end(self) -> Done:
+        await self.socket.send(Eos(session=self.name).model_dump_json())
+        return await self.until(Done)
+
+
+async def test_text_goes_in_and_audio_comes_out_until_done(tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path) as server, session(server, "a") as talk:
+        assert (await talk.receive()).type == "ready"
+        await talk.say("Hello there.")
+        done = await talk.end()
+        assert done.samples == len("Hello there.") * 32
+
+
+async def test_health_follows_the_state(tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path) as server, httpx.AsyncClient() as client:
+        url = server.address.replace("ws:", "http:")
+        assert (await client.get(f"{url}/healthz")).text == "active\n"
+        assert (await client.get(f"{url}/metrics")).status_code == 200
+        server.state = WorkerState.DRAINING
+        assert (await client.get(f"{url}/healthz")).status_code == 503
+
+
+async def test_a_stranger_is_turned_away_at_the_door(tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path) as server:
+        with pytest.raises(InvalidStatus, match="401"):
+            await connect(f"{server.address}/session", additional_headers={"Authorization": "Bearer guess"})
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        ('{"type": "text", "session": "a", "text": "Hi"}', "invalid_request"),
+        ("{nonsense", "invalid_request"),
+        (b"\x01\x02", "invalid_request"),
+        (Assign(session="a", epoch=6, voice=WREN).model_dump_json(), "worker_lost"),
+        (Assign(session="a", epoch=7, voice=WREN.model_copy(update={"model": "x"})).model_dump_json(), "invalid_request"),
+    ],
+    ids=["text first", "no JSON", "binary", "an older epoch", "another model"],
+)
+async def test_a_wrong_first_message_is_refused_with_the_reason(first: str | bytes, code: str, tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path) as server:
+        headers = {"Authorization": "Bearer secret"}
+        async with connect(f"{server.address}/session", additional_headers=headers) as socket:
+            await socket.send(first)
+            answer = json.loads(await socket.recv())
+            assert (answer["type"], answer["code"], answer["closed"]) == ("error", code, True)
+
+
+async def test_more_sessions_than_the_capacity_are_refused_and_the_others_play_on(tmp_path: Path) -> None:
+    engine = FakeEngine(frames_per_char=30)
+    async with (
+        serving(engine, tmp_path) as server,
+        session(server, "a") as first,
+        session(server, "b") as second,
+    ):
+        await first.receive()
+        await second.receive()
+        async with session(server, "c") as third:
+            refusal = await third.receive()
+            assert isinstance(refusal, Error)
+            assert (refusal.code, refusal.retryable) == ("overloaded", True)
+        await first.say("Still here.")
+        assert (await first.end()).samples == len("Still here.") * 30 * 32
+
+
+async def test_a_bad_message_is_answered_and_its_session_goes_on(tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path) as server, session(server, "a") as talk:
+        await talk.receive()
+        await talk.socket.send('{"type": "dance", "session": "a"}')
+        assert (await talk.receive()).code == "invalid_request"
+        await talk.say("Unhurt.")
+        assert (await talk.end()).samples == len("Unhurt.") * 32
+
+
+async def test_a_front_door_that_vanishes_frees_the_engine_and_the_place(tmp_path: Path) -> None:
+    engine = FakeEngine(frames_per_char=50)
+    async with serving(engine, tmp_path) as server:
+        async with session(server, "a") as talk:
+            await talk.say("A long tale that nobody will hear to its end. ")
+            await engine.progressed.wait()
+            engine.pause()
+        async with asyncio.timeout(5):
+            await server._empty.wait()
+        assert not engine.running
+        assert server.sessions == ()
+
+
+async def test_a_cancel_stops_the_engine_and_says_what_was_heard(tmp_path: Path) -> None:
+    engine = FakeEngine(frames_per_char=50)
+    async with serving(engine, tmp_path) as server, session(server, "a") as talk:
+        await talk.say("Stop me. ")
+        await talk.until(AudioFrame)
+        engine.pause()
+        await talk.socket.send(Cancel(session="a", played_samples=0).model_dump_json())
+        while (message := await talk.receive()).__class__ is AudioFrame:
+            pass
+        assert (message.type, message.generation, message.spoken_text) == ("cancelled", 1, "")
+        assert not engine.running
+
+
+async def test_an_adapter_that_is_missing_fails_its_own_session_only(tmp_path: Path) -> None:
+    version = AdapterVersion(voice_id="ada", version=1, lora_id=1, uri="s3://b/ada/", sha256={"x": "0"}, rank=16)
+    clone = Voice(id="ada", name="Ada", model="fake", adapter=version)
+    async with serving(FakeEngine(), tmp_path) as server, session(server, "a") as other:
+        async with session(server, "b", voice=clone) as talk:
+            refusal = await talk.receive()
+            assert (refusal.code, refusal.closed) == ("adapter_unavailable", True)
+        await other.say("Fine.")
+        assert (await other.end()).samples == len("Fine.") * 32
+
+
+async def test_an_engine_failure_reaches_the_front_door_as_its_code(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.failing = EngineFailed("the engine failed")
+    async with serving(engine, tmp_path) as server, session(server, "a") as talk:
+        await talk.receive()
+        await talk.say("Never heard. Really.")
+        failure = await talk.receive()
+        assert (failure.code, failure.retryable, failure.closed) == ("engine_failed", True, True)
+
+
+async def test_draining_refuses_newcomers_and_lets_the_rest_finish(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with serving(engine, tmp_path) as server, session(server, "a") as talk:
+        await talk.receive()
+        engine.pause()
+        await talk.say("The last words. ")
+        draining = asyncio.create_task(server.drain(10))
+        assert (await talk.receive()).type == "goaway"
+        async with session(server, "b") as late:
+            assert (await late.receive()).code == "overloaded"
+        engine.resume()
+        assert (await talk.end()).samples == len("The last words.") * 32
+        await draining
