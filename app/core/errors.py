@@ -14,6 +14,8 @@
   * WorkerLost                      the connection to the worker broke under a session
   * EngineFailed                    the engine failed this request, or is gone
   * AdapterUnavailable              a voice's adapter is missing, damaged or unfit for the engine
+  * ObjectMissing                   the object store has no object of that name
+  * StoreUnavailable                the object store does not answer, or refuses us
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
   * ConfigurationError              settings, files or packages do not fit together
@@ -145,6 +147,19 @@ class AdapterUnavailable(CarillonError):
     """A voice's adapter is missing, damaged or of a kind the engine cannot load."""
 
     code = "adapter_unavailable"
+
+
+class ObjectMissing(CarillonError):
+    """The object store has no object of that name."""
+
+    code = "object_missing"
+
+
+class StoreUnavailable(CarillonError):
+    """The object store does not answer, or refuses us."""
+
+    code = "store_unavailable"
+    retryable = True
 
 
 class DeadlineExceeded(CarillonError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +66,31 @@ class Voice(Frozen):
     def prompt_name(self) -> str:
         """The name the model reads before the text. A clone is trained under its id."""
         return self.id if self.adapter else self.name
+
+
+class Scope(StrEnum):
+    """What a key may do. `admin` may do everything."""
+
+    SPEAK = "speak"
+    CLONE = "clone"
+    NARRATE = "narrate"
+    FLEET = "fleet"
+    ADMIN = "admin"
+
+
+class ApiKey(Frozen):
+    """A key as the catalogue knows it: never the token, which is shown once when it is made."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+    def allows(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
 
 
 class ModelCard(Frozen):

@@ -1,0 +1,43 @@
+WORKERS ?= 1
+VENV ?= .venv
+CARILLON := $(VENV)/bin/carillon
+ENVIRONMENT := pyproject.toml compose/install.sh compose/cpu-overrides.txt
+
+.PHONY: up env test check format bench standin clean
+
+up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
+	@exec $(CARILLON) up --workers $(WORKERS)
+
+env: $(VENV)/.dev
+
+$(VENV)/.run: $(ENVIRONMENT)
+	@compose/install.sh run $(VENV)
+	@touch $@
+
+$(VENV)/.dev: $(ENVIRONMENT)
+	@compose/install.sh dev $(VENV)
+	@touch $(VENV)/.run $@
+
+test: $(VENV)/.dev  ## Everything that needs no accelerator
+	$(VENV)/bin/pytest
+
+check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pyright
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.run  ## Decode and speech benchmarks; speech needs `make up` in another terminal
+	$(CARILLON) bench decode
+	$(CARILLON) bench speech
+
+standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hours on a CPU
+	$(VENV)/bin/python -m training.standin
+
+clean:  ## Forget the environment and every cache; keeps data/
+	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find app workers training tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""The queue of long work: a Celery application with the settings that survived being killed, measured one by one.
+
+The front door makes one to send tasks by name; `tasks.app` makes one to run them. It knows no task.
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+
+from app.core.errors import ConfigurationError
+from app.infra.settings import Settings
+
+QUEUES = ("interactive", "render", "train")
+VISIBILITY_TIMEOUT_S = 60
+"""A message whose worker is gone comes back after so long. `tasks.lease` keeps it from running twice meanwhile."""
+
+HEARTBEAT_TTL_S = 15
+
+
+def heartbeat_key(node: str) -> str:
+    """The Redis key that lives while the tasks process `node` (`host-pid`) takes part in its broker's life."""
+    return f"carillon:tasks:{node}"
+
+
+def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_TIMEOUT_S) -> Celery:
+    """A Celery application on the configured Redis. Raises ConfigurationError when none is configured."""
+    if settings.redis_url is None:
+        raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
+    url = settings.redis_url.get_secret_value()
+    celery = Celery("carillon", broker=url, backend=url, set_as_current=False)
+    celery.conf.update(
+        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in QUEUES],
+        task_default_queue="interactive",
+        task_default_exchange="carillon",
+        task_default_routing_key="interactive",
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": visibility_timeout_s,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "queue_order_strategy": "priority",  # 0 is the most urgent
+        },
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_retry_on_worker_lost=True,  # counts a death as a try, so that max_retries ends a poisonous task
+        task_track_started=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=1,
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",  # CUDA does not survive a fork
+        worker_soft_shutdown_timeout=30,
+        worker_hijack_root_logger=False,
+        worker_deduplicate_successful_tasks=True,
+        worker_send_task_events=True,
+        # Not worker_cancel_long_running_tasks_on_connection_loss: a job was lost with it.
+        result_expires=86_400,
+    )
+    return celery

@@ -1,0 +1,155 @@
+"""Bytes under names in an S3-compatible store: adapters, recordings, audio.
+
+One code path serves AWS and the small servers: path-style addresses, checksums only where a server requires them, and
+nothing that such servers lack: no object metadata, no conditional writes. boto3 blocks: asyncio callers use a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3.session
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
+from app.infra.settings import StoreSettings
+
+PART_BYTES = 16 * 1024 * 1024
+"""150 MB in 0.31 s on one machine, against 0.51 s with boto3's 8 MB."""
+
+_MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+
+
+class ObjectStore:
+    """One bucket. Every method raises StoreUnavailable when the server fails or refuses, and says what it answered."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        """Connects on first use. Without keys in `settings`, boto3's own sources (a role, a profile) count.
+
+        Raises ConfigurationError when no server is configured.
+        """
+        if settings.endpoint_url is None:
+            raise ConfigurationError(
+                "CARILLON_STORE__ENDPOINT_URL is not set; `carillon up` starts an embedded store and sets it"
+            )
+        self.bucket = settings.bucket
+        self._endpoint = settings.endpoint_url
+        self._client: Any = boto3.session.Session().client(
+            "s3",
+            endpoint_url=settings.endpoint_url,
+            region_name=settings.region,
+            aws_access_key_id=settings.access_key.get_secret_value() or None,
+            aws_secret_access_key=settings.secret_key.get_secret_value() or None,
+            config=Config(
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                s3={"addressing_style": "path"},
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"mode": "standard", "max_attempts": 3},
+            ),
+        )
+        self._transfer = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=8,
+            preferred_transfer_client="classic",
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket unless it is there."""
+        try:
+            with self._errors(self.bucket):
+                self._client.head_bucket(Bucket=self.bucket)
+        except ObjectMissing:
+            with self._errors(self.bucket):
+                self._client.create_bucket(Bucket=self.bucket)
+
+    def uri(self, prefix: str) -> str:
+        """`s3://bucket/prefix/`, as AdapterVersion keeps it."""
+        return f"s3://{self.bucket}/{prefix.strip('/')}/"
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._errors(key):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes:
+        """The whole object in memory; for large ones use `fetch`. Raises ObjectMissing."""
+        with self._errors(key):
+            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys below `prefix`, in order."""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every object below `prefix`, which must not be empty. Returns how many there were."""
+        if not prefix:
+            raise InvalidRequest("an empty prefix would delete the whole bucket; name a folder", param="prefix")
+        keys = list(self.keys(prefix))
+        for start in range(0, len(keys), 1000):
+            with self._errors(prefix):
+                self._client.delete_objects(
+                    Bucket=self.bucket,
+                    Delete={"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True},
+                )
+        return len(keys)
+
+    def upload_directory(self, directory: Path, prefix: str) -> dict[str, str]:
+        """Upload every file below `directory` to `prefix`. Returns relative file name → SHA-256, as hex digits."""
+        hashes: dict[str, str] = {}
+        for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+            name = path.relative_to(directory).as_posix()
+            with path.open("rb") as file:
+                hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            key = f"{prefix.strip('/')}/{name}"
+            with self._errors(key):
+                self._client.upload_file(str(path), self.bucket, key, Config=self._transfer)
+        return hashes
+
+    def fetch(self, uri: str, name: str, path: Path) -> None:
+        """Copy the object `name` below `uri` (`s3://bucket/prefix/`) to `path`, which appears whole or not at all.
+
+        Raises ObjectMissing when there is no such object.
+        """
+        parts = urlsplit(uri)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise InvalidRequest(f"{uri!r} is no object address; it looks like s3://bucket/prefix/", param="uri")
+        key = f"{parts.path.strip('/')}/{name}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        try:
+            with self._errors(key):
+                self._client.download_file(parts.netloc, key, partial, Config=self._transfer)
+            Path(partial).replace(path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _MISSING:
+                raise ObjectMissing(f"{key!r} is not in the store at {self._endpoint}") from error
+            raise StoreUnavailable(f"the store at {self._endpoint} refused {key!r}: {error}") from error
+        except (BotoCoreError, Boto3Error) as error:
+            raise StoreUnavailable(f"the store at {self._endpoint} does not answer for {key!r}: {error}") from error

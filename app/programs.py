@@ -1,0 +1,108 @@
+"""The programs that `carillon up` starts besides the stores: the other commands of this package.
+
+Each is told by variables where the stores are, and asked on its own port, or by its mark in Redis, whether it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.infra.broker import heartbeat_key
+from app.infra.embedded import LOOPBACK, free_port
+from app.infra.settings import Settings
+from app.infra.supervisor import Program
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What the children need beyond the variables they inherit: where the embedded parts are, and the secrets."""
+    store = settings.store
+    assert settings.redis_url and store.endpoint_url
+    return {
+        "CARILLON_DATA_DIR": str(settings.data_dir),
+        "CARILLON_DATABASE_URL": settings.database,
+        "CARILLON_REDIS_URL": settings.redis_url.get_secret_value(),
+        "CARILLON_STORE__ENDPOINT_URL": store.endpoint_url,
+        "CARILLON_STORE__ACCESS_KEY": store.access_key.get_secret_value(),
+        "CARILLON_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
+        "CARILLON_KEY_PEPPER": settings.key_pepper.get_secret_value(),
+        "CARILLON_FLEET_SECRET": settings.fleet_secret.get_secret_value(),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _command(*words: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "app.cli", *words]
+
+
+def worker(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
+    port = free_port()
+    return Program(
+        name=name,
+        command=_command("worker"),
+        environment={
+            **environment,
+            "CARILLON_WORKER_ID": name,
+            "CARILLON_WORKER_HOST": LOOPBACK,
+            "CARILLON_WORKER_PORT": str(port),
+        },
+        ready=answers(LOOPBACK, port, "/healthz"),
+        start_timeout_s=settings.engine.startup_timeout_s,
+        grace_s=settings.drain_timeout_s + 5,
+    )
+
+
+def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
+    assert settings.redis_url
+    url = settings.redis_url.get_secret_value()
+
+    async def beats(pid: int) -> bool:
+        try:
+            async with Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as redis:
+                return bool(await redis.exists(heartbeat_key(f"{socket.gethostname()}-{pid}")))
+        except RedisError:
+            return False
+
+    return Program(
+        name="tasks",
+        command=_command("tasks"),
+        environment=environment,
+        ready=beats,
+        start_timeout_s=60,
+        grace_s=40,  # beyond Celery's soft shutdown
+        watchdog_s=60,
+    )
+
+
+def front_door(host: str, port: int, environment: Mapping[str, str]) -> Program:
+    return Program(
+        name="api",
+        command=_command("api"),
+        environment={**environment, "CARILLON_API_PORT": str(port)},
+        ready=answers(host, port, "/healthz"),
+        start_timeout_s=60,
+        grace_s=10,
+    )
+
+
+def answers(host: str, port: int, path: str) -> Callable[[int], Awaitable[bool]]:
+    """A probe that holds while a GET of `path` answers 200."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+
+    async def ready(_: int) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            return False
+        try:
+            writer.write(request)
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+
+    return ready

@@ -1,0 +1,314 @@
+"""`carillon up`: the whole fleet on one machine, from nothing to an address and a key.
+
+Whatever is not configured is embedded: Valkey, an S3 store, SQLite, secrets. The order is secrets, Valkey, S3, tables,
+workers, tasks, front door; it stops the other way round. What the programs do is their own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import SecretStr
+
+from app import programs
+from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
+from app.core.models import ModelCard, Scope
+from app.infra.catalog import Catalog
+from app.infra.embedded import (
+    LOOPBACK,
+    Secrets,
+    free_port,
+    load_secrets,
+    object_store,
+    redis_url,
+    save_secrets,
+    valkey,
+    with_local_secrets,
+    write_private,
+)
+from app.infra.registry import Registry, open_redis
+from app.infra.settings import Settings
+from app.infra.supervisor import Supervisor
+
+PROGRESS_INTERVAL_S = 10.0
+FRONT_DOOR_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What has started: where it is spoken to, with which key (None: none is needed), and the models it holds."""
+
+    address: str
+    token: str | None
+    models: tuple[ModelCard, ...]
+
+
+async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool = False) -> None:
+    """Start everything, print how to speak to it, and keep it running until SIGINT or SIGTERM.
+
+    With no worker of its own the front door waits for workers elsewhere. Raises ConfigurationError or DeadlineExceeded
+    when a part does not start; what had started is stopped then.
+    """
+
+    def tell(sentence: str) -> None:
+        print(f"carillon: {sentence}", file=out, flush=True)
+
+    def echo(name: str, line: str) -> None:
+        print(f"{name:9} | {line}", file=out, flush=True)
+
+    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    with locked(settings.data_dir):
+        run_file = RunFile(settings.data_dir / "run.json")
+        supervisor = Supervisor(
+            settings.data_dir / "logs",
+            tell=tell,
+            echo=echo if show_logs else None,
+            changed=lambda: run_file.write(supervisor),
+        )
+        try:
+            async with _until_signal(supervisor.kill), supervisor:
+                began = time.monotonic()
+                fleet = await _start(supervisor, run_file, settings, workers, tell)
+                tell(f"ready after {time.monotonic() - began:.0f} s")
+                print(_welcome(fleet, settings), file=out, flush=True)
+                await asyncio.Event().wait()
+            tell("stopped")
+        finally:
+            run_file.path.unlink(missing_ok=True)
+
+
+async def _start(
+    supervisor: Supervisor, run_file: RunFile, settings: Settings, workers: int, tell: Callable[[str], None]
+) -> Fleet:
+    """Start every part in order."""
+    local = load_secrets(settings.data_dir)
+    settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
+    token = await _prepare_catalog(settings, local)
+    environment = programs.environment(settings)
+    port = _front_door_port(settings)
+    host = LOOPBACK if settings.api_host == "0.0.0.0" else settings.api_host
+    run_file.facts |= {"api": f"http://{host}:{port}", "started_at": time.time()}
+
+    names = [f"worker-{number}" for number in range(1, workers + 1)]
+    if names:
+        loading = f"{', '.join(names)} load{'s' if workers == 1 else ''} the model"
+        async with _progress(loading, tell):
+            await _together(supervisor.start(programs.worker(name, settings, environment)) for name in names)
+    await supervisor.start(programs.tasks(settings, environment))
+    tell("tasks are ready")
+    await supervisor.start(programs.front_door(host, port, environment))
+    if names:
+        await _until_it_can_speak(host, port)
+    return Fleet(f"http://{host}:{port}", token, await _models(settings))
+
+
+async def _start_stores(
+    supervisor: Supervisor, settings: Settings, local: Secrets, tell: Callable[[str], None]
+) -> Settings:
+    """Start the stores that are not configured elsewhere, and return `settings` that lead to them."""
+    if settings.redis_url is None:
+        port = free_port()
+        await supervisor.start(valkey(settings.data_dir / "valkey", port=port, password=local.redis_password))
+        settings = settings.model_copy(update={"redis_url": SecretStr(redis_url(port, local.redis_password))})
+        tell(f"valkey is ready on port {port}")
+    if settings.store.endpoint_url is None:
+        port = free_port()
+        store = settings.store.model_copy(
+            update={
+                "endpoint_url": f"http://{LOOPBACK}:{port}",
+                "access_key": local.store_access_key,
+                "secret_key": local.store_secret_key,
+            }
+        )
+        await supervisor.start(object_store(settings.data_dir / "s3", port=port, store=store))
+        settings = settings.model_copy(update={"store": store})
+        tell(f"s3 is ready on port {port}")
+    return settings
+
+
+async def _prepare_catalog(settings: Settings, local: Secrets) -> str | None:
+    """Make or mend the tables, and the owner's key, which is the same at every start."""
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    try:
+        await catalog.migrate()
+        if not settings.auth:
+            return None
+        if local.api_token:
+            # Revoked, or of another database: then a new one is made.
+            with contextlib.suppress(AuthenticationFailed):
+                await catalog.authenticate(local.api_token.get_secret_value())
+                return local.api_token.get_secret_value()
+        key = await catalog.create_key("carillon up", {Scope.ADMIN})
+        save_secrets(settings.data_dir, local.model_copy(update={"api_token": SecretStr(key.token)}))
+        return key.token
+    finally:
+        await catalog.aclose()
+
+
+async def _models(settings: Settings) -> tuple[ModelCard, ...]:
+    redis = open_redis(settings)
+    try:
+        workers = await Registry(redis, settings).snapshot()
+    finally:
+        await redis.aclose()
+    return tuple({worker.model.name: worker.model for worker in workers}.values())
+
+
+async def _until_it_can_speak(host: str, port: int) -> None:
+    ready = programs.answers(host, port, "/readyz")
+    try:
+        async with asyncio.timeout(FRONT_DOOR_TIMEOUT_S):
+            while not await ready(0):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the front door found no worker within {FRONT_DOOR_TIMEOUT_S:.0f} s") from None
+
+
+def _front_door_port(settings: Settings) -> int:
+    """The configured port; where 8000 is only the default and somebody has it, a free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.api_host, settings.api_port))
+            return probe.getsockname()[1]
+        except OSError as error:
+            if "api_port" in settings.model_fields_set:
+                raise ConfigurationError(
+                    f"CARILLON_API_PORT={settings.api_port} on {settings.api_host} cannot be had ({error.strerror}); "
+                    "stop whatever has it, or choose another (0: any free one)"
+                ) from None
+    return free_port(settings.api_host)
+
+
+async def _together(starts: Iterator[Any]) -> None:
+    """Run the starts at once; the first failure is raised as itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@asynccontextmanager
+async def _progress(what: str, tell: Callable[[str], None]) -> AsyncIterator[None]:
+    """Say `what` is going on at once, every ten seconds, and when it is done."""
+    began = time.monotonic()
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            tell(f"{what} … {time.monotonic() - began:.0f} s")
+
+    tell(f"{what} …")
+    reminder = asyncio.create_task(repeat())
+    try:
+        yield
+        tell(f"{what}: done in {time.monotonic() - began:.0f} s")
+    finally:
+        reminder.cancel()
+
+
+@asynccontextmanager
+async def _until_signal(kill: Callable[[], None]) -> AsyncIterator[None]:
+    """Run the body until SIGINT or SIGTERM cancels it, and end quietly then. A second signal calls `kill`."""
+    loop = asyncio.get_running_loop()
+    body = asyncio.current_task()
+    assert body
+    signalled = False
+
+    def on_signal() -> None:
+        nonlocal signalled
+        if signalled:
+            kill()
+        else:
+            signalled = True
+            body.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+        body.uncancel()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+class RunFile:
+    """`run.json` in the data directory: what runs where, for other commands and whoever looks. It holds no secret."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, object] = {}
+
+    def write(self, supervisor: Supervisor) -> None:
+        running = {
+            child.program.name: {"state": child.state, "pid": child.pid, "incarnation": child.incarnation}
+            for child in supervisor.children.values()
+        }
+        write_private(self.path, json.dumps({"pid": os.getpid(), **self.facts, "programs": running}, indent=2))
+
+
+def read_run_file(data_dir: Path) -> dict[str, Any] | None:
+    """What `run.json` says, or None when nothing runs on `data_dir`."""
+    try:
+        return json.loads((data_dir / "run.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Hold `data_dir` for this process alone. Raises ConfigurationError naming the one that has it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            running = read_run_file(data_dir) or {}
+            raise ConfigurationError(
+                f"{data_dir} is in use by another `carillon up` (process {running.get('pid', 'unknown')}, "
+                f"{running.get('api', 'still starting')}); stop that one, or set CARILLON_DATA_DIR to another directory"
+            ) from None
+        yield
+
+
+def _welcome(fleet: Fleet, settings: Settings) -> str:
+    model = fleet.models[0] if fleet.models else None
+    request = json.dumps(
+        {
+            "model": model.name if model else "MODEL",
+            "voice": model.voices[0] if model else "VOICE",
+            "input": "Hello. I am Carillon, and I speak with many voices.",
+            "response_format": "wav",
+        }
+    )
+    header = f"-H 'Authorization: Bearer {fleet.token}' " if fleet.token else ""
+    return f"""
+  front door  {fleet.address}
+  key         {fleet.token or "none needed: CARILLON_AUTH is off"}
+  logs        {settings.data_dir}/logs
+
+  Hear it:
+    curl {fleet.address}/v1/audio/speech -o out.wav {header}-H 'Content-Type: application/json' \\
+      -d '{request}'
+    carillon say "Hello. I am Carillon." -o out.wav
+
+  Ctrl-C stops everything.
+"""

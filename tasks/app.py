@@ -1,0 +1,44 @@
+"""The process that does queued work: `carillon tasks`."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from celery import Celery
+
+from app.infra.broker import QUEUES, make_celery
+from app.infra.settings import Settings
+from tasks.janitor import Janitor
+from tasks.lease import Lease
+from tasks.ticker import Heartbeat
+
+MODULES = ("tasks.janitor",)
+
+
+def make_worker_app(settings: Settings) -> Celery:
+    """The application with its tasks, the lease and the clockwork."""
+    celery = make_celery(settings)
+    celery.conf.include = MODULES
+    assert celery.steps is not None
+    celery.steps["consumer"].update({Lease, Heartbeat, Janitor})
+    return celery
+
+
+def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
+    """Work until a signal: SIGTERM lets the task in work go on for the soft shutdown's time, then gives it back.
+
+    The caller has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits for the task's end.
+    """
+    node = f"tasks-{os.getpid()}@{socket.gethostname()}"
+    options = [
+        "--hostname",
+        node,
+        "--queues",
+        ",".join(queues),
+        "--loglevel",
+        settings.log_level,
+        "--without-gossip",
+        "--without-mingle",
+    ]
+    make_worker_app(settings).worker_main(["worker", *options])

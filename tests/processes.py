@@ -1,0 +1,34 @@
+"""Waiting for processes in tests: the kernel says when one has ended, so nothing polls and nothing sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+DEADLINE_S = 30.0
+"""Only a hang fails by it; no test measures time."""
+
+
+async def ended(pid: int) -> None:
+    """Return once the process `pid` has ended, whoever its parent is."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await over
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return once `holds()` does; for what no file descriptor tells."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not holds():
+            await asyncio.sleep(0.02)
