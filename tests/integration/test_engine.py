@@ -1,0 +1,111 @@
+"""The real engine: vLLM with the stand-in checkpoint, its scheduler, band mask and LoRA slots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from app.core.errors import AdapterUnavailable, InvalidRequest
+from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from app.infra.settings import STAND_IN, EngineSettings
+from workers.engine import LORA_MODULES, Codes, EngineAdapter, Utterance, VllmEngine
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
+VOICE = LAYOUT.speech.voices[0]
+SETTINGS = EngineSettings(max_loras=2, max_cpu_loras=4)
+
+
+@pytest.fixture(scope="module")
+async def engine() -> AsyncIterator[VllmEngine]:
+    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, capacity=4, device="cpu")
+    await engine.start()
+    yield engine
+    await engine.aclose()
+
+
+def save_random_adapter(path: Path, seed: int) -> Path:
+    """A LoRA of the stand-in that changes what is said: random weights on every projection."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(STAND_IN / "model")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(LORA_MODULES), init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(path, save_embedding_layers=False)
+    return path
+
+
+async def spoken(engine: VllmEngine, text: str, **how: Any) -> list[Codes]:
+    return [codes async for codes in engine.speak(Utterance(VOICE, text, **how))]
+
+
+def all_codes(deltas: list[Codes]) -> list[int]:
+    return [code for delta in deltas for code in delta.codes]
+
+
+async def test_it_speaks_whole_frames_of_valid_codes_and_says_how_it_ended(engine: VllmEngine) -> None:
+    deltas = await spoken(engine, "Hello world.")
+    codes = all_codes(deltas)
+    assert codes
+    assert len(codes) % TOKENS_PER_FRAME == 0
+    assert all(0 <= code < LAYOUT.codebook_size for code in codes)
+    assert [delta.ended for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
+    assert deltas[-1].ended in ("end", "length")
+
+
+async def test_temperature_zero_repeats_itself(engine: VllmEngine) -> None:
+    once, again = [all_codes(await spoken(engine, "Hello world.", temperature=0.0)) for _ in range(2)]
+    assert once == again
+
+
+async def test_even_a_hot_sampler_stays_in_the_bands(engine: VllmEngine) -> None:
+    # `speak` maps every token through `TokenLayout.code`, which raises for a token of another band.
+    assert all_codes(await spoken(engine, "Hello.", temperature=2.0))
+
+
+async def test_a_cancelled_request_leaves_the_scheduler_while_others_go_on(engine: VllmEngine) -> None:
+    long = "hello world " * 20
+    other = engine.speak(Utterance(VOICE, long))
+    doomed = engine.speak(Utterance(VOICE, long))
+    await anext(other)
+    await anext(doomed)
+    async with asyncio.timeout(20):
+        while engine.load_now().running != 2:
+            await anext(other)
+
+    await doomed.aclose()
+
+    async with asyncio.timeout(20):
+        while engine.load_now().running != 1:
+            await anext(other)
+    assert engine.load_now().waiting == 0
+    await other.aclose()
+
+
+async def test_an_adapter_changes_the_voice_and_leaves_the_base_as_it_was(engine: VllmEngine, tmp_path: Path) -> None:
+    base = all_codes(await spoken(engine, "Hello world.", temperature=0.0))
+    adapter = EngineAdapter("ada@1", 101, save_random_adapter(tmp_path / "ada", seed=1))
+    await engine.load(adapter)
+
+    with_adapter = all_codes(await spoken(engine, "Hello world.", temperature=0.0, adapter=adapter))
+
+    assert with_adapter != base
+    assert all_codes(await spoken(engine, "Hello world.", temperature=0.0)) == base
+    await engine.unload(adapter)
+
+
+async def test_a_missing_adapter_fails_alone_and_the_engine_lives(engine: VllmEngine, tmp_path: Path) -> None:
+    with pytest.raises(AdapterUnavailable):
+        await engine.load(EngineAdapter("ghost@1", 102, tmp_path / "nowhere"))
+    assert all_codes(await spoken(engine, "Hello."))
+
+
+async def test_text_that_cannot_fit_the_model_is_refused_before_the_engine(engine: VllmEngine) -> None:
+    with pytest.raises(InvalidRequest, match="MAX_CHUNK_CHARS"):
+        await spoken(engine, "xylophone " * 3000)

@@ -1,0 +1,54 @@
+"""The band mask on logits, without an engine around it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from app.infra.settings import STAND_IN
+from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from workers.sampling import BandMaskV1, BandMaskV2, band_config
+
+LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
+VOCABULARY = LAYOUT.band(TOKENS_PER_FRAME - 1)[1]
+CONFIG: Any = SimpleNamespace(additional_config=band_config(LAYOUT))
+POSITIONS = [0, 1, 6, 7, 8, 700]
+
+
+def allowed(row: torch.Tensor) -> set[int]:
+    return set(torch.isfinite(row).nonzero().flatten().tolist())
+
+
+def expected(position: int) -> set[int]:
+    may_end = position > 0 and position % TOKENS_PER_FRAME == 0
+    return set(range(*LAYOUT.band(position))) | ({LAYOUT.end_id} if may_end else set())
+
+
+def masked_v1(logits: torch.Tensor) -> torch.Tensor:
+    mask = BandMaskV1(CONFIG, torch.device("cpu"), is_pin_memory=False)
+    outputs = [(row, SimpleNamespace(), None, [0] * position) for row, position in enumerate(POSITIONS)]
+    mask.update_state(SimpleNamespace(added=outputs, removed=(), moved=()))  # type: ignore[arg-type]
+    return mask.apply(logits)
+
+
+def masked_v2(logits: torch.Tensor) -> torch.Tensor:
+    prompt_len = 5
+    slots = torch.arange(len(POSITIONS))
+    states: Any = SimpleNamespace(
+        device=torch.device("cpu"), prompt_len=SimpleNamespace(gpu=torch.full((len(POSITIONS),), prompt_len))
+    )
+    context: Any = SimpleNamespace(expanded_idx_mapping=slots, pos=torch.tensor(POSITIONS) + prompt_len - 1)
+    return BandMaskV2(CONFIG, states).apply(logits, context)
+
+
+@pytest.mark.parametrize("masked", [masked_v1, masked_v2])
+def test_each_position_may_hold_its_own_band_or_the_end_of_speech_at_a_frame(masked: Any) -> None:
+    logits = torch.randn(len(POSITIONS), VOCABULARY)
+    kept = masked(logits.clone())
+    for row, position in enumerate(POSITIONS):
+        assert allowed(kept[row]) == expected(position)
+        chosen = sorted(expected(position))
+        torch.testing.assert_close(kept[row, chosen], logits[row, chosen])
