@@ -1,0 +1,58 @@
+"""Makes the stand-in checkpoint: `python -m training.standin all`, or one stage of it.
+
+Every stage resumes where it was stopped; remove the work directory to begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from pathlib import Path
+
+STAGES = ("codec", "dictionary", "language", "polish", "assemble")
+
+
+def main() -> None:
+    """Runs the stages named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.standin", description=__doc__)
+    parser.add_argument("stage", choices=(*STAGES, "quality", "all"))
+    parser.add_argument("--work", type=Path, default=Path(".standin"), help="where recordings and checkpoints go")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other on shared cores
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
+        run(stage, arguments.work, arguments.threads)
+
+
+def run(stage: str, work: Path, threads: int) -> None:
+    """Runs one stage; imports here, so that the thread settings precede torch."""
+    import torch
+
+    from training.standin import card, codec, language
+    from training.standin.dictionary import CodeDictionary
+    from training.standin.quality import write_quality
+    from training.standin.tokens import Tokens
+
+    torch.set_num_threads(threads)
+    if stage == "codec":
+        codec.train(work)
+    elif stage == "dictionary":
+        CodeDictionary.made(codec.SNAC.from_pretrained(str(work / "codec")), work)
+    elif stage == "language":
+        frames = CodeDictionary.made(codec.SNAC.from_pretrained(str(work / "codec")), work)
+        language.train(work, frames, Tokens(int(str(codec.CONFIG["codebook_size"]))))
+    elif stage == "polish":
+        codec.polish(work)
+    elif stage == "assemble":
+        print(json.dumps(card.assemble(work), indent=2))
+    else:
+        print(json.dumps(write_quality(card.CHECKPOINT), indent=2))
+        card.write_card(card.CHECKPOINT)
+
+
+if __name__ == "__main__":
+    main()
