@@ -25,11 +25,15 @@ FRAMES_PER_BATCH = 4
 
 @dataclass(eq=False)
 class Utterance:
-    """How far one utterance is decoded: `step` counts latent steps, the flush beyond its end included."""
+    """How far one utterance is decoded: `step` counts latent steps, the flush beyond its end included.
+
+    `last_codes` [levels] are the last step's.
+    """
 
     slot: int
     join: SampleJoin
     step: int = 0
+    last_codes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
 @dataclass(eq=False)
@@ -107,11 +111,13 @@ class DecodePool:
             if work.utterance.step == 0:
                 states[row] = 0  # what the slot's last utterance left
         spans = [Span(work.utterance.step, work.end_step) for work in batch]
-        audio = self._advance(codes, states, spans)
+        latents = self.snac.embed(torch.from_numpy(codes).to(self.snac.device))
+        audio = self.snac.advance(latents, states, spans)
         self._states[slots] = states
-        for work, row in zip(batch, audio, strict=True):
+        for work, row in zip(batch, audio.float().cpu().numpy(), strict=True):
             work.parts.append(self._exact_audio(work, row))
             work.utterance.step += steps
+            work.utterance.last_codes = work.codes[steps - 1]
             work.codes = work.codes[steps:]
 
     def _exact_audio(self, work: Work, row: Samples) -> Samples:
@@ -130,20 +136,16 @@ class DecodePool:
         return wanted if wanted > utterance.join.spoken else 0
 
     def _decode_heads(self, heads: Sequence[tuple[Work, int]]) -> None:
-        """Run copies of the states on as if the utterances ended here, as far as what is to be spoken needs."""
+        """Run copies of the states on through imagined latents, as far as what is to be spoken needs."""
         utterances = [work.utterance for work, _ in heads]
         fade = self.head.fade_samples
         steps = max(self.snac.steps_for(wanted + fade) - work.utterance.step for work, wanted in heads)
-        silence = np.zeros((len(heads), steps, len(self.snac.layout.strides)), dtype=np.int64)
-        spans = [Span(utterance.step, end_step=utterance.step) for utterance in utterances]
-        audio = self._advance(silence, self._states[self._slots(utterances)], spans)
-        for (work, wanted), row in zip(heads, audio, strict=True):
+        last = torch.from_numpy(np.stack([utterance.last_codes for utterance in utterances])).to(self.snac.device)
+        spans = [Span(utterance.step) for utterance in utterances]
+        audio = self.snac.advance(self.snac.imagine(last, steps), self._states[self._slots(utterances)], spans)
+        for (work, wanted), row in zip(heads, audio.float().cpu().numpy(), strict=True):
             start, join = self._position(work.utterance), work.utterance.join
             work.parts.append(join.provisional(row[join.spoken - start : wanted + fade - start]))
-
-    def _advance(self, codes: NDArray[np.int64], states: Tensor, spans: Sequence[Span]) -> Samples:
-        latents = self.snac.embed(torch.from_numpy(codes).to(self.snac.device))
-        return self.snac.advance(latents, states, spans).float().cpu().numpy()
 
     def _slots(self, utterances: Sequence[Utterance]) -> Tensor:
         return torch.tensor([utterance.slot for utterance in utterances], device=self.snac.device)

@@ -76,14 +76,14 @@ class _Job:
 class Decoder:
     """Decodes the streams of one worker process: `async with Decoder(...)`, or `start` and `aclose`.
 
-    `codec` is a codec directory or a loaded `snac.SNAC`, which is left as it was; `max_batch` the most streams in one
-    batch; `clock` what deadlines are on, in seconds. On a CPU the decode thread sets torch to one thread: for itself
-    and for threads that begin to use torch after it.
+    `codec` is a codec directory, a loaded `snac.SNAC`, which is left as it was, or what already decodes it, on its own
+    device; `max_batch` the most streams in one batch; `clock` what deadlines are on, in seconds. On a CPU the decode
+    thread sets torch to one thread: for itself and for threads that begin to use torch after it.
     """
 
     def __init__(
         self,
-        codec: Path | str | SNAC,
+        codec: Path | str | SNAC | StreamingSnac,
         *,
         device: str = "cpu",
         max_sessions: int,
@@ -91,7 +91,7 @@ class Decoder:
         head: HeadRamp | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        snac = StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device)
+        snac = _streaming(codec, device)
         self.layout = snac.layout
         self.lookahead_samples = snac.lookahead_samples
         self.max_sessions = max_sessions
@@ -208,6 +208,12 @@ class Decoder:
             elif not job.audio.done():  # done: cancelled a moment ago, and about to close its stream
                 self.stats.late_pushes += self._clock() > job.urgency[1]
                 job.audio.set_result(np.concatenate(job.work.parts))
+
+
+def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str) -> StreamingSnac:
+    if isinstance(codec, StreamingSnac):
+        return codec
+    return StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device)
 
 
 class DecodeStream:
