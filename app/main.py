@@ -47,7 +47,7 @@ async def open_door(settings: Settings) -> AsyncIterator[Door]:
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
         stack.push_async_callback(catalog.aclose)
         registry = Registry(redis, settings)
-        upstream = Upstream(await stack.enter_async_context(open_fleet(registry)), registry, settings)
+        upstream = Upstream(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
         stack.push_async_callback(upstream.aclose)
         yield Door(
             settings=settings,

@@ -1,12 +1,14 @@
 """A worker without an engine: the real private protocol over a real socket, and a tone for each character.
 
 Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own. A
-test steers it by `gate` (audio waits while it is closed), `refusal` (what assignments are answered with) and `crash()`.
+test steers it by `allow` (how many characters may sound), `refusal` (the answer to assignments), `failure` (raised in
+place of speech), `mute` (no text sounds) and `crash`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -64,7 +66,7 @@ class FakeSession:
         self._worker = worker
         self._socket = socket
         self._commands: asyncio.Queue[Message] = asyncio.Queue()
-        self._cancels_waiting = 0
+        self.cancels_waiting = 0
         self._pending = ""
         self._samples = 0
         self._sequence = 0
@@ -83,12 +85,17 @@ class FakeSession:
     async def _read(self) -> None:
         async for raw in self._socket:
             command = parse(WORKER_COMMANDS, raw)
-            self._cancels_waiting += isinstance(command, Cancel)
             self._commands.put_nowait(command)
+            if isinstance(command, Cancel):
+                self.cancels_waiting += 1
+                self._worker.wake()
 
     async def _talk(self) -> None:
-        while not await self._obey(await self._commands.get()):
-            pass
+        try:
+            while not await self._obey(await self._commands.get()):
+                pass
+        except CarillonError as error:
+            await self._send(Error.of(error, session=self.id, closed=True))
 
     async def _obey(self, command: Message) -> bool:
         """True once the session is over."""
@@ -101,11 +108,11 @@ class FakeSession:
             await self._cancel()
         elif isinstance(command, Eos):
             self._ended = True
-            if await self._speak(self._pending):
-                ledger = Ledger(prefill_ms=1, decode_ms=1, samples=self._samples, tokens=7, sample_rate_hz=24_000)
-                await self._send(Done(session=self.id, samples=self._samples, ledger=ledger))
-                return True
-        return False
+            await self._speak(self._pending)
+        if self._ended:
+            ledger = Ledger(prefill_ms=1, decode_ms=1, samples=self._samples, tokens=7, sample_rate_hz=24_000)
+            await self._send(Done(session=self.id, samples=self._samples, ledger=ledger))
+        return self._ended
 
     async def _hear(self, text: str) -> None:
         limit = self._worker.settings.session.max_pending_chars
@@ -118,15 +125,15 @@ class FakeSession:
             if self._pending.rstrip().endswith((".", "!", "?")):
                 await self._speak(self._pending)
 
-    async def _speak(self, text: str) -> bool:
-        """False if a cancel came before the end."""
+    async def _speak(self, text: str) -> None:
         self._pending = ""
-        spoken, start = text.strip(), self._samples
+        if self._worker.failure:
+            raise self._worker.failure
+        spoken, start = "" if self._worker.mute else text.strip(), self._samples
         for index, character in enumerate(spoken):
-            await self._worker.gate.wait()
-            await asyncio.sleep(0)
+            await self._worker.leave_to_speak(self)
             if await self._interrupted(spoken[:index]):
-                return False
+                return
             frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character))
             await self._socket.send(frame.pack())
             self._sequence += 1
@@ -141,22 +148,20 @@ class FakeSession:
                     end_sample=self._samples,
                 )
             )
-        return True
 
     async def _interrupted(self, spoken: str) -> bool:
-        if not self._cancels_waiting:
+        if not self.cancels_waiting:
             return False
-        while not isinstance(self._commands.get_nowait(), Cancel):
-            pass
+        while not isinstance(command := self._commands.get_nowait(), Cancel):
+            self._ended |= isinstance(command, Eos)
         await self._cancel(spoken)
         return True
 
     async def _cancel(self, spoken: str = "") -> None:
         self.cancels += 1
-        self._cancels_waiting -= 1
+        self.cancels_waiting -= 1
         self._generation += 1
         self._pending = ""
-        self._ended = False
         await self._send(
             Cancelled(session=self.id, generation=self._generation, spoken_text=spoken, samples=self._samples)
         )
@@ -173,8 +178,8 @@ class FakeWorker:
     ) -> None:
         self.id = id
         self.settings = settings
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.mute = False
+        self.failure: CarillonError | None = None
         self.refusal: CarillonError | None = None
         self.sessions: dict[str, FakeSession] = {}
         self.assigned: list[Assign] = []
@@ -184,26 +189,56 @@ class FakeWorker:
         self._capacity = capacity
         self._max_voices = max_voices
         self._epoch = 0
+        self._address = ""
         self._server: Server | None = None
         self._changed = asyncio.Condition()
+        self._allowed: float = math.inf
+        self._may_speak = asyncio.Event()
+        self._may_speak.set()
 
     @property
     def record(self) -> Worker:
-        assert self._server is not None
-        port = next(iter(self._server.sockets)).getsockname()[1]
         return Worker(
             id=self.id,
             epoch=self._epoch,
-            address=f"ws://127.0.0.1:{port}",
+            address=self._address,
             model=self._card,
             state=self.state,
             capacity=self._capacity,
             max_voices=self._max_voices,
         )
 
-    async def until_sessions(self, count: int) -> None:
+    def allow(self, *, characters: int | None) -> None:
+        """Let so many more characters sound, over all sessions; None: all."""
+        self._allowed = math.inf if characters is None else characters
+        self.wake()
+
+    def wake(self) -> None:
+        """Let waiting sessions look whether they may speak, or have been cancelled."""
+        self._may_speak.set()
+
+    async def leave_to_speak(self, session: FakeSession) -> None:
+        while self._allowed <= 0 and not session.cancels_waiting:
+            self._may_speak.clear()
+            await self._may_speak.wait()
+        self._allowed -= 1
+        await asyncio.sleep(0)
+
+    async def until_leases(self, count: int) -> None:
+        """Return once the registry holds exactly `count` leases at this worker."""
+        async with asyncio.timeout(5):
+            while [w.inflight for w in await self._registry.snapshot() if w.id == self.id] != [count]:
+                await asyncio.sleep(0.01)
+
+    async def stop_listening(self) -> None:
+        """Refuse connections, while the heartbeat goes on."""
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def until_sessions(self, count: int, *, timeout_s: float = 5) -> None:
         """Return once the worker has exactly `count` sessions."""
-        async with asyncio.timeout(5), self._changed:
+        async with asyncio.timeout(timeout_s), self._changed:
             await self._changed.wait_for(lambda: len(self.sessions) == count)
 
     async def beat(self) -> None:
@@ -284,6 +319,7 @@ async def running_worker(
     worker = FakeWorker(registry, settings, id=id, card=card, capacity=capacity, max_voices=max_voices)
     async with serve(worker._serve, "127.0.0.1", 0, compression=None, close_timeout=1) as server:
         worker._server = server
+        worker._address = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         worker._epoch = await registry.join(worker.id)
         await worker.beat()
         heart = asyncio.create_task(worker._beat_for_ever())
@@ -292,4 +328,4 @@ async def running_worker(
         finally:
             heart.cancel()
             await asyncio.gather(heart, return_exceptions=True)
-            worker.gate.set()
+            worker.allow(characters=None)

@@ -16,10 +16,10 @@ Rules where OpenAI's and ours differ:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from app.api.deps import Door, TheDoor, requires
@@ -45,6 +45,19 @@ class VoiceReference(BaseModel):
     id: str = Field(min_length=1, max_length=128)
 
 
+def _by_id(voice: Any) -> Any:
+    return {"id": voice} if isinstance(voice, str) else voice
+
+
+_NAME = {"type": "string"}
+VoiceField = Annotated[
+    VoiceReference,
+    BeforeValidator(_by_id),
+    WithJsonSchema({"anyOf": [_NAME, {"type": "object", "properties": {"id": _NAME}, "required": ["id"]}]}),
+]
+"""A name, or `{"id": name}`."""
+
+
 class SpeechRequest(BaseModel):
     """The body of `POST /v1/audio/speech`."""
 
@@ -52,15 +65,11 @@ class SpeechRequest(BaseModel):
 
     model: str = Field(min_length=1, max_length=128)
     input: str
-    voice: str | VoiceReference
+    voice: VoiceField
     instructions: str | None = None
     response_format: AudioFormat = AudioFormat.MP3
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
     stream_format: Literal["audio", "sse"] = "audio"
-
-    @property
-    def voice_name(self) -> str:
-        return self.voice if isinstance(self.voice, str) else self.voice.id
 
 
 _BODY = {"application/json": {"schema": SpeechRequest.model_json_schema()}}
@@ -92,7 +101,7 @@ async def speak(request: Request, door: TheDoor) -> Response:
             "which takes any amount of text",
             param="input",
         )
-    voice = await door.directory.find(wanted.voice_name, model=_model_name(wanted.model, door))
+    voice = await door.directory.find(wanted.voice.id, model=_model_name(wanted.model, door))
     return SpeechResponse(
         door,
         voice,

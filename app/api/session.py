@@ -1,19 +1,20 @@
 """One session of a client: from its `start` to `done`, or to the error that closes it.
 
 It joins the two halves: commands go to the worker, events come back through the session's box. It does not know the
-socket, nor the other sessions on it.
+socket, nor the other sessions on it; when a session has been idle for too long, the worker says.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from app.api.deps import Door
 from app.api.encoding import Outlet
 from app.api.outbox import Outbox
-from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, TextAfterEnd, TextTooLong
+from app.core.errors import CarillonError, InvalidRequest, TextAfterEnd, TextTooLong
 from app.core.messages import (
     AudioFrame,
     Cancel,
@@ -46,24 +47,20 @@ class ClientSession:
         self._box = box
         self._channel = channel
         self._limits = door.settings.session
-        self._clock = asyncio.get_running_loop().time
-        self._active_at = self._clock()
         self._text_at: float | None = None
         self._outlet: Outlet | None = None
         self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
         self._waiting_chars = 0
         self._ended = False
-        self._spoken = False
-        """The worker is done; only what the box holds is still to be heard."""
         self._done: Callable[[], Done] | None = None
-        self._cancels_due = 0
+        """Set when the worker is done, and only what the box holds is still to be heard."""
+        self._cancels_due: deque[Cancel] = deque()
         """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
         self._generation = 0
         self._segments: list[Segment] = []
 
     def obey(self, command: Command | Credit) -> None:
         """Take a client's command, without waiting. Raises TextTooLong, TextAfterEnd or InvalidRequest if it cannot."""
-        self._active_at = self._clock()
         match command:
             case Credit():
                 self._box.grant(command.samples)
@@ -88,7 +85,7 @@ class ClientSession:
                 param="text",
             )
         self._enqueue(command)
-        self._text_at = self._text_at or self._active_at
+        self._text_at = self._text_at or asyncio.get_running_loop().time()
         self._waiting_chars += len(command.text)
 
     def _enqueue(self, command: Command) -> None:
@@ -98,27 +95,31 @@ class ClientSession:
             raise InvalidRequest(f"{MAX_COMMANDS} messages wait for this session's worker; slow down") from None
 
     def _cancel(self, command: Cancel) -> None:
-        """Drop at once what has not been sent, here and on its way; then the worker is told what was heard."""
+        """Drop at once what has not been sent, here and on its way; then the worker is told what was heard.
+
+        After `eos` there is no next turn: `done` follows `cancelled`.
+        """
         self._box.drop()
-        while not self._commands.empty():
-            self._commands.get_nowait()
-        self._waiting_chars = 0
-        if self._spoken:
-            self._answer_cancel(command)
-            return
-        self._ended = False
-        self._cancels_due += 1
         played = self._box.sent_until if command.played_samples is None else command.played_samples
-        self._enqueue(command.model_copy(update={"played_samples": played}))
+        command = command.model_copy(update={"played_samples": played})
+        if self._done is not None:
+            self._answer_cancel(command)
+            self._box.post(self._done)
+            return
+        unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
+        self._waiting_chars = 0
+        self._cancels_due.append(command)
+        self._enqueue(command)
+        for eos in unsent:
+            if isinstance(eos, Eos):
+                self._enqueue(eos)
 
     def _answer_cancel(self, command: Cancel) -> None:
-        """The worker has ended, so the rest is ours to say."""
-        heard = self._box.sent_until if command.played_samples is None else command.played_samples
+        """The worker was done before it heard of the cancel, so the answer is ours to give."""
+        heard = command.played_samples or 0
         self._generation += 1
         words = " ".join(filter(None, (_heard(segment, heard) for segment in self._segments)))
         self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
-        assert self._done is not None
-        self._box.post(self._done)
 
     async def run(self) -> None:
         """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else."""
@@ -159,12 +160,10 @@ class ClientSession:
         """Carry commands there and events back, until the worker is done."""
         try:
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(self._carry(upstream)), group.create_task(self._watch_idleness())]
+                carrying = group.create_task(self._carry(upstream))
                 async for event in upstream:
-                    self._active_at = self._clock()
                     await self._deliver(event)
-                for helper in helpers:
-                    helper.cancel()
+                carrying.cancel()
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
 
@@ -175,36 +174,27 @@ class ClientSession:
                 self._waiting_chars -= len(command.text)
             await upstream.send(command)
 
-    async def _watch_idleness(self) -> None:
-        timeout_s = self._limits.idle_timeout_s
-        while (remaining_s := self._active_at + timeout_s - self._clock()) > 0:
-            await asyncio.sleep(remaining_s)
-        raise DeadlineExceeded(f"the session had neither text nor audio for {timeout_s:g} s; start another")
-
     async def _deliver(self, event: Event) -> None:
-        if isinstance(event, Cancelled):
-            self._cancels_due -= 1
-        elif self._cancels_due:
-            return
         match event:
-            case AudioFrame():
-                self._generation = event.generation
-                await self._box.put(event)
             case Done():
                 self._finish(event)
+                return
             case Segment():
                 self._segments.append(event)
-                self._box.post(event.model_copy(update={"session": self.id}))
             case Cancelled():
-                self._generation = event.generation
+                self._cancels_due.popleft()
                 self._segments.clear()
-                self._box.post(event.model_copy(update={"session": self.id}))
-            case _:
-                self._box.post(event.model_copy(update={"session": self.id}))
+                self._generation = event.generation
+        if self._cancels_due:
+            return
+        if isinstance(event, AudioFrame):
+            self._generation = event.generation
+            await self._box.put(event)
+        else:
+            self._box.post(event.model_copy(update={"session": self.id}))
 
     def _finish(self, done: Done) -> None:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
-        self._spoken = True
 
         def complete() -> Done:
             ledger = done.ledger
@@ -215,7 +205,10 @@ class ClientSession:
             return done.model_copy(update={"session": self.id, "ledger": ledger})
 
         self._done = complete
-        self._box.finish()
+        if not self._cancels_due:
+            self._box.finish()
+        for cancel in self._cancels_due:
+            self._answer_cancel(cancel)
         self._box.post(complete)
 
 

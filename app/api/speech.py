@@ -104,7 +104,8 @@ class SpeechResponse(Response):
     async def _answer(self, send: Send) -> None:
         try:
             with self._door.metrics.session(self._edge):
-                await self._speak(send)
+                last = await self._speak(send)
+            await self._write(send, last, last=True)
         except CarillonError as error:
             if not self._begun:
                 raise
@@ -114,17 +115,20 @@ class SpeechResponse(Response):
             if words is not None:
                 await self._write(send, words, last=True)
 
-    async def _speak(self, send: Send) -> None:
+    async def _speak(self, send: Send) -> bytes:
+        """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
         async with self._door.upstream.open(self._voice, pace="unpaced") as session:
             rate_hz = session.ready.sample_rate_hz
             with closing(Outlet(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as outlet:
+                last = b""
                 await _say(session, self._text)
                 async for event in session:
                     if isinstance(event, AudioFrame) and (encoded := outlet.encode(event.audio)):
                         await self._begin(send, session, outlet)
                         await self._write(send, self._form.piece(encoded))
                     elif isinstance(event, Done):
-                        await self._end(send, session, outlet, event.ledger)
+                        last = await self._end(send, session, outlet, event.ledger)
+            return last
 
     async def _begin(self, send: Send, session: UpstreamSession, outlet: Outlet) -> None:
         """Send the response's head, once: at the first byte of audio."""
@@ -146,7 +150,7 @@ class SpeechResponse(Response):
         raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def _end(self, send: Send, session: UpstreamSession, outlet: Outlet, ledger: Ledger) -> None:
+    async def _end(self, send: Send, session: UpstreamSession, outlet: Outlet, ledger: Ledger) -> bytes:
         if not ledger.samples:
             raise InvalidRequest("the text holds nothing that can be spoken", param="input")
         rest = outlet.finish()
@@ -155,7 +159,7 @@ class SpeechResponse(Response):
             await self._write(send, self._form.piece(rest))
         ledger = ledger.model_copy(update={"first_audio_ms": self._stopwatch.between_ms("asked", "begun")})
         self._door.metrics.account(self._edge, ledger)
-        await self._write(send, self._form.end(self._text, ledger), last=True)
+        return self._form.end(self._text, ledger)
 
     async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
         timeout_s = self._door.settings.session.slow_reader_timeout_s

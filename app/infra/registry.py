@@ -22,9 +22,6 @@ from app.core.models import ModelCard, Voice, Worker
 from app.infra.settings import Settings
 
 ROOT = "carillon:{fleet}:"
-REFRESH_S = 0.5
-"""How old a front door's picture of the fleet may become. A session start reads the picture and makes one claim."""
-
 log = logging.getLogger(__name__)
 
 
@@ -106,7 +103,7 @@ class Fleet:
     """A front door's picture of the fleet: refreshed in the background, and told at once of what happens here.
 
     Between two refreshes a claim made here counts as a session, so that many starts at one moment do not all rush to
-    the same last place. The picture may be wrong by `REFRESH_S`; Redis arbitrates.
+    the same last place. A session start reads the picture and makes one claim, in which Redis arbitrates.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -163,22 +160,22 @@ class Fleet:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _watch(self) -> None:
+    async def _watch(self, every_s: float) -> None:
         while True:
             try:
                 await self.refresh()
             except DeadlineExceeded as error:
                 log.warning("registry unreachable", extra={"error": error.message})
-            await asyncio.sleep(REFRESH_S)
+            await asyncio.sleep(every_s)
 
 
 @asynccontextmanager
-async def open_fleet(registry: Registry) -> AsyncIterator[Fleet]:
+async def open_fleet(registry: Registry, settings: Settings) -> AsyncIterator[Fleet]:
     """A fleet whose picture is kept fresh while the context lasts."""
     fleet = Fleet(registry)
     with suppress(DeadlineExceeded):
         await fleet.refresh()
-    watcher = asyncio.create_task(fleet._watch(), name="fleet")
+    watcher = asyncio.create_task(fleet._watch(settings.fleet_refresh_s), name="fleet")
     try:
         yield fleet
     finally:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from app.infra.registry import Registry, open_redis
 from app.infra.settings import SessionSettings, Settings
 from app.main import make_server
 from tests.fake_worker import FakeWorker, running_worker
-from tests.valkey import running_valkey
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,40 @@ class House:
         return [worker["id"] for worker in (await self.http.get("/v1/fleet")).json()["workers"]]
 
 
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with its tables, made once."""
+    directory = tmp_path_factory.mktemp("catalogue")
+
+    async def make() -> None:
+        settings = Settings(data_dir=directory)
+        catalog = Catalog(settings.database, pepper=settings.key_pepper)
+        await catalog.migrate()
+        await catalog.aclose()
+
+    asyncio.run(make())
+    return directory
+
+
 @pytest.fixture
-def open_house(valkey: str, tmp_path: Path) -> OpenHouse:
+def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
     """Open a front door; keyword arguments are session settings."""
 
     @asynccontextmanager
     async def opened(**limits: object) -> AsyncIterator[House]:
+        shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
         settings = Settings(
             data_dir=tmp_path,
             redis_url=SecretStr(valkey),
             key_pepper=SecretStr("pepper"),
             fleet_secret=SecretStr("fleet"),
-            api_port=0,
+            fleet_refresh_s=0.02,
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
-        await catalog.migrate()
         key = await catalog.create_key("test", {Scope.SPEAK, Scope.FLEET})
         redis = open_redis(settings)
         await redis.flushdb()

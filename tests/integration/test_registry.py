@@ -1,0 +1,235 @@
+"""The registry against a real Valkey. Time is moved by rewriting what the server remembers, never by waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from app.core.errors import DeadlineExceeded
+from app.core.models import AdapterVersion, ModelCard, Voice, Worker, WorkerState
+from app.infra.registry import ROOT, Fleet, Registry, open_redis
+from app.infra.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+CARD = ModelCard(
+    name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03
+)
+BUILT_IN = Voice(id="slt", name="slt", model="standin")
+
+
+def clone(id: str, version: int = 1) -> Voice:
+    adapter = AdapterVersion(voice_id=id, version=version, lora_id=1, uri="file:///a/", sha256={}, rank=16)
+    return Voice(id=id, name=id, model="standin", adapter=adapter)
+
+
+@pytest.fixture
+async def redis(valkey: str) -> AsyncIterator[Redis]:
+    redis = open_redis(Settings(redis_url=SecretStr(valkey)))
+    await redis.flushdb()
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+def registry(redis: Redis, valkey: str) -> Registry:
+    return Registry(redis, Settings(redis_url=SecretStr(valkey)))
+
+
+async def join(registry: Registry, id: str = "w1", **fields: object) -> Worker:
+    values = {"address": "ws://x", "model": CARD, "state": "active", "capacity": 2, "max_voices": 2, **fields}
+    worker = Worker.model_validate({"id": id, "epoch": await registry.join(id), **values})
+    assert await registry.beat(worker, [])
+    return worker
+
+
+async def only(registry: Registry) -> Worker:
+    (worker,) = await registry.snapshot()
+    return worker
+
+
+async def expire(redis: Redis, lease: str, worker_id: str = "w1") -> None:
+    assert await redis.zadd(f"{ROOT}leases:{worker_id}", {lease: 1}, xx=True, ch=True)
+
+
+async def test_a_worker_that_beats_is_in_the_snapshot_as_it_described_itself(registry: Registry) -> None:
+    worker = await join(registry)
+    assert await registry.snapshot() == (worker,)
+
+
+async def test_every_start_has_a_greater_epoch(registry: Registry) -> None:
+    first = await join(registry)
+    await registry.leave("w1", first.epoch)
+    assert await registry.join("w1") > first.epoch
+
+
+async def test_a_worker_whose_record_has_expired_is_gone(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await redis.delete(f"{ROOT}worker:w1")
+    assert await registry.snapshot() == ()
+    assert not await registry.claim(worker, "s1", BUILT_IN)
+
+
+async def test_a_record_expires_by_itself_unless_it_beats(registry: Registry, redis: Redis) -> None:
+    await join(registry)
+    assert 0 < await redis.pttl(f"{ROOT}worker:w1") <= 3_000
+
+
+async def test_a_claim_takes_a_place_until_it_is_released(registry: Registry) -> None:
+    worker = await join(registry, capacity=1)
+    assert await registry.claim(worker, "s1", BUILT_IN)
+    assert (await only(registry)).inflight == 1
+    assert not await registry.claim(worker, "s2", BUILT_IN)
+    assert await registry.release("w1", "s1")
+    assert await registry.claim(worker, "s2", BUILT_IN)
+
+
+async def test_releasing_twice_is_harmless(registry: Registry) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", BUILT_IN)
+    assert [await registry.release("w1", "s1"), await registry.release("w1", "s1")] == [True, False]
+    assert (await only(registry)).inflight == 0
+
+
+async def test_of_many_claims_at_once_as_many_win_as_there_are_places(registry: Registry) -> None:
+    worker = await join(registry, capacity=3)
+    answers = await asyncio.gather(*(registry.claim(worker, f"s{i}", BUILT_IN) for i in range(20)))
+    assert sum(answers) == 3
+
+
+async def test_a_lease_nobody_renews_expires_and_frees_its_place_and_its_lora_slot(
+    registry: Registry, redis: Redis
+) -> None:
+    worker = await join(registry, capacity=1, max_voices=1)
+    await registry.claim(worker, "s1", clone("a"))
+    await expire(redis, "s1")
+    assert await registry.claim(worker, "s2", clone("b"))
+    assert (await only(registry)).active_voices == {"b@1"}
+
+
+async def test_a_heartbeat_renews_the_leases_it_names_and_no_others(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", BUILT_IN)
+    await registry.claim(worker, "s2", BUILT_IN)
+    before = await redis.zscore(f"{ROOT}leases:w1", "s1")
+    await expire(redis, "s1")
+    await expire(redis, "s2")
+    await registry.beat(worker, ["s1"])
+    after = await redis.zscore(f"{ROOT}leases:w1", "s1")
+    assert before is not None and after is not None and after >= before
+    assert (await only(registry)).inflight == 1
+
+
+async def test_a_heartbeat_does_not_bring_back_a_lease_that_was_released(registry: Registry) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", BUILT_IN)
+    await registry.release("w1", "s1")
+    await registry.beat(worker, ["s1"])
+    assert (await only(registry)).inflight == 0
+
+
+async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registry) -> None:
+    worker = await join(registry, capacity=8, max_voices=2)
+    assert await registry.claim(worker, "s1", clone("a"))
+    assert await registry.claim(worker, "s2", clone("b"))
+    assert await registry.claim(worker, "s3", clone("a"))
+    assert not await registry.claim(worker, "s4", clone("c"))
+    assert not await registry.claim(worker, "s5", clone("a", version=2))
+    assert await registry.claim(worker, "s6", BUILT_IN)
+    await registry.release("w1", "s2")
+    assert await registry.claim(worker, "s7", clone("c"))
+    assert (await only(registry)).active_voices == {"a@1", "c@1"}
+
+
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.DRAINING])
+async def test_only_an_active_worker_can_be_claimed(registry: Registry, state: WorkerState) -> None:
+    worker = await join(registry, state=state)
+    assert not await registry.claim(worker, "s1", BUILT_IN)
+
+
+async def test_a_claim_on_an_older_epoch_is_refused(registry: Registry) -> None:
+    older = await join(registry)
+    newer = await join(registry)
+    assert not await registry.claim(older, "s1", BUILT_IN)
+    assert await registry.claim(newer, "s1", BUILT_IN)
+
+
+async def test_a_restart_forgets_the_leases_of_the_start_before(registry: Registry) -> None:
+    older = await join(registry, capacity=1)
+    await registry.claim(older, "s1", clone("a"))
+    newer = await join(registry, capacity=1)
+    assert await registry.snapshot() == (newer,)
+
+
+async def test_a_ghost_of_an_earlier_start_is_told_so_and_changes_nothing(registry: Registry) -> None:
+    ghost = await join(registry)
+    heir = await join(registry, address="ws://heir")
+    assert not await registry.beat(ghost, [])
+    assert not await registry.leave("w1", ghost.epoch)
+    assert await registry.snapshot() == (heir,)
+
+
+async def test_a_worker_that_leaves_is_gone_at_once(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", clone("a"))
+    assert await registry.leave("w1", worker.epoch)
+    assert await registry.snapshot() == ()
+    assert set(await redis.keys(f"{ROOT}*")) <= {f"{ROOT}epochs".encode(), f"{ROOT}pin:s1".encode()}
+
+
+async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", BUILT_IN)
+    assert await redis.get(f"{ROOT}pin:s1") == f"w1 {worker.epoch}".encode()
+    assert 0 < await redis.pttl(f"{ROOT}pin:s1") <= 10_000
+    await registry.release("w1", "s1")
+    assert await redis.get(f"{ROOT}pin:s1") is None
+
+
+async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", clone("a"))
+    await registry.beat(worker, ["s1"])
+    lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
+    assert sorted(lasting) == [f"{ROOT}epochs".encode(), f"{ROOT}workers".encode()]
+
+
+async def test_all_keys_lie_in_one_slot_of_a_cluster(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "s1", clone("a"))
+    assert await redis.keys("*") == await redis.keys("carillon:{fleet}:*")
+
+
+async def test_a_redis_that_is_away_is_an_error_of_ours(redis: Redis) -> None:
+    nowhere = Settings(redis_url=SecretStr("redis://127.0.0.1:1/0"))
+    async with open_redis(nowhere) as client:
+        with pytest.raises(DeadlineExceeded, match="CARILLON_REDIS_URL"):
+            await Registry(client, nowhere).snapshot()
+
+
+async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(registry: Registry) -> None:
+    await join(registry, capacity=2, max_voices=1)
+    fleet = Fleet(registry)
+    await fleet.refresh()
+    (worker,) = fleet.workers
+    fleet.occupy(worker, clone("a"))
+    (busier,) = fleet.workers
+    assert (busier.inflight, busier.active_voices) == (1, {"a@1"})
+    fleet.exclude(worker)
+    assert fleet.workers[0].inflight == 2
+    await fleet.refresh()
+    assert fleet.workers == (worker,)
+
+
+async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: Registry) -> None:
+    await join(registry)
+    fleet = Fleet(registry)
+    waiting = asyncio.create_task(fleet.changed(timeout_s=60))
+    await asyncio.sleep(0)
+    await fleet.refresh()
+    async with asyncio.timeout(5):
+        await waiting
