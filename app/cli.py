@@ -56,23 +56,13 @@ def up(
 @cli.command()
 def api() -> None:
     """Run a front door."""
-    import uvicorn
-
     from app.infra.logs import configure_logging
-    from app.main import create_app
+    from app.main import serve
 
     settings = load_settings()
     configure_logging(settings)
     asyncio.run(_migrate_sqlite(settings))
-    uvicorn.run(
-        create_app(settings),
-        host=settings.api_host,
-        port=settings.api_port,
-        log_config=None,
-        access_log=False,
-        ws="websockets-sansio",
-        timeout_graceful_shutdown=5,
-    )
+    serve(settings)
 
 
 async def _migrate_sqlite(settings: Settings) -> None:

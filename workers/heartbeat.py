@@ -13,7 +13,7 @@ from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from app.core.errors import ConfigurationError
+from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.core.models import Worker
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Heartbeat:
             self._changed.clear()
             try:
                 current = await self._registry.beat(self._describe(), list(self._sessions()))
-            except (RedisError, OSError) as error:
+            except (DeadlineExceeded, RedisError, OSError) as error:
                 log.warning("heartbeat failed", extra={"error": type(error).__name__})
             else:
                 if not current:

@@ -30,7 +30,9 @@ class EngineSettings(BaseModel):
     )
     max_model_len: int = Field(default=4096, ge=256, description="Prompt and audio tokens of one chunk of text.")
     max_num_seqs: int | None = Field(
-        default=None, ge=1, description="Streams in one batch; default: capacity. vLLM's own default is 128 on any card."
+        default=None,
+        ge=1,
+        description="Streams in one batch; default: capacity. vLLM's own default is 128 on any card.",
     )
     max_num_batched_tokens: int = Field(default=4096, ge=256, description="Prefill tokens of one step. GPU: 2048–8192.")
     max_loras: int = Field(default=4, ge=1, description="LoRA slots: distinct voices in one batch. GPU: 8–16.")
@@ -39,10 +41,9 @@ class EngineSettings(BaseModel):
     kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: VLLM_CPU_KVCACHE_SPACE, whole GiB.")
     cpu_threads: int = Field(default=1, ge=1, description="CPU only: OpenMP threads of the engine. 1 is fastest here.")
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="GPU only; leave room for the codec.")
-    first_tokens: int = Field(
-        default=14, ge=1, description="Tokens reported one step at a time at the start of a chunk, for early audio."
+    stream_interval: int = Field(
+        default=1, ge=1, description="Tokens between two reports of the engine. GPU: 7, a frame, saves host time."
     )
-    stream_interval: int = Field(default=7, ge=1, description="Tokens between two reports after that; 7 is a frame.")
     temperature: float | None = Field(default=None, ge=0, le=2, description="None: the checkpoint's generation config.")
     top_p: float | None = Field(default=None, gt=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, description="Orpheus's model card asks for ≥ 1.1.")
@@ -110,6 +111,7 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=1.0, gt=0)
     worker_ttl_s: float = Field(default=3.0, gt=0, description="A worker silent for so long is not routed to.")
     lease_ttl_s: float = Field(default=10.0, gt=0)
+    fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's picture of workers may be.")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
 
     engine: EngineSettings = EngineSettings()
