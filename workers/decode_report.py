@@ -58,8 +58,8 @@ class DecodeReport(BaseModel):
     def table(self) -> str:
         costs = "".join(f"{f'ms/s @{count}':>18}" for count in self.sessions)
         lines = [
-            f"{self.device}, {self.threads} thread; medians of {self.repetitions}; ms of work per second of audio "
-            "at so many sessions (how many times less than the window)",
+            f"{self.device}, {self.threads} thread; medians of at least {self.repetitions}; ms/s: work per second of "
+            "audio at so many sessions (how many times less than the window)",
             f"{'codec':<16}{'scheme':<18}{'first audio':>28}{costs}{'error dB':>10}{'max abs':>10}{'lost':>7}",
         ]
         for r in self.results:

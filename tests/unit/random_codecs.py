@@ -13,9 +13,8 @@ from torch import nn
 
 TINY: dict[str, Any] = {
     "sampling_rate": 24000,
-    "encoder_dim": 2,
+    "encoder_dim": 3,
     "encoder_rates": [4, 2],
-    "latent_dim": 12,
     "decoder_dim": 32,
     "decoder_rates": [4, 2],
     "attn_window_size": None,

@@ -131,7 +131,7 @@ def test_the_codec_is_left_as_it_was() -> None:
 
 def test_a_codec_with_attention_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="attn_window_size=8"):
-        StreamingSnac(SNAC(**TINY | {"attn_window_size": 8, "decoder_dim": 64}))
+        StreamingSnac(random_codec(TINY | {"attn_window_size": 8, "decoder_dim": 64}))
 
 
 def test_a_codec_is_loaded_from_its_directory(tmp_path: Any) -> None:
