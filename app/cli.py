@@ -9,11 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.core.errors import CarillonError
+from app.core.errors import CarillonError, ConfigurationError
 from app.core.models import Scope
 from app.infra.settings import Settings, load_settings
 
@@ -169,6 +170,85 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 
     asyncio.run(revoke())
     typer.echo(f"{key_id} is revoked")
+
+
+@cli.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path("out.wav"),
+    voice: Annotated[str | None, typer.Option(help="Default: the first the fleet has.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: whichever has the voice.")] = None,
+    words_per_s: Annotated[float | None, typer.Option(min=0.1, help="Send word by word, as an LLM writes.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Speak a text with a running fleet; the file grows as the audio comes."""
+    from app.say import say as run
+
+    url, key = _fleet(url, key)
+    run(
+        sys.stdin.read() if text == "-" else text,
+        voice=voice or _first_voice(url, key),
+        output=output,
+        url=url,
+        key=key,
+        model=model,
+        words_per_s=words_per_s,
+        temperature=temperature,
+        progress=sys.stderr,
+        out=sys.stdout,
+    )
+
+
+def _fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
+    """The front door to speak to and the key to it; what is not given is that of `carillon up` here."""
+    from app.infra.embedded import load_secrets
+    from app.up import read_run_file
+
+    data_dir = load_settings().data_dir
+    running = read_run_file(data_dir)
+    if url is None:
+        if running is None or "api" not in running:
+            raise ConfigurationError(
+                f"no fleet runs on {data_dir}; start one with `carillon up`, or name one with --url and --key"
+            )
+        url = str(running["api"])
+    if key is None and running is not None and url == running.get("api"):
+        token = load_secrets(data_dir).api_token
+        key = token.get_secret_value() if token else None
+    return url, key
+
+
+def _first_voice(url: str, key: str | None) -> str:
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/v1/audio/voices", headers={"Authorization": f"Bearer {key}"} if key else {})
+        voices = answer.raise_for_status().json()["voices"]
+    except httpx.HTTPError as error:
+        raise ConfigurationError(f"{url} does not tell its voices ({error}); name one with --voice") from None
+    if not voices:
+        raise ConfigurationError(f"the fleet at {url} has no voice yet; is a worker running?")
+    return voices[0]["name"]
+
+
+@bench.command("decode")
+def bench_decode(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
+    from app.infra.checkpoints import locate
+    from workers.bench_decode import random_24khz, run
+
+    codec = locate(load_settings().codec, variable="CARILLON_CODEC")
+    codecs = {"configured": codec, "random 24 kHz": random_24khz()}
+    report = run(
+        codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
+    )
+    typer.echo(report.to_json() if as_json else report.table())
 
 
 @asynccontextmanager

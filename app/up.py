@@ -1,7 +1,7 @@
 """`carillon up`: the whole fleet on one machine, from nothing to an address and a key.
 
 Whatever is not configured is embedded: Valkey, an S3 store, SQLite, secrets. The order is secrets, Valkey, S3, tables,
-workers, tasks, front door; it stops the other way round. What the programs do is their own business.
+then workers, tasks and front door at once; it stops the other way round. What the programs do is their own business.
 """
 
 from __future__ import annotations
@@ -95,22 +95,19 @@ async def _start(
     """Start every part in order."""
     local = load_secrets(settings.data_dir)
     settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
-    token = await _prepare_catalog(settings, local)
+    token = await prepare_catalog(settings, local)
     environment = programs.environment(settings)
-    port = _front_door_port(settings)
+    port = front_door_port(settings)
     host = LOOPBACK if settings.api_host == "0.0.0.0" else settings.api_host
     run_file.facts |= {"api": f"http://{host}:{port}", "started_at": time.time()}
 
-    names = [f"worker-{number}" for number in range(1, workers + 1)]
-    if names:
-        loading = f"{', '.join(names)} load{'s' if workers == 1 else ''} the model"
-        async with _progress(loading, tell):
-            await _together(supervisor.start(programs.worker(name, settings, environment)) for name in names)
-    await supervisor.start(programs.tasks(settings, environment))
-    tell("tasks are ready")
-    await supervisor.start(programs.front_door(host, port, environment))
-    if names:
-        await _until_it_can_speak(host, port)
+    fleet = [programs.worker(f"worker-{number}", settings, environment) for number in range(1, workers + 1)]
+    names = ", ".join(program.name for program in fleet)
+    fleet += [programs.tasks(settings, environment), programs.front_door(host, port, environment)]
+    async with _progress(f"{names} load the model" if names else "the front door starts", tell):
+        await _together(supervisor.start(program) for program in fleet)
+        if workers:
+            await _until_it_can_speak(host, port)
     return Fleet(f"http://{host}:{port}", token, await _models(settings))
 
 
@@ -138,7 +135,7 @@ async def _start_stores(
     return settings
 
 
-async def _prepare_catalog(settings: Settings, local: Secrets) -> str | None:
+async def prepare_catalog(settings: Settings, local: Secrets) -> str | None:
     """Make or mend the tables, and the owner's key, which is the same at every start."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
@@ -176,7 +173,7 @@ async def _until_it_can_speak(host: str, port: int) -> None:
         raise DeadlineExceeded(f"the front door found no worker within {FRONT_DOOR_TIMEOUT_S:.0f} s") from None
 
 
-def _front_door_port(settings: Settings) -> int:
+def front_door_port(settings: Settings) -> int:
     """The configured port; where 8000 is only the default and somebody has it, a free one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -276,7 +273,7 @@ def read_run_file(data_dir: Path) -> dict[str, Any] | None:
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold `data_dir` for this process alone. Raises ConfigurationError naming the one that has it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (data_dir / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,71 @@
-"""What the tests share. Everything here is real, started on a free port for the session; nothing is patched."""
+"""What the tests share. The stores are real, started on a free port once for all; nothing is patched."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
 import pytest
+from pydantic import SecretStr
+
+from app.infra import embedded
+from app.infra.settings import Settings, StoreSettings
+from app.infra.storage import ObjectStore
+from tests.valkey import running_valkey
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Valkey; whoever needs it empty empties it."""
+    with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
+    """The embedded S3 server."""
+    port = embedded.free_port()
+    store = StoreSettings(
+        endpoint_url=f"http://{embedded.LOOPBACK}:{port}",
+        access_key=SecretStr("access"),
+        secret_key=SecretStr("secret"),
+    )
+    program = embedded.object_store(tmp_path_factory.mktemp("s3"), port=port, store=store)
+    server = subprocess.Popen(
+        program.command, env={**os.environ, **program.environment}, stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr
+    for line in server.stderr:
+        if "Starting s3 server" in line:
+            break
+    yield store
+    server.terminate()
+    server.communicate(timeout=10)
+
+
+@pytest.fixture
+def object_store(rclone: StoreSettings) -> Iterator[ObjectStore]:
+    """An empty bucket of its own."""
+    store = ObjectStore(rclone.model_copy(update={"bucket": f"test-{uuid4().hex}"}))
+    store.ensure_bucket()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, valkey: str) -> Settings:
+    """Settings of a fleet with a data directory of its own and a real Valkey."""
+    return Settings(
+        data_dir=tmp_path / "data",
+        redis_url=SecretStr(valkey),
+        key_pepper=SecretStr("pepper"),
+        fleet_secret=SecretStr("fleet"),
+    )

