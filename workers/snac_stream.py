@@ -14,6 +14,7 @@ It knows no asyncio, no sessions and no deadlines: those are `workers.decoder`'s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,13 +165,19 @@ class StreamingSnac:
         """
         x = latents
         edges = [(row, span) for row, span in enumerate(spans) if self._has_edge(span, latents.shape[1])]
-        for layer in self._layers:
-            x = layer(x, states, edges)
+        with _full_precision(self.device):
+            for layer in self._layers:
+                x = layer(x, states, edges)
         return torch.tanh(x[..., 0])
 
     def _has_edge(self, span: Span, steps: int) -> bool:
         starting = span.first_step * self.layout.samples_per_step < self.lookahead_samples
         return starting or (span.end_step is not None and span.first_step + steps > span.end_step)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """cuDNN rounds the inputs of fp32 convolutions to TF32, which is not exact, unless it is told not to."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
 
 
 class _Quantizer:

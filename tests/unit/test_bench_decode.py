@@ -12,7 +12,6 @@ from tests.unit.random_codecs import SNAC_24KHZ, TINY, random_codec
 from workers.bench_decode import random_24khz, run
 from workers.decode_report import DecodeReport
 
-
 STANDIN = Path(__file__).parents[2] / "training/standin/checkpoint/codec"
 
 
