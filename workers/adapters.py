@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterUnavailable
+from app.core.errors import AdapterUnavailable, ObjectMissing
 from app.core.models import AdapterVersion
 from workers.engine import LORA_MODULES, Engine, EngineAdapter
 
@@ -98,7 +98,10 @@ class AdapterCache:
             if target.is_file() and _sha256(target) == expected:
                 continue
             arriving = target.with_name(f"{name}.arriving")
-            self._fetch(version.uri, name, arriving)
+            try:
+                self._fetch(version.uri, name, arriving)
+            except ObjectMissing as error:
+                raise AdapterUnavailable(f"adapter {version.name}: {error.message}; publish it again") from error
             if (found := _sha256(arriving)) != expected:
                 arriving.unlink()
                 raise AdapterUnavailable(

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
 
 from app.core.errors import AdapterUnavailable, InvalidRequest
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN, EngineSettings
-from workers.engine import LORA_MODULES, Codes, EngineAdapter, Utterance, VllmEngine
+from tests.integration.random_adapters import save_random_adapter
+from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -30,15 +28,6 @@ async def engine() -> AsyncIterator[VllmEngine]:
     await engine.start()
     yield engine
     await engine.aclose()
-
-
-def save_random_adapter(path: Path, seed: int) -> Path:
-    """A LoRA of the stand-in that changes what is said: random weights on every projection."""
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM.from_pretrained(STAND_IN / "model")
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(LORA_MODULES), init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(path, save_embedding_layers=False)
-    return path
 
 
 async def spoken(engine: VllmEngine, text: str, **how: Any) -> list[Codes]:

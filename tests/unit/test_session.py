@@ -32,7 +32,10 @@ async def decoder() -> AsyncIterator[Decoder]:
 def session(engine: FakeEngine, decoder: Decoder, *, pace: str = "unpaced", **limits: float) -> Session:
     return Session(
         Assign(
-            session="s1", epoch=1, voice=Voice(id="wren", name="wren", model="fake"), pace=pace  # type: ignore[arg-type]
+            session="s1",
+            epoch=1,
+            voice=Voice(id="wren", name="wren", model="fake"),
+            pace=pace,  # type: ignore[arg-type]
         ),
         engine=engine,
         decoder=decoder,
@@ -272,7 +275,12 @@ async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None
 
 @pytest.mark.parametrize(
     ("heard_samples", "expected"),
-    [(0, ""), (1000, "one two three."), (1500, "one two three. four five"), (9000, "one two three. four five six seven.")],
+    [
+        (0, ""),
+        (1000, "one two three."),
+        (1500, "one two three. four five"),
+        (9000, "one two three. four five six seven."),
+    ],
 )
 def test_heard_text_counts_whole_words_of_what_was_played(heard_samples: int, expected: str) -> None:
     from workers.session import _Spoken

@@ -123,7 +123,10 @@ async def test_a_stranger_is_turned_away_at_the_door(tmp_path: Path) -> None:
         ("{nonsense", "invalid_request"),
         (b"\x01\x02", "invalid_request"),
         (Assign(session="a", epoch=6, voice=WREN).model_dump_json(), "worker_lost"),
-        (Assign(session="a", epoch=7, voice=WREN.model_copy(update={"model": "x"})).model_dump_json(), "invalid_request"),
+        (
+            Assign(session="a", epoch=7, voice=WREN.model_copy(update={"model": "x"})).model_dump_json(),
+            "invalid_request",
+        ),
     ],
     ids=["text first", "no JSON", "binary", "an older epoch", "another model"],
 )

@@ -1,0 +1,21 @@
+"""Adapters with random weights: they change what the stand-in says, and nobody has to train them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+from app.infra.settings import STAND_IN
+from workers.engine import LORA_MODULES
+
+
+def save_random_adapter(path: Path, seed: int) -> Path:
+    """A LoRA of the stand-in that changes what is said: random weights on every projection."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM.from_pretrained(STAND_IN / "model")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(LORA_MODULES), init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(path, save_embedding_layers=False)
+    return path

@@ -1,0 +1,315 @@
+"""The whole fleet as a newcomer has it: `carillon up` with the stand-in, spoken with through its public doors."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import openai
+import psutil
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.client import ClientConnection, connect
+
+from app.core.audio import samples_of
+from app.core.messages import (
+    SERVER_MESSAGES,
+    AudioFrame,
+    Cancel,
+    Cancelled,
+    Done,
+    Eos,
+    Error,
+    Ready,
+    Start,
+    Text,
+    parse,
+)
+from app.core.orpheus import read_layout
+from app.infra.catalog import Catalog
+from app.infra.embedded import free_port
+from app.infra.settings import STAND_IN, StoreSettings
+from app.infra.storage import ObjectStore
+from tests.integration.random_adapters import save_random_adapter
+from tests.processes import ended, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
+VOICE, OTHER = LAYOUT.speech.voices[:2]
+SENTENCE = "Good morning, we speak with many voices."
+START_S = 300.0
+
+
+@dataclass
+class RunningFleet:
+    """What `carillon up` printed, and where its stores are."""
+
+    process: subprocess.Popen[str]
+    data_dir: Path
+    store: StoreSettings
+    printed: str
+
+    @property
+    def address(self) -> str:
+        return re.findall(r"front door +(\S+)", self.printed)[0]
+
+    @property
+    def key(self) -> str:
+        return re.findall(r"key +(cari_\S+)", self.printed)[0]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def running(self) -> dict[str, Any]:
+        return json.loads((self.data_dir / "run.json").read_text())
+
+    @asynccontextmanager
+    async def socket(self) -> AsyncIterator[ClientConnection]:
+        url = f"{self.address.replace('http', 'ws')}/v1/sessions"
+        async with connect(url, additional_headers=self.headers, max_size=None) as socket:
+            yield socket
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory, rclone: StoreSettings) -> Iterator[RunningFleet]:
+    data_dir = tmp_path_factory.mktemp("fleet")
+    store = rclone.model_copy(update={"bucket": f"fleet-{uuid4().hex}"})
+    ObjectStore(store).ensure_bucket()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")},
+        "CARILLON_DATA_DIR": str(data_dir),
+        "CARILLON_API_PORT": str(free_port()),
+        "CARILLON_DRAIN_TIMEOUT_S": "5",
+        "CARILLON_SESSION__QUEUE_TIMEOUT_S": "0.2",
+        "CARILLON_STORE__ENDPOINT_URL": str(store.endpoint_url),
+        "CARILLON_STORE__BUCKET": store.bucket,
+        "CARILLON_STORE__ACCESS_KEY": store.access_key.get_secret_value(),
+        "CARILLON_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
+    }
+    command = [sys.executable, "-m", "app.cli", "up"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    printed = "".join(lines)
+    assert process.poll() is None, printed
+    yield RunningFleet(process, data_dir, store, printed)
+    process.terminate()
+    process.communicate(timeout=60)
+
+
+async def receive(socket: ClientConnection) -> Any:
+    async with asyncio.timeout(60):
+        raw = await socket.recv()
+    return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+
+
+async def until_message(socket: ClientConnection, kind: type[Any]) -> tuple[Any, list[AudioFrame]]:
+    """The next message of `kind`, and the audio that came before it."""
+    audio: list[AudioFrame] = []
+    while not isinstance(message := await receive(socket), kind):
+        assert not isinstance(message, Error), message
+        if isinstance(message, AudioFrame):
+            audio.append(message)
+    return message, audio
+
+
+async def say(socket: ClientConnection, session: str, text: str, **how: Any) -> None:
+    for message in (Start(session=session, voice=VOICE, pace="unpaced").model_copy(update=how),):
+        await socket.send(message.model_dump_json())
+    await socket.send(Text(session=session, text=text).model_dump_json())
+    await socket.send(Eos(session=session).model_dump_json())
+
+
+def seconds_of_wav(raw: bytes) -> float:
+    """A streamed WAV's header has no length; its samples do."""
+    with wave.open(io.BytesIO(raw)) as file:
+        frames = file.readframes(2**30)
+        return len(frames) / 2 / file.getframerate()
+
+
+def test_the_printed_curl_speaks(fleet: RunningFleet, tmp_path: Path) -> None:
+    command = re.findall(r"(curl .*?response_format.*?'\n)", fleet.printed, re.DOTALL)[0].replace("\\\n", " ")
+    assert shutil.which("curl"), "the README's first command needs curl: apt-get install curl"
+    subprocess.run(shlex.split(command), cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    assert seconds_of_wav((tmp_path / "out.wav").read_bytes()) > 1
+
+
+def test_carillon_say_writes_what_it_hears(fleet: RunningFleet, tmp_path: Path) -> None:
+    out = tmp_path / "said.wav"
+    command = [sys.executable, "-m", "app.cli", "say", SENTENCE, "--voice", OTHER, "-o", str(out)]
+    environment = {**os.environ, "CARILLON_DATA_DIR": str(fleet.data_dir)}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert said.returncode == 0, said.stderr
+    with wave.open(str(out)) as file:
+        assert file.getnframes() % LAYOUT.samples_per_frame == 0
+        assert file.getnframes() > 0
+
+
+async def test_openais_own_client_hears_every_format(fleet: RunningFleet) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{fleet.address}/v1", api_key=fleet.key) as client:
+        for format in ("mp3", "opus", "aac", "flac", "wav", "pcm"):
+            speech = await client.audio.speech.create(
+                model="standin",
+                voice=VOICE,
+                input="Hello world.",
+                response_format=format,  # type: ignore[arg-type]
+            )
+            assert len(speech.content) > 1000, format
+
+
+async def test_audio_arrives_before_a_text_sent_word_by_word_has_ended(fleet: RunningFleet) -> None:
+    async with fleet.socket() as socket:
+        await socket.send(Start(session="a", voice=VOICE).model_dump_json())
+        for word in SENTENCE.split():
+            await socket.send(Text(session="a", text=f"{word} ").model_dump_json())
+        await until_message(socket, AudioFrame)  # no eos has been sent: the text has not ended
+        await socket.send(Eos(session="a").model_dump_json())
+        done, _ = await until_message(socket, Done)
+        assert done.samples % LAYOUT.samples_per_frame == 0
+        assert done.samples // LAYOUT.samples_per_frame * 7 == done.ledger.tokens
+        for part in ("queue_ms", "route_ms", "text_ms", "prefill_ms", "first_frames_ms", "decode_ms", "first_audio_ms"):
+            assert getattr(done.ledger, part) is not None, part
+
+
+async def test_a_barge_in_is_answered_and_the_next_turn_speaks(fleet: RunningFleet) -> None:
+    async with fleet.socket() as socket:
+        await socket.send(Start(session="a", voice=VOICE).model_dump_json())
+        await socket.send(Text(session="a", text=f"{SENTENCE} {SENTENCE} ").model_dump_json())
+        await until_message(socket, AudioFrame)
+        await socket.send(Cancel(session="a", played_samples=0).model_dump_json())
+        cancelled, _ = await until_message(socket, Cancelled)
+        assert cancelled.spoken_text == ""
+        await socket.send(Text(session="a", text="Yes?").model_dump_json())
+        await socket.send(Eos(session="a").model_dump_json())
+        _, audio = await until_message(socket, Done)
+        assert {frame.generation for frame in audio} == {cancelled.generation}
+
+
+async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: RunningFleet, tmp_path: Path) -> None:
+    store = ObjectStore(fleet.store)
+    hashes = store.upload_directory(save_random_adapter(tmp_path / "ada", seed=1), "adapters/ada/1")
+    catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
+    await catalog.publish(
+        "Ada", model="standin", language="en", uri=store.uri("adapters/ada/1"), sha256=hashes, rank=16
+    )
+    await catalog.aclose()
+    store.close()
+    async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address) as client:
+        names = [voice["name"] for voice in (await client.get("/v1/audio/voices")).json()["voices"]]
+        assert "Ada" in names
+
+    async with fleet.socket() as socket:
+        await say(socket, "clone", SENTENCE, voice="Ada", temperature=0.0)
+        await say(socket, "base", SENTENCE, temperature=0.0)
+        channels: dict[str, int] = {}
+        heard: dict[int, bytes] = {}
+        finished = 0
+        while finished < 2:
+            match await receive(socket):
+                case Ready(session=session, channel=channel):
+                    channels[session] = channel
+                case AudioFrame(channel=channel, audio=audio):
+                    heard[channel] = heard.get(channel, b"") + audio
+                case Done():
+                    finished += 1
+                case Error() as error:
+                    raise AssertionError(error)
+        clone, base = (samples_of(heard[channels[name]]) for name in ("clone", "base"))
+        size = min(len(clone), len(base))
+        assert np.abs(clone[:size] - base[:size]).max() > 0.01
+
+
+async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet: RunningFleet) -> None:
+    catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
+    await catalog.publish(
+        "Ghost", model="standin", language="en", uri=f"s3://{fleet.store.bucket}/nowhere/",
+        sha256={"adapter_config.json": "0" * 64}, rank=16,
+    )  # fmt: skip
+    await catalog.aclose()
+    async with fleet.socket() as socket:
+        await say(socket, "base", SENTENCE)
+        await say(socket, "ghost", SENTENCE, voice="Ghost")
+        outcomes: dict[str, Any] = {}
+        while len(outcomes) < 2:
+            message = await receive(socket)
+            if isinstance(message, Done | Error):
+                outcomes[str(message.session)] = message
+        assert isinstance(outcomes["base"], Done)
+        assert isinstance(outcomes["ghost"], Error)
+        assert outcomes["ghost"].code == "adapter_unavailable"
+
+
+async def test_two_hundred_sessions_on_a_fleet_for_four_are_each_spoken_or_told_to_come_again(
+    fleet: RunningFleet,
+) -> None:
+    async def attempt(client: httpx.AsyncClient) -> httpx.Response:
+        body = {"model": "standin", "voice": VOICE, "input": "Hello.", "response_format": "pcm"}
+        return await client.post("/v1/audio/speech", json=body)
+
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address, limits=limits, timeout=120) as client:
+        answers = await asyncio.gather(*(attempt(client) for _ in range(200)))
+    spoken = [answer for answer in answers if answer.status_code == 200]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(spoken) + len(refused) == 200
+    assert len(spoken) >= 4
+    assert refused
+    assert all(len(answer.content) % (2 * LAYOUT.samples_per_frame) == 0 and answer.content for answer in spoken)
+    assert all(float(answer.headers["Retry-After"]) > 0 for answer in refused)
+    assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
+
+
+async def test_a_killed_engine_comes_back_under_a_new_epoch_and_speaks(fleet: RunningFleet) -> None:
+    async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address, timeout=60) as client:
+        before = (await client.get("/v1/fleet")).json()["workers"][0]["epoch"]
+        worker = psutil.Process(fleet.running()["programs"]["worker-1"]["pid"])
+        engine = max(worker.children(recursive=True), key=lambda process: process.memory_info().rss)
+        engine.kill()
+        await ended(worker.pid)
+
+        deadline = time.monotonic() + START_S
+        while True:
+            assert time.monotonic() < deadline, "the worker has not come back"
+            workers = (await client.get("/v1/fleet")).json()["workers"]
+            if workers and workers[0]["epoch"] > before and workers[0]["state"] == "active":
+                break
+            await asyncio.sleep(0.5)
+
+        body = {"model": "standin", "voice": VOICE, "input": "Back again.", "response_format": "pcm"}
+        answer = await client.post("/v1/audio/speech", json=body)
+        assert answer.status_code == 200
+        assert answer.content
+
+
+async def test_ctrl_c_ends_every_process(fleet: RunningFleet) -> None:
+    family = psutil.Process(fleet.process.pid).children(recursive=True)
+    assert len(family) >= 5
+    fleet.process.send_signal(signal.SIGINT)
+    await ended(fleet.process.pid)
+    for process in family:
+        await until(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    assert not (fleet.data_dir / "run.json").exists()
