@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -18,6 +19,17 @@ LEDGER_PARTS = ("queue", "route", "text", "prefill", "first_frames", "decode", "
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1, 2, 5, 10, 30)
 """Fine around the quarter of a second in which first audio is promised."""
+
+
+@dataclass(slots=True)
+class SessionCount:
+    """How one session ends, as far as it is known."""
+
+    outcome: str = "gone"
+
+    def done(self) -> None:
+        """All that was asked for has been said; leaving from now on is no loss."""
+        self.outcome = "done"
 
 
 class Metrics:
@@ -38,19 +50,18 @@ class Metrics:
         )  # fmt: skip
 
     @contextmanager
-    def session(self, edge: str) -> Iterator[None]:
-        """Count a session while it is open, and how it ends."""
-        outcome = "gone"
+    def session(self, edge: str) -> Iterator[SessionCount]:
+        """Count a session while it is open, and how it ends: done, by an error's code, or because the client left."""
+        count = SessionCount()
         self._open.labels(edge).inc()
         try:
-            yield
-            outcome = "done"
+            yield count
         except CarillonError as error:
-            outcome = error.code
+            count.outcome = error.code
             raise
         finally:
             self._open.labels(edge).dec()
-            self._ended.labels(edge, outcome).inc()
+            self._ended.labels(edge, count.outcome).inc()
 
     def account(self, edge: str, ledger: Ledger) -> None:
         """Enter one utterance's ledger; parts that were not measured are left out."""

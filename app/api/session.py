@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from app.api.deps import Door
 from app.api.encoding import Outlet
+from app.api.metrics import SessionCount
 from app.api.outbox import Outbox
 from app.core.errors import CarillonError, InvalidRequest, TextAfterEnd, TextTooLong
 from app.core.messages import (
@@ -42,6 +43,9 @@ class ClientSession:
 
     def __init__(self, start: Start, door: Door, box: Outbox, channel: int) -> None:
         self.id = start.session
+        self.over = False
+        """The client has been told of its end; what remains is between the front door and the worker."""
+        self._count = SessionCount()
         self._start = start
         self._door = door
         self._box = box
@@ -124,7 +128,7 @@ class ClientSession:
     async def run(self) -> None:
         """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else."""
         try:
-            with self._door.metrics.session(EDGE):
+            with self._door.metrics.session(EDGE) as self._count:
                 await self._speak()
                 await self._box.drained()
         except CarillonError as error:
@@ -138,6 +142,7 @@ class ClientSession:
 
     async def _give_up(self, error: CarillonError) -> None:
         log.info("session ended by an error", extra={"session": self.id, "code": error.code})
+        self.over = True
         self._box.drop()
         self._box.post(Error.of(error, session=self.id, closed=True))
         await self._box.drained()
@@ -202,6 +207,8 @@ class ClientSession:
                 first_audio_ms = round((self._box.first_audio_at - self._text_at) * 1000, 3)
                 ledger = ledger.model_copy(update={"first_audio_ms": first_audio_ms})
             self._door.metrics.account(EDGE, ledger)
+            self._count.done()
+            self.over = True
             return done.model_copy(update={"session": self.id, "ledger": ledger})
 
         self._done = complete

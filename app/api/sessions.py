@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.api.deps import Door, TheDoor, bearer_token
 from app.api.errors import error_response
 from app.api.outbox import Writer
+from app.api.reference import reference
 from app.api.session import ClientSession
 from app.core.errors import (
     CarillonError,
@@ -52,6 +54,12 @@ POLICY_VIOLATION = 1008
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["sessions"])
+
+
+@router.get("/v1/sessions/reference", response_class=PlainTextResponse)
+async def read_reference() -> PlainTextResponse:
+    """The protocol of `WS /v1/sessions`, in Markdown."""
+    return PlainTextResponse(reference(), media_type="text/markdown; charset=utf-8")
 
 
 @router.websocket("/v1/sessions")
@@ -107,7 +115,11 @@ class SessionSocket:
 
     @property
     def busy(self) -> bool:
-        return bool(self._sessions)
+        """Whether a session is still being spoken."""
+        return any(not session.over for session in self._sessions.values())
+
+    def _is_open(self, id: str) -> bool:
+        return id in self._sessions and not self._sessions[id].over
 
     async def _read(self, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         while True:
@@ -128,7 +140,7 @@ class SessionSocket:
         try:
             if isinstance(message, Start):
                 self._start(message, group, speaking)
-            elif message.session in self._sessions:
+            elif self._is_open(message.session):
                 self._sessions[message.session].obey(message)
             else:
                 raise UnknownSession(f"session {message.session!r} is not open on this socket; send `start` first")
@@ -139,7 +151,7 @@ class SessionSocket:
 
     def _start(self, start: Start, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         most = self._limits.max_sessions_per_socket
-        if start.session in self._sessions:
+        if self._is_open(start.session):
             raise SessionInUse(f"session {start.session!r} is open already; choose another id, or await its end")
         if self._leaving:
             raise Overloaded("this server is shutting down; connect again", retry_after_s=1)
@@ -152,7 +164,8 @@ class SessionSocket:
 
         def ended(task: asyncio.Task[None]) -> None:
             speaking.discard(task)
-            self._sessions.pop(start.session, None)
+            if self._sessions.get(start.session) is session:
+                del self._sessions[start.session]
             self._writer.close(channel)
 
         task = group.create_task(session.run(), name=f"session {start.session}")

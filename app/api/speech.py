@@ -103,8 +103,9 @@ class SpeechResponse(Response):
 
     async def _answer(self, send: Send) -> None:
         try:
-            with self._door.metrics.session(self._edge):
+            with self._door.metrics.session(self._edge) as count:
                 last = await self._speak(send)
+                count.done()
             await self._write(send, last, last=True)
         except CarillonError as error:
             if not self._begun:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 class Ledger(BaseModel):
     """One utterance's account. A part that did not happen, or could not be measured, is None: never zero."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     queue_ms: float | None = None
     """From the request to a claimed place on a worker, choosing it included."""

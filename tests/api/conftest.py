@@ -18,7 +18,7 @@ from app.core.models import Scope
 from app.infra.catalog import Catalog
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import SessionSettings, Settings
-from app.main import make_server
+from app.main import Server, make_server
 from tests.fake_worker import FakeWorker, running_worker
 
 
@@ -32,6 +32,7 @@ class House:
     registry: Registry
     catalog: Catalog
     http: httpx.AsyncClient
+    server: Server
 
     @property
     def sessions_url(self) -> str:
@@ -90,8 +91,8 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         key = await catalog.create_key("test", {Scope.SPEAK, Scope.FLEET})
         redis = open_redis(settings)
         await redis.flushdb()
-        async with serving(settings) as url, _client(url, key.token) as http:
-            yield House(url, key.token, settings, Registry(redis, settings), catalog, http)
+        async with serving(settings) as (url, server), _client(url, key.token) as http:
+            yield House(url, key.token, settings, Registry(redis, settings), catalog, http, server)
         await redis.aclose()
         await catalog.aclose()
 
@@ -105,8 +106,8 @@ async def house(open_house: OpenHouse) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[str]:
-    """The front door's own server on a free port; its address."""
+async def serving(settings: Settings) -> AsyncIterator[tuple[str, Server]]:
+    """The front door's own server on a free port, and its address."""
     server = make_server(settings)
     listening = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server._serve([listening]))
@@ -115,7 +116,7 @@ async def serving(settings: Settings) -> AsyncIterator[str]:
             while not server.started:
                 assert not task.done(), task.exception()
                 await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", server
     finally:
         server.should_exit = True
         await task

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from app.core.errors import EngineFailed
-from app.core.messages import Cancelled, Done, Flushed, Pong, Ready, Segment
+from app.core.messages import Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
 from tests.api.client import SessionsClient, sessions_client
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
@@ -130,6 +130,36 @@ async def test_an_id_is_free_again_after_done(client: SessionsClient) -> None:
 async def test_ping_is_answered_with_its_id(client: SessionsClient) -> None:
     await client.send("ping", id="p1")
     assert (await client.until(Pong)).id == "p1"
+
+
+async def test_a_server_that_stops_says_goaway_and_lets_sessions_end(house: House, worker: FakeWorker) -> None:
+    async with sessions_client(house.sessions_url, house.key) as client:
+        worker.allow(characters=1)
+        await client.say("s1", "Let me finish.")
+        await client.until_frames("s1", 1)
+        house.server.should_exit = True
+        assert (await client.until(GoAway)).deadline_ms == 30_000
+        await client.send("start", "s2", voice="slt")
+        refusal = await client.refusal("s2")
+        assert (refusal.code, refusal.closed, refusal.retryable) == ("overloaded", True, True)
+        worker.allow(characters=None)
+        await client.until(Done, "s1")
+        assert client.heard("s1") == spoken("Let me finish.")
+        await client.socket.wait_closed()
+        assert client.socket.close_code == 1012
+
+
+async def test_sessions_are_counted_by_their_end(client: SessionsClient, house: House, worker: FakeWorker) -> None:
+    await client.say("s1", "Hello.")
+    await client.until(Done, "s1")
+    await client.send("start", "s2", voice="nobody")
+    await client.refusal("s2")
+    page = (await house.http.get("/metrics")).text
+    assert 'carillon_latency_seconds_count{edge="sessions",part="first_audio"} 1.0' in page
+    await worker.until_leases(0)
+    page = (await house.http.get("/metrics")).text
+    assert 'carillon_sessions_total{edge="sessions",outcome="done"} 1.0' in page
+    assert 'carillon_sessions_total{edge="sessions",outcome="unknown_voice"} 1.0' in page
 
 
 # Cancel.

@@ -1,0 +1,137 @@
+"""A client of the session protocol: what `carillon say` and `carillon bench speech` speak with a front door.
+
+It shows how little a client needs: a socket, JSON one way, JSON and audio frames the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from app.core.errors import AuthenticationFailed, CarillonError, DeadlineExceeded, WorkerLost
+from app.core.messages import (
+    SERVER_MESSAGES,
+    AudioFrame,
+    Cancel,
+    Cancelled,
+    Done,
+    Eos,
+    Error,
+    Flushed,
+    Message,
+    Pace,
+    Ready,
+    Segment,
+    Start,
+    Text,
+    parse,
+)
+
+SESSION = "1"
+CONNECT_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 30.0
+
+Heard = AudioFrame | Segment | Flushed | Cancelled | Done
+
+
+class Speaker:
+    """One session on a socket of its own. Iterate it for audio and events; it ends after `done`."""
+
+    def __init__(self, socket: ClientConnection, ready: Ready) -> None:
+        self.ready = ready
+        self._socket = socket
+        self._over = False
+
+    async def say(self, text: str) -> None:
+        await self._send(Text(session=SESSION, text=text))
+
+    async def end(self) -> None:
+        """No more text follows."""
+        await self._send(Eos(session=SESSION))
+
+    async def cancel(self, played_samples: int | None = None) -> None:
+        await self._send(Cancel(session=SESSION, played_samples=played_samples))
+
+    def __aiter__(self) -> Speaker:
+        return self
+
+    async def __anext__(self) -> Heard:
+        """Raises what the front door reports, WorkerLost when the connection breaks."""
+        if self._over:
+            raise StopAsyncIteration
+        while True:
+            event = await _receive(self._socket)
+            if isinstance(event, AudioFrame | Segment | Flushed | Cancelled | Done):
+                self._over = isinstance(event, Done)
+                return event
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._socket.send(message.model_dump_json())
+        except ConnectionClosed as closed:
+            raise _lost(closed) from None
+
+
+@asynccontextmanager
+async def open_speaker(
+    url: str,
+    key: str | None,
+    *,
+    voice: str,
+    model: str | None = None,
+    temperature: float | None = None,
+    pace: Pace = "realtime",
+) -> AsyncIterator[Speaker]:
+    """A session with the front door at `url` (http://…), ready to take text; audio is PCM s16le mono.
+
+    Raises what the front door refuses with, or WorkerLost when there is none at `url`.
+    """
+    address = url.rstrip("/").replace("http", "ws", 1) + "/v1/sessions"
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        socket = await connect(
+            address, additional_headers=headers, compression=None, proxy=None, open_timeout=CONNECT_TIMEOUT_S
+        )
+    except InvalidStatus as refused:
+        if refused.response.status_code in (401, 403):
+            raise AuthenticationFailed(f"{url} refuses the key; `carillon keys create` makes one") from None
+        raise WorkerLost(f"{url} answers HTTP {refused.response.status_code} to a WebSocket") from None
+    except (OSError, TimeoutError) as error:
+        raise WorkerLost(
+            f"there is no front door at {url} ({type(error).__name__}); is `carillon up` running?"
+        ) from None
+    async with socket:
+        start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
+        await socket.send(start.model_dump_json())
+        yield Speaker(socket, await _ready(socket))
+
+
+async def _ready(socket: ClientConnection) -> Ready:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while not isinstance(event := await _receive(socket), Ready):
+                pass
+    except TimeoutError:
+        raise DeadlineExceeded(f"the front door was not ready within {READY_TIMEOUT_S:g} s") from None
+    return event
+
+
+async def _receive(socket: ClientConnection) -> Any:
+    try:
+        raw = await socket.recv()
+    except ConnectionClosed as closed:
+        raise _lost(closed) from None
+    event = AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+    if isinstance(event, Error):
+        raise event.rebuilt()
+    return event
+
+
+def _lost(closed: ConnectionClosed) -> CarillonError:
+    code = closed.rcvd.code if closed.rcvd else 1006
+    return WorkerLost(f"the front door closed the connection (code {code}) before the speech was done")

@@ -1,0 +1,108 @@
+"""The command line's own clients, against a running front door."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import wave
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from app.bench import TEXTS, Heard, as_a_model_writes, run
+from app.core.budget import Ledger
+from app.core.errors import AuthenticationFailed, UnknownVoice, WorkerLost
+from app.say import say
+from tests.api.conftest import House
+from tests.fake_worker import tone
+
+pytestmark = pytest.mark.anyio
+
+
+async def speak(house: House, output: Path, **fields: object) -> tuple[Ledger, str, str]:
+    progress, out = io.StringIO(), io.StringIO()
+    wanted = {"voice": "slt", "url": house.url, "key": house.key, **fields}
+    work = partial(say, "Hello you there.", output=output, progress=progress, out=out, **wanted)  # type: ignore[arg-type]
+    return await asyncio.to_thread(work), progress.getvalue(), out.getvalue()
+
+
+async def test_say_writes_what_it_hears_and_prints_the_ledger(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        ledger, progress, out = await speak(house, tmp_path / "out.wav")
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert (file.getframerate(), file.getnchannels()) == (24_000, 1)
+        assert file.readframes(file.getnframes()) == b"".join(map(tone, "Hello you there."))
+    assert ledger.samples == 16 * 1_200
+    assert "first audio after" in progress and "0.8 s heard" in progress
+    assert "a stand-in" in out and "first audio" in out
+
+
+async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        _, progress, _ = await speak(house, tmp_path / "out.wav", words_per_s=50.0)
+    assert "3 words sent" in progress
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"voice": "slx"}, UnknownVoice),
+        ({"key": "wrong"}, AuthenticationFailed),
+        ({"url": "http://127.0.0.1:1"}, WorkerLost),
+    ],
+)
+async def test_what_cannot_be_said_is_an_error_with_its_reason(
+    house: House, tmp_path: Path, fields: dict[str, object], error: type[Exception]
+) -> None:
+    async with house.worker():
+        with pytest.raises(error):
+            await speak(house, tmp_path / "out.wav", **fields)
+
+
+async def test_bench_measures_sessions_and_cancels(house: House, tmp_path: Path) -> None:
+    out = io.StringIO()
+    async with house.worker():
+        work = partial(
+            run,
+            url=house.url,
+            key=house.key,
+            voices=["slt", "rms"],
+            concurrency=[1, 3],
+            sessions=4,
+            cancels=2,
+            tokens_per_s=2_000,
+            json_path=tmp_path / "bench.json",
+            out=out,
+        )
+        report = await asyncio.to_thread(work)
+    assert [(level["concurrency"], level["sessions"], level["errors"]) for level in report["levels"]] == [
+        (1, 4, {}),
+        (3, 4, {}),
+    ]
+    assert report["levels"][0]["audio_s"] == pytest.approx(sum(len(text) for text in TEXTS) * 0.05, rel=0.02)
+    assert report["cancel"]["sessions"] == 2
+    assert json.loads((tmp_path / "bench.json").read_text("utf-8"))["model"] == {"name": "standin", "stand_in": True}
+    assert "standin (stand-in)" in out.getvalue()
+
+
+def test_text_comes_as_a_model_writes_it() -> None:
+    pieces = list(as_a_model_writes(TEXTS[1], 50, Random(1)))
+    assert "".join(piece for _, piece in pieces) == TEXTS[1]
+    assert all(1 <= len(piece) <= 6 for _, piece in pieces)
+    dues = [due_s for due_s, _ in pieces]
+    assert dues == sorted(dues) and dues[0] == 0 and dues[-1] > 0
+
+
+def test_playback_that_runs_dry_is_a_stall_and_a_prebuffer_covers_it() -> None:
+    heard = Heard(arrivals=[(1.0, 2_400), (1.15, 2_400), (1.2, 2_400)])
+    assert heard.stalls_s(0) == [pytest.approx(0.05)]
+    assert heard.stalls_s(0.1) == []
+
+
+def test_audible_first_audio_has_the_silence_at_its_head_added() -> None:
+    heard = Heard(arrivals=[(0.2, 2_400)], ledger=Ledger(head_silence_ms=600))
+    assert heard.audible_ttfa_s == pytest.approx(0.8)
+    assert Heard(arrivals=[(0.2, 2_400)]).audible_ttfa_s is None
