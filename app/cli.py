@@ -175,6 +175,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 @cli.command()
 def say(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path("out.wav"),
     voice: Annotated[str | None, typer.Option(help="Default: the first the fleet has.")] = None,
     model: Annotated[str | None, typer.Option(help="Default: whichever has the voice.")] = None,
@@ -189,7 +190,7 @@ def say(
     url, key = _fleet(url, key)
     run(
         sys.stdin.read() if text == "-" else text,
-        voice=voice or _first_voice(url, key),
+        voice=voice or _voices(url, key)[0],
         output=output,
         url=url,
         key=key,
@@ -220,7 +221,8 @@ def _fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
     return url, key
 
 
-def _first_voice(url: str, key: str | None) -> str:
+def _voices(url: str, key: str | None) -> list[str]:
+    """The names of the fleet's voices, built-in ones first. Raises ConfigurationError when it tells none."""
     import httpx
 
     try:
@@ -230,7 +232,7 @@ def _first_voice(url: str, key: str | None) -> str:
         raise ConfigurationError(f"{url} does not tell its voices ({error}); name one with --voice") from None
     if not voices:
         raise ConfigurationError(f"the fleet at {url} has no voice yet; is a worker running?")
-    return voices[0]["name"]
+    return [voice["name"] for voice in voices]
 
 
 @bench.command("decode")
@@ -249,6 +251,35 @@ def bench_decode(
         codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
     )
     typer.echo(report.to_json() if as_json else report.table())
+
+
+@bench.command("speech")
+def bench_speech(
+    *,
+    concurrency: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "1,2,4",
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at each level.")] = 8,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
+    from app.bench import run
+
+    url, key = _fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or _voices(url, key),
+        concurrency=[int(level) for level in concurrency.split(",")],
+        sessions=sessions,
+        model=model,
+        pace="realtime" if realtime else "unpaced",
+        json_path=json_path,
+        out=sys.stdout,
+    )
 
 
 @asynccontextmanager

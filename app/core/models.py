@@ -130,12 +130,12 @@ def resolve_voice(name: str, *, model: str | None, cards: Iterable[ModelCard], c
 
     `model` None means any. Raises UnknownModel or UnknownVoice, each with what there is to choose from.
     """
-    cards = {card.name: card for card in cards}
-    if model is not None and model not in cards:
+    by_name = {card.name: card for card in cards}
+    if model is not None and model not in by_name:
         raise UnknownModel(
-            f"model {model!r} is not served here; served are: {', '.join(sorted(cards)) or 'none'}", param="model"
+            f"model {model!r} is not served here; served are: {', '.join(sorted(by_name)) or 'none'}", param="model"
         )
-    served = [card for card in cards.values() if model in (None, card.name)]
+    served = [card for card in by_name.values() if model in (None, card.name)]
     candidates = [voice for voice in clones if any(voice.model == card.name for card in served)]
     candidates += [
         Voice(id=built_in, name=built_in, model=card.name, language=card.languages[0])
