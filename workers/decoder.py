@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ from app.core.errors import CarillonError, EngineFailed, Overloaded
 from workers.decode_pool import DecodePool, Work
 from workers.provisional_head import HeadRamp, Samples
 from workers.snac_stream import StreamingSnac, load_codec
+
+logger = logging.getLogger(__name__)
 
 CPU_BATCH = 4
 CUDA_BATCH = 64
@@ -96,10 +99,12 @@ class Decoder:
         self.lookahead_samples = snac.lookahead_samples
         self.max_sessions = max_sessions
         self.stats = DecoderStats()
-        self._pool = DecodePool(snac, slots=max_sessions, head=head or HeadRamp())
-        self._max_batch = max_batch or (CUDA_BATCH if self._pool.on_cuda else CPU_BATCH)
+        self._max_batch = max_batch or (CUDA_BATCH if snac.device.type == "cuda" else CPU_BATCH)
+        slots = max_sessions + self._max_batch  # a batch may still be writing to slots of streams that are closed
+        self._pool = DecodePool(snac, slots=slots, head=head or HeadRamp())
+        self._free_slots = list(range(slots))
+        self._open_streams = 0
         self._clock = clock
-        self._free_slots = list(range(max_sessions))
         self._waiting: list[_Job] = []
         self._running: list[_Job] = []
         self._arrivals = itertools.count()
@@ -115,9 +120,11 @@ class Decoder:
         """Fail what waits, let the batch under way finish, and end the thread."""
         self._closing = True
         self._wake.set()
-        if self._server is not None:
-            await self._server
-        self._thread.shutdown(wait=False)
+        try:
+            if self._server is not None:
+                await self._server
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -129,13 +136,14 @@ class Decoder:
         await self.aclose()
 
     def open(self) -> DecodeStream:
-        """Claim a slot for one utterance. Raises Overloaded when all are taken."""
+        """Claim a slot for one utterance. Raises Overloaded when `max_sessions` are taken."""
         if self._closing:
             raise StreamClosed("the decoder is closed: its worker is stopping")
-        if not self._free_slots:
+        if self._open_streams >= self.max_sessions:
             raise Overloaded(
                 f"all {self.max_sessions} decoder slots are taken: try again, or raise max_sessions", retry_after_s=1.0
             )
+        self._open_streams += 1
         return DecodeStream(self, self._free_slots.pop())
 
     async def _decode(self, stream: DecodeStream, work: Work, deadline_s: float | None) -> Samples:
@@ -150,7 +158,8 @@ class Decoder:
             raise
 
     def _release(self, stream: DecodeStream, slot: int) -> None:
-        """Free a closed stream's slot: at once, or, when a batch is writing to it, after that."""
+        """Make room for another stream; the slot itself is free at once, or after the batch that is writing to it."""
+        self._open_streams -= 1
         closed = StreamClosed("the stream was closed with a push under way: open another")
         running = [job for job in self._running if job.stream is stream]
         waiting = [job for job in self._waiting if job.stream is stream]
@@ -161,21 +170,28 @@ class Decoder:
             self._free_slots.append(slot)
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self._closing:
-            if not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            self._running = self._next_batch()
-            error: Exception | None = None
-            try:
-                await loop.run_in_executor(self._thread, self._run, [job.work for job in self._running])
-            except Exception as raised:  # whatever torch raised, the other streams go on
-                error = raised
-            self._settle(error)
-        for job in list(self._waiting):
-            job.stream.close()
+        try:
+            while not self._closing:
+                if self._waiting:
+                    await self._decode_next()
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+        finally:  # also when this task is cancelled: nobody may wait for ever
+            self._closing = True
+            for job in self._running + self._waiting:
+                job.stream.close()
+
+    async def _decode_next(self) -> None:
+        self._running = self._next_batch()
+        batch = [job.work for job in self._running]
+        error: Exception | None = None
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
+        except Exception as raised:  # whatever torch raised, the other streams go on
+            logger.exception("a decode batch failed", extra={"rows": len(batch)})
+            error = raised
+        self._settle(error)
 
     def _run(self, batch: Sequence[Work]) -> None:
         """In the decode thread."""

@@ -308,7 +308,7 @@ async def test_one_push_at_a_time_and_none_after_the_last(decoder: Decoder) -> N
 
 @pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "closed"])
 async def test_ending_a_stream_with_a_push_in_flight_spares_the_others(codec: SNAC, cancelled: bool) -> None:
-    """One push is being decoded, one waits; both are ended. The third goes on, and all slots come back."""
+    """One push is being decoded, one waits; both are ended. The third goes on, and there is room for two more."""
     gate = Gate()
     codes = random_codes(codec, 3)
     async with Decoder(codec, max_sessions=3, max_batch=1, clock=gate) as decoder:
@@ -329,14 +329,14 @@ async def test_ending_a_stream_with_a_push_in_flight_spares_the_others(codec: SN
         assert running.closed and waiting.closed
         with pytest.raises(StreamClosed):
             await running.push([0] * 7)
-        one = decoder.open()  # the waiting one's slot; the other is still being written to
+        anew = [decoder.open() for _ in range(2)]  # at once, though a batch is still writing to one of the slots
         with pytest.raises(Overloaded):
             decoder.open()
         gate.open()
-        np.testing.assert_allclose(await survivor, full_decode(codec, codes), atol=1e-5)
-        two = decoder.open()
-        for stream in (one, two):
-            np.testing.assert_allclose(await say(stream, codes), full_decode(codec, codes), atol=1e-5)
+        for audio in await asyncio.gather(survivor, *(say(stream, codes) for stream in anew)):
+            np.testing.assert_allclose(audio, full_decode(codec, codes), atol=1e-5)
+        for _ in range(6):  # more often than there are slots: none was lost
+            np.testing.assert_allclose(await say(decoder.open(), codes), full_decode(codec, codes), atol=1e-5)
 
 
 async def test_a_failed_batch_fails_its_pushes_and_no_later_ones(codec: SNAC) -> None:
@@ -367,3 +367,18 @@ async def test_closing_the_decoder_ends_what_waits(codec: SNAC) -> None:
     assert [type(result) for result in results] == [StreamClosed, StreamClosed]
     with pytest.raises(StreamClosed, match="the decoder is closed"):
         decoder.open()
+
+
+async def test_nobody_waits_for_a_decoder_whose_task_was_cancelled(codec: SNAC) -> None:
+    gate = Gate()
+    decoder = Decoder(codec, max_sessions=2, clock=gate)
+    await decoder.start()
+    pushes = [asyncio.create_task(decoder.open().push([0] * 7)) for _ in range(2)]
+    await gate.until_reached()
+    (server,) = (task for task in asyncio.all_tasks() if task.get_name() == "decoder")
+    server.cancel()
+    results = await asyncio.gather(*pushes, return_exceptions=True)
+    assert [type(result) for result in results] == [StreamClosed, StreamClosed]
+    gate.open()
+    with pytest.raises(asyncio.CancelledError):
+        await decoder.aclose()
