@@ -100,6 +100,9 @@ class _Untraced(logging.Filter):
         return True
 
 
+_UNTRACED = _Untraced()
+
+
 def make_server(settings: Settings) -> Server:
     """The front door's server, not yet started. Port 0 takes a free one."""
     config = uvicorn.Config(
@@ -112,7 +115,7 @@ def make_server(settings: Settings) -> Server:
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
     )
-    logging.getLogger("uvicorn.error").addFilter(_Untraced())
+    logging.getLogger("uvicorn.error").addFilter(_UNTRACED)
     return Server(config)
 
 

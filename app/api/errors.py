@@ -10,11 +10,12 @@ import logging
 import math
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.core.errors import (
     AdapterUnavailable,
@@ -51,6 +52,8 @@ STATUS: dict[type[CarillonError], int] = {
 """A class that is absent has its nearest ancestor's status; a plain CarillonError is a 500."""
 
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+CLIENT_CLOSED_REQUEST = 499
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +104,10 @@ def add_error_handlers(app: FastAPI) -> None:
         body = error_body(error.status_code, str(error.detail), code=codes.get(error.status_code, "http_error"))
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
+    async def gone(request: Request, error: Exception) -> Response:
+        # Nobody reads this; it keeps a client's leaving from being logged as a defect.
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
     async def defect(request: Request, error: Exception) -> JSONResponse:
         # Starlette logs the traceback after this; the client gets no details of ours.
         body = error_body(500, "something failed here; the server's log has the details", code="internal_error")
@@ -109,4 +116,5 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(CarillonError, ours)
     app.add_exception_handler(RequestValidationError, unfit)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, defect)

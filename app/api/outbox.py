@@ -60,6 +60,7 @@ class Outbox:
         self._room_samples = 0
         self._items: deque[_Audio | _Ending | Message | Deferred] = deque()
         self._held_samples = 0
+        self._drops = 0
         self._sequence = 0
         self._generation = 0
         self._progress = asyncio.Event()
@@ -79,9 +80,15 @@ class Outbox:
         self._wake()
 
     async def put(self, frame: AudioFrame) -> None:
-        """Send audio; waits while the box is full. Raises SlowReader when nothing is taken for too long."""
+        """Send audio; waits while the box is full, and lets go of it if what was before it is dropped meanwhile.
+
+        Raises SlowReader when nothing is taken for too long.
+        """
+        drops = self._drops
         while self._held_samples >= self._room_samples:
             await self._moved()
+        if self._drops != drops:
+            return
         audio = _Audio(frame.generation, frame.sample_offset, frame.audio)
         self._held_samples += audio.samples
         self._items.append(audio)
@@ -105,6 +112,7 @@ class Outbox:
 
     def drop(self) -> None:
         """Forget everything that has not been sent."""
+        self._drops += 1
         self._items.clear()
         self._held_samples = 0
         self._progress.set()

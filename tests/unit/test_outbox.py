@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+
+import pytest
+
+from app.api.encoding import Outlet
+from app.api.outbox import MAX_SAMPLES_PER_ITEM, Outbox, Writer
+from app.core.errors import SlowReader
+from app.core.messages import AudioFrame, Pong
+from app.core.models import AudioFormat
+
+pytestmark = pytest.mark.anyio
+
+
+def pcm(samples: int, first: int = 0) -> bytes:
+    return struct.pack(f"<{samples}h", *range(first, first + samples))
+
+
+def frame(samples: int, *, offset: int = 0, generation: int = 0) -> AudioFrame:
+    return AudioFrame(0, generation, 0, offset, pcm(samples, offset))
+
+
+def box(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> Outbox:
+    made = Outbox(lambda: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
+    made.open(Outlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=room)
+    return made
+
+
+def taken(from_box: Outbox) -> list[AudioFrame | str]:
+    items = []
+    while (item := from_box.take()) is not None:
+        items.append(AudioFrame.unpack(item) if isinstance(item, bytes) else item)
+    return items
+
+
+async def test_audio_and_messages_leave_in_the_order_they_came() -> None:
+    made = box()
+    await made.put(frame(10))
+    made.post(Pong(id="between"))
+    await made.put(frame(10, offset=10))
+    first, message, second = taken(made)
+    assert isinstance(message, str) and "between" in message
+    assert (first, second) == (AudioFrame(3, 0, 0, 0, pcm(10)), AudioFrame(3, 0, 1, 10, pcm(10, 10)))
+
+
+async def test_a_turn_at_the_writer_is_short_however_long_the_frame() -> None:
+    made = box()
+    await made.put(frame(2 * MAX_SAMPLES_PER_ITEM + 1))
+    sizes = [len(item.audio) // 2 for item in taken(made) if isinstance(item, AudioFrame)]
+    assert sizes == [MAX_SAMPLES_PER_ITEM, MAX_SAMPLES_PER_ITEM, 1]
+
+
+async def test_credit_cuts_audio_at_its_last_sample_and_goes_on_there() -> None:
+    made = box(window=7)
+    await made.put(frame(10))
+    (head,) = taken(made)
+    made.grant(2)
+    (middle,) = taken(made)
+    made.grant(50)
+    (tail,) = taken(made)
+    assert [head, middle, tail] == [
+        AudioFrame(3, 0, 0, 0, pcm(7)),
+        AudioFrame(3, 0, 1, 7, pcm(2, 7)),
+        AudioFrame(3, 0, 2, 9, pcm(1, 9)),
+    ]
+
+
+async def test_a_full_box_lets_its_filler_wait_until_something_is_taken() -> None:
+    made = box(room=10)
+    await made.put(frame(10))
+    filling = asyncio.create_task(made.put(frame(10, offset=10)))
+    await asyncio.sleep(0)
+    assert not filling.done()
+    assert made.take() is not None
+    await filling
+    assert len(taken(made)) == 1
+
+
+async def test_what_waits_to_be_put_is_dropped_with_what_was_before_it() -> None:
+    made = box(room=10)
+    await made.put(frame(10))
+    filling = asyncio.create_task(made.put(frame(10, offset=10)))
+    await asyncio.sleep(0)
+    made.drop()
+    await filling
+    assert taken(made) == []
+    await made.put(frame(10, offset=20, generation=1))
+    assert taken(made) == [AudioFrame(3, 1, 0, 20, pcm(10, 20))]
+
+
+async def test_audio_that_nobody_takes_is_a_slow_reader() -> None:
+    made = box(window=0, room=10, timeout_s=0.01)
+    await made.put(frame(10))
+    with pytest.raises(SlowReader):
+        await made.put(frame(10))
+    with pytest.raises(SlowReader):
+        await made.drained()
+
+
+async def test_the_writer_takes_from_each_box_in_turn() -> None:
+    sent: list[str] = []
+    enough = asyncio.Event()
+
+    async def send(item: str | bytes) -> None:
+        sent.append(str(item))
+        if len(sent) == 6:
+            enough.set()
+
+    writer = Writer(send, slow_reader_timeout_s=10)
+    for channel, name in ((1, "a"), (2, "b"), (3, "c")):
+        made = writer.box(channel)
+        made.post(Pong(id=f"{name}1"))
+        made.post(Pong(id=f"{name}2"))
+    running = asyncio.create_task(writer.run())
+    await enough.wait()
+    running.cancel()
+    assert [item.split('"')[-2] for item in sent] == ["a1", "b1", "c1", "a2", "b2", "c2"]
+
+
+async def test_the_writer_gives_up_a_client_that_takes_nothing() -> None:
+    async def never(item: str | bytes) -> None:
+        await asyncio.Event().wait()
+
+    writer = Writer(never, slow_reader_timeout_s=0.01)
+    writer.box(1).post(Pong())
+    with pytest.raises(SlowReader):
+        await writer.run()
