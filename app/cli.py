@@ -103,8 +103,13 @@ def tasks() -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Bring the database's tables to this version's form."""
-    asyncio.run(_migrate(_settings()))
+    """Bring the database's tables to this version's form, and make the store's bucket where a store is configured."""
+    settings = _settings()
+    asyncio.run(_migrate(settings))
+    if settings.store.endpoint_url is not None:
+        from app.infra.storage import ObjectStore
+
+        ObjectStore(settings.store).ensure_bucket()
     typer.echo("the tables are up to date")
 
 

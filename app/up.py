@@ -104,7 +104,7 @@ async def _start(
     fleet = [programs.worker(f"worker-{number}", settings, environment) for number in range(1, workers + 1)]
     names = ", ".join(program.name for program in fleet)
     fleet += [programs.tasks(settings, environment), programs.front_door(host, port, environment)]
-    async with _progress(f"{names} load the model" if names else "the front door starts", tell):
+    async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
         await _together(supervisor.start(program) for program in fleet)
         if workers:
             await _until_it_can_speak(host, port)
