@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from app.core.errors import Overloaded
 from app.core.models import Voice, resolve_voice
 from app.infra.upstream import Upstream
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_AGE_S = 1.0
 """How long after its publication a clone may stay unknown to a front door."""
+
+NO_WORKER_RETRY_S = 5.0
 
 
 class Directory:
@@ -30,8 +33,14 @@ class Directory:
         self._read_at = float("-inf")
 
     async def find(self, name: str, model: str | None) -> Voice:
-        """The voice a request means. Raises UnknownModel or UnknownVoice with what there is to choose from."""
-        return resolve_voice(name, model=model, cards=self._upstream.models, clones=await self._published())
+        """The voice a request means.
+
+        Raises UnknownModel or UnknownVoice with what there is to choose from, Overloaded while there is no worker.
+        """
+        cards = self._upstream.models
+        if not cards:
+            raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
+        return resolve_voice(name, model=model, cards=cards, clones=await self._published())
 
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from app.core.errors import EngineFailed, Overloaded
+from app.core.models import WorkerState
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
 
@@ -309,10 +310,21 @@ async def test_what_is_not_there_is_said_in_the_same_shape(house: House) -> None
 # Workers that are full, gone, or fail.
 
 
-async def test_without_a_worker_nothing_is_served(house: House) -> None:
+async def test_while_there_is_no_worker_one_is_to_come_again(house: House) -> None:
     answer = await speak(house)
-    assert answer.status_code == 404
-    assert error_of(answer)["code"] == "unknown_model"
+    assert answer.status_code == 503
+    assert error_of(answer)["code"] == "overloaded"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_while_all_workers_are_starting_one_is_to_come_again(house: House, worker: FakeWorker) -> None:
+    worker.state = WorkerState.STARTING
+    await worker.beat()
+    async with asyncio.timeout(5):
+        while (answer := await speak(house)).status_code == 200:
+            pass
+    assert answer.status_code == 503
+    assert "starting" in error_of(answer)["message"]
 
 
 async def test_a_full_fleet_is_503_with_a_time_to_come_again(house: House) -> None:
