@@ -47,7 +47,8 @@ def random_codec(config: dict[str, Any], seed: int = 0) -> SNAC:
         codec = SNAC(**config).eval()
     for module in codec.modules():
         if isinstance(module, NoiseBlock):
-            nn.init.zeros_(module.linear.parametrizations.weight.original0)
+            parameters: Any = module.linear.parametrizations
+            nn.init.zeros_(parameters.weight.original0)
     return codec
 
 
