@@ -238,8 +238,9 @@ class Catalog:
         """
         now = self._now()
         async with self._engine.begin() as connection:
+            await connection.run_sync(_one_at_a_time)
             known = select(VoiceRow.id, VoiceRow.model, VoiceRow.version).where(VoiceRow.name == voice_name)
-            row = (await connection.execute(known.with_for_update())).first()
+            row = (await connection.execute(known)).first()
             if row is None:
                 key, version = voice_id or new_voice_id(), 1
                 await connection.execute(
@@ -325,11 +326,16 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
+def _one_at_a_time(connection: Connection) -> None:
+    """Wait until no other transaction is between here and its end. SQLite's BEGIN IMMEDIATE has seen to it already."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(0xCA21110)))
+
+
 def _upgrade(connection: Connection) -> None:
     from alembic import command
 
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(0xCA1)))
+    _one_at_a_time(connection)
     command.upgrade(_alembic(connection), "head")
 
 
