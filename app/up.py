@@ -11,8 +11,10 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -296,16 +298,28 @@ def _welcome(fleet: Fleet, settings: Settings) -> str:
             "response_format": "wav",
         }
     )
-    header = f"-H 'Authorization: Bearer {fleet.token}' " if fleet.token else ""
+    lines = [
+        f"curl {fleet.address}/v1/audio/speech -o out.wav",
+        *([f"-H 'Authorization: Bearer {fleet.token}'"] if fleet.token else []),
+        "-H 'Content-Type: application/json'",
+        f"-d '{request}'",
+    ]
+    curl = " \\\n      ".join(lines)
     return f"""
   front door  {fleet.address}
   key         {fleet.token or "none needed: CARILLON_AUTH is off"}
   logs        {settings.data_dir}/logs
 
   Hear it:
-    curl {fleet.address}/v1/audio/speech -o out.wav {header}-H 'Content-Type: application/json' \\
-      -d '{request}'
-    carillon say "Hello. I am Carillon." -o out.wav
+    {curl}
+
+    {_own_name()} say "Hello. I am Carillon." -o out.wav
 
   Ctrl-C stops everything.
 """
+
+
+def _own_name() -> str:
+    """How the user can call this command again."""
+    path = Path(sys.argv[0])
+    return path.name if shutil.which(path.name) == str(path) else os.path.relpath(path)
