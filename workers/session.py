@@ -34,11 +34,8 @@ log = logging.getLogger(__name__)
 
 Outgoing = AudioFrame | Segment | Flushed | Cancelled | Done
 
-FIRST_FRAMES = 2
-"""Frames before the first packet: with two, the provisional head has a frame of look-ahead to lean on."""
-
 HURRIED_LEAD_S = 0.3
-"""Below this lead the provisional head is used and every frame is decoded at once."""
+"""Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
 
 RELAXED_FRAMES = 4
 """Frames decoded together while the listener has enough: fewer, larger steps cost the codec less."""
@@ -266,8 +263,7 @@ class Session:
                     self.tokens += len(written.codes)
                     waiting += written.codes
                     ready = len(waiting) // TOKENS_PER_FRAME
-                    if written.ended or ready >= self._frames_wanted(frames):
-                        self._watch.mark("frames")
+                    if written.ended or ready >= self._frames_wanted():
                         frames += ready
                         await self._decode(stream, waiting, final=written.ended is not None, spoken=spoken)
                         waiting = []
@@ -279,14 +275,15 @@ class Session:
                 f"the engine wrote nothing for {self._settings.stall_timeout_s:g} s; try again"
             ) from None
 
-    def _frames_wanted(self, frames: int) -> int:
-        """Frames worth a decode now, `frames` of this chunk having been decoded."""
-        if frames == 0:
-            return FIRST_FRAMES
+    def _frames_wanted(self) -> int:
+        """Frames worth a decode now."""
         return 1 if self._playback.lead_s < HURRIED_LEAD_S else RELAXED_FRAMES
 
     async def _decode(self, stream: DecodeStream, codes: list[int], *, final: bool, spoken: _Spoken) -> None:
         hurried = self._playback.lead_s < HURRIED_LEAD_S
+        # The first frame gives no audio yet, but its share of the work is done while the second is being written.
+        if not self.samples:
+            self._watch.mark_anew("frames")
         audio = await stream.push(codes, final=final, deadline_s=self._playback.ends_at_s, provisional=hurried)
         if len(audio):
             self._watch.mark("audio")

@@ -60,6 +60,10 @@ class Stopwatch:
         """Note the first time `moment` happens; later calls change nothing."""
         self._marks.setdefault(moment, self._clock())
 
+    def mark_anew(self, moment: str) -> None:
+        """Note the latest time `moment` happens."""
+        self._marks[moment] = self._clock()
+
     def between_ms(self, start: str, end: str) -> float | None:
         """Milliseconds from one moment to another; None while either has not happened."""
         if start not in self._marks or end not in self._marks:
