@@ -59,7 +59,7 @@ adopt_pip_configuration() {
 }
 
 python=$(find_python) || fail "Python 3.11 or newer is needed: sudo apt-get install python3, or set PYTHON=/path/to/python3.11"
-uv=$(find_uv) || fail "uv is missing, and this Python has neither pip nor venv: sudo apt-get install python3-venv"
+uv=$(find_uv) || fail "uv could not be installed (why stands above; if this Python has neither pip nor venv: sudo apt-get install python3-venv)"
 adopt_pip_configuration
 
 build=${CARILLON_BUILD:-}
