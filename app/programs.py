@@ -18,6 +18,9 @@ from app.infra.embedded import LOOPBACK, free_port
 from app.infra.settings import Settings
 from app.infra.supervisor import Program
 
+BEHIND_THE_FRONT_DOOR, FRONT_DOOR = 1, 2
+"""Stages of stopping: no session finds its worker gone before its front door, nor any of them the stores of stage 0."""
+
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the children need beyond the variables they inherit: where the embedded parts are, and the secrets."""
@@ -51,6 +54,7 @@ def worker(name: str, settings: Settings, environment: Mapping[str, str]) -> Pro
             "CARILLON_WORKER_HOST": LOOPBACK,
             "CARILLON_WORKER_PORT": str(port),
         },
+        stage=BEHIND_THE_FRONT_DOOR,
         ready=answers(LOOPBACK, port, "/healthz"),
         start_timeout_s=settings.engine.startup_timeout_s,
         grace_s=settings.drain_timeout_s + 5,
@@ -72,6 +76,7 @@ def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
         name="tasks",
         command=_command("tasks"),
         environment=environment,
+        stage=BEHIND_THE_FRONT_DOOR,
         ready=beats,
         start_timeout_s=60,
         grace_s=40,  # beyond Celery's soft shutdown
@@ -79,14 +84,15 @@ def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
     )
 
 
-def front_door(host: str, port: int, environment: Mapping[str, str]) -> Program:
+def front_door(host: str, port: int, settings: Settings, environment: Mapping[str, str]) -> Program:
     return Program(
         name="api",
         command=_command("api"),
         environment={**environment, "CARILLON_API_PORT": str(port)},
+        stage=FRONT_DOOR,
         ready=answers(host, port, "/healthz"),
         start_timeout_s=60,
-        grace_s=10,
+        grace_s=settings.drain_timeout_s + 10,
     )
 
 

@@ -105,7 +105,7 @@ async def _start(
 
     fleet = [programs.worker(f"worker-{number}", settings, environment) for number in range(1, workers + 1)]
     names = ", ".join(program.name for program in fleet)
-    fleet += [programs.tasks(settings, environment), programs.front_door(host, port, environment)]
+    fleet += [programs.tasks(settings, environment), programs.front_door(host, port, settings, environment)]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
         await _together(supervisor.start(program) for program in fleet)
         if workers:

@@ -1,4 +1,4 @@
-"""Child processes of `carillon up`: started in order, watched, restarted, and stopped in reverse.
+"""Child processes of `carillon up`: started in order, watched, restarted, and stopped in stages.
 
 Every program runs in a session of its own, so a terminal's Ctrl-C reaches only the supervisor, and a program's whole
 process group can be ended with it. A program that dies is restarted after a growing pause; one that dies before it was
@@ -34,7 +34,7 @@ LAST_WORDS_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One child: how it is started, when it counts as ready, and how it may end.
+    """One child: how it is started, when it counts as ready, and how it may end: the highest stage ends first.
 
     `ready` gets the process id of the incarnation that is asked about. With `watchdog_s`, a ready program whose probe
     then fails for so long is killed and restarted: it lives, and does nothing.
@@ -47,6 +47,7 @@ class Program:
     start_timeout_s: float = 30.0
     grace_s: float = 10.0
     watchdog_s: float | None = None
+    stage: int = 0
 
 
 class State(StrEnum):
@@ -75,7 +76,7 @@ class Child:
 
 
 class Supervisor:
-    """Start programs with `start`, inside `async with`; leaving it stops them, the last started first.
+    """Start programs with `start`, inside `async with`; leaving it stops them, stage by stage.
 
     `directory` receives one log file for each program. `tell` gets a sentence whenever a program's life changes;
     `echo` gets each line that a program writes, with its name. `changed` is called after every change of state.
@@ -112,8 +113,9 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for child in reversed(list(self._children.values())):
-            await self._stop(child)
+        for stage in sorted({child.program.stage for child in self._children.values()}, reverse=True):
+            last_first = [child for child in reversed(self._children.values()) if child.program.stage == stage]
+            await asyncio.gather(*(self._stop(child) for child in last_first))
         assert self._guardian and self._guardian.stdin and self._guardian_keeper
         self._guardian_keeper.cancel()
         self._guardian.stdin.close()

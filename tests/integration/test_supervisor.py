@@ -93,15 +93,15 @@ async def test_a_killed_program_comes_back_and_its_own_children_do_not_outlive_i
         assert members(tmp_path)[0] == child.pid != parent
 
 
-async def test_leaving_ends_programs_in_reverse_order_with_their_children(
+async def test_leaving_ends_the_highest_stage_first_and_every_program_with_its_children(
     supervise: Callable[[], Supervisor], tmp_path: Path, told: list[str]
 ) -> None:
     async with supervise() as supervisor:
-        await supervisor.start(Program(name="first", command=["sleep", "600"], ready=at_once))
+        await supervisor.start(Program(name="last", command=["sleep", "600"], ready=at_once, stage=1))
         await supervisor.start(family(tmp_path))
     for pid in members(tmp_path):
         await ended(pid)
-    assert told == ["stopping family", "stopping first"]
+    assert told == ["stopping last", "stopping family"]
 
 
 async def test_a_program_that_ends_before_it_is_ready_is_quoted(supervise: Callable[[], Supervisor]) -> None:
