@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -67,14 +68,17 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a goodbye: sessions are told, and may end within `drain_timeout_s`, before sockets are closed."""
+    """uvicorn, with a goodbye: sessions are told, and they and responses may end within `drain_timeout_s`."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         door: Door | None = getattr(self.config.app.state, "door", None)  # type: ignore[union-attr]
         if door is not None:
+            clock = asyncio.get_running_loop().time
+            deadline = clock() + door.settings.drain_timeout_s
             await drain(door)
+            self.config.timeout_graceful_shutdown = max(1, math.ceil(deadline - clock()))
         await super().shutdown(sockets)
 
 
@@ -113,7 +117,6 @@ def make_server(settings: Settings) -> Server:
         access_log=False,
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=5,
     )
     logging.getLogger("uvicorn.error").addFilter(_UNTRACED)
     return Server(config)

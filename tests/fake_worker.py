@@ -277,7 +277,6 @@ class FakeWorker:
             await session.run()
         finally:
             del self.sessions[assign.session]
-            await self._registry.release(self.id, assign.session)
             await self._notify()
 
     def _ready(self, assign: Assign) -> Ready:

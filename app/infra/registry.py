@@ -22,14 +22,20 @@ from app.core.models import ModelCard, Voice, Worker
 from app.infra.settings import Settings
 
 ROOT = "carillon:{fleet}:"
+CALL_TIMEOUT_S = 5.0
+
 log = logging.getLogger(__name__)
 
 
 def open_redis(settings: Settings) -> Redis:
-    """A client of the configured Redis. Raises ConfigurationError when none is configured; connects on first use."""
+    """A client of the configured Redis. Raises ConfigurationError when none is configured; connects on first use.
+
+    It has no socket timeout: redis-py would send through `asyncio.wait_for`, which in Python 3.11 can lose a
+    cancellation (gh-86296), and with it the end of a session or of a heartbeat. Who calls sets the deadline.
+    """
     if settings.redis_url is None:
         raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
-    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=None, socket_connect_timeout=5)
 
 
 class Registry:
@@ -43,8 +49,9 @@ class Registry:
 
     async def _call(self, operation: str, *arguments: str | int) -> Any:
         try:
-            return await self._script(keys=[ROOT], args=[operation, *arguments])
-        except RedisError as error:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await self._script(keys=[ROOT], args=[operation, *arguments])
+        except (RedisError, TimeoutError) as error:
             raise DeadlineExceeded(
                 f"the registry does not answer ({type(error).__name__}); is the Redis of CARILLON_REDIS_URL running?",
                 retry_after_s=1,

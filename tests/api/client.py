@@ -23,6 +23,7 @@ class SessionsClient:
         self.socket = socket
         self.messages: dict[str | None, list[Message]] = defaultdict(list)
         self.frames: dict[str | None, list[AudioFrame]] = defaultdict(list)
+        self.log: list[Message | AudioFrame] = []
         self._channels: dict[int, str] = {}
         self._news = asyncio.Condition()
 
@@ -36,8 +37,10 @@ class SessionsClient:
         if isinstance(raw, bytes):
             frame = AudioFrame.unpack(raw)
             self.frames[self._channels[frame.channel]].append(frame)
+            self.log.append(frame)
             return
         message = parse(SERVER_MESSAGES, raw)
+        self.log.append(message)
         if isinstance(message, Ready):
             self._channels[message.channel] = message.session
         self.messages[getattr(message, "session", None)].append(message)

@@ -85,6 +85,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             key_pepper=SecretStr("pepper"),
             fleet_secret=SecretStr("fleet"),
             fleet_refresh_s=0.02,
+            drain_timeout_s=3,
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

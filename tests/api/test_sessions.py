@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from app.core.errors import EngineFailed
-from app.core.messages import Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
+from app.core.messages import AudioFrame, Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
 from tests.api.client import SessionsClient, sessions_client
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
@@ -138,7 +138,7 @@ async def test_a_server_that_stops_says_goaway_and_lets_sessions_end(house: Hous
         await client.say("s1", "Let me finish.")
         await client.until_frames("s1", 1)
         house.server.should_exit = True
-        assert (await client.until(GoAway)).deadline_ms == 30_000
+        assert (await client.until(GoAway)).deadline_ms == 3_000
         await client.send("start", "s2", voice="slt")
         refusal = await client.refusal("s2")
         assert (refusal.code, refusal.closed, refusal.retryable) == ("overloaded", True, True)
@@ -182,6 +182,24 @@ async def test_after_cancel_nothing_old_is_heard_and_the_session_goes_on(
     assert all(frame.generation == cancelled.generation for frame in client.frames["s1"][before:])
     assert b"".join(frame.audio for frame in client.frames["s1"][before:]) == spoken("Second.")
     assert [segment.text for segment in client.all(Segment, "s1")] == ["Second."]
+
+
+async def test_cancel_drops_old_audio_at_the_edge_before_the_worker_has_answered(
+    client: SessionsClient, worker: FakeWorker
+) -> None:
+    await client.send("start", "s1", voice="slt", pace="unpaced")
+    await client.send("text", "s1", text="x" * 2_000 + ".")
+    await client.until_frames("s1", 1)
+    await client.send("cancel", "s1")
+    await client.send("ping")
+    await client.until(Pong)
+    await client.until(Cancelled, "s1")
+    await client.send("text", "s1", text="New.")
+    await client.send("eos", "s1")
+    await client.until(Done, "s1")
+    pong = next(index for index, item in enumerate(client.log) if isinstance(item, Pong))
+    late = [item for item in client.log[pong:] if isinstance(item, AudioFrame) and item.generation == 0]
+    assert not late
 
 
 async def test_cancel_drops_text_that_still_waits_for_a_worker(open_house: OpenHouse) -> None:

@@ -457,6 +457,18 @@ async def raw_request(house: House, body: bytes, *, length: int) -> tuple[asynci
     return reader, writer
 
 
+async def test_a_server_that_stops_lets_a_response_end(house: House, worker: FakeWorker) -> None:
+    worker.allow(characters=1)
+    body = {"model": "standin", "voice": "slt", "input": "Let me finish.", "response_format": "pcm"}
+    async with house.http.stream("POST", SPEECH, json=body) as answer:
+        pieces = answer.aiter_bytes()
+        heard = await anext(pieces)
+        house.server.should_exit = True
+        worker.allow(characters=None)
+        heard += b"".join([piece async for piece in pieces])
+    assert heard == b"".join(map(tone, "Let me finish."))
+
+
 # What operators see.
 
 

@@ -233,3 +233,17 @@ async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: R
     await fleet.refresh()
     async with asyncio.timeout(5):
         await waiting
+
+
+async def test_a_cancel_is_never_lost_in_a_call(registry: Registry) -> None:
+    async def look_for_ever() -> None:
+        while True:
+            await registry.snapshot()
+
+    for turns in range(60):
+        watcher = asyncio.create_task(look_for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        watcher.cancel()
+        await asyncio.wait([watcher], timeout=1)
+        assert watcher.cancelled(), f"cancelled after {turns} turns of the loop, it went on"
