@@ -37,6 +37,7 @@ LONGEST_SPEECH_S_PER_CHAR = 0.25
 """A chunk that speaks longer than this has lost its way: slow speech needs about 0.1 s a character."""
 
 _HEALTH_INTERVAL_S = 0.5
+_SHUTDOWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class VllmEngine:
         self._device = device
         self._requests = itertools.count()
         self._load = EngineLoad()
+        self._started = False
         self._sampling_defaults = _generation_defaults(model_dir, settings)
 
     async def start(self) -> None:
@@ -129,11 +131,14 @@ class VllmEngine:
         config = self._config()
         async with asyncio.timeout(self._settings.startup_timeout_s):
             self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
+            self._started = True
             async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
                 pass
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._llm.shutdown)
+        """End the engine's process, which has nothing to save and so is not waited for."""
+        if self._started:
+            await asyncio.to_thread(self._llm.shutdown, _SHUTDOWN_S)
 
     async def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
         from vllm.lora.request import LoRARequest
@@ -202,9 +207,11 @@ class VllmEngine:
         frames = math.ceil(longest_s * self.layout.sample_rate_hz / self.layout.samples_per_frame)
         # One more than whole frames: the token that ends the speech.
         limit = min(frames, (room - 1) // TOKENS_PER_FRAME) * TOKENS_PER_FRAME + 1
-        own = {} if utterance.temperature is None else {"temperature": utterance.temperature}
+        defaults = self._sampling_defaults
         return SamplingParams(
-            **{**self._sampling_defaults, **own},
+            temperature=defaults["temperature"] if utterance.temperature is None else utterance.temperature,
+            top_p=defaults["top_p"],
+            repetition_penalty=defaults["repetition_penalty"],
             max_tokens=limit,
             stop_token_ids=[self.layout.end_id],
             detokenize=False,
@@ -219,24 +226,25 @@ class VllmEngine:
 
         settings = self._settings
         os.environ.update(_environment(settings, self._device))
-        args = AsyncEngineArgs(
-            model=str(self._model_dir),
-            skip_tokenizer_init=True,
-            dtype=settings.dtype,
-            quantization=_quantization(settings.quantization, self._device),
-            max_model_len=settings.max_model_len,
-            max_num_seqs=settings.max_num_seqs or self._capacity,
-            max_num_batched_tokens=max(settings.max_num_batched_tokens, settings.max_model_len),
-            scheduling_policy="priority",
-            enable_lora=True,
-            max_loras=settings.max_loras,
-            max_cpu_loras=max(settings.max_cpu_loras, settings.max_loras),
-            max_lora_rank=settings.max_lora_rank,
-            lora_target_modules=list(LORA_MODULES),
-            additional_config=band_config(self.layout),
-            **({"gpu_memory_utilization": settings.gpu_memory_utilization} if self._device == "cuda" else {}),
-        )
-        config = args.create_engine_config()
+        args: dict[str, Any] = {
+            "model": str(self._model_dir),
+            "skip_tokenizer_init": True,
+            "dtype": settings.dtype,
+            "quantization": _quantization(settings.quantization, self._device),
+            "max_model_len": settings.max_model_len,
+            "max_num_seqs": settings.max_num_seqs or self._capacity,
+            "max_num_batched_tokens": max(settings.max_num_batched_tokens, settings.max_model_len),
+            "scheduling_policy": "priority",
+            "enable_lora": True,
+            "max_loras": settings.max_loras,
+            "max_cpu_loras": max(settings.max_cpu_loras, settings.max_loras),
+            "max_lora_rank": settings.max_lora_rank,
+            "lora_target_modules": list(LORA_MODULES),
+            "additional_config": band_config(self.layout),
+        }
+        if self._device == "cuda":
+            args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+        config = AsyncEngineArgs(**args).create_engine_config()
         runner = "V2" if config.use_v2_model_runner else "V1"
         config.model_config.logits_processors = [f"workers.sampling:BandMask{runner}"]
         if self._device == "cpu":
@@ -285,10 +293,8 @@ def _generation_defaults(model_dir: Path, settings: EngineSettings) -> dict[str,
     defaults = {"temperature": 0.6, "top_p": 0.9, "repetition_penalty": 1.1}
     path = model_dir / "generation_config.json"
     own: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    for name in defaults:
-        chosen = getattr(settings, name)
-        defaults[name] = float(own.get(name, defaults[name]) if chosen is None else chosen)
-    return defaults
+    chosen = settings.model_dump(include=set(defaults), exclude_none=True)
+    return {name: float(chosen.get(name, own.get(name, default))) for name, default in defaults.items()}
 
 
 def _quantization(setting: str, device: str) -> str | None:

@@ -1,7 +1,7 @@
 """What a worker tells the fleet of itself, and keeps telling while it lives.
 
-Each beat renews the worker's record and the leases of the sessions it speaks with. A registry that does not answer stops
-nothing: sessions play on, and the next beat that arrives puts everything back.
+Each beat renews the worker's record and the leases of the sessions it speaks with. A registry that does not answer
+stops nothing: sessions play on, and the next beat that arrives puts everything back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker process, put together: one engine, one decoder, one server, one heartbeat.
 
-The engine's death ends the process with its reason; whoever supervises it starts another, under a new epoch. SIGTERM and
-SIGINT drain: no new session, those that run may finish.
+The engine's death ends the process with its reason; whoever supervises it starts another, under a new epoch. SIGTERM
+and SIGINT drain: no new session, those that run may finish.
 """
 
 from __future__ import annotations

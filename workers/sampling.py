@@ -43,6 +43,7 @@ class BandMask:
     """Masks a batch of logits in place, without a Python loop over its rows."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device) -> None:
+        assert isinstance(vllm_config.additional_config, dict)
         bands: dict[str, int] = vllm_config.additional_config[CONFIG_KEY]
         self._base = bands["base"]
         self._codebook_size = bands["codebook_size"]

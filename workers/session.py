@@ -138,9 +138,7 @@ class Session:
         if self._ended:
             self._splitter.close()
         self._wake.set()
-        await self._say(
-            Cancelled(session=self.id, generation=self.generation, spoken_text=heard, samples=self.samples)
-        )
+        await self._say(Cancelled(session=self.id, generation=self.generation, spoken_text=heard, samples=self.samples))
 
     # What it does.
 

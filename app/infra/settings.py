@@ -1,7 +1,7 @@
 """Every setting of Carillon in one frozen value, read once from `CARILLON_…` variables and passed to what needs it.
 
-Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. Nothing imports a settings instance; nothing reads
-the environment elsewhere. Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
+Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. Nothing imports a settings instance; nothing
+reads the environment elsewhere. Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
 """
 
 from __future__ import annotations

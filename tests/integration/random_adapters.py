@@ -17,5 +17,5 @@ def save_random_adapter(path: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(STAND_IN / "model")
     config = LoraConfig(r=16, lora_alpha=32, target_modules=list(LORA_MODULES), init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(path, save_embedding_layers=False)
+    get_peft_model(model, config).save_pretrained(str(path), save_embedding_layers=False)
     return path

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.infra.settings import STAND_IN
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from app.infra.settings import STAND_IN
 from workers.sampling import BandMaskV1, BandMaskV2, band_config
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
