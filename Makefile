@@ -36,7 +36,7 @@ bench: $(VENV)/.run  ## Decode and speech benchmarks; speech needs `make up` in 
 	$(CARILLON) bench speech
 
 standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hours on a CPU
-	$(VENV)/bin/python -m training.standin
+	$(VENV)/bin/python -m training.standin all
 
 clean:  ## Forget the environment and every cache; keeps data/
 	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

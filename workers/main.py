@@ -53,9 +53,10 @@ async def _serve(settings: Settings, device: str) -> None:
     )
     redis = open_redis(settings)
     registry = Registry(redis, settings)
-    stop = _stop_signal()
     try:
         await engine.start()
+        # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
+        stop = _stop_signal()
         async with Decoder(Path(codec_dir), device=device, max_sessions=settings.capacity) as decoder:
             server = WorkerServer(
                 settings,

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from prometheus_client import REGISTRY, generate_latest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -44,6 +43,7 @@ from app.infra.settings import Settings
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
+from workers.metrics import WorkerMetrics
 from workers.session import Session
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class WorkerServer:
         self._adapters = adapters
         self._clock = clock
         self._sessions: dict[str, Assign] = {}
+        self._metrics = WorkerMetrics(lambda: len(self._sessions), engine, decoder)
         self._sockets: set[ServerConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -238,7 +239,7 @@ class WorkerServer:
                 status = http.HTTPStatus.OK if self.state is WorkerState.ACTIVE else http.HTTPStatus.SERVICE_UNAVAILABLE
                 return socket.respond(status, f"{self.state}\n")
             case "/metrics":
-                return socket.respond(http.HTTPStatus.OK, generate_latest(REGISTRY).decode())
+                return socket.respond(http.HTTPStatus.OK, self._metrics.render())
             case "/session":
                 shown = request.headers.get("Authorization", "")
                 expected = f"Bearer {self._settings.fleet_secret.get_secret_value()}"

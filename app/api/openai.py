@@ -72,9 +72,6 @@ class SpeechRequest(BaseModel):
     stream_format: Literal["audio", "sse"] = "audio"
 
 
-_BODY = {"application/json": {"schema": SpeechRequest.model_json_schema()}}
-
-
 @router.post(
     "/v1/audio/speech",
     dependencies=[Depends(requires(Scope.SPEAK))],

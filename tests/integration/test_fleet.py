@@ -138,8 +138,7 @@ async def until_message(socket: ClientConnection, kind: type[Any]) -> tuple[Any,
 
 
 async def say(socket: ClientConnection, session: str, text: str, **how: Any) -> None:
-    for message in (Start(session=session, voice=VOICE, pace="unpaced").model_copy(update=how),):
-        await socket.send(message.model_dump_json())
+    await socket.send(Start(session=session, pace="unpaced", **{"voice": VOICE, **how}).model_dump_json())
     await socket.send(Text(session=session, text=text).model_dump_json())
     await socket.send(Eos(session=session).model_dump_json())
 
@@ -167,6 +166,18 @@ def test_carillon_say_writes_what_it_hears(fleet: RunningFleet, tmp_path: Path) 
     with wave.open(str(out)) as file:
         assert file.getnframes() % LAYOUT.samples_per_frame == 0
         assert file.getnframes() > 0
+
+
+def test_the_readmes_python_client_hears_audio(fleet: RunningFleet) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    script = re.findall(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)[0]
+    environment = {**os.environ, "CARILLON_URL": fleet.address, "CARILLON_KEY": fleet.key}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "s of audio" in ran.stdout
+    assert "'type': 'done'" in ran.stdout
 
 
 async def test_openais_own_client_hears_every_format(fleet: RunningFleet) -> None:
