@@ -278,13 +278,20 @@ def bench_speech(
         url=url,
         key=key,
         voices=voice or _voices(url, key),
-        concurrency=[int(level) for level in concurrency.split(",")],
+        concurrency=_levels(concurrency),
         sessions=sessions,
         model=model,
         pace="realtime" if realtime else "unpaced",
         json_path=json_path,
         out=sys.stdout,
     )
+
+
+def _levels(text: str) -> list[int]:
+    levels = text.split(",")
+    if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
+        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint="--concurrency")
+    return [int(level) for level in levels]
 
 
 @asynccontextmanager

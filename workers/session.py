@@ -148,6 +148,7 @@ class Session:
             if not has_speech(chunk.text) or await self._speak_unless_cancelled(chunk):
                 await self._answer_flushes(chunk.end)
         self._watch.mark("done")
+        self._head_silence.finish()
         await self._say(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
 
     def ledger(self) -> Ledger:
