@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import numpy as np
 
-from app.core.errors import AdapterUnavailable, CarillonError
+from app.core.errors import CarillonError
 from app.core.orpheus import TOKENS_PER_FRAME, SpeechConfig, TokenLayout
 from workers.engine import Codes, EngineAdapter, EngineLoad, Utterance
 
@@ -16,7 +16,8 @@ from workers.engine import Codes, EngineAdapter, EngineLoad, Utterance
 class FakeEngine:
     """An engine (workers.engine.Engine) that writes `frames_per_char` frames for each character, the same every time.
 
-    `paused` holds every utterance before its next frame; `failing` is raised instead of the next frame.
+    `pause` holds every utterance before its next frame; `failing` is raised instead of the next frame; `before_unload`
+    is awaited in the middle of an unload.
     """
 
     def __init__(self, *, codebook_size: int = 16, samples_per_frame: int = 32, frames_per_char: int = 1) -> None:
@@ -31,8 +32,8 @@ class FakeEngine:
         self.running: set[int] = set()
         self.loaded: list[str] = []
         self.unloaded: list[str] = []
-        self.unloadable: set[str] = set()
         self.failing: CarillonError | None = None
+        self.before_unload: Callable[[], Awaitable[object]] | None = None
         self._flow = asyncio.Event()
         self._flow.set()
         self.progressed = asyncio.Event()
@@ -71,12 +72,12 @@ class FakeEngine:
 
     async def load(self, adapter: EngineAdapter) -> None:
         await asyncio.sleep(0)
-        if adapter.name in self.unloadable:
-            raise AdapterUnavailable(f"adapter {adapter.name} does not load")
         self.loaded.append(adapter.name)
 
     async def unload(self, adapter: EngineAdapter) -> None:
         self.unloaded.append(adapter.name)
+        if self.before_unload:
+            await self.before_unload()
 
     async def died(self) -> str:
         await asyncio.Event().wait()

@@ -39,7 +39,7 @@ class _Resident:
 
 
 class AdapterCache:
-    """Adapters on this worker, at most `max_resident` of them beyond those in use."""
+    """The adapters on this worker: at most `max_resident`, unless more are in use at once."""
 
     def __init__(self, engine: Engine, fetch: Fetch, directory: Path, *, max_resident: int, max_rank: int) -> None:
         self._engine = engine
@@ -48,17 +48,19 @@ class AdapterCache:
         self._max_resident = max_resident
         self._max_rank = max_rank
         self._resident: OrderedDict[str, _Resident] = OrderedDict()
+        self._loads: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> frozenset[str]:
-        """Voices whose adapter the engine holds now."""
-        return frozenset(name.rpartition("@")[0] for name, resident in self._resident.items() if resident.loaded)
+        """Names of the adapters that the engine holds now."""
+        return frozenset(name for name, resident in self._resident.items() if resident.loaded)
 
     @asynccontextmanager
     async def use(self, version: AdapterVersion) -> AsyncIterator[EngineAdapter]:
         """The adapter, loaded, for as long as the context lasts. Raises AdapterUnavailable.
 
-        The first of several callers loads; the others wait for it, and try for themselves should it fail.
+        The first of several callers loads; the others wait for it, and try for themselves should it fail. A caller that
+        goes away meanwhile leaves the load to finish: a thread that writes files cannot be stopped half-way.
         """
         resident = self._resident.setdefault(
             version.name, _Resident(EngineAdapter(version.name, version.lora_id, self._directory / version.name))
@@ -66,27 +68,46 @@ class AdapterCache:
         self._resident.move_to_end(version.name)
         resident.users += 1
         try:
-            async with resident.lock:
-                if not resident.loaded:
-                    await asyncio.to_thread(self._bring, version, resident.adapter.path)
-                    await self._engine.load(resident.adapter)
-                    resident.loaded = True
-                    log.info("adapter loaded", extra={"adapter": version.name})
-            await self._evict()
+            load = asyncio.create_task(self._load(resident, version), name=f"load {version.name}")
+            self._loads.add(load)
+            load.add_done_callback(self._loads.discard)
+            await asyncio.shield(load)
             yield resident.adapter
         finally:
             resident.users -= 1
-            if not resident.loaded and not resident.users:
-                self._resident.pop(version.name, None)
+            self._forget_if_gone(resident)
 
-    async def _evict(self) -> None:
-        spare = len(self._resident) - self._max_resident
-        idle = [name for name, resident in self._resident.items() if not resident.users and resident.loaded]
-        for name in idle[: max(0, spare)]:
-            resident = self._resident.pop(name)
-            await self._engine.unload(resident.adapter)
-            await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
+    async def aclose(self) -> None:
+        """Wait for loads that nobody waits for any more."""
+        await asyncio.gather(*self._loads, return_exceptions=True)
+
+    async def _load(self, resident: _Resident, version: AdapterVersion) -> None:
+        async with resident.lock:
+            if resident.loaded:
+                return
+            await asyncio.to_thread(self._bring, version, resident.adapter.path)
+            await self._make_room()
+            await self._engine.load(resident.adapter)
+            resident.loaded = True
+            log.info("adapter loaded", extra={"adapter": version.name})
+
+    async def _make_room(self) -> None:
+        """Unload those used longest ago, until the rest fit. Who comes for one meanwhile waits, and loads it anew."""
+        for name, resident in list(self._resident.items()):
+            if len(self._resident) <= self._max_resident:
+                return
+            if resident.users or resident.lock.locked() or self._resident.get(name) is not resident:
+                continue
+            async with resident.lock:
+                resident.loaded = False
+                await self._engine.unload(resident.adapter)
+                await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
+            self._forget_if_gone(resident)
             log.info("adapter evicted", extra={"adapter": name})
+
+    def _forget_if_gone(self, resident: _Resident) -> None:
+        if not (resident.loaded or resident.users or resident.lock.locked()):
+            self._resident.pop(resident.adapter.name, None)
 
     def _bring(self, version: AdapterVersion, path: Path) -> None:
         """Copy what is missing or damaged on disk, check every hash, and check that vLLM can serve it."""
@@ -118,18 +139,16 @@ def check_adapter(path: Path, *, max_rank: int) -> None:
     Sources: vllm/lora/peft_helper.py (modules_to_save, DoRA, bias, rank) and the modules slots are made for.
     Raises AdapterUnavailable.
     """
-    try:
-        config: dict[str, Any] = json.loads((path / _CONFIG).read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise AdapterUnavailable(f"{path.name}/{_CONFIG} cannot be read: {error}; save the adapter with PEFT") from None
+    config = _read_config(path)
     modules = config.get("target_modules") or []
     unknown = sorted(set([modules] if isinstance(modules, str) else modules) - set(LORA_MODULES))
-    rank = config.get("r", 0)
+    rank = config.get("r")
     faults = {
         f"its modules_to_save are {config.get('modules_to_save')}": bool(config.get("modules_to_save")),
         "it uses DoRA": bool(config.get("use_dora")),
         f"it trains biases ({config.get('bias')})": config.get("bias", "none") != "none",
-        f"its rank {rank} is outside 1…{max_rank} (CARILLON_ENGINE__MAX_LORA_RANK)": not 1 <= rank <= max_rank,
+        f"its rank {rank} is outside 1…{max_rank} (CARILLON_ENGINE__MAX_LORA_RANK)": not isinstance(rank, int)
+        or not 1 <= rank <= max_rank,
         f"it targets {', '.join(unknown)}": bool(unknown),
     }
     wrong = [fault for fault, present in faults.items() if present]
@@ -138,6 +157,16 @@ def check_adapter(path: Path, *, max_rank: int) -> None:
             f"adapter {path.name} cannot be served: {'; '.join(wrong)}. "
             f"Train LoRA keys only, on {', '.join(LORA_MODULES)}"
         )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / _CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterUnavailable(f"{path.name}/{_CONFIG} cannot be read: {error}; save the adapter with PEFT") from None
+    if not isinstance(config, dict):
+        raise AdapterUnavailable(f"{path.name}/{_CONFIG} is no JSON object; save the adapter with PEFT")
+    return config
 
 
 def _sha256(path: Path) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from snac import SNAC
 
-from app.core.errors import CarillonError, EngineFailed, Overloaded
+from app.core.errors import EngineFailed, Overloaded
 from workers.decode_pool import DecodePool, Work
 from workers.provisional_head import HeadRamp, Samples
 from workers.snac_stream import StreamingSnac, load_codec
@@ -40,10 +40,8 @@ CPU_BATCH = 4
 CUDA_BATCH = 64
 
 
-class StreamClosed(CarillonError):
+class StreamClosed(EngineFailed):
     """The stream was closed, by its owner, a cancelled push, a failed batch or the decoder's end; open another."""
-
-    code = "stream_closed"
 
 
 @dataclass
@@ -71,7 +69,7 @@ class _Job:
     def is_first_packet(self) -> bool:
         return not self.urgency[0]
 
-    def fail(self, error: CarillonError) -> None:
+    def fail(self, error: EngineFailed) -> None:
         if not self.audio.done():
             self.audio.set_exception(error)
 
@@ -121,10 +119,16 @@ class Decoder:
         self._closing = True
         self._wake.set()
         try:
-            if self._server is not None:
-                await self._server
+            await self.died()
         finally:
             self._thread.shutdown(wait=False)
+
+    async def died(self) -> str:
+        """Wait until the decoder has ended; returns why. It ends of itself only where no later batch could succeed."""
+        assert self._server is not None
+        await asyncio.wait([self._server])
+        error = None if self._server.cancelled() else self._server.exception()
+        return f"decoding failed for good: {error!r}" if error else "closed"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -192,6 +196,8 @@ class Decoder:
             logger.exception("a decode batch failed", extra={"rows": len(batch)})
             error = raised
         self._settle(error)
+        if error is not None and self._pool.on_cuda:
+            raise error  # a CUDA context does not recover: its worker has to start anew
 
     def _run(self, batch: Sequence[Work]) -> None:
         """In the decode thread."""

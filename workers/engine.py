@@ -129,11 +129,17 @@ class VllmEngine:
 
         self._tokenizer = AutoTokenizer.from_pretrained(str(self._model_dir))
         config = self._config()
-        async with asyncio.timeout(self._settings.startup_timeout_s):
-            self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
-            self._started = True
-            async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
-                pass
+        timeout_s = self._settings.startup_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
+                self._started = True
+                async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
+                    pass
+        except TimeoutError:
+            raise EngineFailed(
+                f"the engine was not ready within {timeout_s:g} s; raise CARILLON_ENGINE__STARTUP_TIMEOUT_S"
+            ) from None
 
     async def aclose(self) -> None:
         """End the engine's process, which has nothing to save and so is not waited for."""
@@ -160,9 +166,14 @@ class VllmEngine:
                 ids = [token for token in completion.token_ids if token != self.layout.end_id]
                 codes = [self.layout.code(token, position + offset) for offset, token in enumerate(ids)]
                 position += len(codes)
-                yield Codes(codes, _ending(completion.finish_reason))
-        except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineFailed(f"the engine failed while speaking: {error}; its worker restarts") from error
+                ended = _ending(completion.finish_reason)
+                if ended and (rest := position % TOKENS_PER_FRAME):
+                    codes = codes[:-rest]  # stopped at its limit, which leaves room for the end but not for a frame
+                yield Codes(codes, ended)
+        except EngineDeadError as error:
+            raise EngineFailed("the engine died while speaking; its worker starts another") from error
+        except EngineGenerateError as error:
+            raise EngineFailed(f"the engine failed this utterance: {error}; try again") from error
         finally:
             await outputs.aclose()
 
@@ -184,14 +195,15 @@ class VllmEngine:
     async def died(self) -> str:
         while not self._llm.errored:
             await asyncio.sleep(_HEALTH_INTERVAL_S)
-        return str(self._llm.dead_error)
+        return f"the engine died: {self._llm.dead_error}"
 
     def load_now(self) -> EngineLoad:
         return self._load
 
     def _prompt(self, utterance: Utterance) -> list[int]:
+        # Split: a user's text may spell a special token, and must not become one.
         words = self.layout.text(utterance.voice, utterance.text)
-        prompt = self.layout.prompt(self._tokenizer.encode(words, add_special_tokens=False))
+        prompt = self.layout.prompt(self._tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
         if len(prompt) + TOKENS_PER_FRAME >= self._settings.max_model_len:
             raise InvalidRequest(
                 f"a chunk of {len(utterance.text)} characters is {len(prompt)} tokens; "
@@ -233,7 +245,7 @@ class VllmEngine:
             "quantization": _quantization(settings.quantization, self._device),
             "max_model_len": settings.max_model_len,
             "max_num_seqs": settings.max_num_seqs or self._capacity,
-            "max_num_batched_tokens": max(settings.max_num_batched_tokens, settings.max_model_len),
+            "max_num_batched_tokens": settings.max_num_batched_tokens,
             "scheduling_policy": "priority",
             "enable_lora": True,
             "max_loras": settings.max_loras,

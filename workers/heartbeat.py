@@ -1,7 +1,8 @@
 """What a worker tells the fleet of itself, and keeps telling while it lives.
 
 Each beat renews the worker's record and the leases of the sessions it speaks with. A registry that does not answer
-stops nothing: sessions play on, and the next beat that arrives puts everything back.
+stops nothing: sessions play on, and the next beat that arrives brings the worker back. Leases that have expired
+meanwhile stay so; the worker itself then refuses what would be too much.
 """
 
 from __future__ import annotations
@@ -9,24 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
-
-from redis.exceptions import RedisError
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.core.models import Worker
+from app.infra.registry import Registry
 
 log = logging.getLogger(__name__)
-
-
-class FleetRegistry(Protocol):
-    """The worker's side of `app.infra.registry.Registry`."""
-
-    async def beat(self, worker: Worker, sessions: Iterable[str]) -> bool: ...
-
-    async def release(self, worker_id: str, session: str) -> bool: ...
-
-    async def leave(self, worker_id: str, epoch: int) -> bool: ...
 
 
 class Heartbeat:
@@ -34,7 +23,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        registry: FleetRegistry,
+        registry: Registry,
         describe: Callable[[], Worker],
         sessions: Callable[[], Iterable[str]],
         *,
@@ -56,8 +45,8 @@ class Heartbeat:
             self._changed.clear()
             try:
                 current = await self._registry.beat(self._describe(), list(self._sessions()))
-            except (DeadlineExceeded, RedisError, OSError) as error:
-                log.warning("heartbeat failed", extra={"error": type(error).__name__})
+            except DeadlineExceeded as error:
+                log.warning("heartbeat failed", extra={"error": error.message})
             else:
                 if not current:
                     raise ConfigurationError(

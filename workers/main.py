@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from app.core.errors import ConfigurationError, EngineFailed
+from app.core.errors import ConfigurationError, DeadlineExceeded, EngineFailed
 from app.core.orpheus import read_layout
 from app.infra.checkpoints import locate
 from app.infra.registry import Registry, open_redis
@@ -44,10 +48,12 @@ async def _serve(settings: Settings, device: str) -> None:
     layout = read_layout(model_dir, codec_dir)
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
     engine = VllmEngine(model_dir, layout, settings.engine, capacity=settings.capacity, device=device)
+    cache = settings.data_dir / "adapters" / worker_id
+    shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left, nobody would ever evict
     adapters = AdapterCache(
         engine,
         ObjectStore(settings.store).fetch,
-        settings.data_dir / "adapters" / worker_id,
+        cache,
         max_resident=settings.engine.max_cpu_loras,
         max_rank=settings.engine.max_lora_rank,
     )
@@ -69,33 +75,42 @@ async def _serve(settings: Settings, device: str) -> None:
             )
             await server.listen()
             log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
-            await _until_stopped(settings, server, registry, engine, stop)
+            await _until_stopped(settings, server, registry, stop, engine.died(), decoder.died())
     finally:
+        await adapters.aclose()
         await engine.aclose()
         await redis.aclose()
 
 
 async def _until_stopped(
-    settings: Settings, server: WorkerServer, registry: Registry, engine: VllmEngine, stop: asyncio.Event
+    settings: Settings,
+    server: WorkerServer,
+    registry: Registry,
+    stop: asyncio.Event,
+    *deaths: Coroutine[Any, Any, str],
 ) -> None:
+    """Serve until `stop`, then drain. Raises EngineFailed with what any of `deaths` returns, if one comes first."""
     heartbeat = Heartbeat(registry, server.describe, lambda: server.sessions, interval_s=settings.heartbeat_s)
     beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
-    dying = asyncio.create_task(engine.died(), name="engine watch")
+    dying = [asyncio.create_task(death) for death in deaths]
     stopping = asyncio.create_task(stop.wait(), name="stop")
+    watched = [beating, stopping, *dying]
     try:
-        await asyncio.wait([beating, dying, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         if beating.done():
             await beating
-        if dying.done():
-            raise EngineFailed(f"the engine died: {dying.result()}; this worker ends and is started anew")
+        for death in dying:
+            if death.done():
+                raise EngineFailed(f"{death.result()}; this worker ends and is started anew")
         drain = asyncio.create_task(server.drain(settings.drain_timeout_s))
         heartbeat.hurry()
         await drain
     finally:
-        for task in (beating, dying, stopping):
+        for task in watched:
             task.cancel()
-        await asyncio.gather(beating, dying, stopping, return_exceptions=True)
-        await registry.leave(server.describe().id, server.describe().epoch)
+        await asyncio.gather(*watched, return_exceptions=True)
+        with suppress(DeadlineExceeded):  # the record then expires
+            await registry.leave(server.describe().id, server.describe().epoch)
 
 
 def _stop_signal() -> asyncio.Event:

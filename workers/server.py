@@ -105,8 +105,8 @@ class WorkerServer:
             capacity=self._settings.capacity,
             max_voices=self._settings.engine.max_loras,
             inflight=len(self._sessions),
-            active_voices=self._active_adapters(),
-            ready_voices=self._adapters.ready,
+            active_adapters=self._active_adapters(),
+            ready_adapters=self._adapters.ready,
         )
 
     # Its life.
@@ -121,7 +121,8 @@ class WorkerServer:
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             ping_interval=5,
-            ping_timeout=20,
+            # A slow listener's pongs wait behind its audio; one who is gone is found by the deadlines of sending.
+            ping_timeout=None,
         )
         port = next(iter(self._server.sockets)).getsockname()[1]
         self.address = self._settings.worker_address or f"ws://{self._settings.worker_host}:{port}"
@@ -130,10 +131,10 @@ class WorkerServer:
     async def drain(self, timeout_s: float) -> None:
         """Take no new session, let those that run end, at most `timeout_s`, then close what is left."""
         self.state = WorkerState.DRAINING
-        for socket in list(self._sockets):
-            await _tell(socket, GoAway(deadline_ms=round(timeout_s * 1000)))
+        goodbye = GoAway(deadline_ms=round(timeout_s * 1000))
         try:
             async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(_tell(socket, goodbye) for socket in self._sockets))
                 await self._empty.wait()
         except TimeoutError:
             log.warning("sessions cut at the drain deadline", extra={"sessions": len(self._sessions)})
@@ -190,7 +191,10 @@ class WorkerServer:
             async with AsyncExitStack() as stack:
                 adapter = None
                 if assign.voice.adapter:
-                    adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
+                    async with asyncio.TaskGroup() as group:
+                        leaving = group.create_task(_until_closed(socket))
+                        adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
+                        leaving.cancel()
                 await self._converse(socket, assign, adapter)
         except* CarillonError as group:
             error = _first(group)
@@ -259,6 +263,11 @@ async def _first_message(socket: ServerConnection) -> Assign:
     if not isinstance(message, Assign):
         raise InvalidRequest(f"the first message is {message.type!r}; it must be 'assign'")
     return message
+
+
+async def _until_closed(socket: ServerConnection) -> None:
+    await socket.wait_closed()
+    raise WorkerLost("the front door has closed the connection")
 
 
 async def _read(socket: ServerConnection, session: Session) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from app.core.audio import HeadSilenceMeter, pcm16_of
 from app.core.budget import Ledger, Stopwatch
 from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, SlowReader, TextTooLong
-from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Segment
+from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Pace, Segment
 from app.core.orpheus import TOKENS_PER_FRAME
 from app.core.text import Chunk, TextSplitter, has_speech
 from app.infra.settings import SessionSettings
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Outgoing = AudioFrame | Segment | Flushed | Cancelled | Done
+
+PRIORITY: dict[Pace, int] = {"realtime": 0, "unpaced": 1}
+"""The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
 
 HURRIED_LEAD_S = 0.3
 """Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
@@ -49,6 +52,9 @@ class _Spoken:
     start_sample: int
     end_sample: int
     whole: bool = False
+    """Its audio is all there …"""
+    complete: bool = True
+    """… and the model ended it by itself."""
 
 
 class Session:
@@ -74,8 +80,9 @@ class Session:
         self._adapter = adapter
         self._settings = settings
         self._sample_rate_hz = engine.layout.sample_rate_hz
-        frame_s = engine.layout.samples_per_frame / self._sample_rate_hz
-        self.outbox: asyncio.Queue[Outgoing] = asyncio.Queue(maxsize=max(8, int(settings.buffer_s / frame_s)))
+        packet_s = RELAXED_FRAMES * engine.layout.samples_per_frame / self._sample_rate_hz
+        self.outbox: asyncio.Queue[Outgoing] = asyncio.Queue(maxsize=max(8, int(settings.buffer_s / packet_s)))
+        self._clock = clock
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
         self._playback = Playback(self._sample_rate_hz, clock)
@@ -107,7 +114,7 @@ class Session:
             )
         self._splitter.push(text)
         self._idle = False
-        if not text.isspace():
+        if text.strip():
             self._watch.mark("text")
         self._wake.set()
 
@@ -125,11 +132,12 @@ class Session:
         self._wake.set()
 
     async def cancel(self, played_samples: int | None) -> None:
-        """Stop at once: the engine's request is gone when this returns, and no frame of it follows."""
+        """Stop at once: no frame of the old turn follows `Cancelled`, and the engine's request is gone on return."""
         self.generation += 1
-        if self._utterance is not None and not self._utterance.done():
-            self._utterance.cancel()
-            await asyncio.wait([self._utterance])
+        utterance = self._utterance
+        if utterance is not None:
+            utterance.cancel()
+        # The turn ends before anybody else runs: `run` must not find the old text when the utterance is gone.
         self._drop_stale_frames()
         heard = heard_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
@@ -137,15 +145,22 @@ class Session:
         self._begin_turn()
         if self._ended:
             self._splitter.close()
+        if not self.samples:
+            self._watch = Stopwatch(self._clock)
         self._wake.set()
         await self._say(Cancelled(session=self.id, generation=self.generation, spoken_text=heard, samples=self.samples))
+        if utterance is not None:
+            await asyncio.wait([utterance])
 
     # What it does.
 
     async def run(self) -> None:
         """Speak until the text has ended; the last thing said is `Done`. Raises what ended the session early."""
         while (chunk := await self._next_chunk()) is not None:
-            if not has_speech(chunk.text) or await self._speak_unless_cancelled(chunk):
+            turn = self.generation
+            if has_speech(chunk.text):
+                await self._speak_unless_cancelled(chunk)
+            if turn == self.generation:
                 await self._answer_flushes(chunk.end)
         self._watch.mark("done")
         self._head_silence.finish()
@@ -171,28 +186,25 @@ class Session:
     async def _next_chunk(self) -> Chunk | None:
         """Wait until there is something to speak and it is time to; None once all text has been given out."""
         while True:
-            early_s = 0.0 if self._assign.pace == "unpaced" else self._playback.lead_s - self._settings.lead_s
-            if chunk := self._splitter.next_chunk(eager=early_s <= 0):
-                return chunk
-            # Text before a flush is always ready, so all of it has been spoken.
-            await self._answer_flushes(None)
-            if self._ended and early_s <= 0:
-                return None
             pending = self._splitter.pending_chars > 0
-            if self._ended or (pending and early_s > 0):
-                delay_s = early_s
+            early_s = 0.0 if self._assign.pace == "unpaced" else self._playback.lead_s - self._settings.lead_s
+            if pending and early_s > 0:
+                await self._woken(early_s)
+            elif chunk := self._splitter.next_chunk(eager=True):
+                return chunk
+            elif self._flushes:
+                # Text before a flush is always ready, so all of it has been spoken.
+                await self._answer_flushes(None)
+            elif self._ended:
+                return None
             elif pending and not self._idle:
-                delay_s = self._settings.idle_text_s
-            else:
-                delay_s = self._settings.idle_timeout_s + self._playback.lead_s
-            if await self._woken(delay_s) or delay_s == early_s:
-                continue
-            if not pending or self._idle:
+                if not await self._woken(self._settings.idle_text_s):
+                    self._splitter.idle()
+                    self._idle = True
+            elif not await self._woken(self._settings.idle_timeout_s + self._playback.lead_s):
                 raise DeadlineExceeded(
                     f"no text for {self._settings.idle_timeout_s:g} s; start a new session when there is some"
                 )
-            self._splitter.idle()
-            self._idle = True
 
     async def _woken(self, delay_s: float) -> bool:
         """Whether the client said something within `delay_s`."""
@@ -204,15 +216,13 @@ class Session:
             return False
         return True
 
-    async def _speak_unless_cancelled(self, chunk: Chunk) -> bool:
-        """Speak one chunk; False if a barge-in ended it."""
+    async def _speak_unless_cancelled(self, chunk: Chunk) -> None:
+        """Speak one chunk, or as much of it as a barge-in leaves."""
         async with asyncio.TaskGroup() as group:
-            self._utterance = group.create_task(self._speak(chunk))
-        if self._utterance.cancelled():
-            return False
-        if error := self._utterance.result():
+            self._utterance = utterance = group.create_task(self._speak(chunk))
+        self._utterance = None
+        if not utterance.cancelled() and (error := utterance.result()):
             raise error
-        return True
 
     async def _speak(self, chunk: Chunk) -> CarillonError | None:
         """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
@@ -237,6 +247,7 @@ class Session:
                 text=chunk.text,
                 start_sample=spoken.start_sample,
                 end_sample=spoken.end_sample,
+                complete=spoken.complete,
             )
         )
         return None
@@ -247,6 +258,7 @@ class Session:
             text=chunk.text,
             adapter=self._adapter,
             temperature=self._assign.temperature,
+            priority=PRIORITY[self._assign.pace],
         )
         waiting: list[int] = []
         frames = 0
@@ -267,6 +279,7 @@ class Session:
                         await self._decode(stream, waiting, final=written.ended is not None, spoken=spoken)
                         waiting = []
                     if written.ended == "length":
+                        spoken.complete = False
                         log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
                     stall.reschedule(loop.time() + self._settings.stall_timeout_s)
         except TimeoutError:
@@ -283,11 +296,13 @@ class Session:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
             self._watch.mark_anew("frames")
-        audio = await stream.push(codes, final=final, deadline_s=self._playback.ends_at_s, provisional=hurried)
+        # A listener who hears nothing yet has no deadline to miss; first packets go first in any case.
+        deadline_s = self._playback.ends_at_s if self._playback.lead_s else None
+        audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
         if len(audio):
             self._watch.mark("audio")
-            spoken.end_sample += len(audio)
             await self._send(audio)
+            spoken.end_sample += len(audio)
 
     async def _send(self, audio: NDArray[np.float32]) -> None:
         frame = AudioFrame(
@@ -297,11 +312,11 @@ class Session:
             sample_offset=self.samples,
             audio=pcm16_of(audio),
         )
-        self._sequence += 1
-        self.samples += len(audio)
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
         await self._say(frame)
+        self._sequence += 1
+        self.samples += len(audio)
 
     async def _answer_flushes(self, end: int | None) -> None:
         """Answer every flush whose text ends by `end` in the cleaned stream; None is its very end."""
@@ -319,14 +334,14 @@ class Session:
             ) from None
 
     def _drop_stale_frames(self) -> None:
-        """Take frames of a cancelled generation out of the outbox; what else waits there stays, in order."""
-        kept = []
-        while not self.outbox.empty():
-            item = self.outbox.get_nowait()
-            if not isinstance(item, AudioFrame | Segment) or item.generation == self.generation:
-                kept.append(item)
-        for item in kept:
-            self.outbox.put_nowait(item)
+        """Take what a cancelled turn has left in the outbox out again; samples nobody will hear do not count."""
+        waiting = [self.outbox.get_nowait() for _ in range(self.outbox.qsize())]
+        dropped = [item for item in waiting if isinstance(item, AudioFrame) and item.generation != self.generation]
+        if dropped:
+            self.samples, self._sequence = dropped[0].sample_offset, dropped[0].sequence
+        for item in waiting:
+            if isinstance(item, Cancelled | Done) or getattr(item, "generation", None) == self.generation:
+                self.outbox.put_nowait(item)
 
 
 def heard_text(spoken: list[_Spoken], heard_samples: int) -> str:

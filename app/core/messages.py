@@ -79,7 +79,11 @@ class Cancel(Message):
 
     type: Literal["cancel"] = "cancel"
     session: SessionId
-    played_samples: int | None = Field(default=None, ge=0, description="What the listener heard, for `spoken_text`.")
+    played_samples: int | None = Field(
+        default=None,
+        ge=0,
+        description="How far the listener heard, on the scale of the frames' `sample_offset`; for `spoken_text`.",
+    )
 
 
 class Credit(Message):
@@ -139,6 +143,7 @@ class Segment(Message):
     text: str
     start_sample: int
     end_sample: int
+    complete: bool = Field(default=True, description="False: the model was stopped before it ended by itself.")
 
 
 class Flushed(Message):
@@ -227,7 +232,8 @@ class AudioFrame:
     """A binary frame: 20 little-endian header bytes, then the encoded audio.
 
     `kind` u8 = 1, reserved u8, `channel` u16, `generation` u32, `sequence` u32 (from 0, without gaps, per session),
-    `sample_offset` u64 (of the first sample this frame's audio was made from, since the session's start).
+    `sample_offset` u64 (of the first sample this frame's audio was made from, since the session's start; it jumps where
+    a cancel dropped audio).
     """
 
     channel: int

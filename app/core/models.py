@@ -121,8 +121,8 @@ class Worker(Frozen):
     capacity: int = Field(description="Sessions it can speak with at once, in real time.")
     max_voices: int = Field(description="Distinct adapters it may have active at once: vLLM's LoRA slots.")
     inflight: int = 0
-    active_voices: frozenset[str] = frozenset()
-    ready_voices: frozenset[str] = frozenset()
+    active_adapters: frozenset[str] = frozenset()
+    ready_adapters: frozenset[str] = frozenset()
 
 
 def resolve_voice(name: str, *, model: str | None, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> Voice:

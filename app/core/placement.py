@@ -52,7 +52,7 @@ def has_room(worker: Worker, voice: Voice) -> bool:
     if worker.inflight >= worker.capacity:
         return False
     adapter = voice.adapter
-    return adapter is None or adapter.name in worker.active_voices or len(worker.active_voices) < worker.max_voices
+    return adapter is None or adapter.name in worker.active_adapters or len(worker.active_adapters) < worker.max_voices
 
 
 def _walk(workers: Mapping[str, Worker], key: str) -> Iterator[Worker]:

@@ -68,7 +68,7 @@ class Registry:
 
         False when a later start has taken the id: this process is a ghost and should end.
         """
-        record = worker.model_dump_json(exclude={"inflight", "active_voices"})
+        record = worker.model_dump_json(exclude={"inflight", "active_adapters"})
         return bool(
             await self._call(
                 "beat", worker.id, worker.epoch, record, self._record_ttl_ms, self._lease_ttl_ms, *sessions
@@ -89,7 +89,7 @@ class Registry:
         """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`)."""
         return tuple(
             Worker.model_validate_json(record).model_copy(
-                update={"inflight": inflight, "active_voices": frozenset(name.decode() for name in adapters)}
+                update={"inflight": inflight, "active_adapters": frozenset(name.decode() for name in adapters)}
             )
             for record, inflight, adapters in await self._call("snapshot")
         )
@@ -160,8 +160,8 @@ class Fleet:
     def _adjust(self, worker_id: str, sessions: int, names: set[str]) -> None:
         worker = self._workers.get(worker_id)
         if worker is not None:
-            inflight, voices = max(0, worker.inflight + sessions), worker.active_voices | names
-            self._workers[worker_id] = worker.model_copy(update={"inflight": inflight, "active_voices": voices})
+            inflight, voices = max(0, worker.inflight + sessions), worker.active_adapters | names
+            self._workers[worker_id] = worker.model_copy(update={"inflight": inflight, "active_adapters": voices})
 
     def _wake(self) -> None:
         self._changed.set()

@@ -108,7 +108,7 @@ async def test_a_lease_nobody_renews_expires_and_frees_its_place_and_its_lora_sl
     await registry.claim(worker, "s1", clone("a"))
     await expire(redis, "s1")
     assert await registry.claim(worker, "s2", clone("b"))
-    assert (await only(registry)).active_voices == {"b@1"}
+    assert (await only(registry)).active_adapters == {"b@1"}
 
 
 async def test_a_heartbeat_renews_the_leases_it_names_and_no_others(registry: Registry, redis: Redis) -> None:
@@ -142,7 +142,7 @@ async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registr
     assert await registry.claim(worker, "s6", BUILT_IN)
     await registry.release("w1", "s2")
     assert await registry.claim(worker, "s7", clone("c"))
-    assert (await only(registry)).active_voices == {"a@1", "c@1"}
+    assert (await only(registry)).active_adapters == {"a@1", "c@1"}
 
 
 @pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.DRAINING])
@@ -218,7 +218,7 @@ async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(re
     (worker,) = fleet.workers
     fleet.occupy(worker, clone("a"))
     (busier,) = fleet.workers
-    assert (busier.inflight, busier.active_voices) == (1, {"a@1"})
+    assert (busier.inflight, busier.active_adapters) == (1, {"a@1"})
     fleet.exclude(worker)
     assert fleet.workers[0].inflight == 2
     await fleet.refresh()

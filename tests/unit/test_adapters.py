@@ -74,7 +74,7 @@ async def test_an_adapter_is_fetched_and_loaded_once_for_many_callers(
 
     assert engine.loaded == ["ada@1"]
     assert len(shelf.fetched) == 2
-    assert adapters.ready == {"ada"}
+    assert adapters.ready == {"ada@1"}
 
 
 async def test_what_lies_whole_on_disk_is_not_fetched_again(shelf: Shelf, engine: FakeEngine, tmp_path: Path) -> None:
@@ -132,7 +132,47 @@ async def test_the_least_recently_used_makes_room_but_never_one_in_use(
             pass
         async with adapters.use(versions[2]):
             assert engine.unloaded == ["b@1"]
-    assert adapters.ready == {"a", "c"}
+    assert adapters.ready == {"a@1", "c@1"}
+
+
+async def test_who_comes_for_an_adapter_that_is_being_evicted_loads_it_anew(
+    shelf: Shelf, engine: FakeEngine, tmp_path: Path
+) -> None:
+    adapters = cache(engine, shelf, tmp_path, max_resident=1)
+    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
+    async with adapters.use(a):
+        pass
+    unloading = asyncio.Event()
+    engine.before_unload = unloading.wait
+
+    async def speak(version: AdapterVersion) -> None:
+        async with adapters.use(version) as adapter:
+            assert (adapter.path / "adapter_config.json").is_file()
+            assert version.name in adapters.ready
+
+    newcomer = asyncio.create_task(speak(b))
+    while not engine.unloaded:
+        await asyncio.sleep(0)
+    returning = asyncio.create_task(speak(a))
+    await asyncio.sleep(0)
+    unloading.set()
+    await asyncio.gather(newcomer, returning)
+
+    assert engine.loaded.count("a@1") == 2
+
+
+async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
+    shelf: Shelf, engine: FakeEngine, tmp_path: Path
+) -> None:
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
+    impatient = asyncio.create_task(adapters.use(version).__aenter__())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+    async with adapters.use(version):
+        pass
+    await adapters.aclose()
+    assert engine.loaded == ["ada@1"]
 
 
 async def test_a_manifest_cannot_name_a_file_outside_its_directory(
@@ -152,6 +192,7 @@ async def test_a_manifest_cannot_name_a_file_outside_its_directory(
         ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "biases"),
         ({"r": 32}, "rank 32 is outside 1…16"),
+        ({"r": None}, "rank None is outside"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "embed_tokens"),
     ],
 )

@@ -85,14 +85,14 @@ def test_no_worker_means_no_candidate():
 
 
 def test_a_worker_whose_lora_slots_are_taken_has_room_for_the_voices_in_them_and_for_built_in_ones_only():
-    taken = worker("w1", inflight=2, active_voices={"a@1", "b@1"})
+    taken = worker("w1", inflight=2, active_adapters={"a@1", "b@1"})
     assert has_room(taken, voice("a"))
     assert has_room(taken, voice("slt", cloned=False))
     assert not has_room(taken, voice("c"))
 
 
 def test_another_version_of_a_voice_needs_a_slot_of_its_own():
-    taken = worker("w1", active_voices={"a@2", "b@1"})
+    taken = worker("w1", active_adapters={"a@2", "b@1"})
     assert not has_room(taken, voice("a"))
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
 
 from app.core.audio import samples_of
 from app.core.errors import CarillonError, DeadlineExceeded, EngineFailed, SlowReader, TextAfterEnd, TextTooLong
-from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Segment
+from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Pace, Segment
 from app.core.models import Voice
 from app.infra.settings import SessionSettings
 from tests.fakes import FakeEngine
@@ -29,19 +29,26 @@ async def decoder() -> AsyncIterator[Decoder]:
         yield decoder
 
 
-def session(engine: FakeEngine, decoder: Decoder, *, pace: str = "unpaced", **limits: float) -> Session:
+def session(
+    engine: FakeEngine,
+    decoder: Decoder,
+    *,
+    pace: Pace = "unpaced",
+    clock: Callable[[], float] | None = None,
+    **limits: float,
+) -> Session:
     return Session(
         Assign(
             session="s1",
             epoch=1,
             voice=Voice(id="wren", name="wren", model="fake"),
-            pace=pace,  # type: ignore[arg-type]
+            pace=pace,
         ),
         engine=engine,
         decoder=decoder,
         adapter=None,
         settings=SessionSettings(**{"idle_text_s": 0.01, **limits}),  # type: ignore[arg-type]
-        clock=asyncio.get_running_loop().time,
+        clock=clock or asyncio.get_running_loop().time,
     )
 
 
@@ -185,6 +192,73 @@ async def test_a_cancel_ends_the_engine_request_and_the_next_turn_speaks(decoder
     assert not any(isinstance(item, Flushed) for item in said)
 
 
+@pytest.mark.parametrize("ending", ["flush", "end"])
+async def test_a_cancel_drops_the_sentences_behind_the_one_being_spoken(ending: str, decoder: Decoder) -> None:
+    engine = FakeEngine(frames_per_char=20)
+    speaking = session(engine, decoder, max_chunk_chars=60)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("The first sentence is being spoken now, at length. The second one nobody wants to hear any more. ")
+    speaking.flush() if ending == "flush" else speaking.end()
+    await engine.progressed.wait()
+
+    await speaking.cancel(played_samples=None)
+
+    if ending == "flush":
+        speaking.push("Better.")
+        speaking.end()
+    said = await until(speaking, Done)
+    await running
+    assert not any(isinstance(item, Flushed) for item in said)
+    behind = said[[isinstance(item, Cancelled) for item in said].index(True) + 1 :]
+    spoken = "Better." if ending == "flush" else ""
+    assert [item.text for item in behind if isinstance(item, Segment)] == ([spoken] if spoken else [])
+    assert len(engine.heard) == (2 if spoken else 1)
+
+
+async def test_audio_a_cancel_takes_back_does_not_count_as_sent(decoder: Decoder) -> None:
+    engine = FakeEngine(frames_per_char=20)
+    speaking = session(engine, decoder)
+    running = asyncio.create_task(speaking.run())
+    speaking.push("A sentence that is cut short. ")
+    first = await speaking.outbox.get()
+    assert isinstance(first, AudioFrame)
+    while speaking.outbox.empty():
+        await asyncio.sleep(0)
+
+    await speaking.cancel(played_samples=None)
+
+    heard = len(first.audio) // 2
+    cancelled = (await until(speaking, Cancelled))[-1]
+    assert isinstance(cancelled, Cancelled)
+    assert cancelled.samples == heard
+    speaking.push("Next.")
+    speaking.end()
+    frames = [item for item in await until(speaking, Done) if isinstance(item, AudioFrame)]
+    await running
+    assert (frames[0].sequence, frames[0].sample_offset) == (1, heard)
+
+
+async def test_a_turn_cancelled_before_it_was_heard_is_not_in_the_ledger(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    engine.pause()
+    time_s = [0.0]
+    speaking = session(engine, decoder, clock=lambda: time_s[0])
+    running = asyncio.create_task(speaking.run())
+    speaking.push("Never mind. ")
+    speaking.flush()
+    while not engine.running:
+        await asyncio.sleep(0)
+    await speaking.cancel(played_samples=0)
+    time_s[0] = 100.0
+    engine.resume()
+    speaking.push("Now.")
+    speaking.end()
+    done = (await until(speaking, Done))[-1]
+    await running
+    assert isinstance(done, Done)
+    assert done.ledger.first_audio_ms == 0.0
+
+
 async def test_silence_in_text_is_no_utterance(decoder: Decoder) -> None:
     engine = FakeEngine()
     speaking = session(engine, decoder)
@@ -245,17 +319,24 @@ async def test_a_session_without_text_ends_after_its_idle_time(decoder: Decoder)
         await session(FakeEngine(), decoder, idle_timeout_s=0.05).run()
 
 
-async def test_later_text_waits_while_the_listener_has_enough(decoder: Decoder) -> None:
-    engine = FakeEngine(frames_per_char=100)  # 0.13 s of audio a character
-    speaking = session(engine, decoder, pace="realtime", lead_s=0.2)
+async def test_later_text_waits_while_the_listener_has_enough_even_after_its_end(decoder: Decoder) -> None:
+    engine = FakeEngine(frames_per_char=10)  # 13 ms of audio a character
+    time_s = [0.0]
+    speaking = session(engine, decoder, pace="realtime", lead_s=0.05, clock=lambda: time_s[0])
     running = asyncio.create_task(speaking.run())
     speaking.push("Long. Second sentence. ")
     await until(speaking, Segment)
-    async with asyncio.timeout(5):
-        while speaking._wake.is_set():  # the session has looked again and found nothing to do yet
-            await asyncio.sleep(0)
+    speaking.push("Third.")
+    speaking.end()
+    for _ in range(100):
+        await asyncio.sleep(0)
     assert [utterance.text for utterance in engine.heard] == ["Long."]
-    running.cancel()
+
+    time_s[0] = 100.0
+
+    await until(speaking, Done)
+    await running
+    assert " ".join(utterance.text for utterance in engine.heard) == "Long. Second sentence. Third."
 
 
 async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from app.core.models import AdapterVersion, Voice, WorkerState
 from app.infra.settings import EngineSettings, SessionSettings, Settings
 from tests.fakes import FakeEngine
 from tests.unit.random_codecs import TINY, random_codec
-from workers.adapters import AdapterCache
+from workers.adapters import AdapterCache, Fetch
 from workers.decoder import Decoder
 from workers.server import WorkerServer
 
@@ -36,7 +37,9 @@ def no_store(uri: str, file: str, path: Path) -> None:
 
 
 @asynccontextmanager
-async def serving(engine: FakeEngine, tmp_path: Path, **changes: Any) -> AsyncIterator[WorkerServer]:
+async def serving(
+    engine: FakeEngine, tmp_path: Path, *, fetch: Fetch = no_store, **changes: Any
+) -> AsyncIterator[WorkerServer]:
     settings = Settings(
         fleet_secret=SecretStr("secret"),
         capacity=2,
@@ -50,7 +53,7 @@ async def serving(engine: FakeEngine, tmp_path: Path, **changes: Any) -> AsyncIt
             epoch=7,
             engine=engine,
             decoder=decoder,
-            adapters=AdapterCache(engine, no_store, tmp_path, max_resident=2, max_rank=16),
+            adapters=AdapterCache(engine, fetch, tmp_path, max_resident=2, max_rank=16),
             clock=asyncio.get_running_loop().time,
         )
         await server.listen()
@@ -188,7 +191,9 @@ async def test_a_cancel_stops_the_engine_and_says_what_was_heard(tmp_path: Path)
         while (message := await talk.receive()).__class__ is AudioFrame:
             pass
         assert (message.type, message.generation, message.spoken_text) == ("cancelled", 1, "")
-        assert not engine.running
+        async with asyncio.timeout(5):
+            while engine.running:
+                await asyncio.sleep(0)
 
 
 async def test_an_adapter_that_is_missing_fails_its_own_session_only(tmp_path: Path) -> None:
@@ -200,6 +205,26 @@ async def test_an_adapter_that_is_missing_fails_its_own_session_only(tmp_path: P
             assert (refusal.code, refusal.closed) == ("adapter_unavailable", True)
         await other.say("Fine.")
         assert (await other.end()).samples == len("Fine.") * 32
+
+
+async def test_a_front_door_that_leaves_while_an_adapter_is_fetched_frees_the_place(tmp_path: Path) -> None:
+    arriving, fetched = threading.Event(), threading.Event()
+
+    def slow_store(uri: str, file: str, path: Path) -> None:
+        arriving.set()
+        fetched.wait(10)
+        raise AdapterUnavailable("too late")
+
+    version = AdapterVersion(voice_id="ada", version=1, lora_id=1, uri="s3://b/ada/", sha256={"x": "0"}, rank=16)
+    clone = Voice(id="ada", name="Ada", model="fake", adapter=version)
+    async with serving(FakeEngine(), tmp_path, fetch=slow_store) as server:
+        async with session(server, "a", voice=clone):
+            await asyncio.to_thread(arriving.wait, 10)
+            assert server.sessions == ("a",)
+        async with asyncio.timeout(5):
+            await server._empty.wait()
+        assert server.sessions == ()
+        fetched.set()
 
 
 async def test_an_engine_failure_reaches_the_front_door_as_its_code(tmp_path: Path) -> None:

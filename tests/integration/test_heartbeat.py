@@ -1,0 +1,102 @@
+"""A worker's heartbeat with a real registry."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from pydantic import SecretStr
+
+from app.core.errors import ConfigurationError
+from app.core.models import ModelCard, Worker, WorkerState
+from app.infra.registry import Registry, open_redis
+from app.infra.settings import Settings
+from tests.processes import until_async
+from workers.heartbeat import Heartbeat
+
+pytestmark = pytest.mark.anyio
+
+MODEL = ModelCard(
+    name="fake", stand_in=True, languages=("en",), voices=("wren",), sample_rate_hz=24_000, tokens_per_s=82.0
+)
+
+
+@dataclass
+class Person:
+    """Who beats: a worker whose state a test may change."""
+
+    id: str
+    epoch: int
+    state: WorkerState = WorkerState.ACTIVE
+
+    def describe(self) -> Worker:
+        return Worker(
+            id=self.id,
+            epoch=self.epoch,
+            address="ws://nowhere",
+            model=MODEL,
+            state=self.state,
+            capacity=4,
+            max_voices=4,
+        )
+
+
+@pytest.fixture
+async def registry(valkey: str) -> AsyncIterator[Registry]:
+    settings = Settings(redis_url=SecretStr(valkey))
+    redis = open_redis(settings)
+    await redis.flushdb()
+    yield Registry(redis, settings)
+    await redis.aclose()
+
+
+def beating(registry: Registry, worker: Person, interval_s: float = 0.02) -> Heartbeat:
+    return Heartbeat(registry, worker.describe, lambda: (), interval_s=interval_s)
+
+
+async def state_in(registry: Registry, worker_id: str) -> WorkerState | None:
+    return next((worker.state for worker in await registry.snapshot() if worker.id == worker_id), None)
+
+
+async def test_a_worker_is_seen_and_its_changes_follow(registry: Registry) -> None:
+    worker = Person("w1", await registry.join("w1"))
+    heartbeat = beating(registry, worker, interval_s=3600)
+    task = asyncio.create_task(heartbeat.run())
+    await until_async(lambda: _is(registry, "w1", WorkerState.ACTIVE))
+    worker.state = WorkerState.DRAINING
+    heartbeat.hurry()
+    await until_async(lambda: _is(registry, "w1", WorkerState.DRAINING))
+    task.cancel()
+
+
+async def test_a_worker_whose_id_was_taken_by_a_later_start_ends(registry: Registry) -> None:
+    ghost = Person("w1", await registry.join("w1"))
+    await registry.join("w1")
+    with pytest.raises(ConfigurationError, match="CARILLON_WORKER_ID"):
+        await beating(registry, ghost).run()
+
+
+async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey: str) -> None:
+    settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1"))
+    redis = open_redis(settings)
+    described = 0
+
+    def describe() -> Worker:
+        nonlocal described
+        described += 1
+        return Person("w1", 1).describe()
+
+    heartbeat = Heartbeat(Registry(redis, settings), describe, lambda: (), interval_s=0.01)
+    task = asyncio.create_task(heartbeat.run())
+    async with asyncio.timeout(30):
+        while described < 3:
+            await asyncio.sleep(0.01)
+    assert not task.done()
+    task.cancel()
+    await redis.aclose()
+
+
+async def _is(registry: Registry, worker_id: str, state: WorkerState) -> bool:
+    return await state_in(registry, worker_id) is state
