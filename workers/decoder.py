@@ -119,7 +119,8 @@ class Decoder:
         self._closing = True
         self._wake.set()
         try:
-            await self.died()
+            if self._server is not None:
+                await self.died()
         finally:
             self._thread.shutdown(wait=False)
 

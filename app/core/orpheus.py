@@ -20,9 +20,6 @@ from app.core.errors import ConfigurationError
 TOKENS_PER_FRAME = 7
 """SNAC with three levels at strides 4, 2, 1 writes 1 + 2 + 4 codes a frame; Orpheus and its kin use no other."""
 
-FRAME_LEVELS = (0, 1, 2, 2, 1, 2, 2)
-"""The codec level of each position of a frame: [L0_i, L1_2i, L2_4i, L2_4i+1, L1_2i+1, L2_4i+2, L2_4i+3]."""
-
 ORPHEUS_TAGS = ("<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>")
 ORPHEUS_VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
 
@@ -105,10 +102,6 @@ class TokenLayout(BaseModel):
             raise ValueError(f"token {token_id} at position {position} is outside its band [{start}, {stop})")
         return token_id - start
 
-    def tokens(self, codes: Sequence[int], *, position: int = 0) -> list[int]:
-        """Token ids of frame-ordered `codes`, the first of which stands at `position`."""
-        return [self.band(position + offset)[0] + code for offset, code in enumerate(codes)]
-
     def text(self, voice: str, text: str) -> str:
         """The words of the prompt, before tokenizing: `tara: Hello`."""
         return self.speech.prompt_form.format(voice=voice, text=text)
@@ -125,28 +118,6 @@ class TokenLayout(BaseModel):
             s.start_of_ai_id,
             s.start_of_speech_id,
         ]
-
-
-def interleave(levels: Sequence[Sequence[int]]) -> list[int]:
-    """Codec levels (lengths F, 2F, 4F) to one frame-ordered list of 7F codes."""
-    coarse, middle, fine = levels
-    if not (2 * len(coarse) == len(middle) and 4 * len(coarse) == len(fine)):
-        raise ValueError(f"levels have {len(coarse)}, {len(middle)}, {len(fine)} codes; they must be F, 2F, 4F")
-    codes: list[int] = []
-    for i in range(len(coarse)):
-        m, f = middle[2 * i : 2 * i + 2], fine[4 * i : 4 * i + 4]
-        codes += [coarse[i], m[0], f[0], f[1], m[1], f[2], f[3]]
-    return codes
-
-
-def deinterleave(codes: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Frame-ordered codes (7F) to the codec's three levels (F, 2F, 4F)."""
-    if len(codes) % TOKENS_PER_FRAME:
-        raise ValueError(f"{len(codes)} codes are no whole number of {TOKENS_PER_FRAME}-code frames")
-    levels: tuple[list[int], list[int], list[int]] = ([], [], [])
-    for index, code in enumerate(codes):
-        levels[FRAME_LEVELS[index % TOKENS_PER_FRAME]].append(code)
-    return levels
 
 
 def read_layout(model_dir: Path, codec_dir: Path) -> TokenLayout:

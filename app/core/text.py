@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from app.core.errors import ConfigurationError, TextAfterEnd
-
-ORPHEUS_TAGS = ("<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>")
+from app.core.orpheus import ORPHEUS_TAGS
 
 _MAX_MARKS = 30  # combining marks on one letter, the bound of Unicode's Stream-Safe format (UAX #15, section 13)
 _TAG_HOLD_CHARS = 12  # a "<" waits this long to become a tag

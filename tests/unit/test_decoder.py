@@ -380,5 +380,4 @@ async def test_nobody_waits_for_a_decoder_whose_task_was_cancelled(codec: SNAC) 
     results = await asyncio.gather(*pushes, return_exceptions=True)
     assert [type(result) for result in results] == [StreamClosed, StreamClosed]
     gate.open()
-    with pytest.raises(asyncio.CancelledError):
-        await decoder.aclose()
+    await decoder.aclose()
