@@ -34,7 +34,8 @@ from app.core.messages import (
 
 SESSION = "1"
 CONNECT_TIMEOUT_S = 10.0
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 45.0
+"""Beyond what a front door allows itself: waiting for room, connecting, loading an adapter."""
 
 Heard = AudioFrame | Segment | Flushed | Cancelled | Done
 

@@ -117,6 +117,8 @@ def make_server(settings: Settings) -> Server:
         access_log=False,
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
+        # A slow listener's pong waits behind its audio. SlowReader and the idle timeout find those who are gone.
+        ws_ping_timeout=None,
     )
     logging.getLogger("uvicorn.error").addFilter(_UNTRACED)
     return Server(config)

@@ -112,8 +112,10 @@ class ClientSession:
             return
         unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
         self._waiting_chars = 0
+        # Earlier cancels stay: the worker answers each, and each answer is waited for.
+        for cancel in (*(kept for kept in unsent if isinstance(kept, Cancel)), command):
+            self._enqueue(cancel)
         self._cancels_due.append(command)
-        self._enqueue(command)
         for eos in unsent:
             if isinstance(eos, Eos):
                 self._enqueue(eos)

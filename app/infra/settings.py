@@ -66,6 +66,9 @@ class SessionSettings(BaseModel):
     stall_timeout_s: float = Field(default=20, gt=0, description="No audio for so long while text is pending: a fault.")
     queue_timeout_s: float = Field(default=1.0, ge=0, description="How long a start waits for room before 503.")
     connect_timeout_s: float = Field(default=5, gt=0)
+    ready_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long a worker may take to load an adapter before the session is ready."
+    )
     buffer_s: float = Field(default=8, gt=0, description="Audio held for a client that reads slowly.")
 
 

@@ -246,11 +246,13 @@ class Upstream:
 
     async def _dial(self, worker: Worker, assign: Assign) -> tuple[ClientConnection, Ready]:
         """Connect, assign, await `ready`; on any failure the lease is given back."""
+        limits = self._settings.session
         connection: ClientConnection | None = None
         try:
-            async with asyncio.timeout(self._settings.session.connect_timeout_s):
+            async with asyncio.timeout(timeout_s := limits.connect_timeout_s):
                 connection = await self._connect(worker)
                 await connection.send(assign.model_dump_json())
+            async with asyncio.timeout(timeout_s := limits.ready_timeout_s):
                 first = _read(await connection.recv(), worker)
             if isinstance(first, Error):
                 raise first.rebuilt()
@@ -260,13 +262,16 @@ class Upstream:
         except BaseException as error:
             await self._finish(self._end(worker, assign.session, connection))
             if isinstance(error, TimeoutError):
-                timeout_s = self._settings.session.connect_timeout_s
                 raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
             if isinstance(error, OSError | InvalidHandshake | ConnectionClosed):
                 raise WorkerLost(f"worker {worker.id} cannot be reached ({_reason(error)})") from None
             raise
 
     async def _connect(self, worker: Worker) -> ClientConnection:
+        """A late pong is no death, and so has no deadline: it waits behind all the audio a slow listener has to come.
+
+        Deadlines on what is sent and received find dead workers; the pings keep the kernel's eye on the connection.
+        """
         return await connect(
             f"{worker.address}/session",
             additional_headers={"Authorization": f"Bearer {self._settings.fleet_secret.get_secret_value()}"},
@@ -274,7 +279,7 @@ class Upstream:
             proxy=None,
             open_timeout=None,
             ping_interval=5,
-            ping_timeout=10,
+            ping_timeout=None,
             close_timeout=1,
         )
 

@@ -221,6 +221,17 @@ async def test_cancel_drops_text_that_still_waits_for_a_worker(open_house: OpenH
         assert client.heard("second") == spoken("Heard.")
 
 
+async def test_cancels_in_one_burst_are_each_answered_and_the_next_turn_is_heard(client: SessionsClient) -> None:
+    await client.send("start", "s1", voice="slt")
+    await client.send("text", "s1", text="Old.")
+    await client.send("cancel", "s1")
+    await client.send("cancel", "s1")
+    await client.send("text", "s1", text="New one.")
+    await client.send("eos", "s1")
+    await client.until(Done, "s1")
+    assert client.heard("s1").endswith(spoken("New one."))
+
+
 async def test_cancel_after_eos_ends_the_session(client: SessionsClient, worker: FakeWorker) -> None:
     worker.allow(characters=2)
     await client.say("s1", "A long last turn.")
