@@ -47,6 +47,9 @@ from app.infra.supervisor import Supervisor
 PROGRESS_INTERVAL_S = 10.0
 FRONT_DOOR_TIMEOUT_S = 60.0
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a service manager, a terminal that is closed."""
+
 
 @dataclass(frozen=True)
 class Fleet:
@@ -58,7 +61,7 @@ class Fleet:
 
 
 async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool = False) -> None:
-    """Start everything, print how to speak to it, and keep it running until SIGINT or SIGTERM.
+    """Start everything, print how to speak to it, and keep it running until a signal.
 
     With no worker of its own the front door waits for workers elsewhere. Raises ConfigurationError or DeadlineExceeded
     when a part does not start; what had started is stopped then.
@@ -72,7 +75,7 @@ async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool =
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     with locked(settings.data_dir):
-        run_file = RunFile(settings.data_dir / "run.json")
+        run_file = RunFile(settings.data_dir / "run.json", tell)
         supervisor = Supervisor(
             settings.data_dir / "logs",
             tell=tell,
@@ -80,7 +83,7 @@ async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool =
             changed=lambda: run_file.write(supervisor),
         )
         try:
-            async with _until_signal(supervisor.kill), supervisor:
+            async with until_signal(supervisor), supervisor:
                 began = time.monotonic()
                 fleet = await _start(supervisor, run_file, settings, workers, tell)
                 tell(f"ready after {time.monotonic() - began:.0f} s")
@@ -221,47 +224,57 @@ async def _progress(what: str, tell: Callable[[str], None]) -> AsyncIterator[Non
 
 
 @asynccontextmanager
-async def _until_signal(kill: Callable[[], None]) -> AsyncIterator[None]:
-    """Run the body until SIGINT or SIGTERM cancels it, and end quietly then. A second signal calls `kill`."""
+async def until_signal(supervisor: Supervisor) -> AsyncIterator[None]:
+    """Run the body until a signal cancels it, and end quietly then. A second signal kills every program.
+
+    A supervisor that is stopping already, because the start failed, is left to it, and the failure is what is raised.
+    """
     loop = asyncio.get_running_loop()
     body = asyncio.current_task()
     assert body
-    signalled = False
+    signals = 0
 
     def on_signal() -> None:
-        nonlocal signalled
-        if signalled:
-            kill()
-        else:
-            signalled = True
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            supervisor.kill()
+        elif not supervisor.stopping:
             body.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
         yield
     except asyncio.CancelledError:
-        if not signalled:
+        if not signals:
             raise
         body.uncancel()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             loop.remove_signal_handler(number)
 
 
 class RunFile:
     """`run.json` in the data directory: what runs where, for other commands and whoever looks. It holds no secret."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         self.path = path
         self.facts: dict[str, object] = {}
+        self._tell = tell
+        self._told = False
 
     def write(self, supervisor: Supervisor) -> None:
         running = {
             child.program.name: {"state": child.state, "pid": child.pid, "incarnation": child.incarnation}
             for child in supervisor.children.values()
         }
-        write_private(self.path, json.dumps({"pid": os.getpid(), **self.facts, "programs": running}, indent=2))
+        try:
+            write_private(self.path, json.dumps({"pid": os.getpid(), **self.facts, "programs": running}, indent=2))
+        except OSError as error:
+            if not self._told:
+                self._tell(f"{self.path} cannot be written ({error.strerror}); the programs run on")
+            self._told = True
 
 
 def read_run_file(data_dir: Path) -> dict[str, Any] | None:

@@ -64,6 +64,7 @@ class Outbox:
         self._sequence = 0
         self._generation = 0
         self._progress = asyncio.Event()
+        self._failure: Exception | None = None
         self.sent_until = 0
         """The sample, counted as the worker counts, up to which audio has been sent."""
         self.first_audio_at: float | None = None
@@ -82,9 +83,10 @@ class Outbox:
     async def put(self, frame: AudioFrame) -> None:
         """Send audio; waits while the box is full, and lets go of it if what was before it is dropped meanwhile.
 
-        Raises SlowReader when nothing is taken for too long.
+        Raises SlowReader when nothing is taken for too long, or what broke when earlier audio was encoded.
         """
         drops = self._drops
+        self._raise_failure()
         while self._held_samples >= self._room_samples:
             await self._moved()
         if self._drops != drops:
@@ -100,9 +102,10 @@ class Outbox:
         self._wake()
 
     async def drained(self) -> None:
-        """Wait until everything has been taken. Raises SlowReader when nothing is taken for too long."""
+        """Wait until everything has been taken. Raises as `put` does."""
         while self._items:
             await self._moved()
+        self._raise_failure()
 
     def grant(self, samples: int) -> None:
         """Credit for so much more audio."""
@@ -118,18 +121,26 @@ class Outbox:
         self._progress.set()
 
     def take(self) -> str | bytes | None:
-        """The next thing to send, or None while there is nothing, or no credit for it."""
+        """The next thing to send, or None while there is nothing, or no credit for it.
+
+        It never raises: the writer serves other sessions too, so a failure is kept for the session that fills this box.
+        """
         while self._items:
-            if not isinstance(self._items[0], _Audio):
-                taken = self._take_other(self._items.popleft())
-            elif self._credit_samples == 0:
+            if isinstance(self._items[0], _Audio) and self._credit_samples == 0:
                 return None
-            else:
-                taken = self._take_audio(self._items[0])
+            try:
+                taken = self._take_first(self._items[0])
+            except Exception as failure:
+                self.drop()
+                self._failure = failure
+                return None
             self._progress.set()
             if taken is not None:
                 return taken
         return None
+
+    def _take_first(self, item: _Audio | _Ending | Message | Deferred) -> str | bytes | None:
+        return self._take_audio(item) if isinstance(item, _Audio) else self._take_other(self._items.popleft())
 
     def _take_audio(self, audio: _Audio) -> bytes | None:
         assert self._outlet is not None
@@ -167,6 +178,13 @@ class Outbox:
                 await self._progress.wait()
         except TimeoutError:
             raise SlowReader(f"no audio was taken for {self._timeout_s:g} s; read, or grant credit") from None
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        """Once: its session then says in this box that it is over."""
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
 
 
 class Writer:

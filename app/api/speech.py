@@ -22,7 +22,7 @@ from app.api.encoding import Outlet
 from app.api.errors import error_body, status_of
 from app.core.budget import Ledger, Stopwatch
 from app.core.errors import CarillonError, InvalidRequest, SlowReader
-from app.core.messages import AudioFrame, Done, Eos, Text
+from app.core.messages import AudioFrame, Done, Eos, Error, Text
 from app.core.models import AudioFormat, Voice
 from app.infra.upstream import UpstreamSession
 
@@ -127,6 +127,8 @@ class SpeechResponse(Response):
                     if isinstance(event, AudioFrame) and (encoded := outlet.encode(event.audio)):
                         await self._begin(send, session, outlet)
                         await self._write(send, self._form.piece(encoded))
+                    elif isinstance(event, Error):
+                        raise event.rebuilt()
                     elif isinstance(event, Done):
                         last = await self._end(send, session, outlet, event.ledger)
             return last

@@ -15,7 +15,7 @@
   * EngineFailed                    the engine failed this request, or is gone
   * AdapterUnavailable              a voice's adapter is missing, damaged or unfit for the engine
   * ObjectMissing                   the object store has no object of that name
-  * StoreUnavailable                the object store does not answer, or refuses us
+  * StoreUnavailable                the object store or the catalogue does not answer, or refuses us
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
   * ConfigurationError              settings, files or packages do not fit together
@@ -156,7 +156,7 @@ class ObjectMissing(CarillonError):
 
 
 class StoreUnavailable(CarillonError):
-    """The object store does not answer, or refuses us."""
+    """The object store or the catalogue does not answer, or refuses us."""
 
     code = "store_unavailable"
     retryable = True

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import sqlite3
 import string
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,15 +37,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest
+from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
 from app.core.models import AdapterVersion, ApiKey, Frozen, Scope, Voice
+from app.infra.settings import without_secrets
 
 TOKEN_PREFIX = "cari"
 LAST_USED_RESOLUTION = timedelta(minutes=1)
 BUSY_TIMEOUT_MS = 5_000
+
+log = logging.getLogger(__name__)
 
 
 class Moment(TypeDecorator[datetime]):
@@ -114,6 +120,8 @@ def utc_now() -> datetime:
 class Catalog:
     """One process's connection pool to the catalogue. `now` gives aware datetimes.
 
+    Every method raises StoreUnavailable when the database does not answer or refuses.
+
     Example:
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
         await catalog.migrate()
@@ -130,14 +138,21 @@ class Catalog:
     async def aclose(self) -> None:
         await self._engine.dispose()
 
+    def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return _answering(self._reads.connect())
+
+    def _writing(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction, committed at the end of the body."""
+        return _answering(self._engine.begin())
+
     async def migrate(self) -> None:
         """Bring the tables to this version's form. Safe to run from several processes at once."""
-        async with self._engine.begin() as connection:
+        async with self._writing() as connection:
             await connection.run_sync(_upgrade)
 
     async def revision(self) -> tuple[str | None, str]:
         """The tables' revision (None: there are no tables) and the one this version needs."""
-        async with self._reads.connect() as connection:
+        async with self._reading() as connection:
             return await connection.run_sync(_revision)
 
     # Keys.
@@ -146,7 +161,7 @@ class Catalog:
         """A new key. Its token is returned and not kept: what is kept is its HMAC-SHA256 under the pepper."""
         key_id = secrets.token_hex(6)
         token = f"{TOKEN_PREFIX}_{key_id}_{secrets.token_hex(32)}"
-        async with self._engine.begin() as connection:
+        async with self._writing() as connection:
             await connection.execute(
                 insert(KeyRow).values(
                     id=key_id,
@@ -163,7 +178,7 @@ class Catalog:
         """The key that `token` proves. Raises AuthenticationFailed, with the same words for every wrong token."""
         prefix, _, rest = token.partition("_")
         key_id, _, _ = rest.partition("_")
-        async with self._reads.connect() as connection:
+        async with self._reading() as connection:
             row = (await connection.execute(select(*KeyRow.__table__.c).where(KeyRow.id == key_id))).first()
         genuine = hmac.compare_digest(self._digest(token), row.digest if row else "")
         if prefix != TOKEN_PREFIX or row is None or not genuine or row.revoked_at is not None:
@@ -172,19 +187,21 @@ class Catalog:
         if row.expires_at is not None and row.expires_at <= now:
             raise AuthenticationFailed(f"the API key {key_id} expired at {row.expires_at.isoformat()}; ask for another")
         if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION:
-            async with self._engine.begin() as connection:
-                await connection.execute(update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=now))
+            # The owner's information only: a database that cannot be written refuses nobody.
+            with suppress(StoreUnavailable):
+                async with self._writing() as connection:
+                    await connection.execute(update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=now))
         return _api_key(row)
 
     async def keys(self) -> list[ApiKey]:
         """Every key, the oldest first."""
-        async with self._reads.connect() as connection:
+        async with self._reading() as connection:
             rows = await connection.execute(select(*KeyRow.__table__.c).order_by(KeyRow.created_at, KeyRow.id))
             return [_api_key(row) for row in rows]
 
     async def revoke(self, key_id: str) -> None:
         """End a key; ending it again changes nothing. Raises InvalidRequest when there is none of that id."""
-        async with self._engine.begin() as connection:
+        async with self._writing() as connection:
             found = await connection.execute(
                 update(KeyRow)
                 .where(KeyRow.id == key_id)
@@ -196,7 +213,7 @@ class Catalog:
     async def delete_dead_keys(self, *, retention: timedelta) -> int:
         """Forget keys that were revoked or expired longer than `retention` ago. Returns how many."""
         limit = self._now() - retention
-        async with self._engine.begin() as connection:
+        async with self._writing() as connection:
             gone = await connection.execute(
                 delete(KeyRow).where(or_(KeyRow.revoked_at < limit, KeyRow.expires_at < limit))
             )
@@ -217,7 +234,7 @@ class Catalog:
             .join(AdapterRow, (AdapterRow.voice_id == VoiceRow.id) & (AdapterRow.version == VoiceRow.version))
             .order_by(VoiceRow.name)
         )
-        async with self._reads.connect() as connection:
+        async with self._reading() as connection:
             return [_voice(row) for row in await connection.execute(statement)]
 
     async def publish(
@@ -237,7 +254,7 @@ class Catalog:
         Raises InvalidRequest when the name belongs to a voice of another model.
         """
         now = self._now()
-        async with self._engine.begin() as connection:
+        async with self._writing() as connection:
             await connection.run_sync(_one_at_a_time)
             known = select(VoiceRow.id, VoiceRow.model, VoiceRow.version).where(VoiceRow.name == voice_name)
             row = (await connection.execute(known)).first()
@@ -267,6 +284,22 @@ class Catalog:
         return Voice(id=key, name=voice_name, model=model, language=language, adapter=adapter)
 
 
+@asynccontextmanager
+async def _answering(opening: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
+    """`opening`, with the database's failures told as ours."""
+    try:
+        async with opening as connection:
+            yield connection
+    except (SQLAlchemyError, OSError) as error:
+        reason = type(getattr(error, "orig", error)).__name__
+        log.warning("catalogue unavailable", extra={"error": reason})
+        raise StoreUnavailable(
+            f"the catalogue does not answer ({reason}); is the database of CARILLON_DATABASE_URL running, "
+            "writable and migrated? `carillon doctor` looks",
+            retry_after_s=1,
+        ) from error
+
+
 def new_voice_id() -> str:
     """Twelve random letters: every tokenizer can read them, for a clone is trained under its id."""
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
@@ -293,7 +326,13 @@ def _voice(row: Row[Any]) -> Voice:
 
 def _open(url: str) -> AsyncEngine:
     """An engine for `url`; nothing is connected yet. Raises ConfigurationError for a database we do not speak to."""
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            f"CARILLON_DATABASE_URL={without_secrets(url)} is no address of a database; "
+            "use sqlite:///file.db or postgresql://host/name"
+        ) from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,8 @@ LAST_WORDS = 20
 MAX_LINE_BYTES = 16 * 1024
 MAX_LOG_BYTES = 16 * 1024 * 1024
 
+log = logging.getLogger(__name__)
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -30,6 +32,9 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    # At DEBUG these would write headers and messages, which are keys and users' texts.
+    for indiscreet in ("uvicorn", "websockets"):
+        logging.getLogger(indiscreet).setLevel(max(logging.INFO, logging.getLogger().level))
     for chatty in ("botocore", "boto3", "s3transfer", "urllib3", "httpx", "httpcore", "alembic", "aiosqlite"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -68,21 +73,33 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogFile:
-    """One program's output on disk, kept below `MAX_LOG_BYTES` with one older file beside it, and its last words."""
+    """One program's output on disk, kept below `MAX_LOG_BYTES` with one older file beside it, and its last words.
+
+    A line that the disk does not take is lost; the first of them is told.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         self._tail: deque[str] = deque(maxlen=LAST_WORDS)
+        self._complete = True
 
     def write(self, line: str) -> None:
         self._tail.append(line)
-        self._file.write(line + "\n")
-        self._file.flush()
-        if self._file.tell() > MAX_LOG_BYTES:
-            self._file.close()
-            self.path.replace(self.path.with_suffix(".log.1"))
-            self._file = self.path.open("a", encoding="utf-8")
+        try:
+            self._file.write(f"{line}\n".encode())
+            if self._file.tell() > MAX_LOG_BYTES:
+                self._begin_anew()
+        except OSError as error:
+            if self._complete:
+                log.warning("log file is not written", extra={"path": self.path, "error": error.strerror})
+            self._complete = False
+
+    def _begin_anew(self) -> None:
+        self.path.replace(self.path.with_suffix(".log.1"))
+        fresh = self.path.open("ab", buffering=0)
+        self._file.close()
+        self._file = fresh
 
     def last_words(self) -> str:
         return "\n".join(f"    {line}" for line in self._tail) or "    (it wrote nothing)"

@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any
 
+from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Voice, Worker
-from app.infra.settings import Settings
+from app.infra.settings import Settings, without_secrets
 
 ROOT = "carillon:{fleet}:"
 CALL_TIMEOUT_S = 5.0
@@ -28,14 +29,20 @@ log = logging.getLogger(__name__)
 
 
 def open_redis(settings: Settings) -> Redis:
-    """A client of the configured Redis. Raises ConfigurationError when none is configured; connects on first use.
+    """A client of the configured Redis, which connects on first use. Raises ConfigurationError for no or a bad address.
 
     It has no socket timeout: redis-py would send through `asyncio.wait_for`, which in Python 3.11 can lose a
     cancellation (gh-86296), and with it the end of a session or of a heartbeat. Who calls sets the deadline.
     """
     if settings.redis_url is None:
         raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
-    return Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=None, socket_connect_timeout=5)
+    url = settings.redis_url.get_secret_value()
+    try:
+        return Redis.from_url(url, socket_timeout=None, socket_connect_timeout=5)
+    except ValueError:
+        raise ConfigurationError(
+            f"CARILLON_REDIS_URL={without_secrets(url)} is no address of a Redis; it looks like redis://host:6379/0"
+        ) from None
 
 
 class Registry:
@@ -44,6 +51,8 @@ class Registry:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._script = redis.register_script(files("app.infra").joinpath("registry.lua").read_text("utf-8"))
+        self._unreadable: list[str] = []
+        """What was wrong at the last look, so that it is told once and not twice a second."""
         self._record_ttl_ms = round(settings.worker_ttl_s * 1000)
         self._lease_ttl_ms = round(settings.lease_ttl_s * 1000)
 
@@ -86,13 +95,24 @@ class Registry:
     # A front door's side.
 
     async def snapshot(self) -> tuple[Worker, ...]:
-        """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`)."""
-        return tuple(
-            Worker.model_validate_json(record).model_copy(
-                update={"inflight": inflight, "active_adapters": frozenset(name.decode() for name in adapters)}
-            )
-            for record, inflight, adapters in await self._call("snapshot")
-        )
+        """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`).
+
+        A record that cannot be read, because its worker is of another version, is left out.
+        """
+        workers, unreadable = [], []
+        for record, inflight, adapters in await self._call("snapshot"):
+            try:
+                worker = Worker.model_validate_json(record)
+            except ValidationError as error:
+                unreadable.append(_first_problem(error))
+                continue
+            names = frozenset(name.decode() for name in adapters)
+            workers.append(worker.model_copy(update={"inflight": inflight, "active_adapters": names}))
+        if unreadable != self._unreadable:
+            self._unreadable = unreadable
+            for problem in unreadable:
+                log.warning("worker of another version left out", extra={"problem": problem})
+        return tuple(workers)
 
     async def claim(self, worker: Worker, session: str, voice: Voice) -> bool:
         """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
@@ -174,6 +194,11 @@ class Fleet:
             except DeadlineExceeded as error:
                 log.warning("registry unreachable", extra={"error": error.message})
             await asyncio.sleep(every_s)
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
 
 
 @asynccontextmanager

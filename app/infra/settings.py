@@ -6,13 +6,20 @@ reads the environment elsewhere. Absent addresses (Redis, S3, database) mean the
 
 from __future__ import annotations
 
+import difflib
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.errors import ConfigurationError
+
+PREFIX = "CARILLON_"
+NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
+"""Variables of the command line's clients and of the installation."""
 
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
 
@@ -71,6 +78,15 @@ class SessionSettings(BaseModel):
     )
     buffer_s: float = Field(default=8, gt=0, description="Audio held for a client that reads slowly.")
 
+    @model_validator(mode="after")
+    def _one_call_fits_into_a_session(self) -> Self:
+        if self.max_input_chars > self.max_pending_chars:
+            raise ValueError(
+                f"max_input_chars ({self.max_input_chars}) is more than max_pending_chars ({self.max_pending_chars}): "
+                "raise the latter"
+            )
+        return self
+
 
 class StoreSettings(BaseModel):
     """The S3-compatible object store."""
@@ -88,7 +104,7 @@ class Settings(BaseSettings):
     """One process's settings. Build it with `load_settings`, which turns mistakes into one readable error."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CARILLON_", env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", env_ignore_empty=True
     )
 
     data_dir: Path = Field(default=Path("data"), description="Embedded stores, caches, run.json.")
@@ -131,11 +147,31 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment and `overrides`. Raises ConfigurationError naming each variable that is wrong."""
+    settings: Settings | None = None
+    wrong = list(_unknown_variables())
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        wrong = [
-            f"CARILLON_{'__'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+        wrong += [
+            f"{PREFIX}{'__'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
             for problem in error.errors(include_url=False, include_input=False)
         ]
-        raise ConfigurationError("; ".join(wrong)) from None
+    if settings is None or wrong:
+        raise ConfigurationError("; ".join(wrong))
+    return settings
+
+
+def _unknown_variables() -> Iterator[str]:
+    """What is wrong with variables of ours that set nothing: a misspelt one would be passed over in silence."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for variable, value in os.environ.items():
+        name = variable.upper().partition("__")[0]
+        if value and name.startswith(PREFIX) and name not in known | NOT_SETTINGS:
+            near = difflib.get_close_matches(name, known, n=1)
+            yield f"{variable}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def without_secrets(url: str) -> str:
+    """An address as it may be shown: without what stands before the host, and without its parameters."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"

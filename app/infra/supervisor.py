@@ -97,6 +97,8 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._guardian: asyncio.subprocess.Process | None = None
         self._guardian_keeper: asyncio.Task[None] | None = None
+        self.stopping = False
+        """The end has begun, of itself or after a failed start."""
 
     @property
     def children(self) -> Mapping[str, Child]:
@@ -113,6 +115,7 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.stopping = True
         for stage in sorted({child.program.stage for child in self._children.values()}, reverse=True):
             last_first = [child for child in reversed(self._children.values()) if child.program.stage == stage]
             await asyncio.gather(*(self._stop(child) for child in last_first))
@@ -165,9 +168,19 @@ class Supervisor:
                 backoff_s = FIRST_BACKOFF_S
             self._set(child, State.WAITING)
             self._tell(f"{child.program.name} {_describe(status)}; it starts again in {backoff_s:g} s")
+            backoff_s = await self._restart_after(backoff_s, child)
+
+    async def _restart_after(self, backoff_s: float, child: Child) -> float:
+        """Restart until there is a process, however short of memory the machine is. Returns the next pause."""
+        while True:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-            await self._restart(child)
+            try:
+                await self._restart(child)
+            except OSError as error:
+                self._tell(f"{child.program.name} cannot be started ({error}); the next try is in {backoff_s:g} s")
+            else:
+                return backoff_s
 
     async def _restart(self, child: Child) -> None:
         await self._spawn(child)
@@ -301,7 +314,10 @@ class Supervisor:
         while True:
             assert self._guardian
             await self._guardian.wait()
-            await self._start_guardian()
+            try:
+                await self._start_guardian()
+            except OSError:
+                await asyncio.sleep(FIRST_BACKOFF_S)
 
     def _tell_guardian(self, sign: str, group: int) -> None:
         assert self._guardian and self._guardian.stdin

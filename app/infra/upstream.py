@@ -247,12 +247,14 @@ class Upstream:
     async def _dial(self, worker: Worker, assign: Assign) -> tuple[ClientConnection, Ready]:
         """Connect, assign, await `ready`; on any failure the lease is given back."""
         limits = self._settings.session
+        timeout_s = limits.connect_timeout_s
         connection: ClientConnection | None = None
         try:
-            async with asyncio.timeout(timeout_s := limits.connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 connection = await self._connect(worker)
                 await connection.send(assign.model_dump_json())
-            async with asyncio.timeout(timeout_s := limits.ready_timeout_s):
+            timeout_s = limits.ready_timeout_s
+            async with asyncio.timeout(timeout_s):
                 first = _read(await connection.recv(), worker)
             if isinstance(first, Error):
                 raise first.rebuilt()

@@ -379,6 +379,13 @@ async def test_a_worker_that_fails_before_audio_has_the_status_of_its_error(hous
     assert error_of(answer)["code"] == "engine_failed"
 
 
+async def test_text_that_a_worker_takes_only_a_part_of_is_an_error(house: House, worker: FakeWorker) -> None:
+    small = worker.settings.session.model_copy(update={"max_pending_chars": 3})
+    worker.settings = worker.settings.model_copy(update={"session": small})
+    answer = await speak(house, "Too long.")
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "text_too_long")
+
+
 async def test_a_worker_lost_during_the_audio_breaks_the_connection(house: House, worker: FakeWorker) -> None:
     worker.allow(characters=1)
     body = {"model": "standin", "voice": "slt", "input": "Hello.", "response_format": "pcm"}

@@ -158,6 +158,15 @@ async def test_a_claim_on_an_older_epoch_is_refused(registry: Registry) -> None:
     assert await registry.claim(newer, "s1", BUILT_IN)
 
 
+async def test_a_record_of_another_version_is_left_out_and_the_others_are_seen(
+    registry: Registry, redis: Redis
+) -> None:
+    await join(registry, "newer")
+    worker = await join(registry)
+    await redis.set(f"{ROOT}worker:newer", '{"id": "newer", "from_the_future": 1}', keepttl=True)
+    assert await registry.snapshot() == (worker,)
+
+
 async def test_a_restart_forgets_the_leases_of_the_start_before(registry: Registry) -> None:
     older = await join(registry, capacity=1)
     await registry.claim(older, "s1", clone("a"))

@@ -14,6 +14,7 @@ import pytest
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.infra.supervisor import Program, State, Supervisor
+from app.up import until_signal
 from tests.processes import ended, until
 
 pytestmark = pytest.mark.anyio
@@ -158,6 +159,42 @@ async def test_a_program_that_stops_answering_is_killed_and_started_again(
         stuck.add(child.pid)
         await until(lambda: child.incarnation == 2 and child.state is State.READY)
     assert "stuck has not answered for 0.2 s; it is killed" in told
+
+
+async def test_a_program_that_the_machine_cannot_start_is_tried_until_it_can(
+    supervise: Callable[[], Supervisor], told: list[str]
+) -> None:
+    environment: dict[str, str] = {}
+    program = Program(name="late", command=["sleep", "600"], ready=at_once, environment=environment)
+    async with supervise() as supervisor:
+        child = await supervisor.start(program)
+        assert child.pid
+        environment["TOO_LONG_FOR_EXEC"] = "x" * 4_000_000
+        os.kill(child.pid, signal.SIGKILL)
+        await until(lambda: any("late cannot be started" in sentence for sentence in told))
+        environment.clear()
+        await until(lambda: child.incarnation == 2 and child.state is State.READY)
+
+
+async def test_a_signal_while_a_failed_start_is_cleaned_up_does_not_hide_the_failure(
+    supervise: Callable[[], Supervisor], tmp_path: Path
+) -> None:
+    tells_its_parent = script(
+        "import os, pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getppid(), signal.SIGINT))\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while True: time.sleep(600)",
+        tmp_path / "listens",
+    )
+
+    async def ready(_: int) -> bool:
+        return (tmp_path / "listens").exists()
+
+    supervisor = supervise()
+    with pytest.raises(ConfigurationError, match="no such model"):
+        async with until_signal(supervisor), supervisor:
+            await supervisor.start(Program(name="first", command=tells_its_parent, ready=ready, grace_s=0.5))
+            raise ConfigurationError("no such model")
 
 
 async def test_what_a_program_writes_is_kept_whatever_it_is(

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest
+from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
 from app.core.models import Scope
 from app.infra.catalog import Base, Catalog, new_voice_id
 
@@ -210,6 +210,27 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
         found = {table: connection.execute(f"PRAGMA table_info({table})").fetchall() for table in Base.metadata.tables}
     connection.close()
     return found
+
+
+async def test_a_database_that_fails_is_an_error_of_ours_with_a_remedy(url: str) -> None:
+    without_tables = Catalog(url, pepper=PEPPER)
+    with pytest.raises(StoreUnavailable, match="CARILLON_DATABASE_URL"):
+        await without_tables.authenticate("cari_x_y")
+    await without_tables.aclose()
+
+
+async def test_a_good_key_is_good_when_its_use_cannot_be_noted(catalog: Catalog, tmp_path: Path) -> None:
+    token = (await catalog.create_key("laptop", {Scope.SPEAK})).token
+    with sqlite3.connect(tmp_path / "catalog.db") as connection:
+        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON api_keys BEGIN SELECT RAISE(ABORT, 'no'); END")
+    connection.close()
+    assert (await catalog.authenticate(token)).name == "laptop"
+
+
+async def test_an_address_that_is_none_is_refused_without_its_password() -> None:
+    with pytest.raises(ConfigurationError, match="CARILLON_DATABASE_URL") as caught:
+        Catalog("user:hunter2@host", pepper=PEPPER)
+    assert "hunter2" not in caught.value.message
 
 
 async def test_a_database_of_another_kind_is_refused_with_those_that_serve() -> None:

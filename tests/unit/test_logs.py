@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
-from app.infra.logs import LAST_WORDS, MAX_LOG_BYTES, JsonFormatter, LogFile, TextFormatter
+import pytest
+
+from app.infra.logs import LAST_WORDS, MAX_LOG_BYTES, JsonFormatter, LogFile, TextFormatter, configure_logging
+from app.infra.settings import Settings
+
+INDISCREET = ("uvicorn", "websockets")
 
 
 def record(**data: object) -> logging.LogRecord:
@@ -39,6 +45,34 @@ def test_an_exception_is_told_in_both_forms() -> None:
         failed = record(exc_info=(type(error), error, error.__traceback__))
     assert TextFormatter().format(failed).endswith("ValueError: why")
     assert json.loads(JsonFormatter().format(failed))["exception"].endswith("ValueError: why")
+
+
+@pytest.fixture
+def kept_loggers() -> Iterator[None]:
+    """The levels and handlers that were, afterwards."""
+    loggers = [logging.getLogger(name) for name in (None, *INDISCREET)]
+    before = [(logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("kept_loggers")
+def test_what_would_log_headers_and_frames_never_does() -> None:
+    configure_logging(Settings(log_level="DEBUG"))
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "websockets.client", "websockets.server")]
+    assert not any(logger.isEnabledFor(logging.DEBUG) for logger in loggers)
+    assert logging.getLogger("app.api.sessions").isEnabledFor(logging.DEBUG)
+
+
+def test_a_log_file_that_cannot_be_written_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    log = LogFile(Path("/dev/full"))
+    log.write("lost")
+    log.write("lost too")
+    log.close()
+    assert [record.getMessage() for record in caplog.records] == ["log file is not written"]
+    assert log.last_words().endswith("lost too")
 
 
 def test_a_log_file_keeps_its_last_words_and_one_older_file(tmp_path: Path) -> None:

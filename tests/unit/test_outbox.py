@@ -52,6 +52,34 @@ async def test_a_turn_at_the_writer_is_short_however_long_the_frame() -> None:
     assert sizes == [MAX_SAMPLES_PER_ITEM, MAX_SAMPLES_PER_ITEM, 1]
 
 
+class BrokenOutlet(Outlet):
+    def encode(self, pcm16: bytes) -> bytes:
+        raise ValueError("the encoder is broken")
+
+
+async def test_an_encoder_that_fails_is_its_own_sessions_affair() -> None:
+    made = box()
+    made.open(BrokenOutlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=20)
+    await made.put(frame(10))
+    assert made.take() is None
+    with pytest.raises(ValueError, match="broken"):
+        await made.put(frame(10))
+    made.post(Pong(id="over"))
+    (message,) = taken(made)
+    assert isinstance(message, str) and "over" in message
+
+
+async def test_an_encoder_that_fails_wakes_who_waits_for_room() -> None:
+    made = box()
+    made.open(BrokenOutlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=10)
+    await made.put(frame(10))
+    waiting = asyncio.create_task(made.put(frame(10)))
+    await asyncio.sleep(0)
+    made.take()
+    with pytest.raises(ValueError, match="broken"):
+        await waiting
+
+
 async def test_credit_cuts_audio_at_its_last_sample_and_goes_on_there() -> None:
     made = box(window=7)
     await made.put(frame(10))

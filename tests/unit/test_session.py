@@ -280,7 +280,7 @@ async def test_text_after_the_end_is_refused(decoder: Decoder) -> None:
 
 
 async def test_more_text_than_announced_is_refused_with_the_number(decoder: Decoder) -> None:
-    speaking = session(FakeEngine(), decoder, max_pending_chars=100)
+    speaking = session(FakeEngine(), decoder, max_input_chars=100, max_pending_chars=100)
     with pytest.raises(TextTooLong, match="at most 100"):
         speaking.push("word " * 50)
 

@@ -71,6 +71,24 @@ def test_a_wrong_value_is_refused_with_the_name_of_its_variable(variable: str, v
         load_settings()
 
 
+def test_a_call_that_would_not_fit_into_a_session_is_refused() -> None:
+    with (
+        environment(CARILLON_SESSION__MAX_PENDING_CHARS="1000"),
+        pytest.raises(ConfigurationError, match=r"CARILLON_SESSION: .* max_pending_chars \(1000\)"),
+    ):
+        load_settings()
+
+
+def test_a_misspelt_variable_is_refused_with_the_nearest_one() -> None:
+    with environment(CARILLON_CAPACTIY="9"), pytest.raises(ConfigurationError, match="did you mean CARILLON_CAPACITY"):
+        load_settings()
+
+
+def test_variables_of_the_command_line_are_no_mistake() -> None:
+    with environment(CARILLON_URL="http://host", CARILLON_KEY="cari_", CARILLON_BUILD="cpu"):
+        load_settings()
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     with environment(CARILLON_CAPACITY="0", CARILLON_API_PORT="x"), pytest.raises(ConfigurationError) as caught:
         load_settings()
