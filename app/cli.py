@@ -16,7 +16,7 @@ import typer
 
 from app.core.errors import CarillonError, ConfigurationError
 from app.core.models import Scope
-from app.infra.settings import Settings, load_settings
+from app.infra.settings import LOOPBACK_HOSTS, Settings, load_settings
 
 if TYPE_CHECKING:
     from app.infra.catalog import Catalog
@@ -38,6 +38,7 @@ def main() -> None:
 
 
 def _settings() -> Settings:
+    """The settings, with the secrets of the data directory where none are configured: every command has the same."""
     from app.infra.embedded import with_local_secrets
 
     return with_local_secrets(load_settings())
@@ -60,7 +61,7 @@ def api() -> None:
     from app.infra.logs import configure_logging
     from app.main import serve
 
-    settings = load_settings()
+    settings = _settings()
     configure_logging(settings)
     asyncio.run(_migrate_sqlite(settings))
     serve(settings)
@@ -83,7 +84,7 @@ def worker() -> None:
     from app.infra.logs import configure_logging
     from workers.main import run
 
-    settings = load_settings()
+    settings = _settings()
     configure_logging(settings)
     run(settings)
 
@@ -96,7 +97,7 @@ def tasks() -> None:
     from app.infra.logs import configure_logging
     from tasks.app import run
 
-    settings = load_settings()
+    settings = _settings()
     configure_logging(settings)
     run(settings)
 
@@ -230,8 +231,11 @@ def _voices(url: str, key: str | None) -> list[str]:
     """The names of the fleet's voices, built-in ones first. Raises ConfigurationError when it tells none."""
     import httpx
 
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    # A proxy of the environment does not know what is on this machine.
+    through_proxy = httpx.URL(url).host not in LOOPBACK_HOSTS
     try:
-        answer = httpx.get(f"{url}/v1/audio/voices", headers={"Authorization": f"Bearer {key}"} if key else {})
+        answer = httpx.get(f"{url}/v1/audio/voices", headers=headers, trust_env=through_proxy)
         voices = answer.raise_for_status().json()["voices"]
     except httpx.HTTPError as error:
         raise ConfigurationError(f"{url} does not tell its voices ({error}); name one with --voice") from None

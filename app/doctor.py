@@ -6,6 +6,7 @@ Each check looks at one thing and says what it found; none changes anything, and
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib.util
 import shutil
 import socket
@@ -16,12 +17,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 from packaging.requirements import Requirement
 from redis.exceptions import RedisError
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.errors import CarillonError
 from app.core.models import Frozen
@@ -29,7 +28,7 @@ from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
 from app.infra.registry import open_redis
-from app.infra.settings import Settings
+from app.infra.settings import LOOPBACK_HOSTS, Settings
 from app.infra.storage import ObjectStore
 
 GIB = 1024**3
@@ -38,6 +37,7 @@ FP8_CAPABILITY = (8, 9)
 
 MIN_SECRET_CHARS = 32
 MAX_CLOCK_SKEW_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
 
 
 class Level(StrEnum):
@@ -120,6 +120,8 @@ def engine(settings: Settings) -> Iterator[Finding]:
         yield ok("vllm", f"{gpu_build or cpu_build} for {'gpu' if gpu_build else 'cpu'}")
     else:
         yield failure("vllm", "not installed", "make env")
+    if cpu_build and not _loads("libnuma.so.1"):
+        yield failure("libnuma", "vLLM's CPU build needs libnuma.so.1", "sudo apt-get install libnuma1")
     if importlib.util.find_spec("torch") is None:
         yield failure("torch", "not installed", "make env")
         return
@@ -211,7 +213,7 @@ def front_door(settings: Settings) -> Iterator[Finding]:
 def keys(settings: Settings) -> Iterator[Finding]:
     """Secrets, where they cannot be made up: as soon as a store is shared with other machines."""
     if not settings.auth:
-        if settings.api_host in ("127.0.0.1", "::1", "localhost"):
+        if settings.api_host in LOOPBACK_HOSTS:
             yield warning("keys", "CARILLON_AUTH is off: any program here may do anything", "fine on a private machine")
         else:
             yield failure(
@@ -231,38 +233,46 @@ def keys(settings: Settings) -> Iterator[Finding]:
             yield ok("keys", f"{variable} is made up and kept in {settings.data_dir}/secrets.json")
 
 
-async def database(settings: Settings) -> AsyncIterator[Finding]:
+async def database(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[Finding]:
     if settings.database_url is None and not (settings.data_dir / "carillon.db").exists():
         yield ok("database", "SQLite; `carillon up` makes it")
         return
-    catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
-        have, need = await catalog.revision()
-    except (SQLAlchemyError, OSError) as error:
-        yield failure("database", f"cannot be used: {_first_line(error)}", "check CARILLON_DATABASE_URL and its rights")
+        async with asyncio.timeout(timeout_s):
+            have, need = await _revision(settings)
+    except (CarillonError, OSError) as error:
+        yield failure(
+            "database", f"cannot be used: {_reason(error, timeout_s)}", "check CARILLON_DATABASE_URL and its rights"
+        )
         return
-    finally:
-        await catalog.aclose()
     if have == need:
         yield ok("database", f"tables are at {need}")
     else:
         yield failure("database", f"tables are at {have or 'nothing'}, this version needs {need}", "carillon migrate")
 
 
-async def redis(settings: Settings) -> AsyncIterator[Finding]:
+async def _revision(settings: Settings) -> tuple[str | None, str]:
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    try:
+        return await catalog.revision()
+    finally:
+        await catalog.aclose()
+
+
+async def redis(settings: Settings, timeout_s: float = ANSWER_TIMEOUT_S) -> AsyncIterator[Finding]:
     if settings.redis_url is None:
         yield ok("redis", "the embedded Valkey")
         return
-    client = open_redis(settings)
     try:
-        seconds, _ = await client.time()  # pyright: ignore[reportGeneralTypeIssues]
-        await client.set("carillon:doctor", "1", ex=1)
-        policy = (await client.info("memory")).get("maxmemory_policy", "unknown")
-    except (RedisError, OSError) as error:
-        yield failure("redis", f"cannot be used: {_first_line(error)}", "check CARILLON_REDIS_URL and its rights")
+        async with asyncio.timeout(timeout_s), open_redis(settings) as client:
+            seconds, _ = await client.time()  # pyright: ignore[reportGeneralTypeIssues]
+            await client.set("carillon:doctor", "1", ex=1)
+            policy = (await client.info("memory")).get("maxmemory_policy", "unknown")
+    except (CarillonError, RedisError, OSError) as error:
+        yield failure(
+            "redis", f"cannot be used: {_reason(error, timeout_s)}", "check CARILLON_REDIS_URL and its rights"
+        )
         return
-    finally:
-        await client.aclose()
     yield ok("redis", "answers and can be written")
     if policy not in ("noeviction", "unknown"):
         yield warning(
@@ -282,7 +292,7 @@ async def object_store(settings: Settings) -> AsyncIterator[Finding]:
     key = f"doctor/{socket.gethostname()}"
 
     def use() -> None:
-        store = ObjectStore(settings.store)
+        store = ObjectStore(settings.store, timeout_s=ANSWER_TIMEOUT_S, attempts=1)
         try:
             store.put(key, b"1")
             store.get(key)
@@ -308,6 +318,14 @@ def _nvidia_smi() -> str | None:
     return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
 
 
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -315,5 +333,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _first_line(error: Any) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _reason(error: BaseException, timeout_s: float) -> str:
+    """The first line of what went wrong, in the words of whoever met it first."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {timeout_s:g} s"
+    origin = error.__cause__ or error
+    return (str(origin) or type(origin).__name__).splitlines()[0]

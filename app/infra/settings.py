@@ -21,6 +21,8 @@ PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
 """Variables of the command line's clients and of the installation."""
 
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
 
 

@@ -9,6 +9,7 @@ import wave
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,12 @@ from tests.fake_worker import tone
 pytestmark = pytest.mark.anyio
 
 
-async def speak(house: House, output: Path, **fields: object) -> tuple[Ledger, str, str]:
+async def speak(
+    house: House, output: Path, text: str = "Hello you there.", **fields: object
+) -> tuple[Ledger, str, str]:
     progress, out = io.StringIO(), io.StringIO()
     wanted = {"voice": "slt", "url": house.url, "key": house.key, **fields}
-    work = partial(say, "Hello you there.", output=output, progress=progress, out=out, **wanted)  # type: ignore[arg-type]
+    work = partial(say, text, output=output, progress=progress, out=out, **wanted)  # type: ignore[arg-type]
     return await asyncio.to_thread(work), progress.getvalue(), out.getvalue()
 
 
@@ -41,9 +44,11 @@ async def test_say_writes_what_it_hears_and_prints_the_ledger(house: House, tmp_
 
 
 async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: House, tmp_path: Path) -> None:
+    text = "Hello. One two three four five."
     async with house.worker():
-        _, progress, _ = await speak(house, tmp_path / "out.wav", words_per_s=50.0)
-    assert "3 words sent" in progress
+        _, progress, _ = await speak(house, tmp_path / "out.wav", text, words_per_s=10.0)
+    assert "6 words sent" in progress
+    assert "before the text had ended" in progress
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: Ho
     ],
 )
 async def test_what_cannot_be_said_is_an_error_with_its_reason(
-    house: House, tmp_path: Path, fields: dict[str, object], error: type[Exception]
+    house: House, tmp_path: Path, fields: dict[str, Any], error: type[Exception]
 ) -> None:
     async with house.worker():
         with pytest.raises(error):

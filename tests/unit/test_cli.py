@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -11,10 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
+from app.doctor import Level, redis
 from app.infra.embedded import LOOPBACK, free_port, load_secrets
+from app.infra.settings import Settings
+
+pytestmark = pytest.mark.anyio
 
 Run = Callable[..., Result]
 
@@ -98,6 +104,30 @@ def test_the_doctor_names_what_a_fleet_of_several_machines_lacks(run: Run) -> No
     assert result.exit_code == 1
     failures = {finding["what"] for finding in json.loads(result.output) if finding["level"] == "failure"}
     assert {"redis", "s3", "keys"} <= failures
+
+
+@pytest.mark.parametrize(
+    ("what", "variables"),
+    [
+        ("database", {"DATABASE_URL": "foo"}),
+        ("database", {"DATABASE_URL": "mysql://carillon:hunter2@host/name"}),
+        ("redis", {"REDIS_URL": "localhost:6379"}),
+        ("redis", {"REDIS_URL": "host:hunter2@localhost"}),
+    ],
+)
+def test_the_doctor_names_an_address_that_is_none(run: Run, what: str, variables: dict[str, str]) -> None:
+    result = run("doctor", "--json", **variables)
+    (finding,) = [finding for finding in json.loads(result.output) if finding["what"] == what]
+    assert finding["level"] == "failure"
+    assert f"CARILLON_{next(iter(variables))}" in finding["found"]
+    assert "hunter2" not in result.output
+
+
+async def test_the_doctor_does_not_wait_for_a_redis_that_says_nothing() -> None:
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        settings = Settings(redis_url=SecretStr(f"redis://{LOOPBACK}:{silent.getsockname()[1]}/0"))
+        (finding,) = [finding async for finding in redis(settings, timeout_s=0.1)]
+    assert (finding.level, finding.found) == (Level.FAILURE, "cannot be used: no answer within 0.1 s")
 
 
 def test_the_doctor_says_what_to_do_about_every_failure(run: Run, tmp_path: Path) -> None:
