@@ -43,14 +43,15 @@ def _command(*words: str) -> list[str]:
     return [sys.executable, "-P", "-m", "app.cli", *words]
 
 
-def worker(name: str, settings: Settings, environment: Mapping[str, str]) -> Program:
+def worker(name: str, id: str, settings: Settings, environment: Mapping[str, str]) -> Program:
+    """A worker; `name` is the program's here, `id` the worker's in the whole fleet."""
     port = free_port()
     return Program(
         name=name,
         command=_command("worker"),
         environment={
             **environment,
-            "CARILLON_WORKER_ID": name,
+            "CARILLON_WORKER_ID": id,
             "CARILLON_WORKER_HOST": LOOPBACK,
             "CARILLON_WORKER_PORT": str(port),
         },

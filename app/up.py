@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
@@ -99,6 +102,7 @@ async def _start(
 ) -> Fleet:
     """Start every part in order."""
     local = load_secrets(settings.data_dir)
+    family = worker_family(settings)
     settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
     token = await prepare_catalog(settings, local)
     environment = programs.environment(settings)
@@ -106,7 +110,10 @@ async def _start(
     host = LOOPBACK if settings.api_host == "0.0.0.0" else settings.api_host
     run_file.facts |= {"api": f"http://{host}:{port}", "started_at": time.time()}
 
-    fleet = [programs.worker(f"worker-{number}", settings, environment) for number in range(1, workers + 1)]
+    fleet = [
+        programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment)
+        for number in range(1, workers + 1)
+    ]
     names = ", ".join(program.name for program in fleet)
     fleet += [programs.tasks(settings, environment), programs.front_door(host, port, settings, environment)]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
@@ -114,6 +121,13 @@ async def _start(
         if workers:
             await _until_it_can_speak(host, port)
     return Fleet(f"http://{host}:{port}", token, await _models(settings))
+
+
+def worker_family(settings: Settings) -> str:
+    """What the ids of this fleet's workers begin with: in a Redis that others may share, nobody else's do."""
+    if settings.redis_url is None:
+        return "worker"
+    return f"{socket.gethostname()}-{hashlib.sha256(bytes(settings.data_dir.absolute())).hexdigest()[:6]}"
 
 
 async def _start_stores(
@@ -311,8 +325,10 @@ def _welcome(fleet: Fleet, settings: Settings) -> str:
             "response_format": "wav",
         }
     )
+    host = urlsplit(fleet.address).netloc
     lines = [
         f"curl {fleet.address}/v1/audio/speech -o out.wav",
+        *(["--noproxy '*'"] if getproxies().get("http") and not proxy_bypass(host) else []),
         *([f"-H 'Authorization: Bearer {fleet.token}'"] if fleet.token else []),
         "-H 'Content-Type: application/json'",
         f"-d '{request}'",

@@ -7,6 +7,7 @@ file or a variable that only this user can read, never by a command line, which 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
@@ -102,7 +103,8 @@ def valkey(directory: Path, *, port: int, password: SecretStr) -> Program:
     configuration = directory / "valkey.conf"
     write_private(
         configuration,
-        f"bind {LOOPBACK}\nport {port}\ndir {directory.absolute()}\nrequirepass {password.get_secret_value()}\n"
+        f"bind {LOOPBACK}\nport {port}\ndir {json.dumps(str(directory.absolute()), ensure_ascii=False)}\n"
+        f"requirepass {password.get_secret_value()}\n"
         'appendonly yes\nappendfsync everysec\nsave ""\nmaxmemory-policy noeviction\n',
     )
     url = redis_url(port, password)

@@ -22,7 +22,8 @@ Start = Callable[[], subprocess.Popen[str]]
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+    """A directory as people name them."""
+    return tmp_path / "my data"
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def start(data_dir: Path) -> Iterator[Start]:
     """Start `carillon up --workers 0`; what still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
-    environment |= {"CARILLON_DATA_DIR": str(data_dir), "CARILLON_API_PORT": "0"}
+    environment |= {"CARILLON_DATA_DIR": str(data_dir), "CARILLON_API_PORT": "0", "http_proxy": "http://127.0.0.1:1"}
 
     def start() -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "app.cli", "up", "--workers", "0"]
@@ -87,7 +88,7 @@ async def test_what_is_killed_comes_back_and_ctrl_c_stops_the_rest_in_order(star
         os.kill(pid, signal.SIGKILL)
         await until(lambda name=name: running(data_dir)[name]["incarnation"] == 2)
         await until(lambda name=name: running(data_dir)[name]["state"] == "ready")
-    assert httpx.get(f"{address}/healthz").status_code == 200
+    assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
 
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate()

@@ -7,12 +7,13 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from app.core.errors import ConfigurationError
 from app.infra.catalog import Catalog
 from app.infra.embedded import LOOPBACK, load_secrets
 from app.infra.settings import Settings
-from app.up import front_door_port, locked, prepare_catalog, up
+from app.up import front_door_port, locked, prepare_catalog, up, worker_family
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,12 @@ def test_a_taken_port_that_was_asked_for_is_refused() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"CARILLON_API_PORT={port}"):
             front_door_port(Settings(api_port=port))
+
+
+def test_workers_that_share_a_redis_have_ids_of_their_own(tmp_path: Path) -> None:
+    here, there = (Settings(data_dir=tmp_path / name, redis_url=SecretStr("redis://host")) for name in ("a", "b"))
+    assert worker_family(here) == worker_family(here) != worker_family(there)
+    assert worker_family(Settings(data_dir=tmp_path)) == "worker"
 
 
 def test_port_0_is_a_free_port() -> None:
