@@ -23,16 +23,20 @@ find_python() {
     return 1
 }
 
-# uv itself: one that works, else from the package index by whichever means this Python has.
+# uv itself: one that knows PyTorch's indexes, else from the package index by whichever means this Python has.
 find_uv() {
-    if uv --version >/dev/null 2>&1; then command -v uv; return; fi
-    if [ -x .uv/bin/uv ]; then echo .uv/bin/uv; return; fi
+    for candidate in uv .uv/bin/uv; do
+        if "$candidate" pip install --help 2>/dev/null | grep -q -e --torch-backend; then
+            command -v "$candidate"
+            return
+        fi
+    done
     say "installing uv into .uv" >&2
     if "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m pip install --quiet --target .uv uv >&2 && echo .uv/bin/uv && return
+        "$python" -m pip install --quiet --upgrade --target .uv uv >&2 && echo .uv/bin/uv && return
     fi
     if "$python" -c 'import ensurepip, venv' 2>/dev/null && "$python" -m venv .uv >&2; then
-        .uv/bin/python -m pip install --quiet uv >&2 && echo .uv/bin/uv && return
+        .uv/bin/python -m pip install --quiet --upgrade uv >&2 && echo .uv/bin/uv && return
     fi
     return 1
 }
@@ -67,8 +71,16 @@ if [ -z "$build" ]; then
     if nvidia-smi -L >/dev/null 2>&1; then build=gpu; else build=cpu; fi
 fi
 case $build in
-    gpu) set -- --torch-backend "${UV_TORCH_BACKEND:-auto}" ;;
+    gpu)
+        # Without a card in sight, as in `docker build`, auto would mean the CPU's torch; PyPI's is the CUDA one.
+        set --
+        if [ -n "${UV_TORCH_BACKEND:-}" ] || nvidia-smi -L >/dev/null 2>&1; then
+            set -- --torch-backend "${UV_TORCH_BACKEND:-auto}"
+        fi
+        ;;
     cpu)
+        "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
+            fail "vLLM's CPU build needs libnuma.so.1: sudo apt-get install libnuma1"
         set -- --override compose/cpu-overrides.txt
         # An index of one's own is where the CPU wheels are; without one, uv knows PyTorch's.
         [ -n "${UV_FIND_LINKS:-}${UV_INDEX:-}" ] || set -- "$@" --torch-backend "${UV_TORCH_BACKEND:-cpu}"
@@ -79,6 +91,7 @@ esac
 
 say "environment $venv: $("$python" --version), vLLM for $build; a first installation downloads about 1 GB"
 export UV_PYTHON_DOWNLOADS=never
-[ -x "$venv/bin/python" ] || "$uv" venv --quiet --python "$python" "$venv"
+# An environment whose Python is gone is made anew.
+[ -x "$venv/bin/python" ] || UV_VENV_CLEAR=1 "$uv" venv --quiet --python "$python" "$venv"
 "$uv" pip install --python "$venv/bin/python" "$@" --editable ".[$build]"
 say "environment $venv is ready"
