@@ -71,10 +71,13 @@ async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool =
     """
 
     def tell(sentence: str) -> None:
-        print(f"carillon: {sentence}", file=out, flush=True)
+        # The terminal may be gone; the programs are stopped in order all the same.
+        with contextlib.suppress(OSError):
+            print(f"carillon: {sentence}", file=out, flush=True)
 
     def echo(name: str, line: str) -> None:
-        print(f"{name:9} | {line}", file=out, flush=True)
+        with contextlib.suppress(OSError):
+            print(f"{name:9} | {line}", file=out, flush=True)
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     with locked(settings.data_dir):
@@ -256,7 +259,9 @@ async def until_signal(supervisor: Supervisor) -> AsyncIterator[None]:
         elif not supervisor.stopping:
             body.cancel()
 
-    for number in SIGNALS:
+    # Under nohup a terminal that is closed ends nothing.
+    heeded = [number for number in SIGNALS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+    for number in heeded:
         loop.add_signal_handler(number, on_signal)
     try:
         yield
@@ -265,7 +270,7 @@ async def until_signal(supervisor: Supervisor) -> AsyncIterator[None]:
             raise
         body.uncancel()
     finally:
-        for number in SIGNALS:
+        for number in heeded:
             loop.remove_signal_handler(number)
 
 

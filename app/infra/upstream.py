@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,10 @@ from app.infra.settings import Settings
 
 RETRY_AFTER_S = 2.0
 """What a client refused for want of room is told: about a short sentence's time."""
+
+PING_INTERVAL_S = 5.0
+UNACKNOWLEDGED_TIMEOUT_S = 10.0
+"""A machine that has vanished takes nothing any more; one that is merely busy still acknowledges."""
 
 BYTES_PER_SAMPLE = 2
 
@@ -272,18 +277,23 @@ class Upstream:
     async def _connect(self, worker: Worker) -> ClientConnection:
         """A late pong is no death, and so has no deadline: it waits behind all the audio a slow listener has to come.
 
-        Deadlines on what is sent and received find dead workers; the pings keep the kernel's eye on the connection.
+        The pings are for the kernel: it breaks a connection whose other end acknowledges none of them.
         """
-        return await connect(
+        connection = await connect(
             f"{worker.address}/session",
             additional_headers={"Authorization": f"Bearer {self._settings.fleet_secret.get_secret_value()}"},
             compression=None,
             proxy=None,
             open_timeout=None,
-            ping_interval=5,
+            ping_interval=PING_INTERVAL_S,
             ping_timeout=None,
             close_timeout=1,
         )
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            timeout_ms = round(UNACKNOWLEDGED_TIMEOUT_S * 1000)
+            peer = connection.transport.get_extra_info("socket")
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+        return connection
 
     async def _finish(self, ending: Coroutine[Any, Any, None]) -> None:
         """Await `ending`, which goes on to its end even if the caller is cancelled meanwhile."""
