@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 
 import av
@@ -293,6 +294,16 @@ async def test_without_a_good_key_nothing_is_told(house: House, headers: dict[st
     assert answer.status_code == 401
     assert error_of(answer)["type"] == "authentication_error"
     assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_database_that_fails_is_503_with_a_time_to_come_again(house: House) -> None:
+    with sqlite3.connect(house.settings.data_dir / "carillon.db") as connection:
+        connection.execute("DROP TABLE api_keys")
+    connection.close()
+    answer = await house.http.get("/v1/models")
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
+    assert answer.headers["retry-after"]
+    assert "carillon doctor" in error_of(answer)["message"]
 
 
 async def test_a_key_without_the_scope_is_refused_with_the_scopes_it_has(house: House) -> None:
