@@ -19,6 +19,7 @@ from training.standin.sentences import (
     Piece,
     SentenceSampler,
     evaluation_texts,
+    marks_of,
     pieces_of,
     training_texts,
     vocabulary,
@@ -138,7 +139,7 @@ def test_frames_are_in_orpheus_order_and_come_back_as_levels() -> None:
 def test_an_example_is_prompt_codes_and_endings(
     dictionary: CodeDictionary, tokens: Tokens, sampler: SentenceSampler
 ) -> None:
-    for example in islice(examples(dictionary, tokens, sampler, 9, (3, 12)), 30):
+    for example in islice(examples(dictionary, tokens, sampler, 9, max_words=(3, 12)), 30):
         answer = example.ids[example.answer_start :]
         assert example.ids[0] == tokens["<start_of_human>"]
         assert example.ids[example.answer_start - 1] == tokens["<start_of_speech>"]
@@ -149,11 +150,44 @@ def test_an_example_is_prompt_codes_and_endings(
         assert (frames[:HEAD_FRAMES] == room_tone).all()
 
 
+def test_every_voiced_token_knows_the_text_it_voices(
+    dictionary: CodeDictionary, tokens: Tokens, sampler: SentenceSampler
+) -> None:
+    for example in islice(examples(dictionary, tokens, sampler, 4, max_words=(6, 20)), 30):
+        voiced = example.read_to > example.read_from
+        assert not voiced[: example.answer_start + 7 * HEAD_FRAMES].any()
+        assert (np.diff(example.read_from[voiced]) >= 0).all()
+        read = {k for first, after in zip(example.read_from, example.read_to, strict=True) for k in range(first, after)}
+        unread = set(range(min(read), example.answer_start - 4)) - read
+        assert {int(example.ids[k]) for k in unread} <= {tokens[mark] for mark in ".,?!;:"}
+
+
+def test_a_skimmed_example_keeps_two_frames_a_word_and_counts_the_first(
+    dictionary: CodeDictionary, tokens: Tokens, sampler: SentenceSampler
+) -> None:
+    for example in islice(examples(dictionary, tokens, sampler, 4, max_words=(6,), skimmed_share=1.0), 30):
+        frames_counted = example.counted[example.answer_start : -2].reshape(-1, 7)
+        assert (frames_counted == frames_counted[:, :1]).all()
+        assert not frames_counted[0].any()
+        first = np.flatnonzero(frames_counted[:, 0])
+        assert len(first) > 0
+        assert not frames_counted[first + 1].any()
+
+
+def test_each_word_and_mark_belongs_to_the_piece_that_voices_it() -> None:
+    text = "Well,... <laugh> I see 42! Yes"
+    pieces = pieces_of(text)
+    voiced = [pieces[number] for number in marks_of(text)]
+    pause = Piece("", 4)
+    words = [Piece(word) for word in ("<laugh>", "i", "see", "four", "two")]
+    assert voiced == [Piece("well"), *[pause] * 4, *words, pause, Piece("yes")]
+
+
 def test_only_answers_have_targets(dictionary: CodeDictionary, tokens: Tokens, sampler: SentenceSampler) -> None:
-    pool = examples(dictionary, tokens, sampler, 2, (4,))
-    for ids, targets in batches(pool, random.Random(0), tokens["<pad>"]):
-        wanted = targets >= 0
-        assert torch.equal(targets[wanted], ids[wanted])
+    pool = examples(dictionary, tokens, sampler, 2, max_words=(4,), skimmed_share=0.5)
+    for batch in batches(pool, random.Random(0), tokens["<pad>"]):
+        ids, wanted = batch.ids, batch.targets >= 0
+        assert torch.equal(batch.targets[wanted], ids[wanted])
         assert not (wanted & (ids == tokens["<pad>"])).any()
         assert not (wanted & (ids == tokens["<start_of_speech>"])).any()
 

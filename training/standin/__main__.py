@@ -35,16 +35,15 @@ def run(stage: str, work: Path, threads: int) -> None:
     from training.standin import card, codec, language
     from training.standin.dictionary import CodeDictionary
     from training.standin.quality import write_quality
-    from training.standin.tokens import Tokens
 
     torch.set_num_threads(threads)
     if stage == "codec":
         codec.train(work)
-    elif stage == "dictionary":
-        CodeDictionary.made(codec.SNAC.from_pretrained(str(work / "codec")), work)
-    elif stage == "language":
-        frames = CodeDictionary.made(codec.SNAC.from_pretrained(str(work / "codec")), work)
-        language.train(work, frames, Tokens(int(str(codec.CONFIG["codebook_size"]))))
+    elif stage in ("dictionary", "language"):
+        trained = codec.SNAC.from_pretrained(str(work / "codec"))
+        frames = CodeDictionary.made(trained, work)
+        if stage == "language":
+            language.train(work, frames, trained)
     elif stage == "polish":
         codec.polish(work)
     elif stage == "assemble":

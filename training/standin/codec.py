@@ -42,10 +42,11 @@ CONFIG: dict[str, Any] = {
 STEPS = 2000
 BATCH = 6
 PEAK_RATE = 1.2e-3
-POLISH_STEPS = 1500
+POLISH_STEPS = 1200
 POLISH_RATE = 6e-4
 WARMUP_STEPS = 100
 MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32))  # (samples, mel bands)
+ENVELOPE_WEIGHT = 4.0
 CODEBOOK_WEIGHT, COMMITMENT_WEIGHT, MEL_WEIGHT = 1.0, 0.25, 4.0  # DAC's ratio of the first two
 
 
@@ -82,6 +83,36 @@ class SpectralLoss(torch.nn.Module):
             convergence = torch.linalg.norm(spectra[0] - spectra[1]) / torch.linalg.norm(spectra[1])
             losses.append(functional.l1_loss(mels[0], mels[1]) + 0.1 * convergence)
         return torch.stack(losses).mean()
+
+
+class EnvelopeLoss(torch.nn.Module):
+    """One minus the mean correlation of third-octave envelopes over 384 ms, the heart of STOI (Taal et al. 2011)."""
+
+    WINDOW, HOP, SEGMENT_HOPS, BANDS, LOWEST_HZ = 614, 307, 30, 15, 150.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, 513)
+        centres_hz = self.LOWEST_HZ * 2 ** (torch.arange(self.BANDS) / 3)
+        edges_hz = centres_hz * 2 ** (-1 / 6), centres_hz * 2 ** (1 / 6)
+        inside = (bins_hz >= edges_hz[0][:, None]) & (bins_hz < edges_hz[1][:, None])
+        self.register_buffer("bands", inside.float())  # (BANDS, 513)
+        self.register_buffer("hann", torch.hann_window(self.WINDOW))
+
+    def forward(self, heard: Tensor, spoken: Tensor) -> Tensor:
+        """Two (batch, samples) float32 waveforms -> scalar; segments without speech do not count."""
+        bands, hann = self.get_buffer("bands"), self.get_buffer("hann")
+        centred = []
+        for wave in (heard, spoken):
+            spectrum = torch.stft(wave, 1024, self.HOP, self.WINDOW, hann, return_complex=True)
+            envelope = (bands @ (spectrum.real**2 + spectrum.imag**2) + 1e-7).sqrt()  # (batch, BANDS, hops)
+            segments = envelope.unfold(2, self.SEGMENT_HOPS, 3)  # (batch, BANDS, segments, SEGMENT_HOPS)
+            centred.append(segments - segments.mean(dim=3, keepdim=True))
+        norms = [segments.norm(dim=3) for segments in centred]
+        correlation = (centred[0] * centred[1]).sum(dim=3) / (norms[0] * norms[1] + 1e-4)
+        speech = norms[1] > 0.05 * norms[1].amax(dim=(1, 2), keepdim=True)
+        audible = speech & (norms[1] > 0.05)
+        return 1 - (correlation * audible).sum() / audible.sum().clamp_min(1)
 
 
 def _quantizers(codec: SNAC) -> list[VectorQuantize]:
@@ -192,7 +223,7 @@ def polish(work: Path, steps: int = POLISH_STEPS, compiled: bool = True) -> None
     optimiser = torch.optim.AdamW(codec.decoder.parameters(), lr=POLISH_RATE, betas=(0.8, 0.99), weight_decay=0.0)
     first = _resumed(codec, optimiser, work / "polish.pt")
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
-    spectral = SpectralLoss()
+    spectral, intelligible = SpectralLoss(), EnvelopeLoss()
     # 2. Steps
     began = time.monotonic()
     for step in range(first, steps):
@@ -200,14 +231,16 @@ def polish(work: Path, steps: int = POLISH_STEPS, compiled: bool = True) -> None
         _set_rate(optimiser, POLISH_RATE * rate_at(step, steps))
         with torch.no_grad():
             total, _ = codec.quantizer(codec.encoder(wave))
-        mel_loss = spectral(decoder(total)[:, 0], wave[:, 0])
+        heard = decoder(total)[:, 0]  # (BATCH, samples)
+        mel_loss, envelope_loss = spectral(heard, wave[:, 0]), intelligible(heard, wave[:, 0])
         optimiser.zero_grad(set_to_none=True)
-        (MEL_WEIGHT * mel_loss).backward()
+        (MEL_WEIGHT * mel_loss + ENVELOPE_WEIGHT * envelope_loss).backward()
         torch.nn.utils.clip_grad_norm_(codec.decoder.parameters(), 10.0)
         optimiser.step()
         if step % 25 == 0:
             seconds = (time.monotonic() - began) / (step - first + 1)
-            logger.info("polish step %d mel %.4f %.2f s/step", step, mel_loss.item(), seconds)
+            figures = (step, mel_loss.item(), envelope_loss.item(), seconds)
+            logger.info("polish step %d mel %.4f envelope %.4f %.2f s/step", *figures)
         # 3. Checkpoint
         if (step + 1) % 100 == 0 or step + 1 == steps:
             _save(_state(codec, optimiser, step + 1), work / "polish.pt")

@@ -14,15 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from snac import SNAC
+from snac.vq import VectorQuantize
 
 from training.standin.recordings import announced, announced_pieces
-from training.standin.sentences import Piece, SentenceSampler, pieces_of, training_texts
+from training.standin.sentences import Piece, SentenceSampler, marks_of, pieces_of, training_texts
 from training.standin.speech import BUILT_IN_VOICES, room_tone
 from training.standin.tokens import FRAME_TOKENS, Tokens
 
 MAX_CHARS = 320  # the engine sends chunks of at most 300
-SPELL_SHARE = 0.12  # of the words, read as if they were not in the vocabulary
-CONTEXT_FRAMES = 4  # room tone on both sides while encoding: more than the encoder's receptive field
+SPELL_SHARE = 0.06  # of the words, read as if they were not in the vocabulary
+CONTEXT_FRAMES = 3  # room tone on both sides while encoding: more than the encoder's receptive field
 
 
 def interleaved(codes: list[torch.Tensor]) -> np.ndarray:
@@ -55,11 +56,11 @@ class CodeDictionary:
 
     @classmethod
     def made(cls, codec: SNAC, work: Path) -> CodeDictionary:
-        """Encodes all pieces (some minutes), or reads them from `work/dictionary.npz`."""
+        """Encodes all pieces (a minute or two), or reads them from `work/dictionary.npz`."""
         path = work / "dictionary.npz"
         if not path.exists():
-            clips = [announced(voice, work)[piece] for voice in BUILT_IN_VOICES for piece in announced_pieces()]
-            frames = [encoded(codec, clip) for clip in clips]
+            spoken = [announced(voice, work) for voice in BUILT_IN_VOICES]
+            frames = [encoded(codec, clips[piece]) for clips in spoken for piece in announced_pieces()]
             tone = encoded(codec, room_tone(3))[1:2]
             np.savez(path, frames=np.concatenate(frames), lengths=[len(f) for f in frames], tone=tone)
         stored = np.load(path)
@@ -67,26 +68,63 @@ class CodeDictionary:
         frames = {voice: {piece: next(clips) for piece in announced_pieces()} for voice in BUILT_IN_VOICES}
         return cls(frames, stored["tone"].astype(np.int64))
 
+    def spoken_pieces(self, voice: str, text: str) -> list[np.ndarray]:
+        """`text` in a voice, piece by piece: (frames, 7) codes each."""
+        known = self.frames[voice]
+        return [known[p] if p.word else self.room_tone_frame.repeat(p.frames, 0) for p in pieces_of(text)]
+
     def spoken(self, voice: str, text: str) -> np.ndarray:
         """`text` in a voice: (frames, 7) codes."""
-        known = self.frames[voice]
-        return np.concatenate(
-            [known[p] if p.word else self.room_tone_frame.repeat(p.frames, 0) for p in pieces_of(text)]
-        )
+        return np.concatenate(self.spoken_pieces(voice, text))
+
+
+def sound_features(dictionary: CodeDictionary, codec: SNAC, words: list[str], frames: int = 5) -> torch.Tensor:
+    """How each word begins to sound in every voice: (words, features) float32, standardised.
+
+    The features are the unit codebook vectors of the first `frames` frames' codes, room tone where a word is shorter.
+    """
+    quantizers: list[VectorQuantize] = list(codec.quantizer.quantizers)  # type: ignore[arg-type]
+    books = [torch.nn.functional.normalize(quantizer.codebook.weight.detach()) for quantizer in quantizers]
+    level_of_position = (0, 1, 2, 2, 1, 2, 2)
+    rows = []
+    for word in words:
+        spoken = []
+        for clips in dictionary.frames.values():
+            padded = np.concatenate([clips[Piece(word)], dictionary.room_tone_frame.repeat(frames, 0)])[:frames]
+            spoken += [books[level_of_position[k]][padded[:, k]].flatten() for k in range(FRAME_TOKENS)]
+        rows.append(torch.cat(spoken))
+    features = torch.stack(rows)
+    return (features - features.mean(dim=0)) / features.std(dim=0).clamp_min(1e-3)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training sequence: `ids` of prompt and answer; the loss counts from `answer_start`."""
+    """One training sequence: `ids`, of which the answer begins at `answer_start` and `counted` ones make the loss.
+
+    `read_from` and `read_to` say which ids of the text each token voices: an empty range where it voices none.
+    """
 
     ids: np.ndarray  # (tokens,) int64
     answer_start: int
+    counted: np.ndarray  # (tokens,) bool
+    read_from: np.ndarray  # (tokens,) int64
+    read_to: np.ndarray  # (tokens,) int64
 
 
 def examples(
-    dictionary: CodeDictionary, tokens: Tokens, sampler: SentenceSampler, seed: int, max_words: tuple[int, ...]
+    dictionary: CodeDictionary,
+    tokens: Tokens,
+    sampler: SentenceSampler,
+    seed: int,
+    *,
+    max_words: tuple[int, ...],
+    skimmed_share: float = 0.0,
 ) -> Iterator[Example]:
-    """Endless fresh examples: a prompt with some words spelled out, the dictionary's codes, end of speech and of AI."""
+    """Endless fresh examples: a prompt with some words spelled out, the dictionary's codes, end of speech and of AI.
+
+    A share of them is skimmed: of each word only its first and last frame remain, of each pause one frame, and only
+    the first frames of words count. That is where the next word must be found and read, more than twice as often.
+    """
     draw = random.Random(f"voice-{seed}")
     bands = tokens.audio_base + tokens.codebook_size * np.arange(FRAME_TOKENS)
     ending = [tokens["<end_of_speech>"], tokens["<end_of_ai>"]]
@@ -94,6 +132,21 @@ def examples(
         if len(text) > MAX_CHARS:
             continue
         voice = draw.choice(BUILT_IN_VOICES)
-        prompt = tokens.prompt(voice, text, draw, SPELL_SHARE)
-        audio = (dictionary.spoken(voice, text) + bands).flatten()
-        yield Example(np.concatenate([prompt, audio, ending]).astype(np.int64), len(prompt))
+        prompt, spans = tokens.aligned_prompt(voice, text, draw, SPELL_SHARE)
+        pieces = dictionary.spoken_pieces(voice, text)
+        if skimmed := draw.random() < skimmed_share:
+            kept = [1 if not piece.word else 2 for piece in pieces_of(text)]
+            pieces = [clip[[0, -1][:frames]] for clip, frames in zip(pieces, kept, strict=True)]
+        audio = (np.concatenate(pieces) + bands).flatten()
+        ids = np.concatenate([prompt, audio, ending]).astype(np.int64)
+        counted = np.arange(len(ids)) >= len(prompt)
+        starts = len(prompt) + FRAME_TOKENS * np.cumsum([0, *map(len, pieces)])
+        if skimmed:
+            counted[:] = False
+            for piece, clip in enumerate(pieces):
+                counted[starts[piece] : starts[piece] + FRAME_TOKENS] = len(clip) > 1
+        read_from, read_to = np.zeros_like(ids), np.zeros_like(ids)
+        for (first, after), piece in zip(spans, marks_of(text), strict=True):
+            read_from[starts[piece] : starts[piece + 1]] = first
+            read_to[starts[piece] : starts[piece + 1]] = after
+        yield Example(ids, len(prompt), counted, read_from, read_to)

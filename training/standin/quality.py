@@ -175,6 +175,7 @@ def measure(checkpoint: Path, texts: list[str], seed: int = 1) -> dict[str, obje
     spoken_stoi = [float(stoi(own[number], heard[number], SAMPLE_RATE_HZ)) for number in same_length]
     return {
         "texts": len(texts),
+        "temperature": voice.model.generation_config.temperature,
         "codec_stoi": _rounded(np.mean(codec_stoi)),
         "codec_stoi_worst": _rounded(np.min(codec_stoi)),
         "identified_share": _rounded(np.mean(np.array(ranks) == 1)),

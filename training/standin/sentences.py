@@ -58,6 +58,21 @@ def pieces_of(text: str) -> list[Piece]:
     return pieces
 
 
+def marks_of(text: str) -> list[int]:
+    """For each word, tag and punctuation mark that `TEXT_PIECE` finds in `text`, its piece in `pieces_of(text)`."""
+    owners: list[int] = []
+    after_word = False
+    for found in TEXT_PIECE.findall(text.lower()):
+        last = owners[-1] if owners else 0
+        if found in PAUSE_FRAMES:
+            owners.append(last + after_word)
+            after_word = False
+        else:
+            owners.append(last + 1)
+            after_word = True
+    return owners
+
+
 def _pause(pieces: list[Piece], frames: int) -> None:
     """Adds a pause after a word; a pause already there is lengthened if need be."""
     last = pieces[-1]

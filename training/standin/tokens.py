@@ -104,22 +104,31 @@ class Tokens:
         length = max(1, length)
         return [self.ids[word[:length]], *(self.ids[f"##{letter}"] for letter in word[length:])]
 
-    def prompt(self, voice: str, text: str, draw: random.Random | None = None, spell_share: float = 0.0) -> list[int]:
-        """Ids from start of human through start of speech, as the engine sends them.
+    def prompt(self, voice: str, text: str) -> list[int]:
+        """Ids from start of human through start of speech, as the engine sends them."""
+        return self.aligned_prompt(voice, text)[0]
+
+    def aligned_prompt(
+        self, voice: str, text: str, draw: random.Random | None = None, spell_share: float = 0.0
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """`prompt`, and for each of the text's words, tags and punctuation marks its first id's index and the next's.
 
         With `draw`, words are spelled as if unknown at `spell_share`, a third of them wholly in characters.
         """
-        ids: list[int] = []
+        ids = [self["<start_of_human>"], self["<start_of_text>"]]
+        spans: list[tuple[int, int]] = []
         for found in TEXT_PIECE.findall(f"{voice}: {text}".lower()):
+            first = len(ids)
             if draw is None or len(found) == 1 or found[0] == "<" or draw.random() >= spell_share:
                 ids += [self.ids[found]] if found in TAGS else self.spelled(found)
             elif draw.random() < 1 / 3:
                 ids += [self.ids[found[0]], *(self.ids[f"##{letter}"] for letter in found[1:])]
             else:
                 ids += self.spelled(found, whole=False)
-        opening = [self["<start_of_human>"], self["<start_of_text>"]]
-        closing = [self["<end_of_text>"], self["<end_of_human>"], self["<start_of_ai>"], self["<start_of_speech>"]]
-        return [*opening, *ids, *closing]
+            spans.append((first, len(ids)))
+        closing = ("<end_of_text>", "<end_of_human>", "<start_of_ai>", "<start_of_speech>")
+        voice_marks = len(TEXT_PIECE.findall(f"{voice}:".lower()))
+        return [*ids, *(self.ids[name] for name in closing)], spans[voice_marks:]
 
 
 def save_tokenizer(tokens: Tokens, directory: Path) -> None:
