@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from app.core.errors import Overloaded
+from app.core.errors import Overloaded, UnknownVoice
 from app.core.models import Voice, resolve_voice
 from app.infra.upstream import Upstream
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.infra.catalog import Catalog
 
 MAX_AGE_S = 1.0
-"""How long after its publication a clone may stay unknown to a front door."""
+"""How long a front door may go on speaking with the version before the current one. A new voice is found at once."""
 
 NO_WORKER_RETRY_S = 5.0
 
@@ -40,7 +40,11 @@ class Directory:
         cards = self._upstream.models
         if not cards:
             raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
-        return resolve_voice(name, model=model, cards=cards, clones=await self._published())
+        try:
+            return resolve_voice(name, model=model, cards=cards, clones=await self._published())
+        except UnknownVoice:
+            clones = await self._published(max_age_s=0)  # it may have been published a moment ago
+            return resolve_voice(name, model=model, cards=cards, clones=clones)
 
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""
@@ -51,10 +55,10 @@ class Directory:
             for name in card.voices
         ]
         served = {card.name for card in cards}
-        return built_in + [voice for voice in await self._published() if voice.model in served]
+        return built_in + [voice for voice in await self._published(max_age_s=0) if voice.model in served]
 
-    async def _published(self) -> tuple[Voice, ...]:
-        if self._clock() - self._read_at > MAX_AGE_S:
+    async def _published(self, max_age_s: float = MAX_AGE_S) -> tuple[Voice, ...]:
+        if self._clock() - self._read_at >= max_age_s:
             self._clones = tuple(await self._catalog.voices())
             self._read_at = self._clock()
         return self._clones
