@@ -155,6 +155,40 @@ def silence_runs(samples: Samples, sample_rate_hz: int, *, min_s: float = 0.2) -
     return [((a + 1) * HOP_S, b * HOP_S) for a, b in pairwise(loud) if b - a - 1 >= min_hops]
 
 
+def speech_runs(samples: Samples, sample_rate_hz: int, *, pause_s: float = 0.3) -> list[tuple[float, float]]:
+    """Every (start_s, end_s), to a hop, of speech between pauses of at least `pause_s`.
+
+    Loud hops are those that end silence in `silence_runs`; a click, fewer of them than make an onset, is no speech.
+    """
+    levels = hop_levels_dbfs(samples, sample_rate_hz)
+    if not len(levels):
+        return []
+    loud = np.flatnonzero(levels > speech_threshold_dbfs(levels.tolist(), floor_share=0.1))
+    bursts = [burst for burst in _split_at_gaps(loud, _LOOKAHEAD_HOPS) if len(burst) >= _SPEECH_HOPS]
+    speech = np.concatenate([np.zeros(0, np.int64), *bursts])
+    runs = _split_at_gaps(speech, math.ceil(pause_s / HOP_S - 1e-6))
+    return [(run[0] * HOP_S, (run[-1] + 1) * HOP_S) for run in runs if len(run)]
+
+
+def _split_at_gaps(hops: NDArray[np.int64], gap_hops: int) -> list[NDArray[np.int64]]:
+    """Ascending hops, cut wherever at least `gap_hops` are missing between two."""
+    return np.split(hops, np.flatnonzero(np.diff(hops) > gap_hops) + 1)
+
+
+def signal_to_noise_db(samples: Samples, sample_rate_hz: int) -> float | None:
+    """How far speech stands above the room: None for less than a second.
+
+    The room is the tenth of the hops that are quietest; speech is every hop MARGIN_DB and more above it, less the room.
+    """
+    levels = hop_levels_dbfs(samples, sample_rate_hz)
+    if len(levels) * HOP_S < 1.0:
+        return None
+    powers = np.sort(10.0 ** (levels / 10.0))
+    room = float(np.mean(powers[: max(len(powers) // 10, 1)]))
+    speech = powers[powers > room * 10.0 ** (MARGIN_DB / 10.0)]
+    return 10.0 * math.log10(max(float(np.mean(speech)) / room - 1.0, 1e-3)) if len(speech) else 0.0
+
+
 def crossfade_join(before: Samples, after: Samples, sample_rate_hz: int, *, fade_s: float = 0.015) -> Samples:
     """`before` then `after`, overlapping by `fade_s` (less where either is shorter), neither louder nor softer there.
 

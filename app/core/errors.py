@@ -8,14 +8,21 @@
     * UnknownSession                a message names a session that is not open on this socket
     * SessionInUse                  a session id is started twice
     * TextAfterEnd                  text arrives after the end of the stream was announced
+    * NotFound                      there is no such voice, recording or job
+    * Conflict                      something that exists already is in the way
+    * ConsentMissing                a voice may not be trained before its owner has consented
+    * RecordingUnfit                a recording cannot be used, or all of them together are not enough
   * AuthenticationFailed            there is no key, or it is not one of ours
   * PermissionDenied                the key is good, its scopes are not
   * Overloaded                      no room now; come again after `retry_after_s`
   * WorkerLost                      the connection to the worker broke under a session
   * EngineFailed                    the engine failed this request, or is gone
   * AdapterUnavailable              a voice's adapter is missing, damaged or unfit for the engine
+  * TrainingFailed                  training cannot go on with this data and these hyper-parameters
   * ObjectMissing                   the object store has no object of that name
   * StoreUnavailable                the object store or the catalogue does not answer, or refuses us
+  * JobLost                         a job is another worker's now, or over
+  * GateFailed                      an adapter is not good enough to be published
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
   * ConfigurationError              settings, files or packages do not fit together
@@ -110,6 +117,30 @@ class TextAfterEnd(InvalidRequest):
     code = "text_after_end"
 
 
+class NotFound(InvalidRequest):
+    """There is no voice, recording or job of that id, or it is deleted."""
+
+    code = "not_found"
+
+
+class Conflict(InvalidRequest):
+    """Something that exists already is in the way: a name, a running job."""
+
+    code = "conflict"
+
+
+class ConsentMissing(InvalidRequest):
+    """A voice may not be trained before its owner has consented."""
+
+    code = "consent_missing"
+
+
+class RecordingUnfit(InvalidRequest):
+    """A recording cannot be used, or all of them together are not enough."""
+
+    code = "recording_unfit"
+
+
 class AuthenticationFailed(CarillonError):
     """There is no key, or it is not one of ours, or it has expired."""
 
@@ -149,6 +180,12 @@ class AdapterUnavailable(CarillonError):
     code = "adapter_unavailable"
 
 
+class TrainingFailed(CarillonError):
+    """Training cannot go on with this data and these hyper-parameters; doing the same again changes nothing."""
+
+    code = "training_failed"
+
+
 class ObjectMissing(CarillonError):
     """The object store has no object of that name."""
 
@@ -160,6 +197,18 @@ class StoreUnavailable(CarillonError):
 
     code = "store_unavailable"
     retryable = True
+
+
+class JobLost(CarillonError):
+    """A job is another worker's now, or over: whoever held it stops without a trace."""
+
+    code = "job_lost"
+
+
+class GateFailed(CarillonError):
+    """An adapter is not good enough to be published; the message says in what, and what to do."""
+
+    code = "gate_failed"
 
 
 class DeadlineExceeded(CarillonError):

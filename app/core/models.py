@@ -61,11 +61,12 @@ class Voice(Frozen):
     model: str
     language: str = "en"
     adapter: AdapterVersion | None = None
+    trained_as: str | None = Field(default=None, description="A clone under its id, a polished voice under its name.")
 
     @property
     def prompt_name(self) -> str:
-        """The name the model reads before the text. A clone is trained under its id."""
-        return self.id if self.adapter else self.name
+        """The name the model reads before the text."""
+        return self.trained_as or (self.id if self.adapter else self.name)
 
 
 class Scope(StrEnum):

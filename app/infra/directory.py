@@ -59,6 +59,6 @@ class Directory:
 
     async def _published(self, max_age_s: float = MAX_AGE_S) -> tuple[Voice, ...]:
         if self._clock() - self._read_at >= max_age_s:
-            self._clones = tuple(await self._catalog.voices())
+            self._clones = tuple(await self._catalog.voices.published())
             self._read_at = self._clock()
         return self._clones

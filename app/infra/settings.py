@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.core.cloning import CloneConfig
 from app.core.errors import ConfigurationError
 
 PREFIX = "CARILLON_"
@@ -102,6 +103,30 @@ class StoreSettings(BaseModel):
     secret_key: SecretStr = SecretStr("")
 
 
+class CloningSettings(BaseModel):
+    """Uploads, and where clone jobs find what they need; the recipe itself is `clone`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_sample_bytes: int = Field(default=1024**3, ge=1024, description="Of one uploaded recording.")
+    max_samples: int = Field(default=2000, ge=1, description="Recordings of one voice.")
+    max_consent_s: float = Field(default=60.0, gt=0, description="Of a recorded consent.")
+    inspection_timeout_s: float = Field(default=120.0, gt=0, description="Of looking at one uploaded file.")
+    transcriber_url: str | None = Field(
+        default=None, description="An OpenAI-compatible /v1/audio/transcriptions; without it transcripts are uploaded."
+    )
+    transcriber_key: SecretStr = SecretStr("")
+    transcriber_model: str = "whisper-1"
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""), description="Signs webhooks (Standard Webhooks, `whsec_…`); without it none are sent."
+    )
+    webhook_private_hosts: bool = Field(
+        default=False, description="Whether a webhook may go to a private address, this machine included."
+    )
+    trainer_threads: int = Field(default=1, ge=1, description="CPU only.")
+    max_attempts: int = Field(default=8, ge=1, description="Workers that may die over one job before it fails.")
+
+
 class Settings(BaseSettings):
     """One process's settings. Build it with `load_settings`, which turns mistakes into one readable error."""
 
@@ -137,6 +162,8 @@ class Settings(BaseSettings):
 
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
+    cloning: CloningSettings = CloningSettings()
+    clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"

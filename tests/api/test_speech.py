@@ -18,6 +18,7 @@ from app.core.errors import EngineFailed, Overloaded
 from app.core.models import WorkerState
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
+from tests.published import publish
 
 pytestmark = pytest.mark.anyio
 
@@ -161,9 +162,7 @@ async def test_the_list_of_voices_has_the_built_in_ones(house: House, worker: Fa
 
 
 async def test_a_clone_can_be_spoken_with_as_soon_as_it_is_published(house: House, worker: FakeWorker) -> None:
-    await house.catalog.publish(
-        "Ada", model="standin", language="en", uri="file:///a/", sha256={"adapter_config.json": "0" * 64}, rank=16
-    )
+    await publish(house.catalog, "Ada", uri="file:///a/", sha256={"adapter_config.json": "0" * 64})
     async with asyncio.timeout(5):
         while (answer := await speak(house, voice="Ada")).status_code == 404:
             await asyncio.sleep(0.05)

@@ -50,6 +50,7 @@ from app.infra.settings import STAND_IN, StoreSettings
 from app.infra.storage import ObjectStore
 from tests.integration.random_adapters import save_random_adapter
 from tests.processes import ended, until
+from tests.published import publish
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -224,9 +225,7 @@ async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: Run
     store = ObjectStore(fleet.store)
     hashes = store.upload_directory(save_random_adapter(tmp_path / "ada", seed=1), "adapters/ada/1")
     catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await catalog.publish(
-        "Ada", model="standin", language="en", uri=store.uri("adapters/ada/1"), sha256=hashes, rank=16
-    )
+    await publish(catalog, "Ada", uri=store.uri("adapters/ada/1"), sha256=hashes)
     await catalog.aclose()
     store.close()
     async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address) as client:
@@ -256,10 +255,7 @@ async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: Run
 
 async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet: RunningFleet) -> None:
     catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await catalog.publish(
-        "Ghost", model="standin", language="en", uri=f"s3://{fleet.store.bucket}/nowhere/",
-        sha256={"adapter_config.json": "0" * 64}, rank=16,
-    )  # fmt: skip
+    await publish(catalog, "Ghost", uri=f"s3://{fleet.store.bucket}/nowhere/", sha256={"adapter_config.json": "0" * 64})
     await catalog.aclose()
     async with fleet.socket() as socket:
         await say(socket, "base", SENTENCE)

@@ -14,11 +14,29 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
 from app.core.models import Scope
-from app.infra.catalog import Base, Catalog, new_voice_id
+from app.infra.catalog import Catalog
+from app.infra.tables import Base
+from tests.published import publish
 
 pytestmark = pytest.mark.anyio
 
 PEPPER = SecretStr("pepper")
+
+
+FIRST_FORM = """
+CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('0001');
+CREATE TABLE api_keys (id VARCHAR NOT NULL PRIMARY KEY, name VARCHAR NOT NULL, digest VARCHAR NOT NULL,
+    scopes JSON NOT NULL, created_at DATETIME NOT NULL, expires_at DATETIME, last_used_at DATETIME,
+    revoked_at DATETIME);
+CREATE TABLE voices (id VARCHAR NOT NULL PRIMARY KEY, name VARCHAR NOT NULL UNIQUE, model VARCHAR NOT NULL,
+    language VARCHAR NOT NULL, version INTEGER NOT NULL, created_at DATETIME NOT NULL);
+CREATE TABLE adapter_versions (lora_id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    voice_id VARCHAR NOT NULL REFERENCES voices (id) ON DELETE CASCADE, version INTEGER NOT NULL, uri VARCHAR NOT NULL,
+    sha256 JSON NOT NULL, rank INTEGER NOT NULL, created_at DATETIME NOT NULL, UNIQUE (voice_id, version));
+INSERT INTO voices VALUES ('abcdefghijkl', 'Mary', 'standin', 'en', 2, '2026-01-01 00:00:00');
+INSERT INTO adapter_versions VALUES (7, 'abcdefghijkl', 2, 's3://b/2/', '{"a": "0"}', 16, '2026-01-01 00:00:00');
+"""
 
 
 class Clock:
@@ -48,11 +66,6 @@ async def catalog(url: str, clock: Clock) -> AsyncIterator[Catalog]:
     await catalog.migrate()
     yield catalog
     await catalog.aclose()
-
-
-async def publish(catalog: Catalog, name: str = "Mary", **changes: object):
-    fields = {"model": "standin", "language": "en", "uri": "s3://b/v/", "sha256": {"a": "0"}, "rank": 16, **changes}
-    return await catalog.publish(name, **fields)  # pyright: ignore[reportArgumentType]
 
 
 async def test_a_new_key_authenticates_with_its_scopes(catalog: Catalog) -> None:
@@ -146,42 +159,6 @@ async def test_dead_keys_are_forgotten_after_their_retention(catalog: Catalog, c
     assert [key.id for key in await catalog.keys()] == [living.id]
 
 
-async def test_a_voice_gains_versions_and_shows_the_last(catalog: Catalog) -> None:
-    first = await publish(catalog, uri="s3://b/1/")
-    second = await publish(catalog, uri="s3://b/2/")
-    assert first.id == second.id
-    assert first.adapter
-    assert second.adapter
-    assert (first.adapter.version, second.adapter.version) == (1, 2)
-    assert await catalog.voices() == [second]
-
-
-async def test_no_two_adapters_ever_share_a_lora_id(catalog: Catalog) -> None:
-    voices = [await publish(catalog, name) for name in ("Mary", "Ann", "Mary", "Zoe", "Ann")]
-    assert len({voice.adapter.lora_id for voice in voices if voice.adapter}) == len(voices)
-
-
-async def test_a_new_voice_keeps_the_id_it_was_trained_under(catalog: Catalog) -> None:
-    voice_id = new_voice_id()
-    assert (await publish(catalog, voice_id=voice_id)).prompt_name == voice_id
-
-
-async def test_a_voice_does_not_move_to_another_model(catalog: Catalog) -> None:
-    await publish(catalog, model="standin")
-    with pytest.raises(InvalidRequest, match="choose another name"):
-        await publish(catalog, model="orpheus")
-
-
-async def test_publishing_at_once_from_several_connections_gives_every_version_its_number(
-    catalog: Catalog, url: str
-) -> None:
-    others = [Catalog(url, pepper=PEPPER) for _ in range(4)]
-    voices = await asyncio.gather(*(publish(other) for other in others for _ in range(5)))
-    assert sorted(voice.adapter.version for voice in voices if voice.adapter) == list(range(1, 21))
-    for other in others:
-        await other.aclose()
-
-
 async def test_migrating_at_once_from_several_processes_does_it_once(url: str) -> None:
     catalogs = [Catalog(url, pepper=PEPPER) for _ in range(4)]
     await asyncio.gather(*(catalog.migrate() for catalog in catalogs))
@@ -189,6 +166,25 @@ async def test_migrating_at_once_from_several_processes_does_it_once(url: str) -
     assert have == need
     for catalog in catalogs:
         await catalog.aclose()
+
+
+async def test_a_catalogue_of_the_first_form_keeps_its_voices_and_keys(
+    catalog: Catalog, url: str, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.db"
+    with sqlite3.connect(old) as connection:
+        connection.executescript(FIRST_FORM)
+    connection.close()
+    migrated = Catalog(f"sqlite:///{old}", pepper=PEPPER)
+    await migrated.migrate()
+    [voice] = await migrated.voices.published()
+    assert (voice.name, voice.prompt_name) == ("Mary", "abcdefghijkl")
+    assert voice.adapter
+    assert (voice.adapter.lora_id, voice.adapter.version, voice.adapter.sha256) == (7, 2, {"a": "0"})
+    again = await publish(migrated, "Mary", uri="s3://b/3/", sha256={"a": "1"})
+    assert again.adapter
+    assert (again.adapter.lora_id, again.adapter.version) == (8, 3)
+    await migrated.aclose()
 
 
 async def test_a_database_without_tables_has_no_revision(url: str) -> None:

@@ -1,0 +1,147 @@
+"""The catalogue's tables. The migrations beside this file make them; a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Moment(TypeDecorator[datetime]):
+    """An instant, in UTC on both databases; SQLite itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and (value if value.tzinfo else value.replace(tzinfo=UTC))
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012
+        datetime: Moment,
+        list[str]: JSON,
+        dict[str, str]: JSON,
+        dict[str, Any]: JSON(none_as_null=True),
+    }
+
+
+class KeyRow(Base):
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    digest: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class VoiceRow(Base):
+    """A deleted voice keeps its row as a tombstone: `deleted_at` is set, its name is free again."""
+
+    __tablename__ = "voices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    model: Mapped[str]
+    language: Mapped[str]
+    description: Mapped[str]
+    prompt_name: Mapped[str]
+    version: Mapped[int]
+    consent_number: Mapped[str]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "voices_model_name",
+            "model",
+            "name",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+
+class AdapterRow(Base):
+    __tablename__ = "adapter_versions"
+    __table_args__ = (UniqueConstraint("voice_id", "version"), {"sqlite_autoincrement": True})
+
+    lora_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    voice_id: Mapped[str] = mapped_column(ForeignKey("voices.id", ondelete="CASCADE"))
+    version: Mapped[int]
+    uri: Mapped[str]
+    sha256: Mapped[dict[str, str]]
+    rank: Mapped[int]
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+
+
+class SampleRow(Base):
+    __tablename__ = "samples"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    voice_id: Mapped[str] = mapped_column(ForeignKey("voices.id", ondelete="CASCADE"), index=True)
+    file_name: Mapped[str]
+    size_bytes: Mapped[int]
+    facts: Mapped[dict[str, Any]]
+    transcript: Mapped[str | None]
+    object_key: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class ConsentRow(Base):
+    __tablename__ = "consents"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    voice_id: Mapped[str] = mapped_column(ForeignKey("voices.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str]
+    number: Mapped[str]
+    statement: Mapped[str | None]
+    object_key: Mapped[str | None]
+    key_id: Mapped[str | None]
+    created_at: Mapped[datetime]
+
+
+class JobRow(Base):
+    """A clone or polish job. `attempt` is the fencing token: only its holder may change the row."""
+
+    __tablename__ = "clone_jobs"
+    __table_args__ = (
+        Index(
+            "clone_jobs_one_active",
+            "voice_id",
+            unique=True,
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    voice_id: Mapped[str] = mapped_column(ForeignKey("voices.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    state: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    attempt: Mapped[int]
+    revision: Mapped[int]
+    cancel_requested: Mapped[bool]
+    progress: Mapped[dict[str, Any] | None]
+    report: Mapped[dict[str, Any] | None]
+    gate: Mapped[dict[str, Any] | None]
+    version: Mapped[int | None]
+    error: Mapped[dict[str, Any] | None]
+    webhook_url: Mapped[str | None]
+    webhook_done_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
