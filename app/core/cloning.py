@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from app.core.errors import CarillonError, InvalidRequest
-from app.core.models import Frozen
+from app.core.models import Frozen, Voice
 
 CONSENT_PHRASE = (
     "I am the owner of this voice and I consent to it being used to create a synthetic voice. My number is {number}."
@@ -213,6 +214,7 @@ class DataReport(Frozen):
     dropped_frame_share: float = 0.0
     seconds_per_char: float | None = Field(default=None, description="The speaker's pace, median over the clips.")
     summary: tuple[str, ...] = ()
+    shortfall: str | None = Field(default=None, description="Why there is too little to train on, if there is.")
 
 
 # Training and the gate.
@@ -279,6 +281,22 @@ class CloneState(StrEnum):
 
 
 FINAL_STATES = frozenset({CloneState.COMPLETED, CloneState.FAILED, CloneState.CANCELLED})
+
+
+class RunConfig(Frozen):
+    """One job as its stages see it: `run.json` in the directory they work in. Relative paths are below that."""
+
+    kind: CloneKind = CloneKind.CLONE
+    prompt_name: str = Field(min_length=1, description="The name the clips' prompts begin with.")
+    language: str = "en"
+    model_dir: Path = Field(description="A Hugging Face causal language model with a `speech` entry.")
+    codec_dir: Path = Field(description="Its SNAC.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=1, ge=1, description="Of torch, on a CPU.")
+    config: CloneConfig = CloneConfig()
+    adapter_prefix: str = Field(default="", description="Where the object store shall have the adapter.")
+    voice: Voice | None = Field(default=None, description="The candidate that the gate listens to.")
+    seconds_per_char: float | None = Field(default=None, description="The speaker's own pace.")
 
 
 class JobError(Frozen):

@@ -23,6 +23,7 @@
   * StoreUnavailable                the object store or the catalogue does not answer, or refuses us
   * JobLost                         a job is another worker's now, or over
   * GateFailed                      an adapter is not good enough to be published
+  * StageFailed                     a stage of a job broke off without saying why
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
   * ConfigurationError              settings, files or packages do not fit together
@@ -209,6 +210,13 @@ class GateFailed(CarillonError):
     """An adapter is not good enough to be published; the message says in what, and what to do."""
 
     code = "gate_failed"
+
+
+class StageFailed(CarillonError):
+    """A stage of a job broke off without saying why: it was killed, or it crashed."""
+
+    code = "stage_failed"
+    retryable = True
 
 
 class DeadlineExceeded(CarillonError):

@@ -10,16 +10,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState, JobError
 from app.core.errors import Conflict, JobLost, NotFound
 from app.infra.database import Database
 from app.infra.tables import JobRow
+from app.infra.voicebook import put_in_force
 
 CLAIM_S = 60.0
 """How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
@@ -101,18 +104,30 @@ class JobBook:
         """Write down how far the job is: state, progress, report, gate. Raises JobLost."""
         return _job(await self._change(job, {name: _plain(value) for name, value in changes.items()}))
 
-    async def finish(
-        self, job: CloneJob, state: CloneState, *, version: int | None = None, error: JobError | None = None
-    ) -> CloneJob:
-        """End the job; the claim ends with it. Raises JobLost."""
+    async def finish(self, job: CloneJob, state: CloneState, *, error: JobError | None = None) -> CloneJob:
+        """End the job without a new version; the claim ends with it. Raises JobLost."""
         changes = {
             "state": state.value,
-            "version": version,
             "error": _plain(error),
             "finished_at": self._now(),
             "lease_expires_at": None,
         }
         return _job(await self._change(job, changes))
+
+    async def complete(self, job: CloneJob, version: int) -> CloneJob:
+        """End the job and put its version in force, both or neither. Raises JobLost, NotFound for a deleted voice."""
+        now = self._now()
+        changes = {
+            "state": CloneState.COMPLETED.value,
+            "version": version,
+            "finished_at": now,
+            "lease_expires_at": None,
+            "revision": JobRow.revision + 1,
+        }
+        async with self._database.writing() as connection:
+            row = await self._changed(connection, job, changes)
+            await put_in_force(connection, job.voice_id, version, now)
+        return _job(row)
 
     async def give_back(self, job: CloneJob) -> None:
         """End the claim and leave the job to the next worker, which goes on from what is stored. Raises JobLost."""
@@ -122,13 +137,17 @@ class JobBook:
         if told:
             changes |= {"revision": JobRow.revision + 1}
         async with self._database.writing() as connection:
-            changed = await connection.execute(
-                update(JobRow)
-                .where(JobRow.id == job.id, JobRow.attempt == job.attempt, JobRow.finished_at.is_(None))
-                .values(**changes)
-                .returning(*JobRow.__table__.c)
-            )
-            row = changed.first()
+            return await self._changed(connection, job, changes)
+
+    async def _changed(self, connection: AsyncConnection, job: CloneJob, changes: dict[str, Any]) -> Row[Any]:
+        """The row after the change, which only its attempt can make."""
+        changed = await connection.execute(
+            update(JobRow)
+            .where(JobRow.id == job.id, JobRow.attempt == job.attempt, JobRow.finished_at.is_(None))
+            .values(**changes)
+            .returning(*JobRow.__table__.c)
+        )
+        row = changed.first()
         if row is None:
             raise JobLost(f"job {job.id} is not attempt {job.attempt}'s any more")
         return row
@@ -182,7 +201,9 @@ class JobBook:
 
 
 def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _in_the_way(voice_id: str, job_id: str) -> Conflict:

@@ -224,15 +224,7 @@ class VoiceBook:
     async def point(self, voice_id: str, version: int) -> Voice:
         """Put a version in force: it is what the next session speaks with. Raises NotFound."""
         async with self._database.writing() as connection:
-            await _living(connection, voice_id)
-            marked = await connection.execute(
-                update(AdapterRow)
-                .where(AdapterRow.voice_id == voice_id, AdapterRow.version == version)
-                .values(published_at=func.coalesce(AdapterRow.published_at, self._now()))
-            )
-            if not marked.rowcount:
-                raise NotFound(f"the voice {voice_id} has no version {version}", param="version")
-            await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(version=version))
+            await put_in_force(connection, voice_id, version, self._now())
             row = (await connection.execute(_SPOKEN.where(VoiceRow.id == voice_id))).one()
         return _voice(row)
 
@@ -263,6 +255,19 @@ _SPOKEN = select(
     *(VoiceRow.__table__.c[name] for name in ("id", "name", "model", "language", "prompt_name", "version")),
     *(AdapterRow.__table__.c[name] for name in ("lora_id", "uri", "sha256", "rank")),
 ).join(AdapterRow, (AdapterRow.voice_id == VoiceRow.id) & (AdapterRow.version == VoiceRow.version))
+
+
+async def put_in_force(connection: AsyncConnection, voice_id: str, version: int, now: datetime) -> None:
+    """Point a voice to one of its versions, within the caller's transaction. Raises NotFound."""
+    await _living(connection, voice_id)
+    marked = await connection.execute(
+        update(AdapterRow)
+        .where(AdapterRow.voice_id == voice_id, AdapterRow.version == version)
+        .values(published_at=func.coalesce(AdapterRow.published_at, now))
+    )
+    if not marked.rowcount:
+        raise NotFound(f"the voice {voice_id} has no version {version}", param="version")
+    await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(version=version))
 
 
 async def _living(connection: AsyncConnection, voice_id: str) -> Row[Any]:

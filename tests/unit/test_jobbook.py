@@ -42,6 +42,12 @@ async def catalog(tmp_path: Path, clock: Clock) -> AsyncIterator[Catalog]:
     await catalog.aclose()
 
 
+async def completed(catalog: Catalog, job: CloneJob) -> CloneJob:
+    taken = await claimed(catalog, job)
+    adapter = await catalog.voices.add_version(job.voice_id, uri="s3://b/v/", sha256={"a": "0"}, rank=16)
+    return await catalog.jobs.complete(taken, adapter.version)
+
+
 @pytest.fixture
 async def job(catalog: Catalog) -> CloneJob:
     voice = await catalog.voices.create("Mary", model="standin")
@@ -67,7 +73,7 @@ async def test_a_new_job_is_queued_with_its_configuration(catalog: Catalog, job:
 async def test_a_second_job_of_a_voice_is_refused_until_the_first_is_over(catalog: Catalog, job: CloneJob) -> None:
     with pytest.raises(Conflict, match=job.id):
         await catalog.jobs.create(job.voice_id, kind=CloneKind.CLONE, config=CloneConfig())
-    await catalog.jobs.finish(await claimed(catalog, job), CloneState.COMPLETED, version=1)
+    await completed(catalog, job)
     await catalog.jobs.create(job.voice_id, kind=CloneKind.CLONE, config=CloneConfig())
 
 
@@ -93,14 +99,29 @@ async def test_who_has_lost_a_job_can_change_nothing(catalog: Catalog, job: Clon
     for attempt in (
         catalog.jobs.renew(first),
         catalog.jobs.update(first, state=CloneState.TRAINING),
-        catalog.jobs.finish(first, CloneState.COMPLETED, version=1),
+        catalog.jobs.finish(first, CloneState.CANCELLED),
+        catalog.jobs.complete(first, 1),
         catalog.jobs.give_back(first),
     ):
         with pytest.raises(JobLost, match="attempt 1"):
             await attempt
-    await catalog.jobs.finish(second, CloneState.COMPLETED, version=1)
+    await catalog.jobs.finish(second, CloneState.CANCELLED)
     with pytest.raises(JobLost):
-        await catalog.jobs.finish(second, CloneState.COMPLETED, version=2)
+        await catalog.jobs.finish(second, CloneState.FAILED)
+
+
+async def test_a_job_ends_and_its_version_is_in_force_in_one_step(catalog: Catalog, job: CloneJob) -> None:
+    ended = await completed(catalog, job)
+    assert (ended.state, ended.version) == (CloneState.COMPLETED, 1)
+    assert (await catalog.voices.get(job.voice_id)).version == 1
+
+
+async def test_a_job_whose_voice_is_gone_cannot_complete(catalog: Catalog, job: CloneJob) -> None:
+    taken = await claimed(catalog, job)
+    await catalog.voices.delete(job.voice_id)
+    with pytest.raises(NotFound):
+        await catalog.jobs.complete(taken, 1)
+    assert (await catalog.jobs.get(job.id)).finished_at is None
 
 
 async def test_every_change_worth_telling_raises_the_revision_and_a_renewal_does_not(
@@ -128,7 +149,7 @@ async def test_a_job_in_work_is_told_to_stop_with_its_next_renewal(catalog: Cata
 
 
 async def test_a_job_that_is_over_cannot_be_cancelled(catalog: Catalog, job: CloneJob) -> None:
-    await catalog.jobs.finish(await claimed(catalog, job), CloneState.COMPLETED, version=1)
+    await completed(catalog, job)
     with pytest.raises(Conflict, match="over already: completed"):
         await catalog.jobs.request_cancel(job.id)
 

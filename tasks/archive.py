@@ -1,0 +1,104 @@
+"""What a job has finished, in the object store: one object a step, so that a step is there whole or not at all.
+
+Objects lie below the attempt that made them, `voices/<voice>/jobs/<job>/attempt-<n>/`, and the next attempt looks
+through those of all before it. A store that is away for a while is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from app.core.cloning import CloneJob
+from app.core.errors import StoreUnavailable
+from app.infra.storage import ObjectStore
+from app.infra.voicebook import voice_prefix
+
+PATIENCE_S = 120.0
+PAUSE_S = 2.0
+
+_Result = TypeVar("_Result")
+
+
+def job_prefix(job: CloneJob) -> str:
+    return f"{voice_prefix(job.voice_id)}jobs/{job.id}/"
+
+
+class Archive:
+    """The finished steps of one job. Raises StoreUnavailable when the store is away for longer than PATIENCE_S."""
+
+    def __init__(self, store: ObjectStore, job: CloneJob) -> None:
+        self._store = store
+        self._job = job
+
+    @property
+    def attempt_prefix(self) -> str:
+        """Where this attempt, and no other, writes."""
+        return f"{job_prefix(self._job)}attempt-{self._job.attempt}/"
+
+    async def save(self, step: str, directory: Path) -> None:
+        """Keep what is in `directory` as `step`; a step saved before by an earlier attempt is superseded."""
+
+        def pack_and_put() -> None:
+            with tempfile.NamedTemporaryFile(dir=directory.parent, suffix=".tar") as packed:
+                with tarfile.open(fileobj=packed, mode="w") as archive:
+                    archive.add(directory, arcname=".")
+                packed.flush()
+                self._store.upload(Path(packed.name), f"{self.attempt_prefix}{step}.tar")
+
+        await persistently(pack_and_put)
+
+    async def restore(self, step: str, directory: Path) -> str | None:
+        """Fill `directory` with the newest `step`, a regular expression, and return its name; None if there is none."""
+
+        def find_and_unpack() -> str | None:
+            found = self._newest(step)
+            if found is None:
+                return None
+            key, name = found
+            with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+                packed = Path(scratch) / "step.tar"
+                self._store.fetch(self._store.uri(key.rpartition("/")[0]), key.rpartition("/")[2], packed)
+                directory.mkdir(parents=True, exist_ok=True)
+                with tarfile.open(packed) as archive:
+                    archive.extractall(directory, filter="data")
+            return name
+
+        return await persistently(find_and_unpack)
+
+    async def forget(self, step: str, *, but: str) -> None:
+        """Delete this attempt's steps that match `step`, a regular expression, except the one named `but`."""
+
+        def delete() -> None:
+            for key in list(self._store.keys(self.attempt_prefix)):
+                name = key.removeprefix(self.attempt_prefix).removesuffix(".tar")
+                if re.fullmatch(step, name) and name != but:
+                    self._store.delete_prefix(key)
+
+        await persistently(delete)
+
+    def _newest(self, step: str) -> tuple[str, str] | None:
+        pattern = re.compile(rf"{re.escape(job_prefix(self._job))}attempt-(\d+)/({step})\.tar")
+        found = [match for key in self._store.keys(job_prefix(self._job)) if (match := pattern.fullmatch(key))]
+        if not found:
+            return None
+        newest = max(found, key=lambda match: (match[2], int(match[1])))
+        return newest[0], newest[2]
+
+
+async def persistently(work: Callable[[], _Result]) -> _Result:
+    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while True:
+        try:
+            return await asyncio.to_thread(work)
+        except StoreUnavailable:
+            if loop.time() + PAUSE_S > deadline:
+                raise
+            await asyncio.sleep(PAUSE_S)

@@ -1,0 +1,315 @@
+"""Clone and polish jobs: recordings in, a published voice out, however often a process dies on the way.
+
+    preparing   samples (or renderings of a built-in voice) -> clips and tokens
+    training    tokens -> the best adapter
+    gating      the adapter, uploaded under the attempt's key, speaks unseen prompts through the fleet's workers
+    publishing  the voice points to it, in the same transaction that ends the job
+
+Each finished step lies in the object store, and the next attempt goes on from there. The row is claimed with an attempt
+number and the claim renewed while work goes on; whoever has lost it stops. What a step does is not known here: it is a
+process of `training`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from celery import shared_task
+from celery.app.task import Task
+
+from app.core.cloning import CloneJob, CloneKind, CloneState, DataReport, GateReport, JobError, RunConfig, TrainProgress
+from app.core.errors import CarillonError, GateFailed, JobLost, NotFound, RecordingUnfit, StageFailed, StoreUnavailable
+from app.core.models import AdapterVersion, Voice
+from app.infra.catalog import Catalog
+from app.infra.checkpoints import locate
+from app.infra.jobbook import CLAIM_S
+from app.infra.settings import Settings, load_settings
+from app.infra.storage import ObjectStore
+from tasks.archive import Archive, job_prefix, persistently
+from tasks.stage import Event, run_stage
+
+RENEWAL_S = 2.0
+"""How soon a cancel is noticed; the claim itself would last much longer."""
+
+TOLD_EVERY_S = 1.0
+RETRY_PAUSE_S = 10.0
+
+_Result = TypeVar("_Result")
+
+log = logging.getLogger(__name__)
+
+
+@shared_task(name="carillon.clone", bind=True, ignore_result=True, max_retries=None)
+def clone(task: Task, job_id: str) -> None:
+    """Work on a job until it is over. A message too many does nothing: the row says whose the job is."""
+    settings = load_settings()
+    over = asyncio.run(work_on(settings, job_id))
+    if over and over.webhook_url:
+        task.app.send_task("carillon.webhook", args=[job_id], queue="interactive")
+
+
+async def work_on(settings: Settings, job_id: str) -> CloneJob | None:
+    """Claim the job and bring it to its end; None when it is another's, or another shall go on with it."""
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    store = ObjectStore(settings.store)
+    try:
+        job = await _patiently(lambda: catalog.jobs.claim(job_id))
+        if job is None:
+            log.info("job not taken", extra={"job": job_id})
+            return None
+        log.info("job taken", extra={"job": job_id, "attempt": job.attempt})
+        return await JobRun(settings, catalog, store, job).to_the_end()
+    finally:
+        store.close()
+        await catalog.aclose()
+
+
+class _Cancelled(Exception):
+    """The job was asked to stop."""
+
+
+class JobRun:
+    """One attempt at one job."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, store: ObjectStore, job: CloneJob) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._store = store
+        self._job = job
+        self._archive = Archive(store, job)
+        self._directory = settings.data_dir / "jobs" / f"{job.id}-{job.attempt}"
+
+    async def to_the_end(self) -> CloneJob | None:
+        """Do what is left to do. Returns the job when it is over, None when this attempt has lost it."""
+        try:
+            return await self._ended()
+        except JobLost as lost:
+            log.warning("job lost", extra={"job": self._job.id, "attempt": self._job.attempt, "error": lost.message})
+            return None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _ended(self) -> CloneJob | None:
+        """The job's end: completed, cancelled, failed; or given back after a failure that may pass."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                keeper = group.create_task(self._keep_claim())
+                version = await self._work()
+                keeper.cancel()
+            return await self._complete(version)
+        except* _Cancelled:
+            ended = await self._finish(CloneState.CANCELLED)
+        except* JobLost:
+            raise JobLost(f"job {self._job.id} is another's") from None
+        except* CarillonError as group:
+            ended = await self._failed(_first(group))
+        except* OSError as group:
+            error = StageFailed(f"this machine cannot go on with the job: {_first(group)}")
+            ended = await self._failed(error)
+        return ended
+
+    async def _keep_claim(self) -> None:
+        """Renew the claim until cancelled. Raises _Cancelled when the job shall stop, JobLost when it is another's."""
+        while True:
+            with suppress(StoreUnavailable):  # a claim outlives a short absence of the database
+                if await self._catalog.jobs.renew(self._job):
+                    raise _Cancelled
+            await asyncio.sleep(RENEWAL_S)
+
+    async def _failed(self, error: CarillonError) -> CloneJob | None:
+        attempts = self._settings.cloning.max_attempts
+        facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
+        if error.retryable and self._job.attempt < attempts:
+            log.warning("job given back", extra=facts, exc_info=error)
+            await asyncio.sleep(RETRY_PAUSE_S)
+            await _patiently(lambda: self._catalog.jobs.give_back(self._job))
+            return None
+        log.warning("job failed", extra=facts, exc_info=error)
+        return await self._finish(CloneState.FAILED, JobError.of(error))
+
+    async def _finish(self, state: CloneState, error: JobError | None = None) -> CloneJob:
+        ended = await _patiently(lambda: self._catalog.jobs.finish(self._job, state, error=error))
+        if state is CloneState.CANCELLED:
+            with suppress(StoreUnavailable):
+                await persistently(lambda: self._store.delete_prefix(job_prefix(self._job)))
+        log.info("job over", extra={"job": self._job.id, "state": state.value})
+        return ended
+
+    async def _complete(self, version: int) -> CloneJob:
+        try:
+            ended = await _patiently(lambda: self._catalog.jobs.complete(self._job, version))
+        except NotFound:  # the voice was deleted at this moment
+            return await self._finish(CloneState.CANCELLED)
+        log.info("job over", extra={"job": self._job.id, "state": ended.state.value, "version": version})
+        return ended
+
+    # The steps.
+
+    async def _work(self) -> int:
+        """All steps; returns the version to publish."""
+        self._directory.mkdir(parents=True)
+        record = await self._catalog.voices.get(self._job.voice_id)
+        run = self._run_config(record.prompt_name, record.language)
+        report = await self._prepare(run)
+        await self._train(run)
+        adapter = await self._upload(run)
+        voice = Voice(
+            id=record.id,
+            name=record.name,
+            model=record.model,
+            language=record.language,
+            adapter=adapter,
+            trained_as=record.prompt_name,
+        )
+        await self._pass_gate(run.model_copy(update={"voice": voice, "seconds_per_char": report.seconds_per_char}))
+        await self._tell(state=CloneState.PUBLISHING)
+        return adapter.version
+
+    def _run_config(self, prompt_name: str, language: str) -> RunConfig:
+        settings = self._settings
+        return RunConfig(
+            kind=self._job.kind,
+            prompt_name=prompt_name,
+            language=language,
+            model_dir=locate(settings.model, variable="CARILLON_MODEL"),
+            codec_dir=locate(settings.codec, variable="CARILLON_CODEC"),
+            device=settings.device,
+            threads=settings.cloning.trainer_threads,
+            config=self._job.config,
+            adapter_prefix=f"{self._archive.attempt_prefix}adapter",
+        )
+
+    async def _prepare(self, run: RunConfig) -> DataReport:
+        """Clips, tokens and the report in the run's directory, made or fetched."""
+        if await self._archive.restore("prepared", self._directory) is None:
+            await self._tell(state=CloneState.PREPARING)
+            if self._job.kind is CloneKind.POLISH:
+                await self._stage("renderings", run)
+            else:
+                await self._fetch_samples()
+            await self._stage("prepare", run)
+            shutil.rmtree(self._directory / "samples")
+            report = _report(self._directory)
+            await self._tell(report=report)
+            await self._archive.save("prepared", self._directory)
+        report = _report(self._directory)
+        await self._tell(report=report)
+        if report.shortfall:
+            raise RecordingUnfit(report.shortfall)
+        return report
+
+    async def _fetch_samples(self) -> None:
+        """The voice's recordings in `samples/`, and what is known of them in `samples.json`."""
+        directory = self._directory / "samples"
+        directory.mkdir()
+        listed = []
+        for sample in await self._catalog.voices.samples(self._job.voice_id):
+            folder, _, name = sample.object_key.rpartition("/")
+            path = directory / name
+            await persistently(lambda f=folder, n=name, p=path: self._store.fetch(self._store.uri(f), n, p))
+            listed.append({"file_name": sample.file_name, "path": name, "transcript": sample.transcript})
+        (self._directory / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
+
+    async def _train(self, run: RunConfig) -> None:
+        """The best adapter in `adapter/`, trained on from the newest checkpoint, or fetched."""
+        if await self._archive.restore("trained", self._directory / "adapter"):
+            return
+        await self._tell(state=CloneState.TRAINING)
+        checkpoints = self._directory / "checkpoints"
+        resumed = await self._archive.restore(r"checkpoint-\d+", self._directory / "restored")
+        if resumed:
+            checkpoints.mkdir()
+            (self._directory / "restored").rename(checkpoints / resumed)
+            log.info("training resumed", extra={"job": self._job.id, "checkpoint": resumed})
+        await self._stage("lora", run)
+        await self._archive.save("trained", self._directory / "adapter")
+        await self._archive.forget(r"checkpoint-\d+", but="")
+
+    async def _upload(self, run: RunConfig) -> AdapterVersion:
+        """The adapter under this attempt's key, as a version that is not yet in force."""
+        published = await self._stage("publish", run)
+        return await self._catalog.voices.add_version(
+            self._job.voice_id, uri=published["uri"], sha256=published["sha256"], rank=published["rank"]
+        )
+
+    async def _pass_gate(self, run: RunConfig) -> None:
+        await self._tell(state=CloneState.GATING)
+        report = GateReport.model_validate((await self._stage("gate", run))["report"])
+        await self._tell(gate=report)
+        if not report.passed:
+            wrong = "; ".join(
+                f"{figure.name} is {figure.measured:g}, wanted {figure.limit}"
+                for figure in report.failures
+                if figure.measured is not None
+            )
+            raise GateFailed(
+                f"the adapter was not published: {wrong}. It is kept below {run.adapter_prefix} for inspection; "
+                "more or cleaner recordings, or other `overrides.train`, may help"
+            )
+
+    # What steps are made of.
+
+    async def _stage(self, stage: str, run: RunConfig) -> Event:
+        (self._directory / "run.json").write_text(run.model_dump_json(indent=2), encoding="utf-8")
+        progress = _Throttle(TOLD_EVERY_S)
+
+        async def on_event(event: Event) -> None:
+            if event["event"] == "progress" and stage == "lora":
+                told = TrainProgress.model_validate({k: v for k, v in event.items() if k != "event"})
+                if progress.due(always=told.step == told.steps):
+                    await self._tell(progress=told)
+            elif event["event"] == "checkpoint":
+                await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
+
+        return await run_stage(stage, self._directory, on_event)
+
+    async def _keep_checkpoint(self, directory: Path) -> None:
+        """A checkpoint the trainer has outrun is no loss: the next one is on its way."""
+        with suppress(FileNotFoundError):
+            await self._archive.save(directory.name, directory)
+            await self._archive.forget(r"checkpoint-\d+", but=directory.name)
+
+    async def _tell(self, **changes: Any) -> None:
+        await _patiently(lambda: self._catalog.jobs.update(self._job, **changes))
+
+
+class _Throttle:
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._last_s = float("-inf")
+
+    def due(self, *, always: bool) -> bool:
+        now_s = asyncio.get_running_loop().time()
+        if always or now_s - self._last_s >= self._interval_s:
+            self._last_s = now_s
+            return True
+        return False
+
+
+async def _patiently(work: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Ask the catalogue, and again while it does not answer, for less time than a claim lasts."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + CLAIM_S / 2
+    while True:
+        try:
+            return await work()
+        except StoreUnavailable:
+            if loop.time() + RENEWAL_S > deadline:
+                raise
+            await asyncio.sleep(RENEWAL_S)
+
+
+def _first(group: BaseExceptionGroup[Any]) -> Any:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _report(directory: Path) -> DataReport:
+    return DataReport.model_validate_json((directory / "report.json").read_bytes())

@@ -1,0 +1,77 @@
+"""A stage of a job as a process of its own: `python -m training.<stage> RUN_DIR`, whose standard output is JSON lines.
+
+The kernel kills the process when this one dies, so that no trainer outlives its task; what it has done until then lies
+in its directory. Cancelling the coroutine asks the process to stop, then kills it. What a stage does is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import CarillonError, StageFailed
+from app.infra import guardian
+
+STOP_GRACE_S = 8.0
+"""A cancelled job has 10 s to end; a trainer saves its checkpoint in one or two."""
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+Event = dict[str, Any]
+
+
+async def run_stage(stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]]) -> Event:
+    """Run a stage to its end; every event but the last goes to `on_event`. Returns the last, `done`.
+
+    Raises what the stage reports as its error, StageFailed when it was killed or broke.
+    """
+    command = [sys.executable, guardian.__file__, "exec", str(os.getpid()), sys.executable, "-m", f"training.{stage}"]
+    process = await asyncio.create_subprocess_exec(
+        *command, str(directory), stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=MAX_LINE_BYTES
+    )
+    assert process.stdout
+    last: Event = {}
+    try:
+        async for line in process.stdout:
+            if last:
+                await on_event(last)
+            last = _parsed(line)
+        code = await process.wait()
+    finally:
+        await _end(process)
+    if last.get("event") == "error":
+        raise CarillonError.from_wire(str(last["code"]), str(last["message"]))
+    if last.get("event") != "done" or code != 0:
+        raise StageFailed(f"{stage} ended with status {code} and without a result; its log says more")
+    return last
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Nothing of the process group is left afterwards, however this coroutine ends."""
+    try:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_GRACE_S):
+                    await process.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _parsed(line: bytes) -> Event:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict) or "event" not in event:
+        raise StageFailed("a stage printed something that is no event; only JSON lines belong on its standard output")
+    return event
