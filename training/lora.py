@@ -1,0 +1,108 @@
+"""Trains one voice's LoRA: `python -m training.lora RUN_DIR`, a process of its own that can be killed and run again.
+
+    RUN_DIR/run.json       what to train (training.run)
+    RUN_DIR/dataset.npz    the clips (training.clips)
+    RUN_DIR/checkpoints/   where to go on: a run begins at the newest complete one
+    RUN_DIR/adapter/       the best adapter so far, and the result when the run is over
+
+Standard output is one JSON object a line, whose `event` is `notice`, `progress`, `checkpoint`, `done`, `stopped` or
+`error`; everything else goes to standard error. SIGTERM and SIGINT save a checkpoint and end the process. This module
+is what a parent process sees; the training itself is `training.loop`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from app.core.errors import CarillonError
+from training.run import Stopped, read_run
+
+DONE, FAILED, STOPPED = 0, 1, 75
+"""Exit codes. 75 is EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run again to go on."""
+
+logger = logging.getLogger(__name__)
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into Stopped: at once, or once deferred, when `check` is called."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._deferred = False
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._arrived)
+
+    def defer(self) -> None:
+        """From now on there is something to save before the process may end."""
+        self._deferred = True
+
+    def check(self) -> None:
+        """Raises Stopped if a signal has come."""
+        if self._asked:
+            raise Stopped
+
+    def _arrived(self, number: int, frame: FrameType | None) -> None:
+        again, self._asked = self._asked, True
+        if not (again or self._deferred):
+            raise Stopped
+
+
+class Events:
+    """What the parent process reads, a line each. That it has gone is as good as a signal to stop."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        self._lines = lines
+
+    def tell(self, event: str, **fields: Any) -> None:
+        try:
+            self._lines.write(json.dumps({"event": event, **fields}) + "\n")
+            self._lines.flush()
+        except BrokenPipeError:
+            raise Stopped from None
+
+
+def run_training(directory: Path, events: Events, stop: StopSignal) -> int:
+    """Trains until done, stopped or failed, and says which: an exit code."""
+    try:
+        run = read_run(directory)
+        from training.loop import Training  # torch and transformers take seconds to import
+
+        training = Training(run, directory, events.tell, stop.check)
+        stop.defer()
+        events.tell("done", **training.run())
+        return DONE
+    except Stopped:
+        with suppress(Stopped):
+            events.tell("stopped")
+        return STOPPED
+    except CarillonError as error:
+        failure = error
+    except Exception as error:
+        logger.exception("training broke")
+        failure = CarillonError(f"training broke: {type(error).__name__}: {error}")
+    with suppress(Stopped):
+        events.tell("error", code=failure.code, message=failure.message, retryable=failure.retryable)
+    return FAILED
+
+
+def main() -> int:
+    stop = StopSignal()
+    stop.install()
+    logging.basicConfig(level=logging.WARNING)
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not break the lines
+    return run_training(Path(sys.argv[1]), Events(lines), stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
