@@ -1,0 +1,1 @@
+"""What the demonstration clones: a speaker whom the stand-in has never heard, and how the recordings were made."""
