@@ -1,24 +1,26 @@
 """The worker's adapters: from the object store to local disk to the engine, least recently used ones making room.
 
 An adapter in use is never evicted; one that is missing, damaged or of a kind vLLM refuses fails its own request alone,
-before the engine has seen it. The module knows files and hashes; it does not know who speaks with a voice.
+before the engine has seen it, and leaves nothing behind. What a deleted voice has here goes as soon as nobody speaks
+with it. The module knows files and hashes; it does not know who speaks with a voice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import logging
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterUnavailable, ObjectMissing
+from app.core.errors import AdapterUnavailable, CarillonError, ObjectMissing, StoreUnavailable, UnknownVoice
 from app.core.models import AdapterVersion
 from workers.engine import LORA_MODULES, Engine, EngineAdapter
 
@@ -28,92 +30,227 @@ Fetch = Callable[[str, str, Path], None]
 """`fetch(uri, file, path)`: copy one file below an adapter's uri to a local path; blocking, raises CarillonError."""
 
 _CONFIG = "adapter_config.json"
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-@dataclass
+@dataclass(eq=False)
 class _Resident:
+    """One version here. It is on disk and in the engine while `loaded`; `work` is the load or the removal under way."""
+
+    version: AdapterVersion
     adapter: EngineAdapter
     users: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     loaded: bool = False
+    work: asyncio.Task[None] | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self.loaded and not self.users and self.work is None
 
 
 class AdapterCache:
     """The adapters on this worker: at most `max_resident`, unless more are in use at once."""
 
-    def __init__(self, engine: Engine, fetch: Fetch, directory: Path, *, max_resident: int, max_rank: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        fetch: Fetch,
+        directory: Path,
+        *,
+        max_resident: int,
+        max_rank: int,
+        patience_s: float,
+        clock: Callable[[], float],
+        retry_interval_s: float = 0.5,
+    ) -> None:
+        """A store that does not answer is asked again every `retry_interval_s`, for `patience_s` in all."""
         self._engine = engine
         self._fetch = fetch
         self._directory = directory
         self._max_resident = max_resident
         self._max_rank = max_rank
-        self._resident: OrderedDict[str, _Resident] = OrderedDict()
-        self._loads: set[asyncio.Task[None]] = set()
+        self._patience_s = patience_s
+        self._clock = clock
+        self._retry_interval_s = retry_interval_s
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._retired: set[str] = set()
+        self._room = asyncio.Lock()
+        self._work: set[asyncio.Task[None]] = set()
 
     @property
     def ready(self) -> frozenset[str]:
         """Names of the adapters that the engine holds now."""
-        return frozenset(name for name, resident in self._resident.items() if resident.loaded)
+        return frozenset(name for name, resident in self._residents.items() if resident.loaded)
 
     @asynccontextmanager
     async def use(self, version: AdapterVersion) -> AsyncIterator[EngineAdapter]:
-        """The adapter, loaded, for as long as the context lasts. Raises AdapterUnavailable.
+        """The adapter, loaded, for as long as the context lasts.
 
-        The first of several callers loads; the others wait for it, and try for themselves should it fail. A caller that
-        goes away meanwhile leaves the load to finish: a thread that writes files cannot be stopped half-way.
+        The first of several callers loads, the others share what comes of it. A caller that goes away meanwhile leaves
+        the load to finish: a thread that writes files cannot be stopped half-way. Raises UnknownVoice if the voice is
+        deleted, AdapterUnavailable, StoreUnavailable, or EngineFailed.
         """
-        resident = self._resident.setdefault(
-            version.name, _Resident(EngineAdapter(version.name, version.lora_id, self._directory / version.name))
-        )
-        self._resident.move_to_end(version.name)
+        self._refuse_retired(version)
+        resident = self._resident(version)
         resident.users += 1
         try:
-            load = asyncio.create_task(self._load(resident, version), name=f"load {version.name}")
-            self._loads.add(load)
-            load.add_done_callback(self._loads.discard)
-            await asyncio.shield(load)
+            while not resident.loaded:
+                await asyncio.shield(resident.work or self._begin(resident, self._load))
+            self._refuse_retired(version)
             yield resident.adapter
         finally:
             resident.users -= 1
-            self._forget_if_gone(resident)
+            self._settle(resident)
+
+    def retire(self, voice_id: str) -> None:
+        """The voice is deleted: nobody starts with it any more, and what is here of it goes when its last user does.
+
+        Returns at once. A voice id never comes back.
+        """
+        self._retired.add(voice_id)
+        for resident in list(self._residents.values()):
+            self._settle(resident)
 
     async def aclose(self) -> None:
-        """Wait for loads that nobody waits for any more."""
-        await asyncio.gather(*self._loads, return_exceptions=True)
+        """Give up what is being loaded. The engine ends next, and the next start of the worker wipes the directory."""
+        for work in list(self._work):
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
 
-    async def _load(self, resident: _Resident, version: AdapterVersion) -> None:
-        async with resident.lock:
-            if resident.loaded:
-                return
-            await asyncio.to_thread(self._bring, version, resident.adapter.path)
-            await self._make_room()
-            await self._engine.load(resident.adapter)
-            resident.loaded = True
-            log.info("adapter loaded", extra={"adapter": version.name})
+    def _refuse_retired(self, version: AdapterVersion) -> None:
+        if version.voice_id in self._retired:
+            raise UnknownVoice(f"the voice {version.voice_id} has been deleted", param="voice")
+
+    def _resident(self, version: AdapterVersion) -> _Resident:
+        """The version's entry, now the most recently used.
+
+        Raises AdapterUnavailable for a version that contradicts one that is here, which happens when the catalogue is
+        restored from an older copy and counts anew: vLLM tells adapters apart by name and id alone, and would speak
+        with the weights it has.
+        """
+        if Path(version.name).name != version.name:
+            raise AdapterUnavailable(f"adapter {version.name!r} would lie outside the worker's directory")
+        for resident in self._residents.values():
+            here = resident.version
+            same = here.name == version.name
+            if (here.lora_id == version.lora_id) != same or (same and here.sha256 != version.sha256):
+                raise AdapterUnavailable(
+                    f"adapter {version.name} (id {version.lora_id}) contradicts {here.name} (id {here.lora_id}), which "
+                    "is loaded here: published versions never change; restart the workers if the catalogue was restored"
+                )
+        path = self._directory / version.name
+        resident = self._residents.setdefault(
+            version.name, _Resident(version, EngineAdapter(version.name, version.lora_id, path))
+        )
+        self._residents.move_to_end(version.name)
+        return resident
+
+    def _begin(self, resident: _Resident, job: Callable[[_Resident], Awaitable[None]]) -> asyncio.Task[None]:
+        """Do one thing at a time with a resident, to its end whoever still waits for it."""
+
+        async def work() -> None:
+            try:
+                await job(resident)
+            finally:
+                resident.work = None
+                self._settle(resident)
+
+        task = resident.work = asyncio.create_task(work(), name=f"adapter {resident.version.name}")
+        self._work.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self._work.discard(work)
+        # Told here: whoever waited for it may have left.
+        if not work.cancelled() and (error := work.exception()):
+            log.warning("adapter failed", extra={"work": work.get_name(), "error": str(error)})
+
+    def _settle(self, resident: _Resident) -> None:
+        """After a use or a piece of work: what nobody needs any more goes."""
+        if resident.users or resident.work is not None:
+            return
+        if not resident.loaded:
+            self._residents.pop(resident.version.name, None)
+        elif resident.version.voice_id in self._retired:
+            self._dismiss(resident)
+
+    def _dismiss(self, resident: _Resident) -> asyncio.Task[None]:
+        """Begin to remove an idle one. It counts as gone from now on: who comes for it waits, and loads it anew."""
+        resident.loaded = False
+        return self._begin(resident, self._remove)
+
+    async def _load(self, resident: _Resident) -> None:
+        try:
+            await self._bring(resident)
+            # One at a time: two that make room for one each would count the same one twice.
+            async with self._room:
+                await self._make_room()
+                await self._engine.load(resident.adapter)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
+            raise
+        resident.loaded = True
+        log.info("adapter loaded", extra={"adapter": resident.version.name})
+
+    async def _remove(self, resident: _Resident) -> None:
+        """Out of the engine and off the disk."""
+        try:
+            await self._engine.unload(resident.adapter)
+        except CarillonError as error:  # the engine's death is told elsewhere
+            log.warning("adapter not unloaded", extra={"adapter": resident.version.name, "error": error.message})
+        finally:
+            await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
+        log.info("adapter removed", extra={"adapter": resident.version.name})
 
     async def _make_room(self) -> None:
-        """Unload those used longest ago, until the rest fit. Who comes for one meanwhile waits, and loads it anew."""
-        for name, resident in list(self._resident.items()):
-            if len(self._resident) <= self._max_resident:
+        while sum(resident.loaded for resident in self._residents.values()) >= self._max_resident:
+            if not await self._evict():
                 return
-            if resident.users or resident.lock.locked() or self._resident.get(name) is not resident:
-                continue
-            async with resident.lock:
-                resident.loaded = False
-                await self._engine.unload(resident.adapter)
-                await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
-            self._forget_if_gone(resident)
-            log.info("adapter evicted", extra={"adapter": name})
 
-    def _forget_if_gone(self, resident: _Resident) -> None:
-        if not (resident.loaded or resident.users or resident.lock.locked()):
-            self._resident.pop(resident.adapter.name, None)
+    async def _evict(self) -> bool:
+        """Remove the idle one used longest ago; False if there is none."""
+        oldest = next((resident for resident in self._residents.values() if resident.idle), None)
+        if oldest is None:
+            return False
+        await asyncio.shield(self._dismiss(oldest))
+        return True
 
-    def _bring(self, version: AdapterVersion, path: Path) -> None:
-        """Copy what is missing or damaged on disk, check every hash, and check that vLLM can serve it."""
+    async def _bring(self, resident: _Resident) -> None:
+        """Put the adapter on disk: ask a store that is away again, evict others from a disk that is full.
+
+        Raises AdapterUnavailable, or StoreUnavailable once the patience is at an end, or nobody waits any more.
+        """
+        name, path = resident.version.name, resident.adapter.path
+        deadline = self._clock() + self._patience_s
+        while True:
+            try:
+                return await asyncio.to_thread(self._copy, resident.version, path)
+            except StoreUnavailable as error:
+                if not resident.users or self._clock() + self._retry_interval_s > deadline:
+                    raise
+                log.warning("store asked again for an adapter", extra={"adapter": name, "error": error.message})
+                await asyncio.sleep(self._retry_interval_s)
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    raise AdapterUnavailable(
+                        f"adapter {name} cannot be written below {self._directory} ({error.strerror}); "
+                        "mend CARILLON_DATA_DIR on the worker"
+                    ) from error
+                if not await self._evict():
+                    raise AdapterUnavailable(
+                        f"adapter {name} does not fit: the worker's disk at {self._directory} is full, and every other "
+                        "adapter on it is in use; free space there, or move CARILLON_DATA_DIR to a larger disk"
+                    ) from error
+
+    def _copy(self, version: AdapterVersion, path: Path) -> None:
+        """Copy what is missing or damaged on disk, check every hash, and check that vLLM can serve it.
+
+        Blocks. Raises OSError when the disk fails.
+        """
         path.mkdir(parents=True, exist_ok=True)
         for name, expected in version.sha256.items():
-            if Path(name).name != name:
+            if Path(name).name != name or name == "..":
                 raise AdapterUnavailable(f"adapter {version.name} names a file {name!r} outside its directory")
             target = path / name
             if target.is_file() and _sha256(target) == expected:
@@ -121,15 +258,16 @@ class AdapterCache:
             arriving = target.with_name(f"{name}.arriving")
             try:
                 self._fetch(version.uri, name, arriving)
+                if (found := _sha256(arriving)) != expected:
+                    raise AdapterUnavailable(
+                        f"adapter {version.name}: {name} has sha256 {found[:12]}…, its manifest says {expected[:12]}…; "
+                        "publish it again"
+                    )
+                arriving.replace(target)
             except ObjectMissing as error:
                 raise AdapterUnavailable(f"adapter {version.name}: {error.message}; publish it again") from error
-            if (found := _sha256(arriving)) != expected:
-                arriving.unlink()
-                raise AdapterUnavailable(
-                    f"adapter {version.name}: {name} has sha256 {found[:12]}…, its manifest says {expected[:12]}…; "
-                    "publish it again"
-                )
-            arriving.replace(target)
+            finally:
+                arriving.unlink(missing_ok=True)
         check_adapter(path, max_rank=self._max_rank)
 
 

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -97,7 +97,9 @@ class Engine(Protocol):
         """Make `adapter` usable. Raises AdapterUnavailable; the engine and everybody else's streams survive."""
         ...
 
-    async def unload(self, adapter: EngineAdapter) -> None: ...
+    async def unload(self, adapter: EngineAdapter) -> None:
+        """Forget `adapter`; one that is not held is no error. Raises EngineFailed when the engine is gone."""
+        ...
 
     async def died(self) -> str:
         """Wait until the engine has died of itself; returns the reason."""
@@ -180,17 +182,32 @@ class VllmEngine:
     async def load(self, adapter: EngineAdapter) -> None:
         from vllm.lora.request import LoRARequest
 
+        request = LoRARequest(adapter.name, adapter.lora_id, str(adapter.path))
         try:
-            loaded = await self._llm.add_lora(LoRARequest(adapter.name, adapter.lora_id, str(adapter.path)))
+            loaded = await self._ask(self._llm.add_lora(request))
+        except EngineFailed:
+            raise
         except Exception as error:  # vLLM raises what the core process raised, of any class
-            if self._llm.errored:
-                raise EngineFailed("the engine died while loading an adapter; its worker restarts") from error
+            # It keeps one that failed half-way in its slot, and would take it for loaded the next time.
+            await self.unload(adapter)
             raise AdapterUnavailable(f"adapter {adapter.name} does not load: {error}; publish it again") from error
         if not loaded:
             raise AdapterUnavailable(f"adapter {adapter.name} was refused by the engine; publish it again")
 
     async def unload(self, adapter: EngineAdapter) -> None:
-        await self._llm.remove_lora(adapter.lora_id)
+        await self._ask(self._llm.remove_lora(adapter.lora_id))
+
+    async def _ask(self, call: Coroutine[Any, Any, bool]) -> bool:
+        """The core process's answer, or EngineFailed: vLLM leaves calls open for ever when that process dies."""
+        asking, dying = asyncio.ensure_future(call), asyncio.ensure_future(self.died())
+        try:
+            await asyncio.wait({asking, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if dying.done() or self._llm.errored:
+                raise EngineFailed("the engine died under an adapter; its worker restarts")
+            return asking.result()
+        finally:
+            asking.cancel()
+            dying.cancel()
 
     async def died(self) -> str:
         while not self._llm.errored:

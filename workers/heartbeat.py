@@ -1,6 +1,7 @@
 """What a worker tells the fleet of itself, and keeps telling while it lives.
 
-Each beat renews the worker's record and the leases of the sessions it speaks with. A registry that does not answer
+Each beat renews the worker's record and the leases of the sessions it speaks with, and brings back which voices have
+been deleted. A registry that does not answer
 stops nothing: sessions play on, and the next beat that arrives brings the worker back. Leases that have expired
 meanwhile stay so; the worker itself then refuses what would be too much.
 """
@@ -26,12 +27,16 @@ class Heartbeat:
         registry: Registry,
         describe: Callable[[], Worker],
         sessions: Callable[[], Iterable[str]],
+        retire: Callable[[str], None],
         *,
         interval_s: float,
     ) -> None:
+        """`retire` is called with the id of each voice that was deleted; it must return at once."""
         self._registry = registry
         self._describe = describe
         self._sessions = sessions
+        self._retire = retire
+        self._retired_until = 0
         self._interval_s = interval_s
         self._changed = asyncio.Event()
 
@@ -44,14 +49,19 @@ class Heartbeat:
         while True:
             self._changed.clear()
             try:
-                current = await self._registry.beat(self._describe(), list(self._sessions()))
+                pulse = await self._registry.beat(
+                    self._describe(), list(self._sessions()), retired_since=self._retired_until
+                )
             except DeadlineExceeded as error:
                 log.warning("heartbeat failed", extra={"error": error.message})
             else:
-                if not current:
+                if pulse is None:
                     raise ConfigurationError(
                         f"another worker has started as {self._describe().id!r}; give each its own CARILLON_WORKER_ID"
                     )
+                for voice_id in pulse.retired:
+                    self._retire(voice_id)
+                self._retired_until = pulse.retired_until
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()

@@ -32,6 +32,12 @@ from workers.server import WorkerServer
 
 log = logging.getLogger(__name__)
 
+_STORE_TIMEOUT_S = 5.0
+"""Of one answer of the object store. The adapter cache asks again itself, so boto3 need not."""
+
+_PATIENCE = 0.8
+"""What part of `session.ready_timeout_s` a store may be away; the rest is for fetching and loading afterwards."""
+
 
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises ConfigurationError or EngineFailed when that cannot be."""
@@ -50,12 +56,15 @@ async def _serve(settings: Settings, device: str) -> None:
     engine = VllmEngine(model_dir, layout, settings.engine, capacity=settings.capacity, device=device)
     cache = settings.data_dir / "adapters" / worker_id
     shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left, nobody would ever evict
+    store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
     adapters = AdapterCache(
         engine,
-        ObjectStore(settings.store).fetch,
+        store.fetch,
         cache,
         max_resident=settings.engine.max_cpu_loras,
         max_rank=settings.engine.max_lora_rank,
+        patience_s=settings.session.ready_timeout_s * _PATIENCE,
+        clock=time.monotonic,
     )
     redis = open_redis(settings)
     registry = Registry(redis, settings)
@@ -75,22 +84,30 @@ async def _serve(settings: Settings, device: str) -> None:
             )
             await server.listen()
             log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
-            await _until_stopped(settings, server, registry, stop, engine.died(), decoder.died())
+            heartbeat = Heartbeat(
+                registry,
+                server.describe,
+                lambda: server.sessions,
+                adapters.retire,
+                interval_s=settings.heartbeat_s,
+            )
+            await _until_stopped(settings, server, registry, heartbeat, stop, engine.died(), decoder.died())
     finally:
         await adapters.aclose()
         await engine.aclose()
         await redis.aclose()
+        store.close()
 
 
 async def _until_stopped(
     settings: Settings,
     server: WorkerServer,
     registry: Registry,
+    heartbeat: Heartbeat,
     stop: asyncio.Event,
     *deaths: Coroutine[Any, Any, str],
 ) -> None:
     """Serve until `stop`, then drain. Raises EngineFailed with what any of `deaths` returns, if one comes first."""
-    heartbeat = Heartbeat(registry, server.describe, lambda: server.sessions, interval_s=settings.heartbeat_s)
     beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
     dying = [asyncio.create_task(death) for death in deaths]
     stopping = asyncio.create_task(stop.wait(), name="stop")

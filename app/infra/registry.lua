@@ -10,20 +10,27 @@
 --   leases:<id>    ZSET  lease id -> when it expires, ms since 1970: one for each session at the worker
 --   voices:<id>    HASH  lease id -> the adapter the session needs (`voice@version`); sessions without one are absent
 --   pin:<lease>    STR   `<worker id> <epoch>`: where a session lives; expires with its lease
+--   retired        ZSET  id of a deleted voice -> when, ms since 1970, each later than the one before: workers purge what
+--                        they have of it. Kept for a day; whoever starts later than that has nothing of it
 --
 -- ARGV[1] is the operation, the rest its arguments:
 --   join     id                                               -> epoch
---   beat     id epoch record_json record_ttl_ms lease_ttl_ms lease...  -> 1, or 0 when a later start has taken the id
+--   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since lease...
+--                                                             -> [voice, retired_ms, ...] of the voices retired after
+--                                                                retired_since (0 at first), earliest first; or
+--                                                                nil when a later start has taken the id
 --   leave    id epoch                                         -> 1, or 0 when a later start has taken the id
 --   claim    id epoch lease adapter lease_ttl_ms              -> "claimed", or the reason it is refused:
 --                                                                "gone" | "epoch" | "inactive" | "full" | "adapters"
 --   release  id lease                                         -> 1 if there was such a lease
 --   snapshot                                                  -> [[record_json, inflight, [adapter...]]...]
+--   retire   voice                                            -> 1
 
 local root = KEYS[1]
 local operation, id = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local retired_ttl_ms = 24 * 3600 * 1000
 
 local function record_key(worker) return root .. 'worker:' .. worker end
 local function leases_key(worker) return root .. 'leases:' .. worker end
@@ -64,19 +71,20 @@ end
 
 local function beat()
   local epoch, record, record_ttl_ms, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
-  if current_epoch(id) > epoch then return 0 end
+  local retired_since = ARGV[7]
+  if current_epoch(id) > epoch then return false end
   redis.call('HSET', root .. 'epochs', id, epoch)
   redis.call('SADD', root .. 'workers', id)
   redis.call('SET', record_key(id), record, 'PX', record_ttl_ms)
   -- XX: a lease released a moment ago must not come back because this list is a moment old.
-  for i = 7, #ARGV do
+  for i = 8, #ARGV do
     redis.call('ZADD', leases_key(id), 'XX', now_ms + lease_ttl_ms, ARGV[i])
     redis.call('PEXPIRE', root .. 'pin:' .. ARGV[i], lease_ttl_ms)
   end
   prune(id)
   redis.call('PEXPIRE', leases_key(id), lease_ttl_ms)
   redis.call('PEXPIRE', voices_key(id), lease_ttl_ms)
-  return 1
+  return redis.call('ZRANGEBYSCORE', root .. 'retired', '(' .. retired_since, '+inf', 'WITHSCORES')
 end
 
 local function leave()
@@ -128,7 +136,18 @@ local function snapshot()
   return found
 end
 
+local function retire()
+  local key = root .. 'retired'
+  local latest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  -- A worker asks for what is later than the latest it knows: two at one moment, or a clock set back, must not hide one.
+  local retired_ms = math.max(now_ms, tonumber(latest or 0) + 1)
+  redis.call('ZADD', key, retired_ms, id)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - retired_ttl_ms)
+  redis.call('PEXPIRE', key, retired_ttl_ms)
+  return 1
+end
+
 local operations = {
-  join = join, beat = beat, leave = leave, claim = claim, release = release, snapshot = snapshot,
+  join = join, beat = beat, leave = leave, claim = claim, release = release, snapshot = snapshot, retire = retire,
 }
 return operations[operation]()

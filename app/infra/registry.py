@@ -1,4 +1,4 @@
-"""Workers, leases and pins in Redis: what may be lost, and comes back with the next heartbeats.
+"""Workers, leases, pins and retired voices in Redis: what may be lost, and comes back with the next heartbeats.
 
 `registry.lua` holds every operation and documents every key. A lease says that a session has a place at a worker: the
 front door claims it before it dials, the worker renews it with each heartbeat, whoever ends the session releases it,
@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -45,6 +46,14 @@ def open_redis(settings: Settings) -> Redis:
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a heartbeat brings back: the voices deleted since the last look, and what to say at the next."""
+
+    retired: tuple[str, ...]
+    retired_until: int
+
+
 class Registry:
     """The fleet as Redis holds it. Every method is one round trip; each raises DeadlineExceeded if Redis is away."""
 
@@ -72,17 +81,19 @@ class Registry:
         """A new start of `worker_id`: its epoch, greater than any before. What an older epoch held is forgotten."""
         return int(await self._call("join", worker_id))
 
-    async def beat(self, worker: Worker, sessions: Iterable[str]) -> bool:
+    async def beat(self, worker: Worker, sessions: Iterable[str], *, retired_since: int = 0) -> Pulse | None:
         """Say that `worker` lives, and renew the leases of the `sessions` it is speaking with.
 
-        False when a later start has taken the id: this process is a ghost and should end.
+        `retired_since` is `retired_until` of the pulse before. None when a later start has taken the id: this process
+        is a ghost and should end.
         """
         record = worker.model_dump_json(exclude={"inflight", "active_adapters"})
-        return bool(
-            await self._call(
-                "beat", worker.id, worker.epoch, record, self._record_ttl_ms, self._lease_ttl_ms, *sessions
-            )
-        )
+        ttls_ms = (self._record_ttl_ms, self._lease_ttl_ms)
+        answer = await self._call("beat", worker.id, worker.epoch, record, *ttls_ms, retired_since, *sessions)
+        if answer is None:
+            return None
+        voices, times_ms = answer[::2], answer[1::2]
+        return Pulse(tuple(voice.decode() for voice in voices), int(times_ms[-1]) if times_ms else retired_since)
 
     async def leave(self, worker_id: str, epoch: int) -> bool:
         """Remove a worker that ends. False (and no change) when a later start has taken the id."""
@@ -93,6 +104,13 @@ class Registry:
         return bool(await self._call("release", worker_id, session))
 
     # A front door's side.
+
+    async def retire_voice(self, voice_id: str) -> None:
+        """Tell every worker, with its next heartbeat, to drop what it has of a voice that is deleted.
+
+        Told again is heard again: whoever fears that Redis has lost it may repeat it. A voice id never comes back.
+        """
+        await self._call("retire", voice_id)
 
     async def snapshot(self) -> tuple[Worker, ...]:
         """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -52,8 +52,13 @@ async def registry(valkey: str) -> AsyncIterator[Registry]:
     await redis.aclose()
 
 
-def beating(registry: Registry, worker: Person, interval_s: float = 0.02) -> Heartbeat:
-    return Heartbeat(registry, worker.describe, lambda: (), interval_s=interval_s)
+def beating(
+    registry: Registry,
+    worker: Person,
+    interval_s: float = 0.02,
+    retire: Callable[[str], None] = lambda voice_id: None,
+) -> Heartbeat:
+    return Heartbeat(registry, worker.describe, lambda: (), retire, interval_s=interval_s)
 
 
 async def state_in(registry: Registry, worker_id: str) -> WorkerState | None:
@@ -78,6 +83,30 @@ async def test_a_worker_whose_id_was_taken_by_a_later_start_ends(registry: Regis
         await beating(registry, ghost).run()
 
 
+async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_starts_later(registry: Registry) -> None:
+    early, late = Person("early", await registry.join("early")), Person("late", await registry.join("late"))
+    heard: list[tuple[str, str]] = []
+
+    async def beat(worker: Person, until: tuple[str, str]) -> asyncio.Task[None]:
+        heartbeat = beating(registry, worker, retire=lambda voice_id: heard.append((worker.id, voice_id)))
+        task = asyncio.create_task(heartbeat.run())
+        async with asyncio.timeout(30):
+            while until not in heard:
+                await asyncio.sleep(0.01)
+        return task
+
+    await registry.retire_voice("ada")
+    first = await beat(early, ("early", "ada"))
+    await registry.retire_voice("bob")
+    second = await beat(late, ("late", "bob"))
+    async with asyncio.timeout(30):
+        while ("early", "bob") not in heard:
+            await asyncio.sleep(0.01)
+    first.cancel()
+    second.cancel()
+    assert sorted(heard) == [("early", "ada"), ("early", "bob"), ("late", "ada"), ("late", "bob")]
+
+
 async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey: str) -> None:
     settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1"))
     redis = open_redis(settings)
@@ -88,7 +117,7 @@ async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey:
         described += 1
         return Person("w1", 1).describe()
 
-    heartbeat = Heartbeat(Registry(redis, settings), describe, lambda: (), interval_s=0.01)
+    heartbeat = Heartbeat(Registry(redis, settings), describe, lambda: (), lambda _: None, interval_s=0.01)
     task = asyncio.create_task(heartbeat.run())
     async with asyncio.timeout(30):
         while described < 3:

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from app.core.errors import DeadlineExceeded
 from app.core.models import AdapterVersion, ModelCard, Voice, Worker, WorkerState
-from app.infra.registry import ROOT, Fleet, Registry, open_redis
+from app.infra.registry import ROOT, Fleet, Pulse, Registry, open_redis
 from app.infra.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +145,64 @@ async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registr
     assert (await only(registry)).active_adapters == {"a@1", "c@1"}
 
 
+async def test_of_many_claims_at_once_no_more_voices_win_than_there_are_slots(registry: Registry) -> None:
+    worker = await join(registry, capacity=40, max_voices=3)
+    voices = [clone(f"v{number % 10}") for number in range(40)]
+    await asyncio.gather(*(registry.claim(worker, f"s{number}", voice) for number, voice in enumerate(voices)))
+    assert len((await only(registry)).active_adapters) == 3
+
+
+async def test_a_switch_of_versions_takes_two_slots_until_the_old_one_falls_silent(registry: Registry) -> None:
+    worker = await join(registry, capacity=8, max_voices=1)
+    assert await registry.claim(worker, "old", clone("a"))
+    assert not await registry.claim(worker, "new", clone("a", version=2))
+    await registry.release("w1", "old")
+    assert await registry.claim(worker, "new", clone("a", version=2))
+
+
+async def test_a_deleted_voice_is_told_with_the_next_heartbeat_and_then_no_more(registry: Registry) -> None:
+    worker = await join(registry)
+    await registry.retire_voice("ada")
+    pulse = await registry.beat(worker, [])
+    assert pulse is not None and pulse.retired == ("ada",)
+    again = await registry.beat(worker, [], retired_since=pulse.retired_until)
+    assert again == Pulse((), pulse.retired_until)
+
+
+async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_all_told(
+    registry: Registry, redis: Redis
+) -> None:
+    worker = await join(registry)
+    await registry.retire_voice("from the future")
+    assert await redis.zincrby(f"{ROOT}retired", 3_600_000, "from the future")
+    pulse = await registry.beat(worker, [])
+    assert pulse is not None and pulse.retired == ("from the future",)
+    for voice_id in ("a", "b", "c"):
+        await registry.retire_voice(voice_id)
+    later = await registry.beat(worker, [], retired_since=pulse.retired_until)
+    assert later is not None and later.retired == ("a", "b", "c")
+
+
+async def test_a_deletion_told_again_is_heard_again(registry: Registry) -> None:
+    worker = await join(registry)
+    await registry.retire_voice("ada")
+    pulse = await registry.beat(worker, [])
+    assert pulse is not None
+    await registry.retire_voice("ada")
+    again = await registry.beat(worker, [], retired_since=pulse.retired_until)
+    assert again is not None and again.retired == ("ada",)
+
+
+async def test_deletions_are_kept_for_a_day(registry: Registry, redis: Redis) -> None:
+    worker, day_ms = await join(registry), 24 * 3600 * 1000
+    await registry.retire_voice("the day before")
+    await redis.zincrby(f"{ROOT}retired", -day_ms - 1, "the day before")
+    await registry.retire_voice("today")
+    pulse = await registry.beat(worker, [])
+    assert pulse is not None and pulse.retired == ("today",)
+    assert 0 < await redis.pttl(f"{ROOT}retired") <= day_ms
+
+
 @pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.DRAINING])
 async def test_only_an_active_worker_can_be_claimed(registry: Registry, state: WorkerState) -> None:
     worker = await join(registry, state=state)
@@ -202,6 +260,7 @@ async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: R
 async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
+    await registry.retire_voice("b")
     await registry.beat(worker, ["s1"])
     lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
     assert sorted(lasting) == [f"{ROOT}epochs".encode(), f"{ROOT}workers".encode()]
@@ -210,6 +269,7 @@ async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redi
 async def test_all_keys_lie_in_one_slot_of_a_cluster(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
+    await registry.retire_voice("b")
     assert await redis.keys("*") == await redis.keys("carillon:{fleet}:*")
 
 

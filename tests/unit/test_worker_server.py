@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import json
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +19,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from app.core.errors import AdapterUnavailable, EngineFailed
+from app.core.errors import AdapterUnavailable, EngineFailed, StoreUnavailable
 from app.core.messages import SERVER_MESSAGES, Assign, AudioFrame, Cancel, Done, Eos, Error, Text, parse
 from app.core.models import AdapterVersion, Voice, WorkerState
 from app.infra.settings import EngineSettings, SessionSettings, Settings
@@ -32,20 +35,45 @@ CODEC = random_codec(TINY)
 WREN = Voice(id="wren", name="wren", model="fake")
 
 
+ADAPTER = b'{"r": 16, "target_modules": ["q_proj"]}'
+
+
+def clone(name: str, *, version: int = 1, lora_id: int = 1) -> Voice:
+    adapter = AdapterVersion(
+        voice_id=name,
+        version=version,
+        lora_id=lora_id,
+        uri=f"s3://b/{name}/{version}/",
+        sha256={"adapter_config.json": hashlib.sha256(ADAPTER).hexdigest()},
+        rank=16,
+    )
+    return Voice(id=name, name=name, model="fake", adapter=adapter)
+
+
+def good_store(uri: str, file: str, path: Path) -> None:
+    path.write_bytes(ADAPTER)
+
+
 def no_store(uri: str, file: str, path: Path) -> None:
     raise AdapterUnavailable(f"{uri}{file} does not exist")
 
 
 @asynccontextmanager
 async def serving(
-    engine: FakeEngine, tmp_path: Path, *, fetch: Fetch = no_store, **changes: Any
+    engine: FakeEngine,
+    tmp_path: Path,
+    *,
+    fetch: Fetch = no_store,
+    max_loras: int = 1,
+    **changes: Any,
 ) -> AsyncIterator[WorkerServer]:
     settings = Settings(
         fleet_secret=SecretStr("secret"),
         capacity=2,
-        engine=EngineSettings(max_loras=1),
+        engine=EngineSettings(max_loras=max_loras),
         session=SessionSettings(slow_reader_timeout_s=0.5),
     ).model_copy(update=changes)
+    clock = asyncio.get_running_loop().time
     async with Decoder(CODEC, max_sessions=settings.capacity) as decoder:
         server = WorkerServer(
             settings,
@@ -53,8 +81,17 @@ async def serving(
             epoch=7,
             engine=engine,
             decoder=decoder,
-            adapters=AdapterCache(engine, fetch, tmp_path, max_resident=2, max_rank=16),
-            clock=asyncio.get_running_loop().time,
+            adapters=AdapterCache(
+                engine,
+                fetch,
+                tmp_path / "adapters",
+                max_resident=2,
+                max_rank=16,
+                patience_s=settings.session.ready_timeout_s,
+                clock=clock,
+                retry_interval_s=0,
+            ),
+            clock=clock,
         )
         await server.listen()
         try:
@@ -205,6 +242,93 @@ async def test_an_adapter_that_is_missing_fails_its_own_session_only(tmp_path: P
             assert (refusal.code, refusal.closed) == ("adapter_unavailable", True)
         await other.say("Fine.")
         assert (await other.end()).samples == len("Fine.") * 32
+
+
+async def test_no_more_distinct_voices_speak_than_there_are_lora_slots(tmp_path: Path) -> None:
+    async with serving(FakeEngine(), tmp_path, fetch=good_store, capacity=4) as server:
+        async with session(server, "a", voice=clone("ada")) as first:
+            assert (await first.receive()).type == "ready"
+            async with session(server, "b", voice=clone("bob", lora_id=2)) as other:
+                refusal = await other.receive()
+                assert (refusal.code, refusal.retryable, refusal.closed) == ("overloaded", True, True)
+                assert refusal.retry_after_s > 0
+            async with session(server, "c", voice=clone("ada")) as same, session(server, "d") as base:
+                assert (await same.receive()).type == "ready"
+                assert (await base.receive()).type == "ready"
+        async with asyncio.timeout(5):
+            await server._empty.wait()
+        async with session(server, "e", voice=clone("bob", lora_id=2)) as later:
+            assert (await later.receive()).type == "ready"
+
+
+async def test_a_new_version_needs_a_slot_of_its_own_while_the_old_one_speaks(tmp_path: Path) -> None:
+    old, new = clone("ada"), clone("ada", version=2, lora_id=2)
+    async with (
+        serving(FakeEngine(), tmp_path, fetch=good_store) as server,
+        session(server, "a", voice=old) as first,
+    ):
+        assert (await first.receive()).type == "ready"
+        async with session(server, "b", voice=new) as second:
+            assert (await second.receive()).code == "overloaded"
+    async with (
+        serving(FakeEngine(), tmp_path, fetch=good_store, max_loras=2) as server,
+        session(server, "a", voice=old) as first,
+        session(server, "b", voice=new) as second,
+    ):
+        for talk in (first, second):
+            assert (await talk.receive()).type == "ready"
+        assert server.describe().active_adapters == {"ada@1", "ada@2"}
+
+
+async def test_a_store_that_is_away_for_a_while_only_delays_the_session(tmp_path: Path) -> None:
+    refusals = iter(range(20))
+
+    def away_for_a_while(uri: str, file: str, path: Path) -> None:
+        if next(refusals, None) is not None:
+            raise StoreUnavailable("away")
+        good_store(uri, file, path)
+
+    async with (
+        serving(FakeEngine(), tmp_path, fetch=away_for_a_while) as server,
+        session(server, "a", voice=clone("ada")) as talk,
+    ):
+        assert (await talk.receive()).type == "ready"
+
+
+async def test_a_full_disk_fails_its_own_session_only(tmp_path: Path) -> None:
+    def full(uri: str, file: str, path: Path) -> None:
+        path.write_bytes(ADAPTER[:7])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    engine = FakeEngine(frames_per_char=30)
+    async with serving(engine, tmp_path, fetch=full) as server, session(server, "a") as other:
+        await other.say("I speak all the while. ")
+        await engine.progressed.wait()
+        async with session(server, "b", voice=clone("ada")) as talk:
+            refusal = await talk.receive()
+            assert (refusal.code, refusal.closed) == ("adapter_unavailable", True)
+            assert "CARILLON_DATA_DIR" in refusal.message
+        assert (await other.end()).samples == len("I speak all the while.") * 30 * 32
+        assert list((tmp_path / "adapters").iterdir()) == []
+
+
+async def test_who_speaks_with_a_voice_being_deleted_finishes_and_the_next_is_told(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    async with serving(engine, tmp_path, fetch=good_store) as server:
+        async with session(server, "a", voice=clone("ada")) as talk:
+            assert (await talk.receive()).type == "ready"
+            server._adapters.retire("ada")
+            async with session(server, "b", voice=clone("ada")) as late:
+                refusal = await late.receive()
+                assert (refusal.code, refusal.closed) == ("unknown_voice", True)
+            await talk.say("My last words.")
+            assert (await talk.end()).samples == len("My last words.") * 32
+        async with asyncio.timeout(5):
+            await server._empty.wait()
+            while server._adapters._work:
+                await asyncio.wait(server._adapters._work)
+        assert engine.unloaded == ["ada@1"]
+        assert list((tmp_path / "adapters").iterdir()) == []
 
 
 async def test_a_front_door_that_leaves_while_an_adapter_is_fetched_frees_the_place(tmp_path: Path) -> None:
