@@ -90,16 +90,23 @@ def worker() -> None:
 
 
 @cli.command()
-def tasks() -> None:
-    """Run queued work: cloning, narration, housekeeping."""
+def tasks(
+    queue: Annotated[
+        list[str] | None, typer.Option(help="Work on this queue only; repeat for more. Default: all of them.")
+    ] = None,
+) -> None:
+    """Run queued work: cloning, narration, housekeeping. One job at a time: a trainer wants a process of its own."""
     # Read when Celery is imported: SIGTERM then means the soft shutdown, not "after the task in work".
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from app.infra.broker import QUEUES
     from app.infra.logs import configure_logging
     from tasks.app import run
 
+    if unknown := set(queue or ()) - set(QUEUES):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose of {', '.join(QUEUES)}", param_hint="--queue")
     settings = _settings()
     configure_logging(settings)
-    run(settings)
+    run(settings, queues=tuple(queue or QUEUES))
 
 
 @cli.command()
@@ -242,6 +249,82 @@ def _voices(url: str, key: str | None) -> list[str]:
     if not voices:
         raise ConfigurationError(f"the fleet at {url} has no voice yet; is a worker running?")
     return [voice["name"] for voice in voices]
+
+
+@cli.command()
+def clone(
+    recordings: Annotated[
+        Path, typer.Argument(help="A directory: audio, and manifest.csv or a .txt beside each file.")
+    ],
+    *,
+    name: Annotated[str, typer.Option(help="Of the voice; one that exists gets a new version.")],
+    model: Annotated[str | None, typer.Option(help="Default: the first the fleet serves.")] = None,
+    language: Annotated[str, typer.Option()] = "en",
+    consent: Annotated[Path | None, typer.Option(help="A recording of the speaker reading the phrase.")] = None,
+    consent_statement: Annotated[str | None, typer.Option(help="With an admin key: where the consent is kept.")] = None,
+    overrides: Annotated[str, typer.Option(help='Of the recipe, as JSON: {"train": {"epochs": 3}}.')] = "{}",
+    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Make a voice of a consenting speaker's recordings. Given again, it goes on where it was interrupted."""
+    from app.clone import Studio
+    from app.clone import clone as run
+
+    with Studio(*_fleet(url, key)) as studio:
+        run(
+            recordings,
+            name=name,
+            studio=studio,
+            model=model,
+            language=language,
+            consent=consent,
+            consent_statement=consent_statement,
+            overrides=_json_object(overrides),
+            watch=watch,
+            out=sys.stdout,
+        )
+
+
+@cli.command()
+def polish(
+    name: Annotated[str, typer.Argument(help="A built-in voice.")],
+    *,
+    overrides: Annotated[str, typer.Option(help="Of the recipe, as JSON.")] = "{}",
+    watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Take the silence at the head from a built-in voice, with no recordings but its own."""
+    from app.clone import Studio
+    from app.clone import polish as run
+
+    with Studio(*_fleet(url, key)) as studio:
+        run(name, studio=studio, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{text!r} is no JSON object", param_hint="--overrides")
+    return value
+
+
+@cli.command()
+def demo(
+    *,
+    polish: Annotated[bool, typer.Option(help="Polish a built-in voice as well.")] = True,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Clone the bundled speaker on a running fleet, and print what the voice gains."""
+    from app.demo import demo as run
+
+    url, key = _fleet(url, key)
+    run(url=url, key=key, with_polish=polish, out=sys.stdout)
 
 
 @bench.command("decode")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -62,7 +62,8 @@ def worker(name: str, id: str, settings: Settings, environment: Mapping[str, str
     )
 
 
-def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
+def tasks(name: str, queues: Sequence[str], settings: Settings, environment: Mapping[str, str]) -> Program:
+    """A tasks process that works on some of the queues."""
     assert settings.redis_url
     url = settings.redis_url.get_secret_value()
 
@@ -74,8 +75,8 @@ def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
             return False
 
     return Program(
-        name="tasks",
-        command=_command("tasks"),
+        name=name,
+        command=_command("tasks", *(word for queue in queues for word in ("--queue", queue))),
         environment=environment,
         stage=BEHIND_THE_FRONT_DOOR,
         ready=beats,

@@ -118,7 +118,11 @@ async def _start(
         for number in range(1, workers + 1)
     ]
     names = ", ".join(program.name for program in fleet)
-    fleet += [programs.tasks(settings, environment), programs.front_door(host, port, settings, environment)]
+    fleet += [
+        programs.tasks("tasks", ("interactive", "render"), settings, environment),
+        programs.tasks("trainer", ("train",), settings, environment),
+        programs.front_door(host, port, settings, environment),
+    ]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
         await _together(supervisor.start(program) for program in fleet)
         if workers:

@@ -11,9 +11,10 @@ from app.infra.broker import QUEUES, make_celery
 from app.infra.settings import Settings
 from tasks.janitor import Janitor
 from tasks.lease import Lease
+from tasks.reconcile import Reconciler
 from tasks.ticker import Heartbeat
 
-MODULES = ("tasks.janitor",)
+MODULES = ("tasks.clone", "tasks.janitor", "tasks.reconcile", "tasks.webhook")
 
 
 def make_worker_app(settings: Settings) -> Celery:
@@ -21,7 +22,7 @@ def make_worker_app(settings: Settings) -> Celery:
     celery = make_celery(settings)
     celery.conf.include = MODULES
     assert celery.steps is not None
-    celery.steps["consumer"].update({Lease, Heartbeat, Janitor})
+    celery.steps["consumer"].update({Lease, Heartbeat, Janitor, Reconciler})
     return celery
 
 

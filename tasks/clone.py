@@ -24,9 +24,29 @@ from typing import Any, TypeVar
 from celery import shared_task
 from celery.app.task import Task
 
-from app.core.cloning import CloneJob, CloneKind, CloneState, DataReport, GateReport, JobError, RunConfig, TrainProgress
-from app.core.errors import CarillonError, GateFailed, JobLost, NotFound, RecordingUnfit, StageFailed, StoreUnavailable
+from app.core.cloning import (
+    CloneJob,
+    CloneKind,
+    CloneState,
+    DataReport,
+    GateReport,
+    JobError,
+    RunConfig,
+    TrainProgress,
+    VoiceRecord,
+)
+from app.core.errors import (
+    CarillonError,
+    ConfigurationError,
+    GateFailed,
+    JobLost,
+    NotFound,
+    RecordingUnfit,
+    StageFailed,
+    StoreUnavailable,
+)
 from app.core.models import AdapterVersion, Voice
+from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
 from app.infra.jobbook import CLAIM_S
@@ -156,7 +176,7 @@ class JobRun:
         """All steps; returns the version to publish."""
         self._directory.mkdir(parents=True)
         record = await self._catalog.voices.get(self._job.voice_id)
-        run = self._run_config(record.prompt_name, record.language)
+        run = self._run_config(record)
         report = await self._prepare(run)
         await self._train(run)
         adapter = await self._upload(run)
@@ -172,17 +192,32 @@ class JobRun:
         await self._tell(state=CloneState.PUBLISHING)
         return adapter.version
 
-    def _run_config(self, prompt_name: str, language: str) -> RunConfig:
-        settings = self._settings
+    def _run_config(self, record: VoiceRecord) -> RunConfig:
+        """What the stages are told. Raises ConfigurationError when this process holds another model."""
+        settings, config = self._settings, self._job.config
+        model_dir = locate(settings.model, variable="CARILLON_MODEL")
+        codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
+        speech = read_layout(model_dir, codec_dir).speech
+        if speech.name != record.model:
+            raise ConfigurationError(
+                f"the voice {record.name!r} is of the model {record.model!r}, and this machine trains {speech.name!r}; "
+                "run `carillon tasks --queue train` with CARILLON_MODEL and CARILLON_CODEC of that model"
+            )
         return RunConfig(
             kind=self._job.kind,
-            prompt_name=prompt_name,
-            language=language,
-            model_dir=locate(settings.model, variable="CARILLON_MODEL"),
-            codec_dir=locate(settings.codec, variable="CARILLON_CODEC"),
+            prompt_name=record.prompt_name,
+            language=record.language,
+            model_dir=model_dir.absolute(),
+            codec_dir=codec_dir.absolute(),
+            base_voices=tuple(
+                Voice(id=name, name=name, model=speech.name, language=speech.languages[0]) for name in speech.voices
+            ),
+            reference="clips",
             device=settings.device,
             threads=settings.cloning.trainer_threads,
-            config=self._job.config,
+            prepare=config.prepare,
+            train=config.train,
+            gate=config.gate,
             adapter_prefix=f"{self._archive.attempt_prefix}adapter",
         )
 

@@ -1,4 +1,8 @@
-"""Housekeeping, once an hour in the whole fleet: keys that were revoked or expired long ago are forgotten."""
+"""Housekeeping, once an hour in the whole fleet.
+
+Keys that were revoked or expired long ago are forgotten; what a dying process may have written of a deleted voice after
+its deletion is deleted again.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,42 @@ from typing import Any
 from celery import shared_task
 
 from app.infra.catalog import Catalog
+from app.infra.database import utc_now
 from app.infra.settings import Settings, load_settings
+from app.infra.storage import ObjectStore
+from app.infra.voicebook import voice_prefix
 from tasks.ticker import Ticker
 
 INTERVAL_S = 3600
 KEY_RETENTION = timedelta(days=30)
+TOMBSTONE_WATCH = timedelta(days=2)
 CLAIM = "carillon:tasks:janitor"
 
 log = logging.getLogger(__name__)
 
 
 @shared_task(name="carillon.janitor", ignore_result=True)
-def clean() -> int:
-    """Forget dead keys. Doing it twice changes nothing. Returns how many went."""
-    gone = asyncio.run(forget_dead_keys(load_settings()))
-    log.info("dead keys forgotten", extra={"keys": gone})
-    return gone
+def clean() -> None:
+    """Doing it twice changes nothing."""
+    asyncio.run(_clean(load_settings()))
 
 
-async def forget_dead_keys(settings: Settings) -> int:
+async def _clean(settings: Settings) -> None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
-        return await catalog.delete_dead_keys(retention=KEY_RETENTION)
+        log.info("dead keys forgotten", extra={"keys": await catalog.delete_dead_keys(retention=KEY_RETENTION)})
+        gone = await catalog.voices.tombstones(since=utc_now() - TOMBSTONE_WATCH)
+        log.info("deleted voices swept", extra={"objects": await asyncio.to_thread(_sweep, settings, gone)})
     finally:
         await catalog.aclose()
+
+
+def _sweep(settings: Settings, voice_ids: list[str]) -> int:
+    store = ObjectStore(settings.store)
+    try:
+        return sum(store.delete_prefix(voice_prefix(voice_id)) for voice_id in voice_ids)
+    finally:
+        store.close()
 
 
 class Janitor(Ticker):

@@ -293,9 +293,13 @@ class RunConfig(Frozen):
     codec_dir: Path = Field(description="Its SNAC.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1, description="Of torch, on a CPU.")
-    config: CloneConfig = CloneConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    train: TrainConfig = TrainConfig()
+    gate: GateConfig = GateConfig()
     adapter_prefix: str = Field(default="", description="Where the object store shall have the adapter.")
     voice: Voice | None = Field(default=None, description="The candidate that the gate listens to.")
+    base_voices: tuple[Voice, ...] = Field(default=(), description="The model's own, for comparison.")
+    reference: str | None = Field(default=None, description="Where the speaker's clips are, for comparison.")
     seconds_per_char: float | None = Field(default=None, description="The speaker's own pace.")
 
 

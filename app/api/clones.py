@@ -1,0 +1,161 @@
+"""Jobs that make voices: `POST /v1/clones`, their progress, live and on demand, and their end.
+
+The catalogue's row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it
+be lost. Progress is read from the row, so any front door can tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import Door, TheDoor, requires
+from app.core.cloning import CloneJob, CloneKind
+from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
+from app.core.models import Scope
+from app.infra import webhooks
+
+POLL_S = 0.5
+KEEPALIVE_S = 15.0
+
+router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
+
+
+class CloneRequest(BaseModel):
+    """The body of `POST /v1/clones`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    voice: str = Field(min_length=1, max_length=64, description="The id of a voice with recordings and consent.")
+    overrides: dict[str, Any] = Field(default_factory=dict, description='Of the recipe: `{"train": {"epochs": 3}}`.')
+    webhook_url: str | None = Field(default=None, max_length=2000)
+
+
+class PolishRequest(BaseModel):
+    """The body of `POST /v1/voices/{name}/polish`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overrides: dict[str, Any] = Field(default_factory=dict)
+    webhook_url: str | None = Field(default=None, max_length=2000)
+
+
+@router.post("/v1/clones", status_code=202)
+async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
+    """Queue the making of a voice from its recordings."""
+    voice = await door.catalog.voices.get(wanted.voice)
+    if voice.consent is None:
+        raise ConsentMissing(
+            f"the voice {voice.name!r} has no consent on record; POST /v1/voices/{voice.id}/consent with a recording "
+            f"of: {voice.consent_phrase}"
+        )
+    if not voice.sample_count:
+        raise RecordingUnfit(
+            f"the voice {voice.name!r} has no recordings; POST /v1/voices/{voice.id}/samples", param="voice"
+        )
+    return await _queued(door, voice.id, CloneKind.CLONE, wanted.overrides, wanted.webhook_url)
+
+
+@router.post("/v1/voices/{name}/polish", status_code=202)
+async def polish(name: str, wanted: PolishRequest, door: TheDoor) -> dict[str, Any]:
+    """Queue an adapter that takes the silence at the head from a built-in voice."""
+    holders = [card for card in door.upstream.models if name in card.voices]
+    if not holders:
+        built_in = sorted({voice for card in door.upstream.models for voice in card.voices})
+        raise NotFound(f"{name[:64]!r} is no built-in voice; there are: {', '.join(built_in) or 'none'}", param="name")
+    card = holders[0]
+    voice = await door.catalog.voices.named(name, model=card.name)
+    if voice is None:
+        voice = await door.catalog.voices.create(
+            name,
+            model=card.name,
+            language=card.languages[0],
+            description=f"The built-in voice {name} without its silence at the head.",
+            prompt_name=name,
+        )
+    elif voice.prompt_name != name:
+        raise Conflict(f"{name!r} is the name of a clone, not of a polished voice; rename or delete it", param="name")
+    return await _queued(door, voice.id, CloneKind.POLISH, wanted.overrides, wanted.webhook_url)
+
+
+async def _queued(
+    door: Door, voice_id: str, kind: CloneKind, overrides: dict[str, Any], webhook_url: str | None
+) -> dict[str, Any]:
+    config = door.settings.clone.overridden(overrides)
+    limit = door.settings.engine.max_lora_rank
+    if config.train.rank > limit:
+        raise InvalidRequest(
+            f"overrides.train.rank: {config.train.rank} is more than the workers' slots hold ({limit}, "
+            "CARILLON_ENGINE__MAX_LORA_RANK)",
+            param="overrides.train.rank",
+        )
+    if webhook_url is not None:
+        webhooks.secret_bytes(door.settings.cloning.webhook_secret.get_secret_value())
+        await asyncio.to_thread(
+            webhooks.check_address, webhook_url, private=door.settings.cloning.webhook_private_hosts
+        )
+    job = await door.catalog.jobs.create(voice_id, kind=kind, config=config, webhook_url=webhook_url)
+    await door.queue.send("carillon.clone", job.id, queue="train")
+    return shown(job)
+
+
+@router.get("/v1/clones")
+async def list_clones(door: TheDoor, voice: str | None = None, limit: int = 100) -> dict[str, Any]:
+    """The newest jobs, without their reports."""
+    if not 1 <= limit <= 1000:
+        raise InvalidRequest(f"limit {limit} is out of range; choose 1 to 1000", param="limit")
+    jobs = await door.catalog.jobs.all(voice_id=voice, limit=limit)
+    return {"object": "list", "data": [shown(job, report=False) for job in jobs]}
+
+
+@router.get("/v1/clones/{job_id}")
+async def one_clone(job_id: str, door: TheDoor) -> dict[str, Any]:
+    """A job with its progress, data report and gate report, as far as there are."""
+    return shown(await door.catalog.jobs.get(job_id))
+
+
+@router.get("/v1/clones/{job_id}/events")
+async def clone_events(job_id: str, door: TheDoor) -> Response:
+    """Server-sent events: the job whenever it has changed, until it is over. The report comes when it is new."""
+    job = await door.catalog.jobs.get(job_id)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return StreamingResponse(_changes(door, job), media_type="text/event-stream", headers=headers)
+
+
+async def _changes(door: Door, job: CloneJob) -> AsyncIterator[str]:
+    clock = asyncio.get_running_loop().time
+    report_told, quiet_since = False, clock()
+    while True:
+        yield _event(job, report=not report_told)
+        report_told = report_told or job.report is not None
+        if job.state.over:
+            return
+        revision = job.revision
+        while (job := await door.catalog.jobs.get(job.id)).revision == revision:
+            await asyncio.sleep(POLL_S)
+            if clock() - quiet_since > KEEPALIVE_S:
+                quiet_since = clock()
+                yield ": still here\n\n"
+        quiet_since = clock()
+
+
+def _event(job: CloneJob, *, report: bool) -> str:
+    return f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, report=report))}\n\n"
+
+
+@router.post("/v1/clones/{job_id}/cancel")
+async def cancel_clone(job_id: str, door: TheDoor) -> dict[str, Any]:
+    """Stop a job within ten seconds; what it has stored is deleted."""
+    return shown(await door.catalog.jobs.request_cancel(job_id))
+
+
+def shown(job: CloneJob, *, report: bool = True) -> dict[str, Any]:
+    """A job as clients see it."""
+    fields = job.model_dump(mode="json", exclude=None if report else {"report"})
+    return {"object": "clone", **fields, "over": job.state.over}

@@ -1,0 +1,94 @@
+"""Webhooks as Standard Webhooks has them (standardwebhooks.com): signed messages to addresses that clients name.
+
+It knows nothing of what is told, nor when it is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from app.core.errors import InvalidRequest
+from app.infra.settings import CloningSettings
+
+TIMEOUT_S = 10.0
+SECRET_PREFIX = "whsec_"
+
+log = logging.getLogger(__name__)
+
+
+async def post(url: str, body: dict[str, Any], settings: CloningSettings, *, message_id: str, now_s: float) -> bool:
+    """Whether the receiver took it (2xx). Raises InvalidRequest for an address nobody may be called at."""
+    await asyncio.to_thread(check_address, url, private=settings.webhook_private_hosts)
+    content = json.dumps(body).encode()
+    headers = signed(content, settings.webhook_secret.get_secret_value(), message_id=message_id, now_s=now_s)
+    try:
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+            answer = await client.post(url, content=content, headers=headers)
+    except httpx.HTTPError as error:
+        log.warning("webhook not heard", extra={"webhook": message_id, "error": type(error).__name__})
+        return False
+    if not answer.is_success:
+        log.warning("webhook not taken", extra={"webhook": message_id, "status": answer.status_code})
+    return answer.is_success
+
+
+def signed(body: bytes, secret: str, *, message_id: str, now_s: float) -> dict[str, str]:
+    """The headers of a signed message: HMAC-SHA256 over `id.timestamp.body` under the decoded secret."""
+    key = secret_bytes(secret)
+    timestamp = str(int(now_s))
+    digest = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+    }
+
+
+def secret_bytes(secret: str) -> bytes:
+    """The key that `whsec_…` stands for. Raises InvalidRequest when there is none: nothing goes out unsigned."""
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < 24:
+        raise InvalidRequest(
+            "this fleet sends no webhooks: CARILLON_CLONING__WEBHOOK_SECRET is not set to `whsec_` and the base64 of "
+            "at least 24 bytes",
+            param="webhook_url",
+        )
+    return key
+
+
+def check_address(url: str, *, private: bool) -> None:
+    """Refuse an address that would let a client reach into the operator's own network. Blocking: it asks the DNS.
+
+    Raises InvalidRequest. A name that changes its meaning between this and the call gets through; where that matters,
+    an egress proxy belongs in front.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidRequest(f"{url[:200]!r} is no http(s) address", param="webhook_url")
+    if private:
+        return
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        return  # not to be reached now; the call will say so
+    for _, _, _, _, address in found:
+        if not ipaddress.ip_address(address[0]).is_global:
+            raise InvalidRequest(
+                f"{parts.hostname} is a private address; set CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS=true to allow it",
+                param="webhook_url",
+            )
