@@ -1,0 +1,258 @@
+"""Lets a new adapter speak before it is published: `python -m training.gate RUN_DIR`.
+
+Real workers of the fleet speak unseen prompts with the candidate and with base voices; nothing filters silence. What is
+measured is told as `gate` with a GateReport, passed or not: what follows from it, the parent decides. The candidate's
+audio is left in RUN_DIR/gate/. A figure that could not be measured has no `measured`, and says why.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import soundfile
+from pydantic import Field
+
+from app.core.cloning import GateConfig, GateFigure, GateReport
+from app.core.errors import CarillonError, ConfigurationError
+from app.core.models import Voice
+from app.infra.settings import CloningSettings, Settings, load_settings
+from training import measures
+from training.measures import Closeness, percentile
+from training.speaker import Speaker, Spoken, open_speaker, speak_each
+from training.stage import StageConfig, Tell, main, read_config, run_cancellable
+from training.transcriber import EndpointTranscriber, Transcriber
+
+PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
+AT_ONCE = 2
+OTHER_BASE_PROMPTS = 5
+"""What further base voices speak, for closeness only. Measured with flite: one speaker is at a distance of 0.3 from
+themselves with 20 sentences on both sides, of 1.0 with 5 on one; other speakers at 25 to 108."""
+
+REFERENCE_CLIPS = 40  # two minutes of speech say all there is to say
+TRANSCRIPTION_TIMEOUT_S = 30.0
+
+REMEDIES = {
+    "head_silence_p50_ms": "train for more epochs, or add recordings",
+    "head_silence_p95_ms": "train for more epochs, or add recordings",
+    "ended_share": "train for fewer epochs or with a lower learning rate, and check that no recording is cut off",
+    "duration_ratio": "check that the transcripts say what the recordings do",
+    "longest_silence_s": "shorten pauses (prepare.max_pause_s), or train for fewer epochs",
+    "closeness": "train for more epochs, or add recordings of this speaker alone",
+    "word_error_rate": "check the transcripts, and train for fewer epochs or with a lower learning rate",
+    "sound_share": "listen to the gate's renderings; train with a lower learning rate",
+}
+
+
+class GateRun(StageConfig):
+    """What the gate reads of run.json. Relative paths are below the run's directory."""
+
+    voice: Voice = Field(description="The candidate: a voice with its new adapter, not yet in force.")
+    base_voices: tuple[Voice, ...] = Field(default=(), description="The model's own; the first speaks every prompt.")
+    gate: GateConfig = GateConfig()
+    seconds_per_char: float | None = Field(default=None, gt=0, description="The speaker's own pace.")
+    reference: Path | None = Field(default=None, description="A directory of FLAC: the speaker, not trained on.")
+    language: str = Field(default="en", description="For the transcriber.")
+    texts: tuple[str, ...] = Field(default=(), description="What to speak in place of the bundled English prompts.")
+
+    @property
+    def prompts(self) -> list[str]:
+        return list(self.texts or bundled_prompts())[: self.gate.prompts]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the voices said, prompt by prompt: the candidate, and each base voice by its name."""
+
+    clone: list[Spoken]
+    bases: dict[str, list[Spoken]]
+
+    @property
+    def base(self) -> list[Spoken]:
+        """The base voice that spoke every prompt; nothing where the model has no voice of its own."""
+        return next(iter(self.bases.values()), [])
+
+
+def bundled_prompts() -> list[str]:
+    """The sentences of prompts.txt, in order."""
+    return [line for line in PROMPTS_FILE.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+
+
+async def listen(run: GateRun, speaker: Speaker, tell: Tell) -> Heard:
+    """Have the prompts spoken. Raises CarillonError where that cannot be done."""
+    own_first = sorted(run.base_voices, key=lambda voice: voice.name != run.voice.prompt_name)  # a polished voice's own
+    heard = Heard(clone=[], bases={voice.name: [] for voice in own_first})
+    lines = [(run.voice, text, heard.clone) for text in run.prompts]
+    for number, voice in enumerate(own_first):
+        prompts = run.prompts if number == 0 else run.prompts[:OTHER_BASE_PROMPTS]
+        lines += [(voice, text, heard.bases[voice.name]) for text in prompts]
+    done = 0
+
+    def keep(number: int, spoken: Spoken) -> None:
+        nonlocal done
+        done += 1
+        lines[number][2].append(spoken)
+        tell("progress", spoken=done, utterances=len(lines))
+
+    await speak_each(speaker, [(voice, text) for voice, text, _ in lines], keep, at_once=AT_ONCE)
+    order = {text: number for number, text in enumerate(run.prompts)}
+    for spoken in (heard.clone, *heard.bases.values()):
+        spoken.sort(key=lambda one: order[one.text])
+    return heard
+
+
+def report_of(
+    run: GateRun, heard: Heard, *, reference: Sequence[Spoken] = (), transcripts: Sequence[str] | str = "no transcriber"
+) -> GateReport:
+    """Every figure of the candidate and of the base voice. `transcripts` of what was heard, or why there are none."""
+    gate, clone = run.gate, heard.clone
+    values, base_values = _values(run, clone, heard.base), _values(run, heard.base, heard.base)
+    near = _closeness(run, heard, reference)
+    figures = [
+        _figure("head_silence_p50_ms", values, most=gate.max_head_silence_p50_ms),
+        _figure("head_silence_p95_ms", values, most=gate.max_head_silence_p95_ms),
+        _figure("ended_share", values, least=gate.min_ended_share),
+        GateFigure(
+            name="band_order",
+            measured=None,
+            limit="every code in its band",
+            passed=None,
+            note="not measured: the engine's band mask allows nothing else, and audio does not show it",
+        ),
+        _figure("duration_ratio", values, least=gate.duration_ratio[0], most=gate.duration_ratio[1]),
+        _figure("longest_silence_s", values, most=gate.max_silence_run_s),
+        _closeness_figure(near),
+        _words_figure(gate, clone, transcripts),
+        _figure("sound_share", values, least=1.0),
+    ]
+    base_values["closeness"] = _rounded(near and near.bases.get(next(iter(heard.bases), "")))
+    return GateReport(figures=tuple(figures), base=base_values, prompts=len(clone))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _values(run: GateRun, utterances: Sequence[Spoken], base: Sequence[Spoken]) -> dict[str, float | None]:
+    """What utterances alone tell; the pace is compared with the speaker's, or else with the base voice's."""
+    heads = measures.head_silences_ms(utterances)
+    pace = run.seconds_per_char
+    found = {
+        "head_silence_p50_ms": percentile(heads, 50),
+        "head_silence_p95_ms": percentile(heads, 95),
+        "ended_share": measures.ended_share(utterances),
+        "duration_ratio": measures.pace_ratio(utterances, pace) if pace else measures.length_ratio(utterances, base),
+        "longest_silence_s": measures.longest_silence_s(utterances),
+        "sound_share": measures.sound_share(utterances),
+    }
+    return {name: _rounded(value) for name, value in found.items()}
+
+
+def _figure(
+    name: str, values: Mapping[str, float | None], *, least: float = -math.inf, most: float = math.inf
+) -> GateFigure:
+    bounds = [f"≥ {least:g}"] * math.isfinite(least) + [f"≤ {most:g}"] * math.isfinite(most)
+    measured = values[name]
+    passed = None if measured is None else least <= measured <= most
+    note = "not measured: nothing to compare with" if passed is None else "" if passed else REMEDIES[name]
+    return GateFigure(name=name, measured=measured, limit=" and ".join(bounds), passed=passed, note=note)
+
+
+def _closeness(run: GateRun, heard: Heard, reference: Sequence[Spoken]) -> Closeness | None:
+    """A polished voice's speaker is its base voice, and no rival."""
+    rivals = {name: spoken for name, spoken in heard.bases.items() if name != run.voice.prompt_name}
+    return measures.closeness(reference or heard.bases.get(run.voice.prompt_name, ()), heard.clone, rivals)
+
+
+def _closeness_figure(near: Closeness | None) -> GateFigure:
+    name, limit = "closeness", "nearer to the speaker than any base voice"
+    if near is None:
+        note = "not measured: too little speech of the speaker or of the clone"
+        return GateFigure(name=name, measured=None, limit=limit, passed=None, note=note)
+    told = [f"{base} {far:.1f}" for base, far in near.bases.items()]
+    told += [] if near.speaker is None else [f"the speaker's own recordings {near.speaker:.1f}"]
+    passed = near.clone < min(near.bases.values()) if near.bases else None
+    note = f"distances in nats: {', '.join(told) or 'none to compare with'}"
+    if passed is False:
+        note += f"; {REMEDIES[name]}"
+    return GateFigure(name=name, measured=_rounded(near.clone), limit=limit, passed=passed, note=note)
+
+
+def _words_figure(gate: GateConfig, clone: Sequence[Spoken], transcripts: Sequence[str] | str) -> GateFigure:
+    if isinstance(transcripts, str):
+        limit = f"≤ {gate.max_word_error_rate:g}"
+        note = f"not measured: {transcripts}"
+        return GateFigure(name="word_error_rate", measured=None, limit=limit, passed=None, note=note)
+    pairs = [(spoken.text, said) for spoken, said in zip(clone, transcripts, strict=True)]
+    values = {"word_error_rate": _rounded(measures.word_error_rate(pairs))}
+    return _figure("word_error_rate", values, most=gate.max_word_error_rate)
+
+
+def read_reference(directory: Path) -> list[Spoken]:
+    """The recordings to compare with, in order; stereo becomes mono. Raises ConfigurationError."""
+    recordings: list[Spoken] = []
+    for path in sorted(directory.glob("*.flac"))[:REFERENCE_CLIPS]:
+        try:
+            samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise ConfigurationError(f"the reference {path.name} cannot be read: {error}; prepare it again") from None
+        recordings.append(Spoken("", samples.mean(axis=1), rate_hz))
+    return recordings
+
+
+def save(utterances: Sequence[Spoken], directory: Path) -> list[Path]:
+    """Write the utterances as 001.flac and so on, in place of older ones."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for old in directory.glob("*.flac"):
+        old.unlink()
+    paths = [directory / f"{number:03}.flac" for number in range(1, len(utterances) + 1)]
+    for path, spoken in zip(paths, utterances, strict=True):
+        soundfile.write(path, spoken.samples, spoken.sample_rate_hz, subtype="PCM_16")
+    return paths
+
+
+def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, language: str) -> list[str] | str:
+    """What is heard in each file, or why that is not known: the adapter is not to blame for a transcriber."""
+    if transcriber is None:
+        return "no transcriber is configured (CARILLON_CLONING__TRANSCRIBER_URL)"
+    try:
+        return [transcriber.transcribe(path, language=language) for path in paths]
+    except CarillonError as error:
+        return error.message
+
+
+@contextmanager
+def open_transcriber(settings: CloningSettings) -> Iterator[Transcriber | None]:
+    """The configured transcription endpoint; None without one."""
+    if settings.transcriber_url is None:
+        yield None
+        return
+    key = settings.transcriber_key.get_secret_value()
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=settings.transcriber_url, headers=headers, timeout=TRANSCRIPTION_TIMEOUT_S) as client:
+        yield EndpointTranscriber(client, model=settings.transcriber_model)
+
+
+async def listen_to_fleet(run: GateRun, settings: Settings, tell: Tell) -> Heard:
+    async with open_speaker(settings) as speaker:
+        return await listen(run, speaker, tell)
+
+
+def run(directory: Path, tell: Tell) -> None:
+    """The stage."""
+    config, settings = read_config(directory, GateRun), load_settings()
+    reference = read_reference(directory / config.reference) if config.reference else []
+    heard = run_cancellable(listen_to_fleet(config, settings, tell))
+    paths = save(heard.clone, directory / "gate")
+    with open_transcriber(settings.cloning) as transcriber:
+        transcripts = transcripts_of(paths, transcriber, config.language)
+    tell("gate", report=report_of(config, heard, reference=reference, transcripts=transcripts).model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(run))

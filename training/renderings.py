@@ -1,0 +1,141 @@
+"""Recordings of a built-in voice to polish it with: `python -m training.renderings RUN_DIR`.
+
+The voice speaks sentences that the gate does not, through real workers of the fleet. RUN_DIR/samples.json lists them as
+uploaded recordings are: `file_name`, `path` below RUN_DIR, `transcript`. Begun anew, the stage keeps what is there.
+What the model did not end by itself, or a worker spoke in parts, is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import soundfile
+from pydantic import Field
+
+from app.core.cloning import GateConfig
+from app.core.errors import EngineFailed
+from app.core.models import Voice
+from app.infra.settings import Settings, load_settings
+from training.gate import bundled_prompts
+from training.speaker import Speaker, Spoken, open_speaker, speak_each
+from training.stage import StageConfig, Tell, main, read_config, run_cancellable
+
+AT_ONCE = 3
+TRIES_PER_RENDERING = 2
+SEED = 20_240_801
+
+
+class RenderingsRun(StageConfig):
+    """What rendering reads of run.json."""
+
+    voice: Voice = Field(description="The built-in voice, without an adapter.")
+    count: int = Field(default=120, ge=1, le=2000)
+    gate: GateConfig = GateConfig()
+
+
+def sentences(gate: GateConfig) -> Iterator[str]:
+    """Endless sentences that the gate does not speak: single ones first, then two made one, never the same two."""
+    unused = bundled_prompts()[gate.prompts :]
+    yield from unused
+    draw = random.Random(SEED)
+    said: set[tuple[str, str]] = set()
+    while True:
+        first, second = draw.sample(unused, 2)
+        if (first, second) not in said or len(said) == len(unused) * (len(unused) - 1):
+            said.add((first, second))
+            yield joined(first, second)
+
+
+def joined(first: str, second: str) -> str:
+    """Two sentences as one: "We left. I sat down." -> "We left and I sat down." """
+    begin = second if re.match(r"I\b", second) else second[0].lower() + second[1:]
+    return f"{first.rstrip('.?!')} and {begin}"
+
+
+class Samples:
+    """The renderings kept so far in a run's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._transcripts: dict[str, str] = {}
+        (directory / "samples").mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._transcripts)
+
+    def has(self, number: int, text: str) -> bool:
+        """Whether sentence `number` was rendered, by an earlier start of the stage perhaps."""
+        name = _file_name(number)
+        if (self.directory / "samples" / name).is_file():
+            self._transcripts[name] = text
+        return name in self._transcripts
+
+    def add(self, number: int, spoken: Spoken) -> None:
+        """Write an utterance: whole or not at all."""
+        name = _file_name(number)
+        target = self.directory / "samples" / name
+        unfinished = target.with_name(f".unfinished-{name}")
+        soundfile.write(unfinished, spoken.samples, spoken.sample_rate_hz, subtype="PCM_16", format="FLAC")
+        unfinished.replace(target)
+        self._transcripts[name] = spoken.text
+
+    def save(self, count: int) -> None:
+        """Write samples.json of the first `count`."""
+        listed = [
+            {"file_name": name, "path": f"samples/{name}", "transcript": text}
+            for name, text in sorted(self._transcripts.items())[:count]
+        ]
+        (self.directory / "samples.json").write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+
+
+def _file_name(number: int) -> str:
+    return f"{number + 1:04}.flac"
+
+
+async def render(run: RenderingsRun, speaker: Speaker, samples: Samples, tell: Tell) -> None:
+    """Have sentences spoken until there are `count`. Raises EngineFailed when too few come out whole."""
+    asked: list[int] = []
+    tries = TRIES_PER_RENDERING * run.count
+
+    def lines() -> Iterator[tuple[Voice, str]]:
+        for number, text in enumerate(islice(sentences(run.gate), tries)):
+            if len(samples) >= run.count:
+                return
+            if not samples.has(number, text):
+                asked.append(number)
+                yield run.voice, text
+
+    def keep(turn: int, spoken: Spoken) -> None:
+        if spoken.complete and spoken.chunks == 1 and len(spoken.samples):
+            samples.add(asked[turn], spoken)
+            tell("progress", rendered=min(len(samples), run.count), count=run.count)
+
+    await speak_each(speaker, lines(), keep, at_once=AT_ONCE)
+    if len(samples) < run.count:
+        raise EngineFailed(
+            f"{run.voice.name} ended by itself in only {len(samples)} of {tries} renderings, {run.count} are wanted; "
+            "ask for fewer, or lower the model's temperature"
+        )
+
+
+async def render_with_fleet(run: RenderingsRun, settings: Settings, samples: Samples, tell: Tell) -> None:
+    async with open_speaker(settings) as speaker:
+        await render(run, speaker, samples, tell)
+
+
+def run(directory: Path, tell: Tell) -> None:
+    """The stage."""
+    config = read_config(directory, RenderingsRun)
+    samples = Samples(directory)
+    run_cancellable(render_with_fleet(config, load_settings(), samples, tell))
+    samples.save(config.count)
+
+
+if __name__ == "__main__":
+    sys.exit(main(run))

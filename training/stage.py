@@ -1,0 +1,103 @@
+"""A stage of a clone job as its parent sees it: `python -m training.<stage> RUN_DIR`, a process of its own.
+
+It reads RUN_DIR/run.json and the settings' variables, and writes one JSON object a line on standard output: what it has
+to tell, then `done` or `error`; everything else goes to standard error. SIGTERM ends it with exit code 143.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from app.core.errors import CarillonError, ConfigurationError
+from training.lora import Events
+from training.run import Stopped
+
+DONE, FAILED, TERMINATED = 0, 1, 143
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Tell(Protocol):
+    """`tell("progress", **fields)`: one event for whoever started the stage."""
+
+    def __call__(self, event: str, **fields: Any) -> None: ...
+
+
+class StageConfig(BaseModel):
+    """What a stage reads of run.json; other stages' fields stand beside its own."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+C = TypeVar("C", bound=StageConfig)
+
+
+def read_config(directory: Path, kind: type[C]) -> C:
+    """RUN_DIR/run.json as `kind`. Raises ConfigurationError naming the field that is wrong."""
+    path = directory / "run.json"
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}; write the stage's configuration") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{path.name}: {place}: {first['msg']}") from None
+
+
+def run_stage(work: Callable[[Path, Tell], None], directory: Path, events: Events) -> int:
+    """Do the work, tell how it ended, and return the exit code."""
+    try:
+        work(directory, events.tell)
+        events.tell("done")
+        return DONE
+    except Stopped:
+        return TERMINATED
+    except CarillonError as error:
+        failure = error
+    except Exception as error:
+        log.exception("stage broke")
+        failure = CarillonError(f"the stage broke: {type(error).__name__}: {error}")
+    events.tell("error", code=failure.code, message=failure.message, retryable=failure.retryable)
+    return FAILED
+
+
+def run_cancellable(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, in which SIGTERM cancels `main`, so that sessions end and places are given back.
+
+    Raises Stopped when it was.
+    """
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise Stopped from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def main(work: Callable[[Path, Tell], None]) -> int:
+    """A stage's entry point. Outside of `run_cancellable` there is nothing to tidy up, so SIGTERM ends it at once."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED))
+    logging.basicConfig(level=logging.WARNING)
+    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not break the lines
+    return run_stage(work, Path(sys.argv[1]), Events(lines))
