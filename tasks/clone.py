@@ -226,13 +226,12 @@ class JobRun:
         if await self._archive.restore("prepared", self._directory) is None:
             await self._tell(state=CloneState.PREPARING)
             if self._job.kind is CloneKind.POLISH:
-                await self._stage("renderings", run)
+                own = next(voice for voice in run.base_voices if voice.name == run.prompt_name)
+                await self._stage("renderings", run.model_copy(update={"voice": own}))
             else:
                 await self._fetch_samples()
             await self._stage("prepare", run)
             shutil.rmtree(self._directory / "samples")
-            report = _report(self._directory)
-            await self._tell(report=report)
             await self._archive.save("prepared", self._directory)
         report = _report(self._directory)
         await self._tell(report=report)
@@ -249,7 +248,7 @@ class JobRun:
             folder, _, name = sample.object_key.rpartition("/")
             path = directory / name
             await persistently(lambda f=folder, n=name, p=path: self._store.fetch(self._store.uri(f), n, p))
-            listed.append({"file_name": sample.file_name, "path": name, "transcript": sample.transcript})
+            listed.append({"file_name": sample.file_name, "path": f"samples/{name}", "transcript": sample.transcript})
         (self._directory / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
 
     async def _train(self, run: RunConfig) -> None:
@@ -292,18 +291,23 @@ class JobRun:
     # What steps are made of.
 
     async def _stage(self, stage: str, run: RunConfig) -> Event:
+        """Run a stage; returns what it told besides its progress, an empty event if it told nothing."""
         (self._directory / "run.json").write_text(run.model_dump_json(indent=2), encoding="utf-8")
-        progress = _Throttle(TOLD_EVERY_S)
+        progress, told_last = _Throttle(TOLD_EVERY_S), Event()
 
         async def on_event(event: Event) -> None:
+            nonlocal told_last
             if event["event"] == "progress" and stage == "lora":
                 told = TrainProgress.model_validate({k: v for k, v in event.items() if k != "event"})
                 if progress.due(always=told.step == told.steps):
                     await self._tell(progress=told)
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
+            elif event["event"] not in ("progress", "notice"):
+                told_last = event
 
-        return await run_stage(stage, self._directory, on_event)
+        await run_stage(stage, self._directory, on_event)
+        return told_last
 
     async def _keep_checkpoint(self, directory: Path) -> None:
         """A checkpoint the trainer has outrun is no loss: the next one is on its way."""

@@ -1,0 +1,92 @@
+"""Recordings to tokens, as a stage: `python -m training.prepare RUN_DIR`.
+
+    RUN_DIR/samples.json    the recordings: `file_name`, `path` below RUN_DIR, `transcript`
+    RUN_DIR/clips/          what is trained on, as FLAC, to be listened to
+    RUN_DIR/dataset.npz     the same as tokens
+    RUN_DIR/report.json     what became of every recording
+
+Too little usable speech is told in the report, not raised: the report is what its owner needs then.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from app.core.cloning import CloneKind, PrepareConfig, RunConfig
+from app.core.orpheus import read_layout
+from app.infra.settings import CloningSettings, load_settings
+from training.recordings import Prepared, Source, prepare, report_shortfall
+from training.run import read_run
+from training.stage import Tell, main
+from training.transcriber import EndpointTranscriber
+
+TRANSCRIPTION_TIMEOUT_S = 60.0
+
+
+def work(directory: Path, tell: Tell) -> None:
+    """The whole stage. Raises ConfigurationError for a model that does not fit, and what the transcriber raises."""
+    from training.dataset import build_dataset  # torch takes seconds to import
+
+    run = read_run(directory)
+    prepared = _clips(directory, run, load_settings().cloning, tell)
+    config, report = run.prepare, prepared.report
+    if run.kind is CloneKind.CLONE:  # a built-in voice is not made of its renderings, only trimmed by them
+        report = report.model_copy(update={"shortfall": report_shortfall(report, config)})
+    if prepared.clips and not report.shortfall:
+        dataset = build_dataset(
+            prepared.clips,
+            prompt_name=run.prompt_name,
+            model_dir=run.model_dir,
+            codec_dir=run.codec_dir,
+            deduplicate=config.deduplicate_frames,
+            progress=lambda done, count: tell("progress", clips=done, of=count),
+        )
+        dataset.save(directory / "dataset.npz")
+        report = report.model_copy(update={"dropped_frame_share": round(dataset.dropped_frame_share, 4)})
+    (directory / "report.json").write_text(report.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tell) -> Prepared:
+    layout = read_layout(run.model_dir, run.codec_dir)
+    sources = [
+        Source(entry["file_name"], directory / entry["path"], entry["transcript"])
+        for entry in json.loads((directory / "samples.json").read_text("utf-8"))
+    ]
+    with ExitStack() as stack:
+        transcriber = None
+        if settings.transcriber_url:
+            client = stack.enter_context(_endpoint(settings, settings.transcriber_url))
+            transcriber = EndpointTranscriber(client, model=settings.transcriber_model)
+        return prepare(
+            sources,
+            directory / "clips",
+            run.prepare if run.kind is CloneKind.CLONE else _for_renderings(run.prepare),
+            sample_rate_hz=layout.sample_rate_hz,
+            frame_samples=layout.samples_per_frame,
+            language=run.language,
+            transcriber=transcriber if run.kind is CloneKind.CLONE else None,
+            progress=lambda done, count: tell("progress", recordings=done, of=count),
+        )
+
+
+def _for_renderings(config: PrepareConfig) -> PrepareConfig:
+    """A model's renderings are as loud and as clean as the model is: nothing but their silence is to be changed."""
+    return config.model_copy(update={"min_snr_db": 0.0, "max_gain_db": 60.0})
+
+
+def _endpoint(settings: CloningSettings, url: str) -> httpx.Client:
+    key = settings.transcriber_key.get_secret_value()
+    return httpx.Client(
+        base_url=url.removesuffix("/audio/transcriptions"),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=TRANSCRIPTION_TIMEOUT_S,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(work))
