@@ -12,14 +12,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import fleet, health, openai, sessions
+from app.api import clones, fleet, health, openai, openai_voices, samples, sessions, uploads, voices
 from app.api.deps import Door
 from app.api.errors import add_error_handlers
 from app.api.metrics import Metrics
+from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
 from app.infra.directory import Directory
+from app.infra.queue import Queue
 from app.infra.registry import Registry, open_fleet, open_redis
 from app.infra.settings import Settings
+from app.infra.storage import ObjectStore
 from app.infra.upstream import Upstream
 
 
@@ -34,7 +37,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
     add_error_handlers(app)
-    for edge in (openai, sessions, fleet, health):
+    for edge in (openai, openai_voices, sessions, voices, samples, uploads, clones, fleet, health):
         app.include_router(edge.router)
     return app
 
@@ -50,12 +53,18 @@ async def open_door(settings: Settings) -> AsyncIterator[Door]:
         registry = Registry(redis, settings)
         upstream = Upstream(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
         stack.push_async_callback(upstream.aclose)
+        object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
+        if object_store is not None:
+            stack.callback(object_store.close)
         yield Door(
             settings=settings,
             catalog=catalog,
             upstream=upstream,
             directory=Directory(catalog, upstream),
             metrics=Metrics(lambda: upstream.workers),
+            registry=registry,
+            queue=Queue(make_celery(settings)),
+            object_store=object_store,
         )
 
 

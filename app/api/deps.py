@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,15 +11,22 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.metrics import Metrics
-from app.core.errors import AuthenticationFailed, PermissionDenied
-from app.core.models import Scope
+from app.core.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
+from app.core.models import ApiKey, Scope
 from app.infra.directory import Directory
+from app.infra.queue import Queue
+from app.infra.registry import Registry
 from app.infra.settings import Settings
+from app.infra.storage import ObjectStore
 from app.infra.upstream import Upstream
 
 if TYPE_CHECKING:
     from app.api.sessions import SessionSocket
     from app.infra.catalog import Catalog
+
+
+MAX_INSPECTIONS = 2
+"""Recordings that one front door looks into at once: each costs a core for as long as it is decoded."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,28 @@ class Door:
     upstream: Upstream
     directory: Directory
     metrics: Metrics
+    registry: Registry
+    queue: Queue
+    object_store: ObjectStore | None = None
+    inspections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_INSPECTIONS))
     sockets: set[SessionSocket] = field(default_factory=set)
 
-    async def admit(self, token: str | None, scope: Scope) -> None:
-        """Raises AuthenticationFailed or PermissionDenied unless `token` is a key with `scope`."""
+    @property
+    def store(self) -> ObjectStore:
+        """Raises StoreUnavailable where none is configured: speaking needs none, recordings do."""
+        if self.object_store is None:
+            raise StoreUnavailable(
+                "no object store is configured here, so recordings cannot be kept; set CARILLON_STORE__ENDPOINT_URL"
+            )
+        return self.object_store
+
+    async def admit(self, token: str | None, scope: Scope) -> ApiKey | None:
+        """The key of `token`, or None where keys are not asked for.
+
+        Raises AuthenticationFailed or PermissionDenied unless it is a key with `scope`.
+        """
         if not self.settings.auth:
-            return
+            return None
         if not token:
             raise AuthenticationFailed(
                 "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
@@ -45,6 +69,7 @@ class Door:
             raise PermissionDenied(
                 f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"
             )
+        return key
 
 
 def the_door(connection: HTTPConnection) -> Door:
@@ -60,10 +85,10 @@ def bearer_token(connection: HTTPConnection) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A dependency that lets only keys with `scope` pass."""
+def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
+    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
 
-    async def admit(connection: HTTPConnection, door: TheDoor) -> None:
-        await door.admit(bearer_token(connection), scope)
+    async def admit(connection: HTTPConnection, door: TheDoor) -> ApiKey | None:
+        return await door.admit(bearer_token(connection), scope)
 
     return admit

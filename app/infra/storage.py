@@ -51,6 +51,7 @@ class ObjectStore:
             aws_access_key_id=settings.access_key.get_secret_value() or None,
             aws_secret_access_key=settings.secret_key.get_secret_value() or None,
             config=Config(
+                signature_version="s3v4",  # addresses would be signed the old way, which not every server takes
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": "path"},
@@ -93,6 +94,30 @@ class ObjectStore:
         with self._errors(key):
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
+    def upload(self, path: Path, key: str) -> None:
+        """Copy one file to `key`, in parts if it is large."""
+        with self._errors(key):
+            self._client.upload_file(str(path), self.bucket, key, Config=self._transfer)
+
+    def size_bytes(self, key: str) -> int:
+        """Raises ObjectMissing."""
+        with self._errors(key):
+            return self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+
+    def delete(self, key: str) -> None:
+        """Delete one object; one that is not there is no error."""
+        with self._errors(key):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def put_url(self, key: str, *, size_bytes: int, expires_s: int) -> str:
+        """An address that takes one PUT of exactly `size_bytes` to `key` from whoever has it, until it expires."""
+        with self._errors(key):
+            return self._client.generate_presigned_url(
+                "put_object",
+                Params={"Bucket": self.bucket, "Key": key, "ContentLength": size_bytes},
+                ExpiresIn=expires_s,
+            )
+
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, in order."""
         with self._errors(prefix):
@@ -121,8 +146,7 @@ class ObjectStore:
             with path.open("rb") as file:
                 hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
             key = f"{prefix.strip('/')}/{name}"
-            with self._errors(key):
-                self._client.upload_file(str(path), self.bucket, key, Config=self._transfer)
+            self.upload(path, key)
         return hashes
 
     def fetch(self, uri: str, name: str, path: Path) -> None:

@@ -64,10 +64,7 @@ class VoiceBook:
             try:
                 await connection.execute(insert(VoiceRow).values(**values))
             except IntegrityError:
-                raise Conflict(
-                    f"the model {model!r} has a voice {name!r} already; choose another name, or delete that one",
-                    param="name",
-                ) from None
+                raise _taken(name, model) from None
         return VoiceRecord(**values)
 
     async def get(self, voice: str) -> VoiceRecord:
@@ -89,6 +86,16 @@ class VoiceBook:
         living = select(*VoiceRow.__table__.c).where(VoiceRow.deleted_at.is_(None)).order_by(VoiceRow.name)
         async with self._database.reading() as connection:
             return [await self._record(connection, row) for row in await connection.execute(living)]
+
+    async def rename(self, voice_id: str, name: str) -> VoiceRecord:
+        """Raises NotFound, Conflict for a taken name."""
+        async with self._database.writing() as connection:
+            row = await _living(connection, voice_id)
+            try:
+                await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(name=name))
+            except IntegrityError:
+                raise _taken(name, row.model) from None
+        return await self.get(voice_id)
 
     async def delete(self, voice_id: str) -> None:
         """Leave a tombstone of a voice; its jobs are asked to stop. Raises NotFound. Bytes are for the caller."""
@@ -289,6 +296,12 @@ def _voice(row: Row[Any]) -> Voice:
         language=row.language,
         adapter=adapter,
         trained_as=row.prompt_name,
+    )
+
+
+def _taken(name: str, model: str) -> Conflict:
+    return Conflict(
+        f"the model {model!r} has a voice {name!r} already; choose another name, or delete that one", param="name"
     )
 
 

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from app.core.models import Scope
 from app.infra.catalog import Catalog
 from app.infra.registry import Registry, open_redis
-from app.infra.settings import SessionSettings, Settings
+from app.infra.settings import CloningSettings, SessionSettings, Settings, StoreSettings
+from app.infra.storage import ObjectStore
 from app.main import Server, make_server
 from tests.fake_worker import FakeWorker, running_worker
 
@@ -37,6 +38,13 @@ class House:
     @property
     def sessions_url(self) -> str:
         return self.url.replace("http", "ws") + "/v1/sessions"
+
+    @asynccontextmanager
+    async def holder_of(self, *scopes: Scope) -> AsyncIterator[httpx.AsyncClient]:
+        """A client whose key has these scopes alone."""
+        key = await self.catalog.create_key("narrow", set(scopes))
+        async with _client(self.url, key.token) as http:
+            yield http
 
     def worker(self, **fields: object) -> AbstractAsyncContextManager[FakeWorker]:
         """A worker the front door knows of when the context is entered."""
@@ -74,10 +82,12 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
-    """Open a front door; keyword arguments are session settings."""
+    """Open a front door; keyword arguments but for the first two are session settings."""
 
     @asynccontextmanager
-    async def opened(**limits: object) -> AsyncIterator[House]:
+    async def opened(
+        store: StoreSettings | None = None, cloning: CloningSettings | None = None, **limits: object
+    ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
         settings = Settings(
             data_dir=tmp_path,
@@ -86,6 +96,8 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             fleet_secret=SecretStr("fleet"),
             fleet_refresh_s=0.02,
             drain_timeout_s=3,
+            store=store or StoreSettings(),
+            cloning=cloning or CloningSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
@@ -104,6 +116,56 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
 async def house(open_house: OpenHouse) -> AsyncIterator[House]:
     async with open_house() as house:
         yield house
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A front door with a store and a worker, as somebody who clones sees it: `http` has the scope `clone` alone."""
+
+    house: House
+    http: httpx.AsyncClient
+    store: ObjectStore
+
+    async def voice(self, name: str = "Mary") -> str:
+        """The id of a new voice."""
+        answer = await self.http.post("/v1/voices", json={"name": name})
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def keys(self, voice_id: str) -> list[str]:
+        """What the store has of a voice."""
+        return list(self.store.keys(f"voices/{voice_id}/"))
+
+    @property
+    def waiting_files(self) -> list[Path]:
+        """What lies in the front door's own directory for uploads."""
+        return list((self.house.settings.data_dir / "uploads").rglob("*"))
+
+
+OpenStudio = Callable[..., AbstractAsyncContextManager[Studio]]
+
+
+@pytest.fixture
+def open_studio(open_house: OpenHouse, rclone: StoreSettings, object_store: ObjectStore) -> OpenStudio:
+    """Open a studio; keyword arguments are settings of cloning."""
+
+    @asynccontextmanager
+    async def opened(**cloning: object) -> AsyncIterator[Studio]:
+        store = rclone.model_copy(update={"bucket": object_store.bucket})
+        async with (
+            open_house(store=store, cloning=CloningSettings(**cloning)) as house,  # type: ignore[arg-type]
+            house.worker(),
+            house.holder_of(Scope.CLONE) as http,
+        ):
+            yield Studio(house, http, object_store)
+
+    return opened
+
+
+@pytest.fixture
+async def studio(open_studio: OpenStudio) -> AsyncIterator[Studio]:
+    async with open_studio() as studio:
+        yield studio
 
 
 @asynccontextmanager

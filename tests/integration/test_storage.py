@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
@@ -65,6 +66,39 @@ def test_a_directory_goes_up_and_comes_back_with_its_hashes(store: ObjectStore, 
     for name, data in files.items():
         store.fetch(store.uri("voices/v/1"), name, tmp_path / "down" / name)
         assert (tmp_path / "down" / name).read_bytes() == data
+
+
+def test_one_file_goes_up_and_is_deleted_alone(store: ObjectStore, tmp_path: Path) -> None:
+    data = bytes(range(256)) * (PART_BYTES // 200)
+    (tmp_path / "a.wav").write_bytes(data)
+    for key in ("v/a.wav", "v/b.wav"):
+        store.upload(tmp_path / "a.wav", key)
+    assert store.size_bytes("v/a.wav") == len(data)
+    assert store.get("v/a.wav") == data
+    store.delete("v/a.wav")
+    store.delete("v/a.wav")
+    assert list(store.keys("v/")) == ["v/b.wav"]
+    with pytest.raises(ObjectMissing, match=r"'v/a\.wav'"):
+        store.size_bytes("v/a.wav")
+
+
+def test_an_address_takes_what_it_was_made_for(store: ObjectStore) -> None:
+    url = store.put_url("v/a.wav", size_bytes=5, expires_s=60)
+    with httpx.Client(trust_env=False) as client:
+        assert client.put(url, content=b"hello").status_code == 200
+    assert store.get("v/a.wav") == b"hello"
+
+
+def test_an_address_takes_nothing_else(rclone: StoreSettings) -> None:
+    # moto does not check signatures
+    store = ObjectStore(rclone.model_copy(update={"bucket": f"test-{uuid4().hex}"}))
+    store.ensure_bucket()
+    url = store.put_url("v/a.wav", size_bytes=5, expires_s=60)
+    with httpx.Client(trust_env=False) as client:
+        assert client.put(url, content=b"hello again").status_code == 403
+        assert client.put(url.replace("a.wav", "b.wav"), content=b"hello").status_code == 403
+    assert list(store.keys("")) == []
+    store.close()
 
 
 def test_keys_are_listed_below_their_prefix_only(store: ObjectStore) -> None:
