@@ -24,6 +24,7 @@ LOUDEST_DBFS = -32.0
 _FLOOR_HOPS = 200
 _LOOKAHEAD_HOPS = 5
 _SPEECH_HOPS = 3
+_ROOM_SHARE = 0.03
 _PCM16_SCALE = 32768.0
 
 
@@ -178,13 +179,14 @@ def _split_at_gaps(hops: NDArray[np.int64], gap_hops: int) -> list[NDArray[np.in
 def signal_to_noise_db(samples: Samples, sample_rate_hz: int) -> float | None:
     """How far speech stands above the room: None for less than a second.
 
-    The room is the tenth of the hops that are quietest; speech is every hop MARGIN_DB and more above it, less the room.
+    The room is the quietest 3 % of the hops, for clips may be cut closely; speech is every hop MARGIN_DB and more above
+    it, less the room.
     """
     levels = hop_levels_dbfs(samples, sample_rate_hz)
     if len(levels) * HOP_S < 1.0:
         return None
     powers = np.sort(10.0 ** (levels / 10.0))
-    room = float(np.mean(powers[: max(len(powers) // 10, 1)]))
+    room = float(np.mean(powers[: max(round(_ROOM_SHARE * len(powers)), 1)]))
     speech = powers[powers > room * 10.0 ** (MARGIN_DB / 10.0)]
     return 10.0 * math.log10(max(float(np.mean(speech)) / room - 1.0, 1e-3)) if len(speech) else 0.0
 

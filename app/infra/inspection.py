@@ -135,8 +135,10 @@ class _Job:
                 await asyncio.shield(process.wait())
 
     def outcome(self, code: int | None, answer: bytes, complaints: bytes) -> Decoded:
-        if code is None or code == -signal.SIGXCPU:
+        if code is None:
             raise self.refusal(f"took longer than {self.limits.wall_s:g} s to decode; convert it to WAV or FLAC")
+        if code == -signal.SIGXCPU:
+            raise self.refusal(f"took more than {self.limits.cpu_s} s of CPU to decode; convert it to WAV or FLAC")
         if code < 0:
             raise self.refusal(
                 f"made the decoder crash ({signal.Signals(-code).name}); it may be damaged: convert it to WAV or FLAC"
