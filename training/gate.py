@@ -1,7 +1,7 @@
 """Lets a new adapter speak before it is published: `python -m training.gate RUN_DIR`.
 
 Real workers of the fleet speak unseen prompts with the candidate and with base voices; nothing filters silence. What is
-measured is told as `gate` with a GateReport, passed or not: what follows from it, the parent decides. The candidate's
+measured goes out with `done` as a GateReport, passed or not: what follows from it, the parent decides. The candidate's
 audio is left in RUN_DIR/gate/. A figure that could not be measured has no `measured`, and says why.
 """
 
@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import soundfile
-from pydantic import Field
 
 from app.core.cloning import GateConfig, GateFigure, GateReport
 from app.core.errors import CarillonError, ConfigurationError
 from app.core.models import Voice
-from app.infra.settings import CloningSettings, Settings, load_settings
+from app.infra.settings import load_settings
 from training import measures
 from training.measures import Closeness, percentile
+from training.run import read_run
 from training.speaker import Speaker, Spoken, open_speaker, speak_each
-from training.stage import StageConfig, Tell, main, read_config, run_cancellable
-from training.transcriber import EndpointTranscriber, Transcriber
+from training.stage import Tell, main, run_cancellable
+from training.transcriber import Transcriber, open_transcriber
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 AT_ONCE = 2
@@ -35,7 +34,6 @@ OTHER_BASE_PROMPTS = 5
 themselves with 20 sentences on both sides, of 1.0 with 5 on one; other speakers at 25 to 108."""
 
 REFERENCE_CLIPS = 40  # two minutes of speech say all there is to say
-TRANSCRIPTION_TIMEOUT_S = 30.0
 
 REMEDIES = {
     "head_silence_p50_ms": "train for more epochs, or add recordings",
@@ -47,22 +45,6 @@ REMEDIES = {
     "word_error_rate": "check the transcripts, and train for fewer epochs or with a lower learning rate",
     "sound_share": "listen to the gate's renderings; train with a lower learning rate",
 }
-
-
-class GateRun(StageConfig):
-    """What the gate reads of run.json. Relative paths are below the run's directory."""
-
-    voice: Voice = Field(description="The candidate: a voice with its new adapter, not yet in force.")
-    base_voices: tuple[Voice, ...] = Field(default=(), description="The model's own; the first speaks every prompt.")
-    gate: GateConfig = GateConfig()
-    seconds_per_char: float | None = Field(default=None, gt=0, description="The speaker's own pace.")
-    reference: Path | None = Field(default=None, description="A directory of FLAC: the speaker, not trained on.")
-    language: str = Field(default="en", description="For the transcriber.")
-    texts: tuple[str, ...] = Field(default=(), description="What to speak in place of the bundled English prompts.")
-
-    @property
-    def prompts(self) -> list[str]:
-        return list(self.texts or bundled_prompts())[: self.gate.prompts]
 
 
 @dataclass(frozen=True)
@@ -83,36 +65,48 @@ def bundled_prompts() -> list[str]:
     return [line for line in PROMPTS_FILE.read_text("utf-8").splitlines() if line and not line.startswith("#")]
 
 
-async def listen(run: GateRun, speaker: Speaker, tell: Tell) -> Heard:
+async def listen(
+    voice: Voice, base_voices: Sequence[Voice], prompts: Sequence[str], speaker: Speaker, tell: Tell
+) -> Heard:
     """Have the prompts spoken. Raises CarillonError where that cannot be done."""
-    own_first = sorted(run.base_voices, key=lambda voice: voice.name != run.voice.prompt_name)  # a polished voice's own
-    heard = Heard(clone=[], bases={voice.name: [] for voice in own_first})
-    lines = [(run.voice, text, heard.clone) for text in run.prompts]
-    for number, voice in enumerate(own_first):
-        prompts = run.prompts if number == 0 else run.prompts[:OTHER_BASE_PROMPTS]
-        lines += [(voice, text, heard.bases[voice.name]) for text in prompts]
+    own_first = sorted(base_voices, key=lambda base: base.name != voice.prompt_name)  # a polished voice's own
+    heard = Heard(clone=[], bases={base.name: [] for base in own_first})
+    lines = [(voice, text, heard.clone) for text in prompts]
+    for number, base in enumerate(own_first):
+        spoken_by_base = prompts if number == 0 else prompts[:OTHER_BASE_PROMPTS]
+        lines += [(base, text, heard.bases[base.name]) for text in spoken_by_base]
     done = 0
 
     def keep(number: int, spoken: Spoken) -> None:
         nonlocal done
         done += 1
         lines[number][2].append(spoken)
-        tell("progress", spoken=done, utterances=len(lines))
+        tell("progress", spoken=done, of=len(lines))
 
     await speak_each(speaker, [(voice, text) for voice, text, _ in lines], keep, at_once=AT_ONCE)
-    order = {text: number for number, text in enumerate(run.prompts)}
-    for spoken in (heard.clone, *heard.bases.values()):
-        spoken.sort(key=lambda one: order[one.text])
+    order = {text: number for number, text in enumerate(prompts)}
+    for utterances in (heard.clone, *heard.bases.values()):
+        utterances.sort(key=lambda spoken: order[spoken.text])
     return heard
 
 
 def report_of(
-    run: GateRun, heard: Heard, *, reference: Sequence[Spoken] = (), transcripts: Sequence[str] | str = "no transcriber"
+    gate: GateConfig,
+    heard: Heard,
+    *,
+    prompt_name: str,
+    reference: Sequence[Spoken] = (),
+    seconds_per_char: float | None = None,
+    transcripts: Sequence[str] | str = "no transcriber",
 ) -> GateReport:
-    """Every figure of the candidate and of the base voice. `transcripts` of what was heard, or why there are none."""
-    gate, clone = run.gate, heard.clone
-    values, base_values = _values(run, clone, heard.base), _values(run, heard.base, heard.base)
-    near = _closeness(run, heard, reference)
+    """Every figure of the candidate, which is prompted under `prompt_name`, and of the base voice.
+
+    `reference` is the speaker, `seconds_per_char` their pace; `transcripts` of what was heard, or why there are none.
+    """
+    clone = heard.clone
+    values = _values(clone, heard.base, seconds_per_char)
+    base_values = _values(heard.base, heard.base, seconds_per_char)
+    near = _closeness(heard, prompt_name, reference)
     figures = [
         _figure("head_silence_p50_ms", values, most=gate.max_head_silence_p50_ms),
         _figure("head_silence_p95_ms", values, most=gate.max_head_silence_p95_ms),
@@ -138,10 +132,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _values(run: GateRun, utterances: Sequence[Spoken], base: Sequence[Spoken]) -> dict[str, float | None]:
+def _values(utterances: Sequence[Spoken], base: Sequence[Spoken], pace: float | None) -> dict[str, float | None]:
     """What utterances alone tell; the pace is compared with the speaker's, or else with the base voice's."""
     heads = measures.head_silences_ms(utterances)
-    pace = run.seconds_per_char
     found = {
         "head_silence_p50_ms": percentile(heads, 50),
         "head_silence_p95_ms": percentile(heads, 95),
@@ -163,10 +156,10 @@ def _figure(
     return GateFigure(name=name, measured=measured, limit=" and ".join(bounds), passed=passed, note=note)
 
 
-def _closeness(run: GateRun, heard: Heard, reference: Sequence[Spoken]) -> Closeness | None:
+def _closeness(heard: Heard, prompt_name: str, reference: Sequence[Spoken]) -> Closeness | None:
     """A polished voice's speaker is its base voice, and no rival."""
-    rivals = {name: spoken for name, spoken in heard.bases.items() if name != run.voice.prompt_name}
-    return measures.closeness(reference or heard.bases.get(run.voice.prompt_name, ()), heard.clone, rivals)
+    rivals = {name: spoken for name, spoken in heard.bases.items() if name != prompt_name}
+    return measures.closeness(reference or heard.bases.get(prompt_name, ()), heard.clone, rivals)
 
 
 def _closeness_figure(near: Closeness | None) -> GateFigure:
@@ -226,33 +219,31 @@ def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, langu
         return error.message
 
 
-@contextmanager
-def open_transcriber(settings: CloningSettings) -> Iterator[Transcriber | None]:
-    """The configured transcription endpoint; None without one."""
-    if settings.transcriber_url is None:
-        yield None
-        return
-    key = settings.transcriber_key.get_secret_value()
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    with httpx.Client(base_url=settings.transcriber_url, headers=headers, timeout=TRANSCRIPTION_TIMEOUT_S) as client:
-        yield EndpointTranscriber(client, model=settings.transcriber_model)
-
-
-async def listen_to_fleet(run: GateRun, settings: Settings, tell: Tell) -> Heard:
-    async with open_speaker(settings) as speaker:
-        return await listen(run, speaker, tell)
-
-
-def run(directory: Path, tell: Tell) -> None:
+def work(directory: Path, tell: Tell) -> dict[str, Any]:
     """The stage."""
-    config, settings = read_config(directory, GateRun), load_settings()
-    reference = read_reference(directory / config.reference) if config.reference else []
-    heard = run_cancellable(listen_to_fleet(config, settings, tell))
+    run, settings = read_run(directory), load_settings()
+    if run.voice is None:
+        raise ConfigurationError("run.json has no voice; name the candidate with its adapter")
+    voice, prompts = run.voice, bundled_prompts()[: run.gate.prompts]
+
+    async def listen_to_fleet() -> Heard:
+        async with open_speaker(settings) as speaker:
+            return await listen(voice, run.base_voices, prompts, speaker, tell)
+
+    heard = run_cancellable(listen_to_fleet())
     paths = save(heard.clone, directory / "gate")
     with open_transcriber(settings.cloning) as transcriber:
-        transcripts = transcripts_of(paths, transcriber, config.language)
-    tell("gate", report=report_of(config, heard, reference=reference, transcripts=transcripts).model_dump(mode="json"))
+        transcripts = transcripts_of(paths, transcriber, run.language)
+    report = report_of(
+        run.gate,
+        heard,
+        prompt_name=voice.prompt_name,
+        reference=read_reference(directory / run.reference) if run.reference else (),
+        seconds_per_char=run.seconds_per_char,
+        transcripts=transcripts,
+    )
+    return {"report": report.model_dump(mode="json")}
 
 
 if __name__ == "__main__":
-    sys.exit(main(run))
+    sys.exit(main(work))

@@ -1,6 +1,6 @@
 """Puts a trained adapter into the object store: `python -m training.publish RUN_DIR`.
 
-Reads `adapter_prefix` of run.json and RUN_DIR/adapter/; tells `published` with the adapter's address, hashes and rank.
+RUN_DIR/adapter/ goes below the run's `adapter_prefix`; `done` has what AdapterVersion keeps: `uri`, `sha256`, `rank`.
 The manifest is uploaded last: where there is one, all it names is there. Doing it again changes nothing. A version and
 a voice that points to it are the catalogue's matter.
 """
@@ -13,18 +13,17 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import Field
-
-from app.core.errors import StoreUnavailable
+from app.core.errors import ConfigurationError, StoreUnavailable
 from app.infra.settings import load_settings
 from app.infra.storage import ObjectStore
 from training import adapter
-from training.stage import StageConfig, Tell, main, read_config
+from training.run import read_run
+from training.stage import Tell, main
 
 MANIFEST_FILE = "manifest.json"
 PATIENCE_S = 60.0
@@ -36,12 +35,6 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # then every four seconds
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class PublishConfig(StageConfig):
-    """What publishing reads of run.json."""
-
-    adapter_prefix: str = Field(min_length=1, description="voices/<id>/jobs/<job>/attempt-<n>/adapter")
 
 
 @dataclass(frozen=True)
@@ -94,13 +87,14 @@ def patiently(
         sleep(pause_s)
 
 
-def run(directory: Path, tell: Tell) -> None:
+def work(directory: Path, tell: Tell) -> dict[str, Any]:
     """The stage."""
-    config = read_config(directory, PublishConfig)
+    run = read_run(directory)
+    if not run.adapter_prefix:
+        raise ConfigurationError("run.json has no adapter_prefix; name the place in the object store")
     with closing(ObjectStore(load_settings().store, timeout_s=CALL_TIMEOUT_S, attempts=1)) as store:
-        done = patiently(lambda: publish(directory / "adapter", config.adapter_prefix, store))
-    tell("published", uri=done.uri, sha256=done.sha256, rank=done.rank)
+        return asdict(patiently(lambda: publish(directory / "adapter", run.adapter_prefix, store)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(run))
+    sys.exit(main(work))

@@ -16,27 +16,22 @@ from itertools import islice
 from pathlib import Path
 
 import soundfile
-from pydantic import Field
 
 from app.core.cloning import GateConfig
-from app.core.errors import EngineFailed
+from app.core.errors import ConfigurationError, EngineFailed
 from app.core.models import Voice
-from app.infra.settings import Settings, load_settings
+from app.infra.settings import load_settings
 from training.gate import bundled_prompts
+from training.run import read_run
 from training.speaker import Speaker, Spoken, open_speaker, speak_each
-from training.stage import StageConfig, Tell, main, read_config, run_cancellable
+from training.stage import Tell, main, run_cancellable
+
+COUNT = 120
+"""About seven minutes of speech: a built-in voice is not learnt from them, only its silences are unlearnt."""
 
 AT_ONCE = 3
 TRIES_PER_RENDERING = 2
 SEED = 20_240_801
-
-
-class RenderingsRun(StageConfig):
-    """What rendering reads of run.json."""
-
-    voice: Voice = Field(description="The built-in voice, without an adapter.")
-    count: int = Field(default=120, ge=1, le=2000)
-    gate: GateConfig = GateConfig()
 
 
 def sentences(gate: GateConfig) -> Iterator[str]:
@@ -98,44 +93,46 @@ def _file_name(number: int) -> str:
     return f"{number + 1:04}.flac"
 
 
-async def render(run: RenderingsRun, speaker: Speaker, samples: Samples, tell: Tell) -> None:
+async def render(voice: Voice, gate: GateConfig, speaker: Speaker, samples: Samples, tell: Tell, *, count: int) -> None:
     """Have sentences spoken until there are `count`. Raises EngineFailed when too few come out whole."""
     asked: list[int] = []
-    tries = TRIES_PER_RENDERING * run.count
+    tries = TRIES_PER_RENDERING * count
 
     def lines() -> Iterator[tuple[Voice, str]]:
-        for number, text in enumerate(islice(sentences(run.gate), tries)):
-            if len(samples) >= run.count:
+        for number, text in enumerate(islice(sentences(gate), tries)):
+            if len(samples) >= count:
                 return
             if not samples.has(number, text):
                 asked.append(number)
-                yield run.voice, text
+                yield voice, text
 
     def keep(turn: int, spoken: Spoken) -> None:
         if spoken.complete and spoken.chunks == 1 and len(spoken.samples):
             samples.add(asked[turn], spoken)
-            tell("progress", rendered=min(len(samples), run.count), count=run.count)
+            tell("progress", rendered=min(len(samples), count), of=count)
 
     await speak_each(speaker, lines(), keep, at_once=AT_ONCE)
-    if len(samples) < run.count:
+    if len(samples) < count:
         raise EngineFailed(
-            f"{run.voice.name} ended by itself in only {len(samples)} of {tries} renderings, {run.count} are wanted; "
+            f"{voice.name} ended by itself in only {len(samples)} of {tries} renderings, {count} are wanted; "
             "ask for fewer, or lower the model's temperature"
         )
 
 
-async def render_with_fleet(run: RenderingsRun, settings: Settings, samples: Samples, tell: Tell) -> None:
-    async with open_speaker(settings) as speaker:
-        await render(run, speaker, samples, tell)
-
-
-def run(directory: Path, tell: Tell) -> None:
+def work(directory: Path, tell: Tell) -> None:
     """The stage."""
-    config = read_config(directory, RenderingsRun)
-    samples = Samples(directory)
-    run_cancellable(render_with_fleet(config, load_settings(), samples, tell))
-    samples.save(config.count)
+    run, settings = read_run(directory), load_settings()
+    if run.voice is None:
+        raise ConfigurationError("run.json has no voice; name the built-in voice to render")
+    voice, samples = run.voice, Samples(directory)
+
+    async def render_with_fleet() -> None:
+        async with open_speaker(settings) as speaker:
+            await render(voice, run.gate, speaker, samples, tell, count=COUNT)
+
+    run_cancellable(render_with_fleet())
+    samples.save(COUNT)
 
 
 if __name__ == "__main__":
-    sys.exit(main(run))
+    sys.exit(main(work))

@@ -11,13 +11,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from app.core.errors import CarillonError, ConfigurationError
+from app.core.errors import CarillonError
 from training.lora import Events
 from training.run import Stopped
 
@@ -34,33 +32,14 @@ class Tell(Protocol):
     def __call__(self, event: str, **fields: Any) -> None: ...
 
 
-class StageConfig(BaseModel):
-    """What a stage reads of run.json; other stages' fields stand beside its own."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+Work = Callable[[Path, Tell], Mapping[str, Any] | None]
+"""A stage's work in its directory; what it returns goes out with `done`. Raises CarillonError."""
 
 
-C = TypeVar("C", bound=StageConfig)
-
-
-def read_config(directory: Path, kind: type[C]) -> C:
-    """RUN_DIR/run.json as `kind`. Raises ConfigurationError naming the field that is wrong."""
-    path = directory / "run.json"
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}; write the stage's configuration") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path.name}: {place}: {first['msg']}") from None
-
-
-def run_stage(work: Callable[[Path, Tell], None], directory: Path, events: Events) -> int:
+def run_stage(work: Work, directory: Path, events: Events) -> int:
     """Do the work, tell how it ended, and return the exit code."""
     try:
-        work(directory, events.tell)
-        events.tell("done")
+        events.tell("done", **(work(directory, events.tell) or {}))
         return DONE
     except Stopped:
         return TERMINATED
@@ -94,7 +73,7 @@ def run_cancellable(main: Coroutine[Any, Any, T]) -> T:
         signal.signal(signal.SIGTERM, before)
 
 
-def main(work: Callable[[Path, Tell], None]) -> int:
+def main(work: Work) -> int:
     """A stage's entry point. Outside of `run_cancellable` there is nothing to tidy up, so SIGTERM ends it at once."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED))
     logging.basicConfig(level=logging.WARNING)

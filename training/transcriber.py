@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import httpx
 
 from app.core.errors import CarillonError, ConfigurationError, DeadlineExceeded
+from app.infra.settings import CloningSettings
 
 _WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
 _TAG = re.compile(r"<[a-z]+>")
 _ATTEMPTS = 3
+_TIMEOUT_S = 60.0
 
 
 class Transcriber(Protocol):
@@ -56,6 +59,21 @@ class EndpointTranscriber:
                 )
             failure = f"status {answer.status_code}"
         raise DeadlineExceeded(f"the transcription endpoint failed {_ATTEMPTS} times ({failure}); try again later")
+
+
+@contextmanager
+def open_transcriber(settings: CloningSettings) -> Iterator[Transcriber | None]:
+    """The operator's transcription endpoint while the context lasts; None where none is configured."""
+    if settings.transcriber_url is None:
+        yield None
+        return
+    key = settings.transcriber_key.get_secret_value()
+    with httpx.Client(
+        base_url=settings.transcriber_url.removesuffix("/audio/transcriptions"),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=_TIMEOUT_S,
+    ) as client:
+        yield EndpointTranscriber(client, model=settings.transcriber_model)
 
 
 def _text_of(answer: httpx.Response) -> str:

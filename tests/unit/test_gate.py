@@ -16,7 +16,6 @@ from app.core.models import AdapterVersion, Voice
 from tests.synthetic_speaker import RATE_HZ, SyntheticSpeaker, Throat
 from training.gate import (
     OTHER_BASE_PROMPTS,
-    GateRun,
     Heard,
     bundled_prompts,
     listen,
@@ -33,6 +32,7 @@ pytestmark = pytest.mark.anyio
 HERON = Throat(pitch_hz=130, length=1.1)
 WREN = Throat(pitch_hz=210, length=0.85, head_s=0.6)
 ROOK = Throat(pitch_hz=95, length=1.0, head_s=0.6)
+GATE = GateConfig()
 PROMPTS = 4
 
 
@@ -43,23 +43,21 @@ def voice(name: str, *, adapted: bool = False, trained_as: str | None = None) ->
     )
 
 
-def gate_run(**fields: Any) -> GateRun:
-    defaults = {
-        "voice": voice("clone", adapted=True),
-        "base_voices": (voice("wren"), voice("rook")),
-        "gate": GateConfig(prompts=PROMPTS),
-    }
-    return GateRun(**{**defaults, **fields})
+CLONE = voice("clone", adapted=True)
+POLISHED = voice("polished", adapted=True, trained_as="rook")
+BASES = (voice("wren"), voice("rook"))
 
 
 def ignore(event: str, **fields: Any) -> None: ...
 
 
-async def judged(clone: Throat, *, run: GateRun | None = None, **fields: Any) -> GateReport:
-    run = run or gate_run()
-    speaker = SyntheticSpeaker({run.voice.name: clone, "wren": WREN, "rook": ROOK})
-    heard = await listen(run, speaker, ignore)
-    return report_of(run, heard, **{"reference": reference(), **fields})
+async def judged(
+    throat: Throat, *, candidate: Voice = CLONE, bases: tuple[Voice, ...] = BASES, **fields: Any
+) -> GateReport:
+    """The report of a candidate that speaks with `throat`, beside Wren and Rook."""
+    speaker = SyntheticSpeaker({candidate.name: throat, "wren": WREN, "rook": ROOK})
+    heard = await listen(candidate, bases, bundled_prompts()[:PROMPTS], speaker, ignore)
+    return report_of(GATE, heard, prompt_name=candidate.prompt_name, **{"reference": reference(), **fields})
 
 
 def reference() -> list[Spoken]:
@@ -112,25 +110,25 @@ async def test_a_silent_clone_is_no_clone_that_begins_at_once() -> None:
 
 async def test_an_utterance_without_any_audio_is_not_sound() -> None:
     nothing = [Spoken(text, np.zeros(0, np.float32), RATE_HZ, complete=True) for text in ("one", "two")]
-    report = report_of(gate_run(), Heard(nothing, {}))
+    report = report_of(GATE, Heard(nothing, {}), prompt_name="clone")
     assert figure(report, "sound_share").passed is False
 
 
 async def test_one_long_head_among_many_short_ones_is_seen_in_the_95th_percentile() -> None:
     clone = [HERON.say(text) for text in bundled_prompts()[:9]] + [replace(HERON, head_s=0.9).say("the last of ten")]
-    report = report_of(gate_run(), Heard(clone, {}))
+    report = report_of(GATE, Heard(clone, {}), prompt_name="clone")
     assert [failure.name for failure in report.failures] == ["head_silence_p95_ms"]
 
 
 async def test_the_pace_is_the_speakers_own_where_it_is_known() -> None:
-    slow = await judged(HERON, run=gate_run(seconds_per_char=0.15))
+    slow = await judged(HERON, seconds_per_char=0.15)
     assert figure(slow, "duration_ratio").passed is False
-    usual = await judged(HERON, run=gate_run(seconds_per_char=HERON.seconds_per_char))
+    usual = await judged(HERON, seconds_per_char=HERON.seconds_per_char)
     assert figure(usual, "duration_ratio").measured == pytest.approx(1.0, abs=0.2)
 
 
 async def test_what_cannot_be_measured_is_said_and_neither_passes_nor_fails() -> None:
-    report = await judged(HERON, run=gate_run(base_voices=()), reference=())
+    report = await judged(HERON, bases=(), reference=())
     unknown = {figure.name for figure in report.figures if figure.passed is None}
     assert unknown == {"band_order", "closeness", "duration_ratio", "word_error_rate"}
     for name in unknown:
@@ -139,8 +137,7 @@ async def test_what_cannot_be_measured_is_said_and_neither_passes_nor_fails() ->
 
 
 async def test_a_polished_voice_is_compared_with_itself_unpolished() -> None:
-    run = gate_run(voice=voice("polished", adapted=True, trained_as="rook"))
-    report = await judged(replace(ROOK, head_s=0.1), run=run, reference=())
+    report = await judged(replace(ROOK, head_s=0.1), candidate=POLISHED, reference=())
     assert report.passed
     assert figure(report, "closeness").passed is True
     assert "wren" in figure(report, "closeness").note
@@ -148,8 +145,7 @@ async def test_a_polished_voice_is_compared_with_itself_unpolished() -> None:
 
 
 async def test_a_polished_voice_that_became_another_fails() -> None:
-    run = gate_run(voice=voice("polished", adapted=True, trained_as="rook"))
-    report = await judged(replace(WREN, head_s=0.1), run=run, reference=())
+    report = await judged(replace(WREN, head_s=0.1), candidate=POLISHED, reference=())
     assert [failure.name for failure in report.failures] == ["closeness"]
 
 
@@ -171,10 +167,13 @@ def test_a_transcriber_that_fails_is_not_held_against_the_clone(tmp_path: Path) 
 
 
 async def test_every_prompt_goes_to_the_clone_and_one_base_voice_two_at_once() -> None:
-    run = gate_run(gate=GateConfig(prompts=8))
     speaker = SyntheticSpeaker(dict.fromkeys(("clone", "wren", "rook"), HERON))
     progress: list[int] = []
-    heard = await listen(run, speaker, lambda event, **fields: progress.append(fields["spoken"]))
+
+    def tell(event: str, **fields: Any) -> None:
+        progress.append(fields["spoken"])
+
+    heard = await listen(CLONE, BASES, bundled_prompts()[:8], speaker, tell)
     assert [spoken.text for spoken in heard.clone] == bundled_prompts()[:8]
     assert [spoken.text for spoken in heard.bases["wren"]] == bundled_prompts()[:8]
     assert [spoken.text for spoken in heard.bases["rook"]] == bundled_prompts()[:OTHER_BASE_PROMPTS]
@@ -188,7 +187,7 @@ async def test_what_the_fleet_cannot_speak_is_an_error_and_no_report() -> None:
             raise EngineFailed("the engine is gone")
 
     with pytest.raises(EngineFailed):
-        await listen(gate_run(), Broken(), ignore)
+        await listen(CLONE, BASES, bundled_prompts()[:PROMPTS], Broken(), ignore)
 
 
 def test_renderings_are_kept_as_files_that_can_be_the_reference_of_another_gate(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from app.core.errors import EngineFailed
 from app.core.models import Voice
 from tests.synthetic_speaker import SyntheticSpeaker, Throat
 from training.gate import bundled_prompts
-from training.renderings import RenderingsRun, Samples, joined, render, sentences
+from training.renderings import Samples, joined, render, sentences
 from training.speaker import Spoken
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ def speaker() -> SyntheticSpeaker:
 
 async def rendered(directory: Path, count: int, speaker: Any) -> list[dict[str, str]]:
     samples = Samples(directory)
-    await render(RenderingsRun(voice=VOICE, count=count), speaker, samples, ignore)
+    await render(VOICE, GateConfig(), speaker, samples, ignore, count=count)
     samples.save(count)
     return json.loads((directory / "samples.json").read_text())
 
