@@ -72,6 +72,6 @@ def save_run(directory: Path, model: Path, codec: Path, *, clips: int = 14, fram
     layout = read_layout(model, codec)
     texts = [[9 + number % 8, 9 + number // 8] for number in range(clips)]
     save_clips(directory / "dataset.npz", [clip_ids(layout, text, frames + n % 4) for n, text in enumerate(texts)])
-    run = {"model_dir": str(model), "codec_dir": str(codec), "prompt_name": "two", "device": "cpu", "train": train}
-    (directory / "run.json").write_text(json.dumps(run))
+    run = {"model_dir": str(model), "codec_dir": str(codec), "prompt_name": "two", "device": "cpu"}
+    (directory / "run.json").write_text(json.dumps(run | {"train": train}))
     return directory

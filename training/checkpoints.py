@@ -19,7 +19,7 @@ STATE_FILE = "trainer_state.json"
 KEPT = 3
 """Newest ones left on disk. More than one, so that whoever copies the last has time until it goes."""
 
-_UNFINISHED = ".unfinished-"
+_PREFIX, _UNFINISHED = "checkpoint-", ".unfinished-"
 
 
 class TrainerState(Frozen):
@@ -42,7 +42,7 @@ class TrainerState(Frozen):
 
 
 class Checkpoints:
-    """The checkpoints of one training, in one directory."""
+    """The checkpoints of one training, in one directory, numbered as they were saved: `checkpoint-000001`."""
 
     def __init__(self, directory: Path, *, kept: int = KEPT) -> None:
         self.directory = directory
@@ -57,16 +57,11 @@ class Checkpoints:
         return None
 
     def save(self, state: TrainerState, write: Callable[[Path], None]) -> Path:
-        """Let `write` fill a directory, and put it in its place with `state`; then remove all but the newest.
-
-        The same step saved twice is written once: the trainer is deterministic, and renames do not replace.
-        """
-        path = self.directory / f"step-{state.step:07d}-epochs-{state.finished_epochs}"
-        if complete_state(path):
-            return path
+        """Let `write` fill a directory, and put it in its place with `state`; then remove all but the newest."""
+        number = max((_number(path) for path in self._paths()), default=0) + 1
+        path = self.directory / f"{_PREFIX}{number:06d}"
         unfinished = self.directory / f"{_UNFINISHED}{path.name}"
-        for old in (unfinished, path):
-            shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         write(unfinished)
         sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
@@ -83,7 +78,11 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
-        return sorted(self.directory.glob("step-*"))
+        return sorted(self.directory.glob(f"{_PREFIX}*"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix(_PREFIX))
 
 
 def complete_state(path: Path) -> TrainerState | None:

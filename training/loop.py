@@ -21,18 +21,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from app.core.cloning import TrainConfig, TrainProgress
+from app.core.cloning import RunConfig, TrainConfig, TrainProgress
 from app.core.errors import ConfigurationError, InvalidRequest, TrainingFailed
 from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout, read_layout
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
 from training.learning import Batch, summed_loss, target_count
-from training.run import RunConfig, Stopped
+from training.run import Stopped
 
 logger = logging.getLogger(__name__)
 
-TENSORS_FILE = "training.pt"
+DATASET_FILE, TENSORS_FILE = "dataset.npz", "training.pt"
 NAMED_CLIPS = 20
 """Clips a notice names; the rest it counts."""
 
@@ -70,7 +70,7 @@ class Training:
         # 2. The clips: batches of every epoch, and some held out
         described: Any = self.model.get_base_model().config
         limit = min(self.config.max_tokens, described.max_position_embeddings)
-        clips = read_clips(run.dataset, self.layout, vocabulary_size=described.vocab_size)
+        clips = read_clips(directory / DATASET_FILE, self.layout, vocabulary_size=described.vocab_size)
         usable = _fitting(clips, limit, tell)
         self.clips, self.held_out = held_out_split(usable, self.config.held_out_share, self.config.seed)
         self.epoch_steps = math.ceil(len(self.clips) / self.config.batch_clips)
@@ -239,7 +239,7 @@ class Training:
             held_out_losses=self.state.held_out_losses,
             eta_s=eta_s,
         )
-        self._tell("progress", progress=progress.model_dump())
+        self._tell("progress", **progress.model_dump())
 
     def _refuse_nonsense(self, what: str, *figures: float) -> None:
         if not all(map(math.isfinite, figures)):
@@ -296,8 +296,8 @@ def _load_model(run: RunConfig, layout: TokenLayout, lora: LoraConfig, device: t
             f"the codec's codes need {last} tokens, the model has {base.config.vocab_size}; give it its own codec"
         )
     base.config.use_cache = False
-    on_gpu = device.type == "cuda"
-    if on_gpu if run.train.gradient_checkpointing is None else run.train.gradient_checkpointing:
+    on_gpu, wanted = device.type == "cuda", run.train.gradient_checkpointing
+    if on_gpu if wanted is None else wanted:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = get_peft_model(base, lora)
     assert isinstance(model, PeftModel)

@@ -1,27 +1,13 @@
-"""What a training is told to do, as its directory says it. Light: nothing here needs torch."""
+"""The directory that a training is told to work in, and the word for its being stopped. Nothing here needs torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from app.core.cloning import TrainConfig
+from app.core.cloning import RunConfig
 from app.core.errors import ConfigurationError
-from app.core.models import Frozen
-
-
-class RunConfig(Frozen):
-    """One training, as `run.json` says it. Relative paths are below the run's directory."""
-
-    model_dir: Path = Field(description="A Hugging Face causal language model with a `speech` entry.")
-    codec_dir: Path = Field(description="Its SNAC.")
-    dataset: Path = Path("dataset.npz")
-    prompt_name: str = Field(min_length=1, description="The name the clips' prompts begin with.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(default=1, ge=1, description="Of torch, on a CPU.")
-    train: TrainConfig = TrainConfig()
 
 
 class Stopped(BaseException):
@@ -39,6 +25,4 @@ def read_run(directory: Path) -> RunConfig:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{path.name}: {place}: {first['msg']}") from None
-    return run.model_copy(
-        update={name: directory / getattr(run, name) for name in ("model_dir", "codec_dir", "dataset")}
-    )
+    return run.model_copy(update={name: directory / getattr(run, name) for name in ("model_dir", "codec_dir")})

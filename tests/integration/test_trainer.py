@@ -24,9 +24,16 @@ from training.lora import DONE, FAILED, STOPPED
 ROOT = Path(__file__).parents[2]
 STOP_LIMIT_S = 10.0
 PATIENCE_S = 120.0
+EPOCHS = 5
 TRAIN: dict[str, Any] = {
-    "learning_rate": 0.002, "batch_clips": 2, "epochs": 3, "checkpoint_steps": 2, "dropout": 0.1, "rank": 8
-}  # fmt: skip
+    "learning_rate": 0.002,
+    "batch_clips": 2,
+    "epochs": EPOCHS,
+    "patience": EPOCHS,
+    "checkpoint_steps": 2,
+    "dropout": 0.1,
+    "rank": 8,
+}
 
 
 class Trainer:
@@ -58,8 +65,10 @@ class Trainer:
 
     def steps(self) -> list[int]:
         """The steps trained, in their order."""
-        told = [TrainProgress(**event["progress"]) for event in self.events if event["event"] == "progress"]
-        return [progress.step for progress in told if progress.loss is not None]
+        told = [event for event in self.events if event["event"] == "progress"]
+        fields = [{name: value for name, value in event.items() if name != "event"} for event in told]
+        progress = [TrainProgress.model_validate(some) for some in fields]
+        return [one.step for one in progress if one.loss is not None]
 
 
 @contextmanager
@@ -101,10 +110,10 @@ def test_killed_again_and_again_it_ends_with_the_very_adapter_of_an_undisturbed_
         trainer.until("checkpoint", 4)  # in the second epoch
         trainer.process.kill()
         assert trainer.end() == -signal.SIGKILL
-        assert trainer.steps()[0] in (5, 7)  # nothing before the checkpoint is trained again
+        assert trainer.steps()[0] > 4  # nothing before the checkpoint is trained again
     with running(disturbed) as trainer:
         assert trainer.end() == DONE
-        assert trainer.steps()[0] > outcome["steps"] // TRAIN["epochs"]
+        assert trainer.steps()[0] > outcome["steps"] // EPOCHS
         assert trainer.events[-1] == outcome
     assert adapter_weights(disturbed) == adapter_weights(whole)
     adapter.check(disturbed / "adapter")
@@ -132,7 +141,7 @@ def test_it_ends_when_its_parent_no_longer_listens(tmp_path: Path) -> None:
         trainer.process.stdout.close()
         assert trainer.process.wait(timeout=PATIENCE_S) == STOPPED
         trainer.process.stdout = None
-    assert list((tmp_path / "checkpoints").glob("step-*"))
+    assert list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
 def test_a_failure_is_one_line_with_its_code(tmp_path: Path) -> None:

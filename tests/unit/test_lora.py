@@ -68,10 +68,14 @@ class Told:
             raise Stopped
 
     def progress(self) -> list[TrainProgress]:
-        return [TrainProgress(**event["progress"]) for event in self.events if event["event"] == "progress"]
+        return [progress_of(event) for event in self.events if event["event"] == "progress"]
 
     def steps(self) -> list[int]:
         return [progress.step for progress in self.progress() if progress.loss is not None]
+
+
+def progress_of(event: dict[str, Any]) -> TrainProgress:
+    return TrainProgress.model_validate({name: value for name, value in event.items() if name != "event"})
 
 
 def trained(directory: Path, told: Told) -> dict[str, Any]:
@@ -392,7 +396,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, kept=2)
     for step in range(1, 12):
         checkpoints.save(TrainerState(fingerprint="f", step=step), write_weights)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-0000010-epochs-0", "step-0000011-epochs-0"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-000010", "checkpoint-000011"]
 
 
 # Adapters.
