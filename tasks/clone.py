@@ -291,23 +291,19 @@ class JobRun:
     # What steps are made of.
 
     async def _stage(self, stage: str, run: RunConfig) -> Event:
-        """Run a stage; returns what it told besides its progress, an empty event if it told nothing."""
+        """Run a stage; returns its last event, with what it has made."""
         (self._directory / "run.json").write_text(run.model_dump_json(indent=2), encoding="utf-8")
-        progress, told_last = _Throttle(TOLD_EVERY_S), Event()
+        progress = _Throttle(TOLD_EVERY_S)
 
         async def on_event(event: Event) -> None:
-            nonlocal told_last
             if event["event"] == "progress" and stage == "lora":
                 told = TrainProgress.model_validate({k: v for k, v in event.items() if k != "event"})
                 if progress.due(always=told.step == told.steps):
                     await self._tell(progress=told)
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
-            elif event["event"] not in ("progress", "notice"):
-                told_last = event
 
-        await run_stage(stage, self._directory, on_event)
-        return told_last
+        return await run_stage(stage, self._directory, on_event)
 
     async def _keep_checkpoint(self, directory: Path) -> None:
         """A checkpoint the trainer has outrun is no loss: the next one is on its way."""

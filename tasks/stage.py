@@ -27,8 +27,8 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 Event = dict[str, Any]
 
 
-async def run_stage(stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]]) -> None:
-    """Run a stage to its end; every event but the last, which is `done` or `error`, goes to `on_event`.
+async def run_stage(stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]]) -> Event:
+    """Run a stage to its end; every event but the last goes to `on_event`. Returns the last, `done`.
 
     Raises what the stage reports as its error, StageFailed when it was killed or broke.
     """
@@ -50,6 +50,7 @@ async def run_stage(stage: str, directory: Path, on_event: Callable[[Event], Awa
         raise CarillonError.from_wire(str(last["code"]), str(last["message"]))
     if last.get("event") != "done" or code != 0:
         raise StageFailed(f"{stage} ended with status {code} and without a result; its log says more")
+    return last
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

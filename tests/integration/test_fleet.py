@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import os
 import re
 import shlex
@@ -14,9 +13,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,7 +24,7 @@ import openai
 import psutil
 import pytest
 from pydantic import SecretStr
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 
 from app.core.audio import samples_of
 from app.core.messages import (
@@ -45,12 +42,12 @@ from app.core.messages import (
 )
 from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
-from app.infra.embedded import free_port
 from app.infra.settings import STAND_IN, StoreSettings
 from app.infra.storage import ObjectStore
 from tests.integration.random_adapters import save_random_adapter
 from tests.processes import ended, until
 from tests.published import publish
+from tests.running_fleet import RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -60,46 +57,16 @@ SENTENCE = "Good morning, we speak with many voices."
 START_S = 300.0
 
 
-@dataclass
-class RunningFleet:
-    """What `carillon up` printed, and where its stores are."""
-
-    process: subprocess.Popen[str]
-    data_dir: Path
-    store: StoreSettings
-    printed: str
-
-    @property
-    def address(self) -> str:
-        return re.findall(r"front door +(\S+)", self.printed)[0]
-
-    @property
-    def key(self) -> str:
-        return re.findall(r"key +(cari_\S+)", self.printed)[0]
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}"}
-
-    def running(self) -> dict[str, Any]:
-        return json.loads((self.data_dir / "run.json").read_text())
-
-    @asynccontextmanager
-    async def socket(self) -> AsyncIterator[ClientConnection]:
-        url = f"{self.address.replace('http', 'ws')}/v1/sessions"
-        async with connect(url, additional_headers=self.headers, max_size=None) as socket:
-            yield socket
+@pytest.fixture(scope="module")
+def store(rclone: StoreSettings) -> StoreSettings:
+    store = rclone.model_copy(update={"bucket": f"fleet-{uuid4().hex}"})
+    ObjectStore(store).ensure_bucket()
+    return store
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, rclone: StoreSettings) -> Iterator[RunningFleet]:
-    data_dir = tmp_path_factory.mktemp("fleet")
-    store = rclone.model_copy(update={"bucket": f"fleet-{uuid4().hex}"})
-    ObjectStore(store).ensure_bucket()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")},
-        "CARILLON_DATA_DIR": str(data_dir),
-        "CARILLON_API_PORT": str(free_port()),
+def fleet(tmp_path_factory: pytest.TempPathFactory, store: StoreSettings) -> Iterator[RunningFleet]:
+    configured = {
         "CARILLON_DRAIN_TIMEOUT_S": "5",
         "CARILLON_SESSION__QUEUE_TIMEOUT_S": "0.2",
         "CARILLON_STORE__ENDPOINT_URL": str(store.endpoint_url),
@@ -107,19 +74,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, rclone: StoreSettings) -> It
         "CARILLON_STORE__ACCESS_KEY": store.access_key.get_secret_value(),
         "CARILLON_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
     }
-    command = [sys.executable, "-m", "app.cli", "up"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout
-    lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line)
-        if "Ctrl-C" in line:
-            break
-    printed = "".join(lines)
-    assert process.poll() is None, printed
-    yield RunningFleet(process, data_dir, store, printed)
-    process.terminate()
-    process.communicate(timeout=60)
+    with running_fleet(tmp_path_factory.mktemp("fleet"), configured) as running:
+        yield running
 
 
 async def receive(socket: ClientConnection) -> Any:
@@ -221,13 +177,15 @@ async def test_a_barge_in_is_answered_and_the_next_turn_speaks(fleet: RunningFle
         assert {frame.generation for frame in audio} == {cancelled.generation}
 
 
-async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: RunningFleet, tmp_path: Path) -> None:
-    store = ObjectStore(fleet.store)
-    hashes = store.upload_directory(save_random_adapter(tmp_path / "ada", seed=1), "adapters/ada/1")
+async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(
+    fleet: RunningFleet, store: StoreSettings, tmp_path: Path
+) -> None:
+    objects = ObjectStore(store)
+    hashes = objects.upload_directory(save_random_adapter(tmp_path / "ada", seed=1), "adapters/ada/1")
     catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await publish(catalog, "Ada", uri=store.uri("adapters/ada/1"), sha256=hashes)
+    await publish(catalog, "Ada", uri=objects.uri("adapters/ada/1"), sha256=hashes)
     await catalog.aclose()
-    store.close()
+    objects.close()
     async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address) as client:
         names = [voice["name"] for voice in (await client.get("/v1/audio/voices")).json()["voices"]]
         assert "Ada" in names
@@ -253,9 +211,11 @@ async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: Run
         assert np.abs(clone[:size] - base[:size]).max() > 0.01
 
 
-async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet: RunningFleet) -> None:
+async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(
+    fleet: RunningFleet, store: StoreSettings
+) -> None:
     catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await publish(catalog, "Ghost", uri=f"s3://{fleet.store.bucket}/nowhere/", sha256={"adapter_config.json": "0" * 64})
+    await publish(catalog, "Ghost", uri=f"s3://{store.bucket}/nowhere/", sha256={"adapter_config.json": "0" * 64})
     await catalog.aclose()
     async with fleet.socket() as socket:
         await say(socket, "base", SENTENCE)

@@ -1,0 +1,110 @@
+"""Webhooks: signed as the standard says, heard by a real server, never sent where they must not go."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import SecretStr
+
+from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState
+from app.core.errors import InvalidRequest
+from app.infra import webhooks
+from app.infra.settings import CloningSettings
+from tasks.reconcile import INTERVAL_S, due
+
+pytestmark = pytest.mark.anyio
+
+KEY = b"0123456789abcdef01234567"
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+SETTINGS = CloningSettings(webhook_secret=SecretStr(SECRET), webhook_private_hosts=True)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    heard: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+    status: ClassVar[int] = 204
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.heard.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Any:
+    class Own(Receiver):
+        heard: ClassVar[list[tuple[dict[str, str], bytes]]] = []
+
+    server = HTTPServer(("127.0.0.1", 0), Own)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", Own
+    server.shutdown()
+    server.server_close()
+
+
+async def test_a_receiver_can_check_who_sent_what_it_hears(receiver: Any) -> None:
+    url, own = receiver
+    assert await webhooks.post(url, {"type": "clone.completed"}, SETTINGS, message_id="job-1", now_s=1_700_000_000)
+    [(headers, body)] = own.heard
+    signed = b"job-1.1700000000." + body
+    expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("job-1", "1700000000")
+    assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+async def test_a_receiver_that_refuses_has_not_heard(receiver: Any) -> None:
+    url, own = receiver
+    own.status = 500
+    assert not await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0)
+
+
+async def test_a_receiver_that_is_not_there_has_not_heard(receiver: Any) -> None:
+    assert not await webhooks.post("http://127.0.0.1:9/", {}, SETTINGS, message_id="job-1", now_s=0)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/", "http://169.254.169.254/", "http://localhost/"]
+)
+def test_a_private_address_is_refused_unless_the_operator_allows_it(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="WEBHOOK_PRIVATE_HOSTS"):
+        webhooks.check_address(url, private=False)
+    webhooks.check_address(url, private=True)
+
+
+@pytest.mark.parametrize("url", ["", "ftp://example.org/", "example.org", "http://", "javascript:alert(1)"])
+def test_what_is_no_http_address_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="http"):
+        webhooks.check_address(url, private=True)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not base64", "whsec_" + base64.b64encode(b"short").decode()])
+def test_without_a_good_secret_nothing_is_sent(secret: str) -> None:
+    with pytest.raises(InvalidRequest, match="WEBHOOK_SECRET"):
+        webhooks.secret_bytes(secret)
+
+
+def test_a_webhook_is_repeated_ever_more_rarely() -> None:
+    ended = datetime(2026, 1, 1, tzinfo=UTC)
+    job = CloneJob(
+        id="job-1",
+        voice_id="v",
+        kind=CloneKind.CLONE,
+        state=CloneState.COMPLETED,
+        config=CloneConfig(),
+        attempt=1,
+        revision=1,
+        created_at=ended,
+        finished_at=ended,
+    )
+    times = [tick for tick in range(300) if due(job, ended + timedelta(seconds=tick * INTERVAL_S))]
+    assert times == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]
