@@ -29,11 +29,12 @@ _SPARE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one decoding may take. Two hours of MP3 took 20 s of CPU and 330 MB of address space on a slow core."""
+    """What one decoding may take. Ten minutes of stereo MP3 at 48 kHz, decoded, resampled and written, took 2.2 s of CPU
+    and 240 MB of address space; the wall clock leaves room for a busy machine."""
 
     memory_bytes: int = 2**30
     cpu_s: int = 120
-    wall_s: float = 180.0
+    wall_s: float = 300.0
 
 
 @dataclass(frozen=True)
