@@ -120,7 +120,7 @@ def report_of(
         ),
         _figure("duration_ratio", values, least=gate.duration_ratio[0], most=gate.duration_ratio[1]),
         _figure("longest_silence_s", values, most=gate.max_silence_run_s),
-        _closeness_figure(near),
+        _closeness_figure(near, required=gate.require_closeness),
         _words_figure(gate, clone, transcripts),
         _figure("sound_share", values, least=1.0),
     ]
@@ -162,14 +162,14 @@ def _closeness(heard: Heard, prompt_name: str, reference: Sequence[Spoken]) -> C
     return measures.closeness(reference or heard.bases.get(prompt_name, ()), heard.clone, rivals)
 
 
-def _closeness_figure(near: Closeness | None) -> GateFigure:
+def _closeness_figure(near: Closeness | None, *, required: bool) -> GateFigure:
     name, limit = "closeness", "nearer to the speaker than any base voice"
     if near is None:
         note = "not measured: too little speech of the speaker or of the clone"
         return GateFigure(name=name, measured=None, limit=limit, passed=None, note=note)
     told = [f"{base} {far:.1f}" for base, far in near.bases.items()]
     told += [] if near.speaker is None else [f"the speaker's own recordings {near.speaker:.1f}"]
-    passed = near.clone < min(near.bases.values()) if near.bases else None
+    passed = near.clone < min(near.bases.values()) if near.bases and required else None
     note = f"distances in nats: {', '.join(told) or 'none to compare with'}"
     if passed is False:
         note += f"; {REMEDIES[name]}"

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-
-import httpx
 
 from app.core.cloning import CloneKind, PrepareConfig, RunConfig
 from app.core.orpheus import read_layout
@@ -23,9 +20,7 @@ from app.infra.settings import CloningSettings, load_settings
 from training.recordings import Prepared, Source, prepare, report_shortfall
 from training.run import read_run
 from training.stage import Tell, main
-from training.transcriber import EndpointTranscriber
-
-TRANSCRIPTION_TIMEOUT_S = 60.0
+from training.transcriber import open_transcriber
 
 
 def work(directory: Path, tell: Tell) -> None:
@@ -57,11 +52,7 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
         Source(entry["file_name"], directory / entry["path"], entry["transcript"])
         for entry in json.loads((directory / "samples.json").read_text("utf-8"))
     ]
-    with ExitStack() as stack:
-        transcriber = None
-        if settings.transcriber_url:
-            client = stack.enter_context(_endpoint(settings, settings.transcriber_url))
-            transcriber = EndpointTranscriber(client, model=settings.transcriber_model)
+    with open_transcriber(settings) as transcriber:
         return prepare(
             sources,
             directory / "clips",
@@ -77,15 +68,6 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
 def _for_renderings(config: PrepareConfig) -> PrepareConfig:
     """A model's renderings are as loud and as clean as the model is: nothing but their silence is to be changed."""
     return config.model_copy(update={"min_snr_db": 0.0, "max_gain_db": 60.0})
-
-
-def _endpoint(settings: CloningSettings, url: str) -> httpx.Client:
-    key = settings.transcriber_key.get_secret_value()
-    return httpx.Client(
-        base_url=url.removesuffix("/audio/transcriptions"),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=TRANSCRIPTION_TIMEOUT_S,
-    )
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class GateConfig(Frozen):
     min_ended_share: float = Field(default=0.95, ge=0, le=1)
     duration_ratio: tuple[float, float] = Field(default=(0.5, 2.0), description="Median, of the speaker's own pace.")
     max_silence_run_s: float = Field(default=1.0, gt=0)
+    require_closeness: bool = Field(default=True, description="To be nearer to the speaker than any base voice is.")
     max_word_error_rate: float = Field(default=0.10, ge=0, le=1, description="Where a transcriber is configured.")
 
 

@@ -24,7 +24,7 @@ RECIPE = {
     "prepare": {"min_usable_s": 20, "min_clips": 5},
     "train": {"epochs": 4, "batch_clips": 2, "checkpoint_steps": 1, "patience": 4},
     "gate": {"prompts": 4, "max_head_silence_p50_ms": 60_000, "max_head_silence_p95_ms": 60_000,
-             "min_ended_share": 0, "duration_ratio": [0, 100], "max_silence_run_s": 60, "compare_closeness": False},
+             "min_ended_share": 0, "duration_ratio": [0, 100], "max_silence_run_s": 60, "require_closeness": False},
 }  # fmt: skip
 DEADLINE_S = 400.0
 """Only a hang fails by it."""
