@@ -13,8 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import clones, fleet, health, openai, openai_voices, samples, sessions, uploads, voices
+from app.api.bodies import remove_stale
 from app.api.deps import Door
 from app.api.errors import add_error_handlers
+from app.api.intake import waiting_directory
 from app.api.metrics import Metrics
 from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
@@ -45,6 +47,7 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def open_door(settings: Settings) -> AsyncIterator[Door]:
     """Everything behind the edges. Raises ConfigurationError when an address is missing."""
+    await asyncio.to_thread(remove_stale, waiting_directory(settings))
     async with AsyncExitStack() as stack:
         redis = open_redis(settings)
         stack.push_async_callback(redis.aclose)

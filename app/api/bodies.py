@@ -11,6 +11,7 @@ import asyncio
 import errno
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_FIELD_BYTES = 16 * 2**20
 """Of all fields that are no files, together."""
 
+STALE_S = 24 * 3600.0
+"""Another front door may be using the same directory; no request takes so long."""
+
 Value = TypeVar("Value", bound=BaseModel)
 
 
@@ -54,9 +58,21 @@ async def read_json(request: Request, kind: type[Value], *, max_bytes: int = 64 
 
 def json_body(kind: type[BaseModel]) -> dict[str, Any]:
     """What `read_json` takes, for the OpenAPI page."""
-    return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}},
-    }
+    schema = kind.model_json_schema()
+    parts = schema.pop("$defs", {})
+    content = {"application/json": {"schema": _inlined(schema, parts)}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: Any, parts: dict[str, Any]) -> Any:
+    """The schema with its parts put in: their addresses would not be found from within a larger page."""
+    if isinstance(schema, list):
+        return [_inlined(item, parts) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {name: _inlined(value, parts) for name, value in schema.items()}
 
 
 def form_body(**fields: str) -> dict[str, Any]:
@@ -72,11 +88,15 @@ def form_body(**fields: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class FormLimits:
-    """What a form may hold. One file above `file_bytes` is dropped; anything else above its limit ends the request."""
+    """What a form may hold, and how long nothing of it may come.
+
+    A file above `file_bytes` is dropped; anything else above its limit ends the request.
+    """
 
     file_bytes: int
     total_bytes: int
     parts: int
+    stall_s: float = 60.0
 
 
 @dataclass
@@ -128,11 +148,19 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
 
 
+def remove_stale(parent: Path, *, older_than_s: float = STALE_S) -> None:
+    """Remove what requests of a front door that was killed have left. Blocks."""
+    for directory in parent.iterdir() if parent.is_dir() else ():
+        if time.time() - directory.stat().st_mtime > older_than_s:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 @asynccontextmanager
 async def received_form(request: Request, parent: Path, limits: FormLimits) -> AsyncIterator[Form]:
     """The request's `multipart/form-data`, whole, its files in a directory below `parent`.
 
-    Raises InvalidRequest for another or a broken body, 413 for one above the limits, ClientDisconnect.
+    Raises InvalidRequest for another or a broken body, 413 for one above the limits, 408 for one that
+    stops coming, ClientDisconnect.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
@@ -142,7 +170,7 @@ async def received_form(request: Request, parent: Path, limits: FormLimits) -> A
         reader = _FormReader(directory, limits)
         try:
             parser = MultipartParser(boundary, reader.callbacks, max_header_size=MAX_HEADER_BYTES)  # type: ignore[arg-type]
-            async for piece in request.stream():
+            async for piece in _pieces(request, limits.stall_s):
                 parser.write(piece)
                 if reader.waiting_bytes >= WRITE_BYTES:
                     await reader.write()
@@ -153,6 +181,19 @@ async def received_form(request: Request, parent: Path, limits: FormLimits) -> A
         if not reader.ended:
             raise InvalidRequest("the form was cut off: its closing boundary is missing")
         yield reader.form
+
+
+async def _pieces(request: Request, stall_s: float) -> AsyncIterator[bytes]:
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(stall_s):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise HTTPException(408, f"nothing more of the form came for {stall_s:g} s; send it again") from None
+        yield piece
 
 
 class _FormReader:

@@ -21,6 +21,7 @@ from app.core.cloning import AudioFacts, Consent, Sample
 from app.core.errors import CarillonError, RecordingUnfit
 from app.infra.database import utc_now
 from app.infra.inspection import Limits, inspect_async
+from app.infra.settings import Settings
 from app.infra.voicebook import voice_prefix
 
 MIN_CONSENT_S = 2.0
@@ -37,7 +38,11 @@ def uploads_directory(door: Door) -> Path:
     Raises StoreUnavailable where they could not be kept afterwards, before any is received.
     """
     _ = door.store
-    return door.settings.data_dir / "uploads"
+    return waiting_directory(door.settings)
+
+
+def waiting_directory(settings: Settings) -> Path:
+    return settings.data_dir / "uploads"
 
 
 async def keep_sample(

@@ -84,7 +84,8 @@ async def add(voice_id: str, request: Request, door: TheDoor, _: Cloner) -> dict
 async def list_samples(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
     """The recordings, the oldest first."""
     await door.catalog.voices.get(voice_id)
-    return {"samples": [sample_json(sample) for sample in await door.catalog.voices.samples(voice_id)]}
+    samples = await door.catalog.voices.samples(voice_id)
+    return {"object": "list", "data": [sample_json(sample) for sample in samples]}
 
 
 @router.get("/v1/voices/{voice_id}/samples/{sample_id}")

@@ -81,7 +81,7 @@ async def create(request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
 @router.get("/v1/voices")
 async def list_voices(door: TheDoor, _: Cloner) -> dict[str, Any]:
     """Every voice that was made here, by name."""
-    return {"voices": [voice_json(record) for record in await door.catalog.voices.all()]}
+    return {"object": "list", "data": [voice_json(record) for record in await door.catalog.voices.all()]}
 
 
 @router.get("/v1/voices/{voice_id}")

@@ -54,7 +54,7 @@ async def test_a_consent_is_renamed_and_deleted_before_its_voice_is_made(
     assert (deleted.id, deleted.deleted) == (consent.id, True)
     with pytest.raises(openai.NotFoundError):
         await consents.retrieve(consent.id)
-    assert (await studio.http.get("/v1/voices")).json() == {"voices": []}
+    assert (await studio.http.get("/v1/voices")).json()["data"] == []
 
 
 async def test_the_list_of_consents_has_pages(sdk: openai.AsyncOpenAI) -> None:
@@ -73,7 +73,7 @@ async def test_what_is_refused_leaves_no_voice(studio: Studio, sdk: openai.Async
         await consents.create(name="Mary", language="Plain English", recording=("me.wav", recording(3)))
     with pytest.raises(openai.NotFoundError, match="no consent 'cons_x'"):
         await voices.create(name="Mary", audio_sample=("a.wav", recording()), consent="cons_x")
-    assert (await studio.http.get("/v1/voices")).json() == {"voices": []}
+    assert (await studio.http.get("/v1/voices")).json()["data"] == []
 
     consent = await consents.create(name="Mary", language="en", recording=("me.wav", recording(3)))
     with pytest.raises(openai.BadRequestError, match="text file"):

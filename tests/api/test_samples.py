@@ -227,7 +227,7 @@ async def test_a_recording_is_shown_transcribed_and_deleted_alone(studio: Studio
     assert changed.json() == first | {"transcript": "What I said."}
     assert refusal(await studio.http.put(f"{path}/transcript", json={"text": " "})) == (400, "invalid_request")
     assert (await studio.http.delete(path)).json() == {"id": first["id"], "deleted": True}
-    assert (await studio.http.get(f"/v1/voices/{voice}/samples")).json() == {"samples": [second]}
+    assert (await studio.http.get(f"/v1/voices/{voice}/samples")).json()["data"] == [second]
     assert len(studio.keys(voice)) == 1
     for method in ("GET", "DELETE"):
         assert refusal(await studio.http.request(method, path)) == (404, "not_found")
@@ -259,7 +259,7 @@ async def test_a_presigned_upload_becomes_a_recording_once(studio: Studio) -> No
     assert kept.status_code == 200
     assert (kept.json()["id"], kept.json()["transcript"], kept.json()["size_bytes"]) == (first["id"], "Ay.", len(GOOD))
     assert (await studio.http.post(path)).json() == kept.json()
-    assert (await studio.http.get(f"/v1/voices/{voice}/samples")).json() == {"samples": [kept.json()]}
+    assert (await studio.http.get(f"/v1/voices/{voice}/samples")).json()["data"] == [kept.json()]
     (sample,) = await studio.house.catalog.voices.samples(voice)
     assert studio.store.get(sample.object_key) == GOOD
     assert f"voices/{voice}/uploads/{first['id']}" not in studio.keys(voice)

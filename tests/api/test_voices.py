@@ -32,7 +32,7 @@ async def test_a_new_voice_is_empty_and_says_what_its_owner_must_read(studio: St
     record = await studio.house.catalog.voices.get(voice["id"])
     assert " ".join(record.consent_number) in voice["consent_phrase"]
     assert (await studio.http.get(f"/v1/voices/{voice['id']}")).json() == voice
-    assert (await studio.http.get("/v1/voices")).json() == {"voices": [voice]}
+    assert (await studio.http.get("/v1/voices")).json() == {"object": "list", "data": [voice]}
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\nb", "a\u202eb"])
