@@ -29,7 +29,7 @@ _SPARE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one decoding may take. Ten minutes of stereo MP3 at 48 kHz, decoded, resampled and written, took 2.2 s of CPU
+    """What one decoding may take. Ten minutes of stereo MP3 at 48 kHz, resampled and written, took 2.2 s of CPU
     and 240 MB of address space; the wall clock leaves room for a busy machine."""
 
     memory_bytes: int = 2**30
