@@ -48,6 +48,12 @@ def take(*parts_s: float, noise: float = 0.0005, level: float = 0.1, rate_hz: in
     return said + room(len(said) / rate_hz, noise, rate_hz=rate_hz)[: len(said)]
 
 
+def heard(path: Path) -> Samples:
+    samples, rate_hz = soundfile.read(path, dtype="float32")
+    assert rate_hz == RATE_HZ
+    return np.asarray(samples, np.float32)
+
+
 class Parrot:
     """A transcriber that hears what it was told to, in this order."""
 
@@ -90,8 +96,7 @@ def messages(report: DataReport) -> str:
 )
 def test_a_clip_is_whole_frames_on_the_recordings_own_grid(tmp_path: Path, head_s: float, tail_s: float) -> None:
     clip = prepared(tmp_path, {"a.wav": take(head_s, 3.0, tail_s)}).clips[0]
-    samples, rate_hz = soundfile.read(clip.path, dtype="float32")
-    assert rate_hz == RATE_HZ
+    samples = heard(clip.path)
     assert len(samples) % FRAME == 0
     assert round(clip.start_s * RATE_HZ) % FRAME == 0
     head = onset_s(samples, RATE_HZ)
@@ -102,7 +107,7 @@ def test_a_clip_is_whole_frames_on_the_recordings_own_grid(tmp_path: Path, head_
 
 def test_a_tail_is_made_longer_with_the_rooms_own_noise_and_not_with_zeros(tmp_path: Path) -> None:
     clip = prepared(tmp_path, {"a.wav": take(0.5, 3.0, 0.0, noise=0.002)}).clips[0]
-    samples, _ = soundfile.read(clip.path, dtype="float32")
+    samples = heard(clip.path)
     tail, head = samples[-1600:], samples[400:1200]
     assert 0.5 < np.std(tail) / np.std(head) < 2.0
 
@@ -126,7 +131,7 @@ def test_a_pause_is_shortened_by_whole_frames_and_the_words_around_it_are_not_to
 @pytest.mark.parametrize("level", [0.06, 0.1, 0.3])
 def test_clips_are_equally_loud_and_none_exceeds_the_peak(tmp_path: Path, level: float) -> None:
     clip = prepared(tmp_path, {"a.wav": take(0.5, 4.0, 0.5, level=level, noise=level / 200)}).clips[0]
-    samples, _ = soundfile.read(clip.path, dtype="float32")
+    samples = heard(clip.path)
     assert cutting.loudness_lufs(samples, RATE_HZ) == pytest.approx(-23.0, abs=0.3)
     assert cutting.true_peak_dbtp(samples) <= -3.0
 
@@ -135,7 +140,7 @@ def test_a_click_keeps_a_clip_below_the_peak_and_is_pointed_out(tmp_path: Path) 
     samples = take(0.5, 4.0, 0.5, level=0.06)
     samples[RATE_HZ] = 0.9
     done = prepared(tmp_path, {"a.wav": samples})
-    clip, _ = soundfile.read(done.clips[0].path, dtype="float32")
+    clip = heard(done.clips[0].path)
     assert cutting.true_peak_dbtp(clip) <= -2.99
     assert codes(done.report, "check") == ["peaks"]
 
@@ -233,12 +238,12 @@ def test_without_a_transcript_or_a_transcriber_a_recording_is_refused(tmp_path: 
 
 def test_a_long_recording_is_cut_at_its_pauses_and_each_clip_says_what_was_heard(tmp_path: Path) -> None:
     samples = take(0.5, 5.0, 0.5, 6.0, 0.5, 1.0, 0.5, 9.0, 0.6)
-    heard = Parrot("One two three.", "Four five six.", "Seven eight nine.")
-    done = prepared(tmp_path, {"a.wav": samples}, transcript=None, transcriber=heard)
+    parrot = Parrot("One two three.", "Four five six.", "Seven eight nine.")
+    done = prepared(tmp_path, {"a.wav": samples}, transcript=None, transcriber=parrot)
     assert [clip.text for clip in done.clips] == ["One two three.", "Four five six.", "Seven eight nine."]
     assert [round(clip.speech_s) for clip in done.clips] == [5, 8, 9]
     for clip in done.clips:
-        assert len(soundfile.read(clip.path)[0]) % FRAME == 0
+        assert len(heard(clip.path)) % FRAME == 0
         assert round(clip.start_s * RATE_HZ) % FRAME == 0
 
 
@@ -322,6 +327,6 @@ def test_the_bundled_recordings_lose_their_600_ms_and_nothing_is_refused(tmp_pat
     assert len(done.clips) == 8
     assert not codes(done.report, "rejected")
     assert done.report.median_head_silence_s == pytest.approx(0.6, abs=0.03)
-    heads = [onset_s(soundfile.read(clip.path, dtype="float32")[0], RATE_HZ) for clip in done.clips]
+    heads = [onset_s(heard(clip.path), RATE_HZ) for clip in done.clips]
     assert np.median(np.array(heads, float)) <= 0.1 + 1e-9
     assert {clip.start_s / FRAME_S for clip in done.clips} <= {5.0, 6.0}
