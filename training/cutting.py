@@ -31,6 +31,7 @@ from app.core.cloning import PrepareConfig
 Span = tuple[int, int]
 """Samples from (inclusive) and to (exclusive)."""
 
+BROADCAST_LUFS = -23.0
 FADE_S = 0.01
 SHORTEST_HEAD_S = 0.01
 ONSET_GUARD_S = 0.02  # how much earlier than detected the next words may begin
@@ -241,6 +242,11 @@ def _extended(samples: Samples, tone: Samples, missing: int, grid: Grid) -> Samp
 # Loudness
 
 
+def wanted_lufs(config: PrepareConfig) -> float:
+    """The loudness clips are brought to; that of broadcasting (EBU R 128) where neither model nor operator says."""
+    return BROADCAST_LUFS if config.loudness_lufs is None else config.loudness_lufs
+
+
 def loudness_lufs(samples: Samples, sample_rate_hz: int) -> float:
     """Integrated loudness by ITU-R BS.1770-4, gated; -inf for silence."""
     shortest = math.ceil(_LOUDNESS_BLOCK_S * sample_rate_hz) + 1
@@ -262,5 +268,5 @@ def true_peak_dbtp(samples: Samples) -> float:
 
 def clip_gain_db(samples: Samples, sample_rate_hz: int, config: PrepareConfig) -> tuple[float, float]:
     """(the gain to the wanted loudness, the gain that the true peak allows): the lesser is to be applied."""
-    wanted = config.loudness_lufs - loudness_lufs(samples, sample_rate_hz)
+    wanted = wanted_lufs(config) - loudness_lufs(samples, sample_rate_hz)
     return wanted, config.max_true_peak_dbtp - true_peak_dbtp(samples)

@@ -56,7 +56,7 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
         return prepare(
             sources,
             directory / "clips",
-            run.prepare if run.kind is CloneKind.CLONE else _for_renderings(run.prepare),
+            _config(run, layout.speech.loudness_lufs),
             sample_rate_hz=layout.sample_rate_hz,
             frame_samples=layout.samples_per_frame,
             language=run.language,
@@ -65,9 +65,12 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
         )
 
 
-def _for_renderings(config: PrepareConfig) -> PrepareConfig:
-    """A model's renderings are as loud and as clean as the model is: nothing but their silence is to be changed."""
-    return config.model_copy(update={"min_snr_db": 0.0, "max_gain_db": 60.0})
+def _config(run: RunConfig, model_lufs: float) -> PrepareConfig:
+    """The thresholds for this job. A model's renderings are as clean as the model is: only silence shall change."""
+    changes: dict[str, float] = {} if run.prepare.loudness_lufs is not None else {"loudness_lufs": model_lufs}
+    if run.kind is CloneKind.POLISH:
+        changes |= {"min_snr_db": 0.0, "max_gain_db": 60.0}
+    return run.prepare.model_copy(update=changes)
 
 
 if __name__ == "__main__":

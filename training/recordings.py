@@ -262,7 +262,7 @@ class _Desk:
             file.note("rejected" if excessive else "check", "noise", message)
             if excessive:
                 return None
-        gain_db = config.loudness_lufs - level
+        gain_db = cutting.wanted_lufs(config) - level
         if abs(gain_db) > config.max_gain_db:
             file.note("rejected", *self._misled(name, gain_db))
             return None

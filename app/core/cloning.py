@@ -38,7 +38,12 @@ class PrepareConfig(Frozen):
     wanted_clip_s: tuple[float, float] = Field(default=(3.0, 15.0), description="Segments are joined and cut to this.")
     max_clip_s: float = Field(default=20.0, gt=0, description="A segment without a pause may be so long.")
     min_word_agreement: float = Field(default=0.85, ge=0, le=1, description="Of a given transcript with a heard one.")
-    loudness_lufs: float = Field(default=-23.0, ge=-40, le=-10)
+    loudness_lufs: float | None = Field(
+        default=None,
+        ge=-40,
+        le=-10,
+        description="None: as loud as the model's own voices, so that an adapter need not learn to be louder.",
+    )
     max_true_peak_dbtp: float = Field(default=-3.0, le=0)
     max_gain_db: float = Field(default=12.0, ge=0, description="More than this is too quiet, or too loud, to use.")
     head_s: float = Field(default=0.08, ge=0.02, le=0.5, description="Room tone kept before the speech.")

@@ -48,6 +48,7 @@ class SpeechConfig(BaseModel):
     end_of_ai_id: int = 128262
     pad_id: int = 128263
     prompt_form: str = "{voice}: {text}"
+    loudness_lufs: float = Field(default=-23.0, description="Of its voices; recordings of others are brought to it.")
 
 
 class CodecConfig(BaseModel):

@@ -28,6 +28,7 @@ SPECIAL = (
 PUNCTUATION = ".,?!;:"
 LETTERS = string.ascii_lowercase + "'"
 FRAME_TOKENS = 7
+LOUDNESS_LUFS = -26.1  # of the announcers, by pyloudnorm
 _WORD_PIECE = r"[a-z']+|[0-9]|[.,?!;:]"
 
 
@@ -69,6 +70,7 @@ class Tokens:
             "audio_token_base": self.audio_base,
             **{f"{role}_id": roles[role] for role in (name.strip("<>") for name in SPECIAL[:-1])},
             "prompt_form": "{voice}: {text}",
+            "loudness_lufs": LOUDNESS_LUFS,
         }
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
