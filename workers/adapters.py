@@ -258,16 +258,14 @@ class AdapterCache:
             arriving = target.with_name(f"{name}.arriving")
             try:
                 self._fetch(version.uri, name, arriving)
-                if (found := _sha256(arriving)) != expected:
-                    raise AdapterUnavailable(
-                        f"adapter {version.name}: {name} has sha256 {found[:12]}…, its manifest says {expected[:12]}…; "
-                        "publish it again"
-                    )
-                arriving.replace(target)
             except ObjectMissing as error:
                 raise AdapterUnavailable(f"adapter {version.name}: {error.message}; publish it again") from error
-            finally:
-                arriving.unlink(missing_ok=True)
+            if (found := _sha256(arriving)) != expected:
+                raise AdapterUnavailable(
+                    f"adapter {version.name}: {name} has sha256 {found[:12]}…, its manifest says {expected[:12]}…; "
+                    "publish it again"
+                )
+            arriving.replace(target)
         check_adapter(path, max_rank=self._max_rank)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
 from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
 from app.infra.settings import EngineSettings
+from workers.cpu_lora import EXTENSION, MENDING
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -136,6 +137,8 @@ class VllmEngine:
             async with asyncio.timeout(timeout_s):
                 self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
                 self._started = True
+                if self._device == "cpu":
+                    await self._llm.collective_rpc(MENDING)
                 async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
                     pass
         except TimeoutError:
@@ -280,6 +283,7 @@ class VllmEngine:
             # vLLM asks for a process more on a CPU, only to bind OpenMP threads, which we leave unbound: without it a
             # start spares one import of everything.
             config.parallel_config.distributed_executor_backend = "uni"
+            config.parallel_config.worker_extension_cls = EXTENSION
         return config
 
     def _stat_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> Any:
