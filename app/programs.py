@@ -80,7 +80,7 @@ def tasks(name: str, queues: Sequence[str], settings: Settings, environment: Map
         environment=environment,
         stage=BEHIND_THE_FRONT_DOOR,
         ready=beats,
-        start_timeout_s=60,
+        start_timeout_s=180,
         grace_s=40,  # beyond Celery's soft shutdown
         watchdog_s=60,
     )
@@ -93,7 +93,7 @@ def front_door(host: str, port: int, settings: Settings, environment: Mapping[st
         environment={**environment, "CARILLON_API_PORT": str(port)},
         stage=FRONT_DOOR,
         ready=answers(host, port, "/healthz"),
-        start_timeout_s=60,
+        start_timeout_s=180,
         grace_s=settings.drain_timeout_s + 10,
     )
 

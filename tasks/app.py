@@ -14,7 +14,7 @@ from tasks.lease import Lease
 from tasks.reconcile import Reconciler
 from tasks.ticker import Heartbeat
 
-MODULES = ("tasks.clone", "tasks.janitor", "tasks.reconcile", "tasks.webhook")
+MODULES = ("tasks.clone", "tasks.janitor", "tasks.journal", "tasks.reconcile", "tasks.webhook")
 
 
 def make_worker_app(settings: Settings) -> Celery:
