@@ -303,7 +303,7 @@ class JobRun:
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
 
-        return await run_stage(stage, self._directory, on_event)
+        return await run_stage(stage, self._directory, on_event, threads=run.threads)
 
     async def _keep_checkpoint(self, directory: Path) -> None:
         """A checkpoint the trainer has outrun is no loss: the next one is on its way."""

@@ -1,7 +1,7 @@
 """Housekeeping, once an hour in the whole fleet.
 
 Keys that were revoked or expired long ago are forgotten; what a dying process may have written of a deleted voice after
-its deletion is deleted again.
+its deletion is deleted again, and workers are told of it again, lest Redis has forgotten meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from celery import shared_task
 
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
+from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from app.infra.voicebook import voice_prefix
@@ -40,6 +41,12 @@ async def _clean(settings: Settings) -> None:
         log.info("dead keys forgotten", extra={"keys": await catalog.delete_dead_keys(retention=KEY_RETENTION)})
         gone = await catalog.voices.tombstones(since=utc_now() - TOMBSTONE_WATCH)
         log.info("deleted voices swept", extra={"objects": await asyncio.to_thread(_sweep, settings, gone)})
+        redis = open_redis(settings)
+        try:
+            for voice_id in gone:
+                await Registry(redis, settings).retire_voice(voice_id)
+        finally:
+            await redis.aclose()
     finally:
         await catalog.aclose()
 

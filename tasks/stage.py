@@ -27,14 +27,22 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 Event = dict[str, Any]
 
 
-async def run_stage(stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]]) -> Event:
+async def run_stage(
+    stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]], *, threads: int = 1
+) -> Event:
     """Run a stage to its end; every event but the last goes to `on_event`. Returns the last, `done`.
 
+    `threads` are OpenMP's, on a CPU; they wait asleep, for spinning ones starve whoever else works there.
     Raises what the stage reports as its error, StageFailed when it was killed or broke.
     """
     command = [sys.executable, guardian.__file__, "exec", str(os.getpid()), sys.executable, "-m", f"training.{stage}"]
     process = await asyncio.create_subprocess_exec(
-        *command, str(directory), stdout=asyncio.subprocess.PIPE, start_new_session=True, limit=MAX_LINE_BYTES
+        *command,
+        str(directory),
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        limit=MAX_LINE_BYTES,
     )
     assert process.stdout
     last: Event = {}
