@@ -52,9 +52,22 @@ def target_count(clip: Clip, kind: LossKind) -> int:
     return clip.answer_stop - clip.answer_start if kind == "codes" else len(clip.ids) - 1
 
 
-def summed_loss(model: Any, batch: Batch, layout: TokenLayout, kind: LossKind) -> Tensor:
-    """The cross entropy of a batch summed over its targets: () float32. `model` is a Hugging Face causal LM."""
-    hidden = model.model(batch.ids, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)
+def corrupted(ids: Tensor, layout: TokenLayout, share: float) -> Tensor:
+    """`ids` with some codes replaced by random ones of their band: of each clip any share of them up to `share`."""
+    code = ids - layout.speech.audio_token_base
+    other = torch.randint(layout.codebook_size, ids.shape, device=ids.device)
+    shares = share * torch.rand((len(ids), 1), device=ids.device)
+    chosen = (torch.rand(ids.shape, device=ids.device) < shares) & (code >= 0)
+    return torch.where(chosen, ids - code % layout.codebook_size + other, ids)
+
+
+def summed_loss(model: Any, batch: Batch, layout: TokenLayout, kind: LossKind, *, corruption: float = 0.0) -> Tensor:
+    """The cross entropy of a batch summed over its targets: () float32. `model` is a Hugging Face causal LM.
+
+    With `corruption` the model reads corrupted codes; what it shall write stays as it is.
+    """
+    heard = corrupted(batch.ids, layout, corruption) if corruption else batch.ids
+    hidden = model.model(heard, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)
     head = model.get_output_embeddings().weight
     if kind == "codes":
         return _codes_loss(hidden, batch, head, layout)

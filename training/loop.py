@@ -133,7 +133,7 @@ class Training:
         with self._room_for(batch):
             for clips in micro_batches(batch, self.config.micro_batch_tokens):
                 self._check()
-                loss = self._loss(clips) / targets
+                loss = self._loss(clips, corruption=self.config.corruption) / targets
                 loss.backward()
                 mean += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(_weights(self.model), self.config.max_grad_norm)
@@ -156,10 +156,11 @@ class Training:
         self.state = self.state.model_copy(update={"held_out_losses": losses})
         self._tell_progress(None, eta_s=0.0 if self.finished else None)
 
-    def _loss(self, clips: list[Clip]) -> Tensor:
+    def _loss(self, clips: list[Clip], *, corruption: float = 0.0) -> Tensor:
         batch = Batch.of(clips, self.layout.speech.pad_id, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return summed_loss(self.model.get_base_model(), batch, self.layout, self.config.loss)
+            model = self.model.get_base_model()
+            return summed_loss(model, batch, self.layout, self.config.loss, corruption=corruption)
 
     def _keep_best(self) -> None:
         """Keeps the weights of the epoch just measured, where they are the best, and writes the adapter.

@@ -78,6 +78,13 @@ class TrainConfig(Frozen):
         description="codes: audio only, among the codes that the band mask allows, as it is served; "
         "all: text too, over the whole vocabulary, as Orpheus's own recipe.",
     )
+    corruption: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Of a clip's codes, at most so many are heard wrong while training; a small model that is fed true "
+        "codes only learns to follow the sound instead of the text.",
+    )
     gradient_checkpointing: bool | None = Field(default=None, description="None: on a GPU only.")
     checkpoint_steps: int = Field(default=25, ge=1, le=1000)
     seed: int = Field(default=0, ge=0)

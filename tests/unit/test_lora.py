@@ -21,7 +21,7 @@ from tests.tiny_voice import AUDIO_BASE, CODEBOOK_SIZE, VOCABULARY, clip_ids, sa
 from training import adapter
 from training.checkpoints import STATE_FILE, Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
-from training.learning import Batch, summed_loss, target_count
+from training.learning import Batch, corrupted, summed_loss, target_count
 from training.loop import Training, rate_at
 from training.run import Stopped, read_run
 
@@ -200,6 +200,17 @@ def test_the_loss_over_all_is_the_models_own(model: LlamaForCausalLM, clips: lis
     assert loss == pytest.approx(own, rel=1e-5)
 
 
+def test_corrupted_codes_stay_in_their_bands_and_text_stays_as_it_is(clips: list[Clip], layout: TokenLayout) -> None:
+    torch.manual_seed(0)
+    ids = Batch.of(clips, 0, CPU).ids
+    heard = corrupted(ids, layout, 0.9)
+    changed = heard != ids
+    assert 0.2 < changed[ids >= AUDIO_BASE].float().mean().item() < 0.7
+    assert not changed[ids < AUDIO_BASE].any()
+    assert ((heard - AUDIO_BASE) // CODEBOOK_SIZE == (ids - AUDIO_BASE) // CODEBOOK_SIZE).all()
+    assert torch.equal(corrupted(ids, layout, 1e-9), ids)
+
+
 @pytest.mark.parametrize("kind", ["codes", "all"])
 def test_the_gradient_does_not_depend_on_how_many_clips_go_through_at_once(
     voice: tuple[Path, Path], clips: list[Clip], layout: TokenLayout, kind: Any
@@ -255,8 +266,15 @@ def test_the_saved_adapter_is_the_best_epochs_and_has_lora_weights_and_no_path(
 def test_stopped_anywhere_and_run_again_it_ends_with_the_very_same_adapter(
     voice: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """With dropout, so that the random numbers must go on where they were; two micro-batches make a step."""
-    train = BRISK | {"dropout": 0.2, "epochs": 2, "batch_clips": 4, "frames": 25, "micro_batch_tokens": 512}
+    """With dropout and corruption, whose random numbers must go on where they were; two micro-batches make a step."""
+    train = BRISK | {
+        "dropout": 0.2,
+        "corruption": 0.2,
+        "epochs": 2,
+        "batch_clips": 4,
+        "frames": 25,
+        "micro_batch_tokens": 512,
+    }
     whole = trained(save_run(tmp_path / "whole", *voice, **train), Told())
     expected = (tmp_path / "whole" / "adapter" / "adapter_model.safetensors").read_bytes()
     interrupted = 0
