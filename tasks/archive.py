@@ -16,17 +16,13 @@ from typing import TypeVar
 
 from app.core.cloning import CloneJob
 from app.core.errors import StoreUnavailable
+from app.infra.jobbook import job_prefix
 from app.infra.storage import ObjectStore
-from app.infra.voicebook import voice_prefix
 
 PATIENCE_S = 120.0
 PAUSE_S = 2.0
 
 _Result = TypeVar("_Result")
-
-
-def job_prefix(job: CloneJob) -> str:
-    return f"{voice_prefix(job.voice_id)}jobs/{job.id}/"
 
 
 class Archive:
@@ -39,7 +35,7 @@ class Archive:
     @property
     def attempt_prefix(self) -> str:
         """Where this attempt, and no other, writes."""
-        return f"{job_prefix(self._job)}attempt-{self._job.attempt}/"
+        return f"{job_prefix(self._job.voice_id, self._job.id)}attempt-{self._job.attempt}/"
 
     async def save(self, step: str, directory: Path) -> None:
         """Keep what is in `directory` as `step`; a step saved before by an earlier attempt is superseded."""
@@ -78,13 +74,30 @@ class Archive:
             for key in list(self._store.keys(self.attempt_prefix)):
                 name = key.removeprefix(self.attempt_prefix).removesuffix(".tar")
                 if re.fullmatch(step, name) and name != but:
-                    self._store.delete_prefix(key)
+                    self._store.delete(key)
+
+        await persistently(delete)
+
+    async def clear(self, *, kept: str | None) -> None:
+        """Delete everything of the job, of this and of all other attempts, but what is below the prefix `kept`."""
+
+        def delete() -> None:
+            if kept is None:
+                self._store.delete_prefix(job_prefix(self._job.voice_id, self._job.id))
+                return
+            for key in list(self._store.keys(job_prefix(self._job.voice_id, self._job.id))):
+                if not key.startswith(kept):
+                    self._store.delete(key)
 
         await persistently(delete)
 
     def _newest(self, step: str) -> tuple[str, str] | None:
-        pattern = re.compile(rf"{re.escape(job_prefix(self._job))}attempt-(\d+)/({step})\.tar")
-        found = [match for key in self._store.keys(job_prefix(self._job)) if (match := pattern.fullmatch(key))]
+        pattern = re.compile(rf"{re.escape(job_prefix(self._job.voice_id, self._job.id))}attempt-(\d+)/({step})\.tar")
+        found = [
+            match
+            for key in self._store.keys(job_prefix(self._job.voice_id, self._job.id))
+            if (match := pattern.fullmatch(key))
+        ]
         if not found:
             return None
         newest = max(found, key=lambda match: (match[2], int(match[1])))
@@ -92,12 +105,20 @@ class Archive:
 
 
 async def persistently(work: Callable[[], _Result]) -> _Result:
-    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S."""
+    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S.
+
+    Cancelled, it still waits for the thread: what that writes must not appear after somebody has tidied up.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
     while True:
         try:
-            return await asyncio.to_thread(work)
+            thread = asyncio.create_task(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                await asyncio.wait([thread])
+                raise
         except StoreUnavailable:
             if loop.time() + PAUSE_S > deadline:
                 raise

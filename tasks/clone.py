@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,9 +41,11 @@ from app.core.errors import (
     GateFailed,
     JobLost,
     NotFound,
+    ObjectMissing,
     RecordingUnfit,
     StageFailed,
     StoreUnavailable,
+    TrainingFailed,
 )
 from app.core.models import AdapterVersion, Voice
 from app.core.orpheus import read_layout
@@ -52,14 +54,13 @@ from app.infra.checkpoints import locate
 from app.infra.jobbook import CLAIM_S
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
-from tasks.archive import Archive, job_prefix, persistently
+from tasks.archive import Archive, persistently
 from tasks.stage import Event, run_stage
 
 RENEWAL_S = 2.0
 """How soon a cancel is noticed; the claim itself would last much longer."""
 
 TOLD_EVERY_S = 1.0
-RETRY_PAUSE_S = 10.0
 
 _Result = TypeVar("_Result")
 
@@ -107,33 +108,41 @@ class JobRun:
         self._directory = settings.data_dir / "jobs" / f"{job.id}-{job.attempt}"
 
     async def to_the_end(self) -> CloneJob | None:
-        """Do what is left to do. Returns the job when it is over, None when this attempt has lost it."""
+        """Do what is left to do. Returns the job when it is over, None when another attempt goes on with it."""
+        facts = {"job": self._job.id, "attempt": self._job.attempt}
         try:
-            return await self._ended()
-        except JobLost as lost:
-            log.warning("job lost", extra={"job": self._job.id, "attempt": self._job.attempt, "error": lost.message})
+            if self._job.attempt > self._settings.cloning.max_attempts:
+                raise TrainingFailed(f"{self._job.attempt - 1} workers died over this job; see their logs")
+            return await self._complete(await self._attempted())
+        except JobLost:
+            log.warning("job lost", extra=facts)
             return None
+        except _Cancelled:
+            return await self._finish(CloneState.CANCELLED)
+        except asyncio.CancelledError:
+            # This process is told to end: the next one shall not wait for the claim to lapse.
+            await asyncio.shield(self._hand_over())
+            raise
+        except CarillonError as error:
+            return await self._failed(error)
+        except OSError as error:
+            return await self._failed(StageFailed(f"this machine cannot go on with the job: {error}"))
+        except Exception as error:
+            log.exception("job broke", extra=facts)
+            return await self._failed(CarillonError(f"the job broke: {type(error).__name__}; see the trainer's log"))
         finally:
             await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
-    async def _ended(self) -> CloneJob | None:
-        """The job's end: completed, cancelled, failed; or given back after a failure that may pass."""
+    async def _attempted(self) -> int:
+        """Work under the claim; returns the version to publish. Raises the one thing that ended the attempt."""
         try:
             async with asyncio.TaskGroup() as group:
                 keeper = group.create_task(self._keep_claim())
                 version = await self._work()
                 keeper.cancel()
-            return await self._complete(version)
-        except* _Cancelled:
-            ended = await self._finish(CloneState.CANCELLED)
-        except* JobLost:
-            raise JobLost(f"job {self._job.id} is another's") from None
-        except* CarillonError as group:
-            ended = await self._failed(_first(group))
-        except* OSError as group:
-            error = StageFailed(f"this machine cannot go on with the job: {_first(group)}")
-            ended = await self._failed(error)
-        return ended
+            return version
+        except BaseExceptionGroup as group:
+            raise _telling(group) from None
 
     async def _keep_claim(self) -> None:
         """Renew the claim until cancelled. Raises _Cancelled when the job shall stop, JobLost when it is another's."""
@@ -144,39 +153,57 @@ class JobRun:
             await asyncio.sleep(RENEWAL_S)
 
     async def _failed(self, error: CarillonError) -> CloneJob | None:
-        attempts = self._settings.cloning.max_attempts
+        """End the job, or leave it to the next attempt if the failure may pass."""
         facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
-        if error.retryable and self._job.attempt < attempts:
+        try:
+            if await _patiently(lambda: self._catalog.jobs.renew(self._job)):
+                return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
+            if not error.retryable:
+                log.warning("job failed", extra=facts, exc_info=error)
+                return await self._finish(CloneState.FAILED, JobError.of(error))
             log.warning("job given back", extra=facts, exc_info=error)
-            await asyncio.sleep(RETRY_PAUSE_S)
+            await self._hand_over()
+        except JobLost:
+            log.warning("job lost", extra=facts)
+        return None
+
+    async def _hand_over(self) -> None:
+        """Keep the newest checkpoint, and leave the job to whoever comes next."""
+        with suppress(StoreUnavailable, FileNotFoundError):
+            if newest := max((self._directory / "checkpoints").glob("checkpoint-*"), default=None):
+                await self._archive.save(newest.name, newest)
+        with suppress(JobLost):
             await _patiently(lambda: self._catalog.jobs.give_back(self._job))
-            return None
-        log.warning("job failed", extra=facts, exc_info=error)
-        return await self._finish(CloneState.FAILED, JobError.of(error))
 
     async def _finish(self, state: CloneState, error: JobError | None = None) -> CloneJob:
+        await self._tidy_up(state)
         ended = await _patiently(lambda: self._catalog.jobs.finish(self._job, state, error=error))
-        if state is CloneState.CANCELLED:
-            with suppress(StoreUnavailable):
-                await persistently(lambda: self._store.delete_prefix(job_prefix(self._job)))
-        log.info("job over", extra={"job": self._job.id, "state": state.value})
+        log.info("job over", extra={"job": self._job.id, "state": ended.state.value})
         return ended
 
-    async def _complete(self, version: int) -> CloneJob:
+    async def _complete(self, version: int) -> CloneJob | None:
         try:
             ended = await _patiently(lambda: self._catalog.jobs.complete(self._job, version))
         except NotFound:  # the voice was deleted at this moment
             return await self._finish(CloneState.CANCELLED)
-        log.info("job over", extra={"job": self._job.id, "state": ended.state.value, "version": version})
+        await self._tidy_up(ended.state)
+        log.info("job over", extra={"job": self._job.id, "state": ended.state.value, "version": ended.version})
         return ended
+
+    async def _tidy_up(self, state: CloneState) -> None:
+        """Nothing of an ended job stays in the store but its adapter: in force, or failed and to be looked into."""
+        kept = None if state is CloneState.CANCELLED else f"{self._archive.attempt_prefix}adapter/"
+        with suppress(StoreUnavailable):  # the janitor comes by
+            await self._archive.clear(kept=kept)
 
     # The steps.
 
     async def _work(self) -> int:
         """All steps; returns the version to publish."""
+        await asyncio.to_thread(_sweep, self._directory, await self._living_attempts())
         self._directory.mkdir(parents=True)
         record = await self._catalog.voices.get(self._job.voice_id)
-        run = self._run_config(record)
+        run = await asyncio.to_thread(self._run_config, record)  # a model may have to be fetched from its hub
         report = await self._prepare(run)
         await self._train(run)
         adapter = await self._upload(run)
@@ -191,6 +218,18 @@ class JobRun:
         await self._pass_gate(run.model_copy(update={"voice": voice, "seconds_per_char": report.seconds_per_char}))
         await self._tell(state=CloneState.PUBLISHING)
         return adapter.version
+
+    async def _living_attempts(self) -> set[str]:
+        """The directories of attempts that may be going on; others are what killed processes left."""
+        directories = [path.name for path in self._directory.parent.glob("job-*")]
+        living = set()
+        for name in directories:
+            job_id, _, attempt = name.rpartition("-")
+            with suppress(NotFound):
+                job = await self._catalog.jobs.get(job_id)
+                if not job.state.over and str(job.attempt) == attempt:
+                    living.add(name)
+        return living
 
     def _run_config(self, record: VoiceRecord) -> RunConfig:
         """What the stages are told. Raises ConfigurationError when this process holds another model."""
@@ -231,7 +270,7 @@ class JobRun:
             else:
                 await self._fetch_samples()
             await self._stage("prepare", run)
-            shutil.rmtree(self._directory / "samples")
+            await asyncio.to_thread(shutil.rmtree, self._directory / "samples")
             await self._archive.save("prepared", self._directory)
         report = _report(self._directory)
         await self._tell(report=report)
@@ -247,7 +286,10 @@ class JobRun:
         for sample in await self._catalog.voices.samples(self._job.voice_id):
             folder, _, name = sample.object_key.rpartition("/")
             path = directory / name
-            await persistently(lambda f=folder, n=name, p=path: self._store.fetch(self._store.uri(f), n, p))
+            try:
+                await persistently(lambda f=folder, n=name, p=path: self._store.fetch(self._store.uri(f), n, p))
+            except ObjectMissing:  # deleted since it was listed
+                continue
             listed.append({"file_name": sample.file_name, "path": f"samples/{name}", "transcript": sample.transcript})
         (self._directory / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
 
@@ -293,12 +335,14 @@ class JobRun:
     async def _stage(self, stage: str, run: RunConfig) -> Event:
         """Run a stage; returns its last event, with what it has made."""
         (self._directory / "run.json").write_text(run.model_dump_json(indent=2), encoding="utf-8")
-        progress = _Throttle(TOLD_EVERY_S)
+        progress, epochs_told = _Throttle(TOLD_EVERY_S), 0
 
         async def on_event(event: Event) -> None:
+            nonlocal epochs_told
             if event["event"] == "progress" and stage == "lora":
                 told = TrainProgress.model_validate({k: v for k, v in event.items() if k != "event"})
-                if progress.due(always=told.step == told.steps):
+                if progress.due(always=told.step == told.steps or len(told.held_out_losses) > epochs_told):
+                    epochs_told = len(told.held_out_losses)
                     await self._tell(progress=told)
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
@@ -306,8 +350,8 @@ class JobRun:
         return await run_stage(stage, self._directory, on_event, threads=run.threads)
 
     async def _keep_checkpoint(self, directory: Path) -> None:
-        """A checkpoint the trainer has outrun is no loss: the next one is on its way."""
-        with suppress(FileNotFoundError):
+        """A checkpoint that the trainer has outrun, or the store does not take, is no loss: another follows."""
+        with suppress(FileNotFoundError, StoreUnavailable):
             await self._archive.save(directory.name, directory)
             await self._archive.forget(r"checkpoint-\d+", but=directory.name)
 
@@ -341,9 +385,25 @@ async def _patiently(work: Callable[[], Awaitable[_Result]]) -> _Result:
             await asyncio.sleep(RENEWAL_S)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> Any:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of several failures at once, the one that says what to do."""
+    flat = list(_flat(group))
+    return next((error for kind in (JobLost, _Cancelled) for error in flat if isinstance(error, kind)), flat[0])
+
+
+def _flat(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _flat(inner)
+    else:
+        yield error
+
+
+def _sweep(directory: Path, living: set[str]) -> None:
+    """Remove what killed attempts left beside `directory`: it is users' recordings."""
+    for path in directory.parent.glob("job-*"):
+        if path.name not in living or path == directory:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _report(directory: Path) -> DataReport:

@@ -1,7 +1,7 @@
 """Housekeeping, once an hour in the whole fleet.
 
-Keys that were revoked or expired long ago are forgotten; what a dying process may have written of a deleted voice after
-its deletion is deleted again, and workers are told of it again, lest Redis has forgotten meanwhile.
+Keys that were revoked or expired long ago are forgotten; what a dying process may have written of a deleted voice or a
+cancelled job is deleted again, and workers are told of it again, lest Redis has forgotten meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from celery import shared_task
 
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
+from app.infra.jobbook import job_prefix
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
@@ -39,8 +40,11 @@ async def _clean(settings: Settings) -> None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         log.info("dead keys forgotten", extra={"keys": await catalog.delete_dead_keys(retention=KEY_RETENTION)})
-        gone = await catalog.voices.tombstones(since=utc_now() - TOMBSTONE_WATCH)
-        log.info("deleted voices swept", extra={"objects": await asyncio.to_thread(_sweep, settings, gone)})
+        since = utc_now() - TOMBSTONE_WATCH
+        gone = await catalog.voices.tombstones(since=since)
+        prefixes = [voice_prefix(voice_id) for voice_id in gone]
+        prefixes += [job_prefix(*job) for job in await catalog.jobs.cancelled(since=since)]
+        log.info("leftovers swept", extra={"objects": await asyncio.to_thread(_sweep, settings, prefixes)})
         redis = open_redis(settings)
         try:
             for voice_id in gone:
@@ -51,10 +55,10 @@ async def _clean(settings: Settings) -> None:
         await catalog.aclose()
 
 
-def _sweep(settings: Settings, voice_ids: list[str]) -> int:
+def _sweep(settings: Settings, prefixes: list[str]) -> int:
     store = ObjectStore(settings.store)
     try:
-        return sum(store.delete_prefix(voice_prefix(voice_id)) for voice_id in voice_ids)
+        return sum(store.delete_prefix(prefix) for prefix in prefixes)
     finally:
         store.close()
 

@@ -1,19 +1,23 @@
 """Sends again what was lost on the way: jobs that nobody holds, webhooks that nobody heard.
 
 The queue may lose a message, and a worker its life; the catalogue knows what is not over. Several messages for one job
-do no harm, since the row is claimed by one.
+do no harm, since the row is claimed by one. Every tasks process does this beside its work, one of them at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery import shared_task
-from celery.app.task import Task
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.exceptions import RedisError
 
-from app.core.cloning import CloneJob
+from app.core.errors import CarillonError
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings, load_settings
@@ -24,39 +28,14 @@ FORSAKEN_S = 10.0
 """A job just made has its message under way."""
 
 WEBHOOK_DAYS = 1
+LONGEST_PAUSE_S = 900
 CLAIM = "carillon:tasks:reconcile"
 
-
-@shared_task(name="carillon.reconcile", bind=True, ignore_result=True)
-def reconcile(task: Task) -> None:
-    """Send a message for every job that lacks one. Doing it twice changes nothing."""
-    forsaken, unannounced = asyncio.run(left_over(load_settings()))
-    for job in forsaken:
-        task.app.send_task("carillon.clone", args=[job.id], queue="train", expires=INTERVAL_S * 4)
-    for job in unannounced:
-        task.app.send_task("carillon.webhook", args=[job.id], queue="interactive", expires=INTERVAL_S)
-
-
-async def left_over(settings: Settings) -> tuple[list[CloneJob], list[CloneJob]]:
-    """Jobs that nobody holds, and jobs that ended without their webhook being heard."""
-    catalog = Catalog(settings.database, pepper=settings.key_pepper)
-    try:
-        now = utc_now()
-        ended = await catalog.jobs.unannounced(since=now - timedelta(days=WEBHOOK_DAYS))
-        return await catalog.jobs.forsaken(for_s=FORSAKEN_S), [job for job in ended if due(job, now)]
-    finally:
-        await catalog.aclose()
-
-
-def due(job: CloneJob, now: datetime) -> bool:
-    """Whether it is time to tell of a job again: after 1, 2, 4, … 64 intervals, then every 64."""
-    assert job.finished_at
-    intervals = int((now - job.finished_at).total_seconds() // INTERVAL_S)
-    return intervals > 0 and (intervals % 64 == 0 or intervals & (intervals - 1) == 0)
+log = logging.getLogger(__name__)
 
 
 class Reconciler(Ticker):
-    """Sends the task above; of all tasks processes only the one that claims the moment does."""
+    """Of all tasks processes, the one that claims the moment sends what is missing, in a thread of its own."""
 
     interval_s = INTERVAL_S / 3
 
@@ -64,4 +43,38 @@ class Reconciler(Ticker):
         with consumer.task_consumer.channel.conn_or_acquire() as client:
             claimed = client.set(CLAIM, consumer.hostname, nx=True, ex=INTERVAL_S)
         if claimed:
-            consumer.app.send_task("carillon.reconcile", queue="interactive", expires=INTERVAL_S)
+            threading.Thread(target=reconcile, args=(consumer.app,), name="reconcile", daemon=True).start()
+
+
+def reconcile(celery: Celery) -> None:
+    """Send a message for every job that lacks one, and for every webhook whose time has come."""
+    settings = load_settings()
+    assert settings.redis_url
+    try:
+        forsaken, unannounced = asyncio.run(left_over(settings))
+        with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
+            if redis.llen("train") < len(forsaken):  # those that wait for a trainer have theirs
+                for job_id in forsaken:
+                    celery.send_task("carillon.clone", args=[job_id], queue="train", expires=4 * INTERVAL_S)
+            for job_id, finished_at in unannounced:
+                if due(redis, job_id, age_s=(utc_now() - finished_at).total_seconds()):
+                    celery.send_task("carillon.webhook", args=[job_id], queue="interactive", expires=INTERVAL_S)
+    except (CarillonError, RedisError, OperationalError, OSError) as error:
+        log.warning("reconciliation failed", extra={"error": type(error).__name__})
+
+
+def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
+    """Whether to tell of a job again: the pauses grow with its age, from 15 s to a quarter of an hour."""
+    pause_s = int(min(max(age_s, INTERVAL_S), LONGEST_PAUSE_S))
+    return bool(redis.set(f"carillon:webhook:{job_id}", 1, nx=True, ex=pause_s))
+
+
+async def left_over(settings: Settings) -> tuple[list[str], list[tuple[str, datetime]]]:
+    """Jobs that nobody holds, and jobs that ended without their webhook being heard. Ends what was to stop."""
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    try:
+        await catalog.jobs.end_cancelled()
+        since = utc_now() - timedelta(days=WEBHOOK_DAYS)
+        return await catalog.jobs.forsaken(for_s=FORSAKEN_S), await catalog.jobs.unannounced(since=since)
+    finally:
+        await catalog.aclose()

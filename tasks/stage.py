@@ -24,13 +24,18 @@ STOP_GRACE_S = 8.0
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
+SILENCE_S = 900.0
+"""A stage tells of every recording, step and utterance; one that is silent for so long hangs."""
+
+ENDINGS = ("done", "error", "stopped")
+
 Event = dict[str, Any]
 
 
 async def run_stage(
     stage: str, directory: Path, on_event: Callable[[Event], Awaitable[None]], *, threads: int = 1
 ) -> Event:
-    """Run a stage to its end; every event but the last goes to `on_event`. Returns the last, `done`.
+    """Run a stage to its end; every event on the way goes to `on_event`. Returns the last, `done`.
 
     `threads` are OpenMP's, on a CPU; they wait asleep, for spinning ones starve whoever else works there.
     Raises what the stage reports as its error, StageFailed when it was killed or broke.
@@ -47,10 +52,10 @@ async def run_stage(
     assert process.stdout
     last: Event = {}
     try:
-        async for line in process.stdout:
-            if last:
-                await on_event(last)
+        while line := await _line(stage, process.stdout):
             last = _parsed(line)
+            if last["event"] not in ENDINGS:
+                await on_event(last)
         code = await process.wait()
     finally:
         await _end(process)
@@ -73,6 +78,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+async def _line(stage: str, stdout: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await stdout.readline()
+    except TimeoutError:
+        raise StageFailed(f"{stage} told nothing for {SILENCE_S:g} s and was stopped") from None
 
 
 def _parsed(line: bytes) -> Event:

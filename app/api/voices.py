@@ -215,6 +215,7 @@ async def delete_voice(door: Door, voice_id: str) -> None:
     except NotFound:
         if voice_id not in await door.catalog.voices.tombstones(since=datetime(2000, 1, 1, tzinfo=UTC)):
             raise
+    await door.catalog.jobs.end_cancelled()
     log.info("voice deleted", extra={"voice": voice_id})
     await door.registry.retire_voice(voice_id)
     if door.object_store is not None:

@@ -22,14 +22,22 @@ from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState, JobEr
 from app.core.errors import Conflict, JobLost, NotFound
 from app.infra.database import Database
 from app.infra.tables import JobRow
-from app.infra.voicebook import put_in_force
+from app.infra.voicebook import put_in_force, voice_prefix
 
 CLAIM_S = 60.0
 """How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
 
 
+def job_prefix(voice_id: str, job_id: str) -> str:
+    """Where everything of a job lies in the object store."""
+    return f"{voice_prefix(voice_id)}jobs/{job_id}/"
+
+
 class JobBook:
-    """The clone jobs of one database. Every method raises StoreUnavailable when it does not answer."""
+    """The clone jobs of one database. Every method raises StoreUnavailable when it does not answer.
+
+    Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
+    """
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -81,19 +89,20 @@ class JobBook:
     async def claim(self, job_id: str) -> CloneJob | None:
         """Take a job that is nobody's: the next attempt is the caller's. None when it is another's, or over."""
         now = self._now()
-        free = or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
         async with self._database.writing() as connection:
             taken = await connection.execute(
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.finished_at.is_(None), free)
+                .where(JobRow.id == job_id, JobRow.finished_at.is_(None), _unheld(now))
                 .values(
                     attempt=JobRow.attempt + 1,
                     revision=JobRow.revision + 1,
                     started_at=func.coalesce(JobRow.started_at, now),
                     lease_expires_at=now + timedelta(seconds=CLAIM_S),
                 )
+                .returning(*JobRow.__table__.c)
             )
-        return await self.get(job_id) if taken.rowcount else None
+            row = taken.first()
+        return _job(row) if row else None
 
     async def renew(self, job: CloneJob) -> bool:
         """Keep the claim; returns whether somebody asked for the job to be cancelled. Raises JobLost."""
@@ -115,7 +124,10 @@ class JobBook:
         return _job(await self._change(job, changes))
 
     async def complete(self, job: CloneJob, version: int) -> CloneJob:
-        """End the job and put its version in force, both or neither. Raises JobLost, NotFound for a deleted voice."""
+        """End the job and put its version in force, both or neither; a job asked to stop ends cancelled instead.
+
+        Raises JobLost, NotFound for a deleted voice.
+        """
         now = self._now()
         changes = {
             "state": CloneState.COMPLETED.value,
@@ -126,12 +138,17 @@ class JobBook:
         }
         async with self._database.writing() as connection:
             row = await self._changed(connection, job, changes)
-            await put_in_force(connection, job.voice_id, version, now)
-        return _job(row)
+            if row.cancel_requested:
+                stopped = {"state": CloneState.CANCELLED.value, "version": None}
+                await connection.execute(update(JobRow).where(JobRow.id == job.id).values(**stopped))
+            else:
+                await put_in_force(connection, job.voice_id, version, now)
+        return await self.get(job.id)
 
     async def give_back(self, job: CloneJob) -> None:
         """End the claim and leave the job to the next worker, which goes on from what is stored. Raises JobLost."""
         await self._change(job, {"state": CloneState.QUEUED.value, "lease_expires_at": None})
+        await self.end_cancelled()
 
     async def _change(self, job: CloneJob, changes: dict[str, Any], *, told: bool = True) -> Row[Any]:
         if told:
@@ -154,50 +171,60 @@ class JobBook:
 
     async def request_cancel(self, job_id: str) -> CloneJob:
         """Ask the worker to stop; a job that nobody holds is cancelled at once. Raises NotFound, Conflict when over."""
-        now = self._now()
-        unheld = or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
-        living = (JobRow.id == job_id) & JobRow.finished_at.is_(None)
         async with self._database.writing() as connection:
-            cancelled = await connection.execute(
+            await connection.execute(
                 update(JobRow)
-                .where(living & unheld)
-                .values(
-                    state=CloneState.CANCELLED.value,
-                    cancel_requested=True,
-                    finished_at=now,
-                    revision=JobRow.revision + 1,
-                )
+                .where(JobRow.id == job_id, JobRow.finished_at.is_(None))
+                .values(cancel_requested=True, revision=JobRow.revision + 1)
             )
-            if not cancelled.rowcount:
-                await connection.execute(
-                    update(JobRow).where(living).values(cancel_requested=True, revision=JobRow.revision + 1)
-                )
+        await self.end_cancelled()
         job = await self.get(job_id)
         if not job.cancel_requested:
             raise Conflict(f"job {job_id} is over already: {job.state.value}", param="id")
         return job
 
-    async def forsaken(self, *, for_s: float) -> list[CloneJob]:
-        """Jobs that are not over and have been nobody's for so long: their message or their worker is lost."""
+    async def end_cancelled(self) -> None:
+        """End every job that was asked to stop and that nobody holds."""
+        now = self._now()
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(JobRow)
+                .where(JobRow.cancel_requested, JobRow.finished_at.is_(None), _unheld(now))
+                .values(state=CloneState.CANCELLED.value, finished_at=now, revision=JobRow.revision + 1)
+            )
+
+    async def forsaken(self, *, for_s: float) -> list[str]:
+        """The ids of jobs that are not over and have been nobody's for so long: message or worker is lost."""
         limit = self._now() - timedelta(seconds=for_s)
         lost = or_(JobRow.lease_expires_at < limit, JobRow.lease_expires_at.is_(None) & (JobRow.created_at < limit))
-        return await self._where(JobRow.finished_at.is_(None) & lost)
+        statement = select(JobRow.id).where(JobRow.finished_at.is_(None), lost).order_by(JobRow.created_at)
+        async with self._database.reading() as connection:
+            return list(await connection.scalars(statement))
 
-    async def unannounced(self, *, since: datetime) -> list[CloneJob]:
-        """Jobs that ended since then and whose webhook has not been heard."""
-        return await self._where(
-            JobRow.webhook_url.is_not(None) & JobRow.webhook_done_at.is_(None) & (JobRow.finished_at >= since)
+    async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
+        """Jobs that ended since then, and when, whose webhook has not been heard."""
+        statement = select(JobRow.id, JobRow.finished_at).where(
+            JobRow.webhook_url.is_not(None), JobRow.webhook_done_at.is_(None), JobRow.finished_at >= since
         )
+        async with self._database.reading() as connection:
+            return [(row.id, row.finished_at) for row in await connection.execute(statement)]
+
+    async def cancelled(self, *, since: datetime) -> list[tuple[str, str]]:
+        """The voices and ids of jobs that were cancelled since then."""
+        statement = select(JobRow.voice_id, JobRow.id).where(
+            JobRow.state == CloneState.CANCELLED.value, JobRow.finished_at >= since
+        )
+        async with self._database.reading() as connection:
+            return [(row.voice_id, row.id) for row in await connection.execute(statement)]
 
     async def announced(self, job_id: str) -> None:
         """The webhook of a job has been heard, or never will be."""
         async with self._database.writing() as connection:
             await connection.execute(update(JobRow).where(JobRow.id == job_id).values(webhook_done_at=self._now()))
 
-    async def _where(self, condition: ColumnElement[bool]) -> list[CloneJob]:
-        statement = select(*JobRow.__table__.c).where(condition).order_by(JobRow.created_at)
-        async with self._database.reading() as connection:
-            return [_job(row) for row in await connection.execute(statement)]
+
+def _unheld(now: datetime) -> ColumnElement[bool]:
+    return or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
 
 
 def _plain(value: Any) -> Any:

@@ -110,6 +110,7 @@ class CloningSettings(BaseModel):
 
     max_sample_bytes: int = Field(default=1024**3, ge=1024, description="Of one uploaded recording.")
     max_samples: int = Field(default=2000, ge=1, description="Recordings of one voice.")
+    max_sample_s: float = Field(default=7200.0, gt=0, description="Of one recording; a longer one is refused.")
     max_consent_s: float = Field(default=60.0, gt=0, description="Of a recorded consent.")
     inspection_timeout_s: float = Field(default=120.0, gt=0, description="Of looking at one uploaded file.")
     transcriber_url: str | None = Field(
@@ -124,7 +125,7 @@ class CloningSettings(BaseModel):
         default=False, description="Whether a webhook may go to a private address, this machine included."
     )
     trainer_threads: int = Field(default=1, ge=1, description="CPU only.")
-    max_attempts: int = Field(default=8, ge=1, description="Workers that may die over one job before it fails.")
+    max_attempts: int = Field(default=20, ge=1, description="Workers that may die over one job before it fails.")
 
 
 class Settings(BaseSettings):

@@ -64,3 +64,15 @@ async def test_forgetting_old_checkpoints_touches_no_other_step_and_no_other_att
     await second.forget(r"checkpoint-\d+", but="checkpoint-000003")
     kept = {key.partition("job-1/")[2] for key in object_store.keys("voices/abcdefghijkl/")}
     assert kept == {"attempt-1/checkpoint-000001.tar", "attempt-2/checkpoint-000003.tar", "attempt-2/trained.tar"}
+
+
+async def test_of_an_ended_job_only_its_adapter_stays(object_store: ObjectStore, tmp_path: Path) -> None:
+    made = directory(tmp_path, "made", "x")
+    await Archive(object_store, attempt(1)).save("prepared", made)
+    second = Archive(object_store, attempt(2))
+    await second.save("trained", made)
+    object_store.upload_directory(made, f"{second.attempt_prefix}adapter")
+    await second.clear(kept=f"{second.attempt_prefix}adapter/")
+    assert list(object_store.keys("voices/")) == ["voices/abcdefghijkl/jobs/job-1/attempt-2/adapter/inner/file"]
+    await second.clear(kept=None)
+    assert list(object_store.keys("voices/")) == []

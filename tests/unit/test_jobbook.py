@@ -116,9 +116,14 @@ async def test_a_job_ends_and_its_version_is_in_force_in_one_step(catalog: Catal
     assert (await catalog.voices.get(job.voice_id)).version == 1
 
 
-async def test_a_job_whose_voice_is_gone_cannot_complete(catalog: Catalog, job: CloneJob) -> None:
+async def test_a_job_whose_voice_is_gone_publishes_nothing(catalog: Catalog, job: CloneJob) -> None:
     taken = await claimed(catalog, job)
     await catalog.voices.delete(job.voice_id)
+    assert (await catalog.jobs.complete(taken, 1)).state is CloneState.CANCELLED
+
+
+async def test_a_version_that_is_not_there_is_not_put_in_force(catalog: Catalog, job: CloneJob) -> None:
+    taken = await claimed(catalog, job)
     with pytest.raises(NotFound):
         await catalog.jobs.complete(taken, 1)
     assert (await catalog.jobs.get(job.id)).finished_at is None
@@ -148,6 +153,35 @@ async def test_a_job_in_work_is_told_to_stop_with_its_next_renewal(catalog: Cata
     assert ended.finished_at
 
 
+async def test_a_job_asked_to_stop_is_not_given_to_the_next_worker(catalog: Catalog, job: CloneJob) -> None:
+    taken = await claimed(catalog, job)
+    await catalog.jobs.request_cancel(job.id)
+    await catalog.jobs.give_back(taken)
+    assert (await catalog.jobs.get(job.id)).state is CloneState.CANCELLED
+    assert await catalog.jobs.cancelled(since=taken.created_at) == [(job.voice_id, job.id)]
+
+
+async def test_a_job_asked_to_stop_whose_worker_died_ends_with_its_claim(
+    catalog: Catalog, job: CloneJob, clock: Clock
+) -> None:
+    await claimed(catalog, job)
+    await catalog.jobs.request_cancel(job.id)
+    await catalog.jobs.end_cancelled()
+    assert (await catalog.jobs.get(job.id)).finished_at is None
+    clock.advance(CLAIM_S + 1)
+    await catalog.jobs.end_cancelled()
+    assert (await catalog.jobs.get(job.id)).state is CloneState.CANCELLED
+
+
+async def test_a_job_asked_to_stop_at_the_last_moment_publishes_nothing(catalog: Catalog, job: CloneJob) -> None:
+    taken = await claimed(catalog, job)
+    adapter = await catalog.voices.add_version(job.voice_id, uri="s3://b/v/", sha256={"a": "0"}, rank=16)
+    await catalog.jobs.request_cancel(job.id)
+    ended = await catalog.jobs.complete(taken, adapter.version)
+    assert (ended.state, ended.version) == (CloneState.CANCELLED, None)
+    assert (await catalog.voices.get(job.voice_id)).version == 0
+
+
 async def test_a_job_that_is_over_cannot_be_cancelled(catalog: Catalog, job: CloneJob) -> None:
     await completed(catalog, job)
     with pytest.raises(Conflict, match="over already: completed"):
@@ -164,11 +198,11 @@ async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
 ) -> None:
     assert await catalog.jobs.forsaken(for_s=30) == []
     clock.advance(31)
-    assert [lost.id for lost in await catalog.jobs.forsaken(for_s=30)] == [job.id]
+    assert await catalog.jobs.forsaken(for_s=30) == [job.id]
     taken = await claimed(catalog, job)
     assert await catalog.jobs.forsaken(for_s=30) == []
     clock.advance(CLAIM_S + 31)
-    assert [lost.id for lost in await catalog.jobs.forsaken(for_s=30)] == [job.id]
+    assert await catalog.jobs.forsaken(for_s=30) == [job.id]
     await catalog.jobs.finish(taken, CloneState.CANCELLED)
     assert await catalog.jobs.forsaken(for_s=30) == []
 
@@ -180,7 +214,7 @@ async def test_a_finished_job_is_unannounced_until_its_webhook_is_heard(
     assert await catalog.jobs.unannounced(since=since) == []
     error = JobError(code="gate_failed", message="head silence")
     failed = await catalog.jobs.finish(await claimed(catalog, job), CloneState.FAILED, error=error)
-    assert await catalog.jobs.unannounced(since=since) == [failed]
+    assert await catalog.jobs.unannounced(since=since) == [(failed.id, failed.finished_at)]
     await catalog.jobs.announced(job.id)
     assert await catalog.jobs.unannounced(since=since) == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any, ClassVar
@@ -13,11 +12,9 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import SecretStr
 
-from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState
 from app.core.errors import InvalidRequest
 from app.infra import webhooks
 from app.infra.settings import CloningSettings
-from tasks.reconcile import INTERVAL_S, due
 
 pytestmark = pytest.mark.anyio
 
@@ -91,20 +88,3 @@ def test_what_is_no_http_address_is_refused(url: str) -> None:
 def test_without_a_good_secret_nothing_is_sent(secret: str) -> None:
     with pytest.raises(InvalidRequest, match="WEBHOOK_SECRET"):
         webhooks.secret_bytes(secret)
-
-
-def test_a_webhook_is_repeated_ever_more_rarely() -> None:
-    ended = datetime(2026, 1, 1, tzinfo=UTC)
-    job = CloneJob(
-        id="job-1",
-        voice_id="v",
-        kind=CloneKind.CLONE,
-        state=CloneState.COMPLETED,
-        config=CloneConfig(),
-        attempt=1,
-        revision=1,
-        created_at=ended,
-        finished_at=ended,
-    )
-    times = [tick for tick in range(300) if due(job, ended + timedelta(seconds=tick * INTERVAL_S))]
-    assert times == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]

@@ -1,0 +1,43 @@
+"""The reconciler with a real catalogue and a real broker: what is lost is sent again, what waits is left alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from redis import Redis
+
+from app.core.cloning import CloneConfig, CloneKind, CloneState
+from app.infra.catalog import Catalog
+from app.infra.database import utc_now
+from app.infra.settings import Settings
+from tasks.reconcile import due, left_over
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_job_made_long_ago_that_nobody_holds_is_left_over(settings: Settings) -> None:
+    past = utc_now() - timedelta(hours=1)
+    catalog = Catalog(settings.database, pepper=settings.key_pepper, now=lambda: past)
+    await catalog.migrate()
+    voice = await catalog.voices.create("Mary", model="standin")
+    job = await catalog.jobs.create(
+        voice.id, kind=CloneKind.CLONE, config=CloneConfig(), webhook_url="https://example.org/"
+    )
+    assert await left_over(settings) == ([job.id], [])
+    claimed = await catalog.jobs.claim(job.id)
+    assert claimed
+    await catalog.jobs.finish(claimed, CloneState.CANCELLED)
+    await catalog.aclose()
+    assert await left_over(settings) == ([], [(job.id, past)])
+
+
+def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:
+    with Redis.from_url(valkey) as redis:
+        redis.delete("carillon:webhook:job-1")
+        assert due(redis, "job-1", age_s=0)
+        assert not due(redis, "job-1", age_s=0)
+        assert 0 < redis.ttl("carillon:webhook:job-1") <= 15  # type: ignore[operator]
+        redis.delete("carillon:webhook:job-1")
+        assert due(redis, "job-1", age_s=100_000)
+        assert 15 < redis.ttl("carillon:webhook:job-1") <= 900  # type: ignore[operator]
