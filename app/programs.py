@@ -21,6 +21,9 @@ from app.infra.supervisor import Program
 BEHIND_THE_FRONT_DOOR, FRONT_DOOR = 1, 2
 """Stages of stopping: no session finds its worker gone before its front door, nor any of them the stores of stage 0."""
 
+PROBE_TIMEOUT_S = 4.0
+"""Below the supervisor's own, which takes silence for a failure."""
+
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the children need beyond the variables they inherit: where the embedded parts are, and the secrets."""
@@ -65,21 +68,12 @@ def worker(name: str, id: str, settings: Settings, environment: Mapping[str, str
 def tasks(name: str, queues: Sequence[str], settings: Settings, environment: Mapping[str, str]) -> Program:
     """A tasks process that works on some of the queues."""
     assert settings.redis_url
-    url = settings.redis_url.get_secret_value()
-
-    async def beats(pid: int) -> bool:
-        try:
-            async with Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2) as redis:
-                return bool(await redis.exists(heartbeat_key(f"{socket.gethostname()}-{pid}")))
-        except RedisError:
-            return False
-
     return Program(
         name=name,
         command=_command("tasks", *(word for queue in queues for word in ("--queue", queue))),
         environment=environment,
         stage=BEHIND_THE_FRONT_DOOR,
-        ready=beats,
+        ready=beats(settings.redis_url.get_secret_value()),
         start_timeout_s=180,
         grace_s=40,  # beyond Celery's soft shutdown
         watchdog_s=60,
@@ -96,6 +90,29 @@ def front_door(host: str, port: int, settings: Settings, environment: Mapping[st
         start_timeout_s=180,
         grace_s=settings.drain_timeout_s + 10,
     )
+
+
+def beats(redis_url: str) -> Callable[[int], Awaitable[bool]]:
+    """A probe that holds while a tasks process leaves its mark in Redis.
+
+    A Redis that is away says nothing of one that has left its mark before: it may be in the middle of a training.
+    """
+    seen: set[int] = set()
+
+    async def ready(pid: int) -> bool:
+        try:
+            async with (
+                asyncio.timeout(PROBE_TIMEOUT_S),
+                Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2) as redis,
+            ):
+                here = bool(await redis.exists(heartbeat_key(f"{socket.gethostname()}-{pid}")))
+        except (RedisError, OSError, TimeoutError):
+            return pid in seen
+        if here:
+            seen.add(pid)
+        return here
+
+    return ready
 
 
 def answers(host: str, port: int, path: str) -> Callable[[int], Awaitable[bool]]:

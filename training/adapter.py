@@ -30,7 +30,7 @@ def save(directory: Path, weights: Mapping[str, Tensor], lora: LoraConfig, *, mo
     `weights` are PEFT's, by their names in its files; `model` is the base's name, for a path would be this machine's;
     `run` is what it was trained with and reached. Raises AdapterUnavailable where vLLM would not load what came out.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialized
 
     unfinished = directory.with_name(f".unfinished-{directory.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -42,7 +42,7 @@ def save(directory: Path, weights: Mapping[str, Tensor], lora: LoraConfig, *, mo
     }
     (unfinished / CONFIG_FILE).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n", "utf-8")
     (unfinished / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", "utf-8")
-    save_file(dict(weights), unfinished / WEIGHTS_FILE, metadata={"format": "pt"})
+    (unfinished / WEIGHTS_FILE).write_bytes(serialized(dict(weights), metadata={"format": "pt"}))
     check(unfinished)
     settle(unfinished, directory)
 

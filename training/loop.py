@@ -28,7 +28,7 @@ from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
 from training.learning import Batch, summed_loss, target_count
-from training.run import Stopped
+from training.run import Stopped, torch_device
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Training:
     ) -> None:
         # 1. The model, with a LoRA that changes nothing yet
         self.config, self._tell, self._check, self._clock = run.train, tell, check, clock
-        self.device = _device(run)
+        self.device = torch_device(run)
         self.layout = read_layout(run.model_dir, run.codec_dir)
         torch.manual_seed(self.config.seed)
         self.lora = LoraConfig(
@@ -209,7 +209,12 @@ class Training:
             "best": self.best,
             "randomness": randomness,
         }
-        path = self.checkpoints.save(self.state, lambda place: torch.save(tensors, place / TENSORS_FILE))
+
+        def write(place: Path) -> None:
+            with (place / TENSORS_FILE).open("wb") as file:  # a file of Python's, for a full disk to be an OSError
+                torch.save(tensors, file)
+
+        path = self.checkpoints.save(self.state, write)
         self._tell("checkpoint", name=path.name, step=self.state.step, epochs=self.state.finished_epochs)
 
     def _resume(self) -> None:
@@ -271,15 +276,6 @@ def rate_at(step: int, steps: int, config: TrainConfig) -> float:
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def _device(run: RunConfig) -> torch.device:
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("device is cuda, but torch sees no GPU here; check the driver, or set it to auto")
-    if run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda")
-    torch.set_num_threads(run.threads)
-    return torch.device("cpu")
 
 
 def _load_model(run: RunConfig, layout: TokenLayout, lora: LoraConfig, device: torch.device) -> PeftModel:

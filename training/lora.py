@@ -23,7 +23,7 @@ from types import FrameType
 from typing import IO, Any
 
 from app.core.errors import CarillonError
-from training.run import Stopped, read_run
+from training.run import Stopped, breakage, read_run
 
 DONE, FAILED, STOPPED = 0, 1, 75
 """Exit codes. 75 is EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run again to go on."""
@@ -89,7 +89,7 @@ def run_training(directory: Path, events: Events, stop: StopSignal) -> int:
         failure = error
     except Exception as error:
         logger.exception("training broke")
-        failure = CarillonError(f"training broke: {type(error).__name__}: {error}")
+        failure = breakage("training", error)
     with suppress(Stopped):
         events.tell("error", code=failure.code, message=failure.message, retryable=failure.retryable)
     return FAILED

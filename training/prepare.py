@@ -18,9 +18,12 @@ from app.core.cloning import CloneKind, PrepareConfig, RunConfig
 from app.core.orpheus import read_layout
 from app.infra.settings import CloningSettings, load_settings
 from training.recordings import Prepared, Source, prepare, report_shortfall
-from training.run import read_run
+from training.run import read_run, torch_device
 from training.stage import Tell, main
 from training.transcriber import open_transcriber
+
+LENIENT = {"min_snr_db": 0.0, "max_gain_db": 60.0}
+"""What is asked of a model's own renderings."""
 
 
 def work(directory: Path, tell: Tell) -> None:
@@ -39,6 +42,7 @@ def work(directory: Path, tell: Tell) -> None:
             model_dir=run.model_dir,
             codec_dir=run.codec_dir,
             deduplicate=config.deduplicate_frames,
+            device=torch_device(run).type,
             progress=lambda done, count: tell("progress", clips=done, of=count),
         )
         dataset.save(directory / "dataset.npz")
@@ -56,20 +60,27 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
         return prepare(
             sources,
             directory / "clips",
-            _config(run, layout.speech.loudness_lufs),
+            config_of(run, layout.speech.loudness_lufs),
             sample_rate_hz=layout.sample_rate_hz,
             frame_samples=layout.samples_per_frame,
             language=run.language,
             transcriber=transcriber if run.kind is CloneKind.CLONE else None,
+            max_sample_s=settings.max_sample_s,
             progress=lambda done, count: tell("progress", recordings=done, of=count),
         )
 
 
-def _config(run: RunConfig, model_lufs: float) -> PrepareConfig:
-    """The thresholds for this job. A model's renderings are as clean as the model is: only silence shall change."""
+def config_of(run: RunConfig, model_lufs: float) -> PrepareConfig:
+    """The thresholds for this job. A model's renderings are as clean as the model is: only silence shall change.
+
+    What somebody has set otherwise than the defaults is left as it is.
+    """
     changes: dict[str, float] = {} if run.prepare.loudness_lufs is not None else {"loudness_lufs": model_lufs}
     if run.kind is CloneKind.POLISH:
-        changes |= {"min_snr_db": 0.0, "max_gain_db": 60.0}
+        usual = PrepareConfig()
+        changes |= {
+            name: value for name, value in LENIENT.items() if getattr(run.prepare, name) == getattr(usual, name)
+        }
     return run.prepare.model_copy(update=changes)
 
 

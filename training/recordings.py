@@ -86,16 +86,18 @@ def prepare(
     frame_samples: int = 2048,
     language: str | None = None,
     transcriber: Transcriber | None = None,
+    max_sample_s: float = 7200.0,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """Writes the clips of all `sources` into `directory`; `progress` hears of (recordings done, recordings).
 
-    A recording that cannot be used is a finding, never an error. Raises PreparationCancelled between two recordings,
+    A recording that cannot be used, or is longer than `max_sample_s`, is a finding, never an error.
+    Raises PreparationCancelled between two recordings,
     and what the transcriber raises. Whether it is enough, `report_shortfall` says.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    desk = _Desk(directory, config, Grid(sample_rate_hz, frame_samples), language, transcriber)
+    desk = _Desk(directory, config, Grid(sample_rate_hz, frame_samples), language, transcriber, max_sample_s)
     files: list[_File] = []
     for number, source in enumerate(sources):
         if cancelled():
@@ -173,6 +175,7 @@ class _Desk:
     grid: Grid
     language: str | None
     transcriber: Transcriber | None
+    max_sample_s: float
     _seen: dict[str, str] = field(default_factory=dict)
 
     def work(self, file: _File) -> None:
@@ -215,7 +218,7 @@ class _Desk:
             decoded = inspection.decode(
                 file.source.path,
                 target,
-                max_duration_s=config.max_sample_s,
+                max_duration_s=self.max_sample_s,
                 sample_rate_hz=self.grid.sample_rate_hz,
                 name=name,
             )

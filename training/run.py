@@ -1,13 +1,20 @@
-"""The directory that a training is told to work in, and the word for its being stopped. Nothing here needs torch."""
+"""What every stage has to do with its run: read it, choose its device, say why it broke off.
+
+Importing this needs no torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from app.core.cloning import RunConfig
-from app.core.errors import ConfigurationError
+from app.core.errors import CarillonError, ConfigurationError, StageFailed
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Stopped(BaseException):
@@ -26,3 +33,21 @@ def read_run(directory: Path) -> RunConfig:
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{path.name}: {place}: {first['msg']}") from None
     return run.model_copy(update={name: directory / getattr(run, name) for name in ("model_dir", "codec_dir")})
+
+
+def torch_device(run: RunConfig) -> torch.device:
+    """Where to compute; on a CPU torch gets the run's threads. Raises ConfigurationError where no GPU is seen."""
+    import torch
+
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device is cuda, but torch sees no GPU here; check the driver, or set it to auto")
+    if run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda")
+    torch.set_num_threads(run.threads)
+    return torch.device("cpu")
+
+
+def breakage(what: str, error: Exception) -> CarillonError:
+    """What is told of an error that is not ours: the system's (a full disk, a lost file) may be over the next time."""
+    kind = StageFailed if isinstance(error, OSError) else CarillonError
+    return kind(f"{what} broke: {type(error).__name__}: {error}")

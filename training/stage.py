@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from app.core.errors import CarillonError
 from training.lora import Events
-from training.run import Stopped
+from training.run import Stopped, breakage
 
 DONE, FAILED, TERMINATED = 0, 1, 143
 
@@ -47,7 +47,7 @@ def run_stage(work: Work, directory: Path, events: Events) -> int:
         failure = error
     except Exception as error:
         log.exception("stage broke")
-        failure = CarillonError(f"the stage broke: {type(error).__name__}: {error}")
+        failure = breakage("the stage", error)
     events.tell("error", code=failure.code, message=failure.message, retryable=failure.retryable)
     return FAILED
 

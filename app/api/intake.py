@@ -49,7 +49,7 @@ async def keep_sample(
     door: Door, voice_id: str, path: Path, *, sample_id: str, file_name: str, transcript: str | None
 ) -> Sample:
     """A recording of a voice. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
-    facts = await inspected(door, path, file_name, max_duration_s=door.settings.clone.prepare.max_sample_s)
+    facts = await inspected(door, path, file_name, max_duration_s=door.settings.cloning.max_sample_s)
     # The key is this attempt's own: two that keep one sample at once do not remove each other's object.
     key = f"{voice_prefix(voice_id)}samples/{secrets.token_hex(8)}.{facts.container}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -55,7 +56,18 @@ class PrepareConfig(Frozen):
     min_usable_s: float = Field(default=600.0, ge=0, description="Less usable speech ends the job before training.")
     min_clips: int = Field(default=100, ge=1)
     recommended_usable_s: float = Field(default=1800.0, ge=0)
-    max_sample_s: float = Field(default=7200.0, gt=0, description="A longer file is refused at upload.")
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        shortest, longest = self.wanted_clip_s
+        _in_order(min_source_rate_hz=self.min_source_rate_hz, good_source_rate_hz=self.good_source_rate_hz)
+        _in_order(min_snr_db=self.min_snr_db, good_snr_db=self.good_snr_db)
+        _in_order(
+            min_clip_s=self.min_clip_s,
+            **{"wanted_clip_s[0]": shortest, "wanted_clip_s[1]": longest},
+            max_clip_s=self.max_clip_s,
+        )
+        return self
 
 
 class TrainConfig(Frozen):
@@ -101,6 +113,22 @@ class GateConfig(Frozen):
     max_silence_run_s: float = Field(default=1.0, gt=0)
     require_closeness: bool = Field(default=True, description="To be nearer to the speaker than any base voice is.")
     max_word_error_rate: float = Field(default=0.10, ge=0, le=1, description="Where a transcriber is configured.")
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        least, most = self.duration_ratio
+        _in_order(
+            max_head_silence_p50_ms=self.max_head_silence_p50_ms, max_head_silence_p95_ms=self.max_head_silence_p95_ms
+        )
+        _in_order(**{"duration_ratio[0]": least, "duration_ratio[1]": most})
+        return self
+
+
+def _in_order(**values: float) -> None:
+    """Raises ValueError, naming both, where a value is less than the one before it."""
+    for (name, value), (next_name, next_value) in pairwise(values.items()):
+        if value > next_value:
+            raise ValueError(f"{name} ({value:g}) is more than {next_name} ({next_value:g}); change one of them")
 
 
 class CloneConfig(Frozen):

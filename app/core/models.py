@@ -16,9 +16,9 @@ from app.core.errors import UnknownModel, UnknownVoice
 
 
 class Frozen(BaseModel):
-    """A value: immutable, and strict about the fields it is given."""
+    """A value: immutable, and strict about the fields it is given; its numbers are numbers, for JSON has no others."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AudioFormat(StrEnum):

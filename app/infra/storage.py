@@ -126,15 +126,24 @@ class ObjectStore:
                 yield from (entry["Key"] for entry in page.get("Contents", ()))
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete every object below `prefix`, which must not be empty. Returns how many there were."""
+        """Delete every object below `prefix`, which must not be empty. Returns how many there were.
+
+        Done again, it goes on with those that the server would not delete.
+        """
         if not prefix:
             raise InvalidRequest("an empty prefix would delete the whole bucket; name a folder", param="prefix")
         keys = list(self.keys(prefix))
         for start in range(0, len(keys), 1000):
             with self._errors(prefix):
-                self._client.delete_objects(
+                answer = self._client.delete_objects(
                     Bucket=self.bucket,
                     Delete={"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True},
+                )
+            kept = [error for error in answer.get("Errors", ()) if error.get("Code") not in _MISSING]
+            if kept:
+                raise StoreUnavailable(
+                    f"the store at {self._endpoint} kept {len(kept)} objects below {prefix!r}, "
+                    f"{kept[0].get('Key')!r} for one: {kept[0].get('Code')} {kept[0].get('Message')}"
                 )
         return len(keys)
 

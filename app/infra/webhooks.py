@@ -14,7 +14,6 @@ import json
 import logging
 import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,20 +21,40 @@ from app.core.errors import InvalidRequest
 from app.infra.settings import CloningSettings
 
 TIMEOUT_S = 10.0
+"""Of the whole call, however slowly the receiver answers."""
+
 SECRET_PREFIX = "whsec_"
+
+TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")))
+"""IPv6 addresses that carry one of IPv4, perhaps a private one: NAT64 (RFC 6052, 8215) and 6to4 (RFC 3056)."""
 
 log = logging.getLogger(__name__)
 
 
-async def post(url: str, body: dict[str, Any], settings: CloningSettings, *, message_id: str, now_s: float) -> bool:
-    """Whether the receiver took it (2xx). Raises InvalidRequest for an address nobody may be called at."""
-    await asyncio.to_thread(check_address, url, private=settings.webhook_private_hosts)
+async def post(
+    url: str,
+    body: dict[str, Any],
+    settings: CloningSettings,
+    *,
+    message_id: str,
+    now_s: float,
+    timeout_s: float = TIMEOUT_S,
+) -> bool:
+    """Whether the receiver took it (2xx); what else it answers is not read.
+
+    Raises InvalidRequest for an address nobody may be called at.
+    """
     content = json.dumps(body).encode()
     headers = signed(content, settings.webhook_secret.get_secret_value(), message_id=message_id, now_s=now_s)
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-            answer = await client.post(url, content=content, headers=headers)
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.to_thread(check_address, url, private=settings.webhook_private_hosts)
+            async with (
+                httpx.AsyncClient(timeout=timeout_s, follow_redirects=False, trust_env=False) as client,
+                client.stream("POST", url, content=content, headers=headers) as answer,
+            ):
+                pass
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         log.warning("webhook not heard", extra={"webhook": message_id, "error": type(error).__name__})
         return False
     if not answer.is_success:
@@ -77,18 +96,30 @@ def check_address(url: str, *, private: bool) -> None:
     Raises InvalidRequest. A name that changes its meaning between this and the call gets through; where that matters,
     an egress proxy belongs in front.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidRequest(f"{url[:200]!r} is no http(s) address", param="webhook_url")
+    invalid = InvalidRequest(f"{url[:200]!r} is no http(s) address", param="webhook_url")
+    try:
+        parts = httpx.URL(url)  # as who calls understands it: another parser may find another host
+        host, port = parts.raw_host.decode("ascii"), 443 if parts.port is None else parts.port
+        host.encode("idna")
+        parts.host.encode()
+    except (httpx.InvalidURL, ValueError):  # UnicodeError, idna's too, is a ValueError
+        raise invalid from None
+    if parts.scheme not in ("http", "https") or not host or not 0 < port < 65_536:
+        raise invalid
     if private:
         return
     try:
-        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
         return  # not to be reached now; the call will say so
     for _, _, _, _, address in found:
-        if not ipaddress.ip_address(address[0]).is_global:
+        if not _public(str(address[0])):
             raise InvalidRequest(
-                f"{parts.hostname} is a private address; set CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS=true to allow it",
+                f"{host} is a private address; set CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS=true to allow it",
                 param="webhook_url",
             )
+
+
+def _public(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in TRANSLATED)

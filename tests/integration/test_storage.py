@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from uuid import uuid4
 
 import httpx
@@ -113,6 +115,39 @@ def test_deleting_a_prefix_leaves_its_neighbours(store: ObjectStore) -> None:
     assert store.delete_prefix("v/1/") == 2
     assert list(store.keys("")) == ["v/10/a"]
     assert store.delete_prefix("v/1/") == 0
+
+
+class Keeper(BaseHTTPRequestHandler):
+    """A store of one object that it will not delete."""
+
+    def do_GET(self) -> None:
+        self._answer("<ListBucketResult><Contents><Key>v/a</Key></Contents></ListBucketResult>")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        error = "<Key>v/a</Key><Code>AccessDenied</Code><Message>it is locked</Message>"
+        self._answer(f"<DeleteResult><Error>{error}</Error></DeleteResult>")
+
+    def _answer(self, document: str) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(document)))
+        self.end_headers()
+        self.wfile.write(document.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_an_object_that_the_server_keeps_is_an_error() -> None:
+    server = HTTPServer((LOOPBACK, 0), Keeper)
+    Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://{LOOPBACK}:{server.server_port}"
+    store = ObjectStore(StoreSettings(endpoint_url=endpoint, access_key=SecretStr("a"), secret_key=SecretStr("s")))
+    with pytest.raises(StoreUnavailable, match=r"'v/a'.*AccessDenied it is locked"):
+        store.delete_prefix("v/")
+    store.close()
+    server.shutdown()
+    server.server_close()
 
 
 def test_the_whole_bucket_is_not_deleted_by_an_empty_prefix(store: ObjectStore) -> None:

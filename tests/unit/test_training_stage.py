@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import signal
@@ -51,6 +52,16 @@ def test_any_other_error_is_told_as_one_that_trying_again_does_not_mend() -> Non
     assert code == FAILED
     assert (events[0]["code"], events[0]["retryable"]) == ("internal_error", False)
     assert "ZeroDivisionError" in events[0]["message"]
+
+
+def test_a_full_disk_may_have_room_the_next_time() -> None:
+    def work(directory: Path, tell: Tell) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    code, events = outcome(work)
+    assert code == FAILED
+    assert (events[0]["code"], events[0]["retryable"]) == ("stage_failed", True)
+    assert "No space left" in events[0]["message"]
 
 
 def test_a_stage_that_was_stopped_says_nothing_more() -> None:

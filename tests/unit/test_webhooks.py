@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any, ClassVar
@@ -25,13 +27,17 @@ SETTINGS = CloningSettings(webhook_secret=SecretStr(SECRET), webhook_private_hos
 
 class Receiver(BaseHTTPRequestHandler):
     heard: ClassVar[list[tuple[dict[str, str], bytes]]] = []
-    status: ClassVar[int] = 204
+    status: ClassVar[int] = 200
+    answer_bytes: ClassVar[int] = 0
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.heard.append(({name.lower(): value for name, value in self.headers.items()}, body))
         self.send_response(self.status)
         self.end_headers()
+        with suppress(ConnectionError):
+            for _ in range(self.answer_bytes // 2**16):
+                self.wfile.write(bytes(2**16))
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -69,8 +75,43 @@ async def test_a_receiver_that_is_not_there_has_not_heard(receiver: Any) -> None
     assert not await webhooks.post("http://127.0.0.1:9/", {}, SETTINGS, message_id="job-1", now_s=0)
 
 
+async def test_a_receiver_that_never_ends_its_answer_has_heard(receiver: Any) -> None:
+    url, own = receiver
+    own.answer_bytes = 10**12
+    async with asyncio.timeout(60):
+        assert await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0)
+
+
+async def test_a_receiver_that_answers_forever_but_says_nothing_has_not_heard() -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert not await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0, timeout_s=0.2)
+
+
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1/", "http://[::1]/", "http://10.0.0.1/", "http://169.254.169.254/", "http://localhost/"]
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://10.0.0.1/",
+        "http://169.254.169.254/",
+        "http://localhost/",
+        "http://example.org\\@127.0.0.1/",
+        "http://224.0.0.1/",
+        "http://[ff0e::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://[64:ff9b::10.0.0.1]/",
+        "http://[2002:a00:1::]/",
+    ],
 )
 def test_a_private_address_is_refused_unless_the_operator_allows_it(url: str) -> None:
     with pytest.raises(InvalidRequest, match="WEBHOOK_PRIVATE_HOSTS"):
@@ -78,7 +119,23 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(url: str) ->
     webhooks.check_address(url, private=True)
 
 
-@pytest.mark.parametrize("url", ["", "ftp://example.org/", "example.org", "http://", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ftp://example.org/",
+        "example.org",
+        "http://",
+        "javascript:alert(1)",
+        "http://[::1",
+        "http://example.org:99999/",
+        "http://example.org:port/",
+        "http://a..b/",
+        f"http://{'a' * 70}.org/",
+        "http://xn--a/",
+        "http://ex\tample.org/",
+    ],
+)
 def test_what_is_no_http_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="http"):
         webhooks.check_address(url, private=True)
