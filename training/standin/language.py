@@ -34,17 +34,17 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 6700
-PEAK_RATE = 1.1e-3
-WARMUP_STEPS = 150
-DECAY_SHARE = 0.18  # of the steps, at the end, with a falling rate
+STEPS = 7000
+PEAK_RATES = {"matrices": 3e-3, "rest": 1.1e-3}
+WARMUP_STEPS = 100
+DECAY_SHARE = 0.3  # of the steps, at the end, with falling rates
 BATCH_TOKENS = 3072
 SHUFFLED = 128  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.4)  # least and greatest share of an example's input codes replaced at random
 GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 3  # the layers whose first heads are shown where to look
 GUIDANCE_WEIGHT = 0.3
 WORD_HASTE = 8.0
-FIRST_FRAME_WEIGHT, FIRST_CODE_WEIGHT = 2.0, 8.0
+FIRST_FRAME_WEIGHT, FIRST_CODE_WEIGHT = 4.0, 5.0
 TEMPERATURE = 0.3
 
 
@@ -61,7 +61,7 @@ class Phase:
         return {"max_words": self.max_words, "skimmed_share": self.skimmed_share}
 
 
-CURRICULUM = (Phase(0.91, (4, 8, 12), 0.5), Phase(1.0, (4, 8, 8, 12, 16, 40), 0.0))
+CURRICULUM = (Phase(0.8, (4, 8, 12), 0.75), Phase(1.0, (4, 8, 8, 12, 16, 40), 0.0))
 
 
 def configuration(tokens: Tokens) -> LlamaConfig:
@@ -159,7 +159,7 @@ def endless_batches(dictionary: CodeDictionary, tokens: Tokens, first: int, step
 def onset_weights(batch: Batch) -> Tensor:
     """1, but more for the first frame of each word, and most for its first code: (batch, tokens) float32.
 
-    That code is where reading shows: all others can be guessed from the ones before.
+    That frame is where reading shows: later ones can be guessed from the ones before.
     """
     turned = batch.read_from[:, 1:] != batch.read_from[:, :-1]
     onset = functional.pad(turned & (batch.read_to[:, 1:] > 0), (1, 0)).float()
@@ -167,25 +167,31 @@ def onset_weights(batch: Batch) -> Tensor:
     return 1 + (FIRST_CODE_WEIGHT - FIRST_FRAME_WEIGHT) * onset + (FIRST_FRAME_WEIGHT - 1) * frame
 
 
-def losses(model: Any, batch: Batch, heard: Tensor) -> tuple[Tensor, Tensor]:
+def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
     """Weighted mean cross entropy over the answers, and how far the guided heads look from the word being voiced.
 
-    `heard` is `batch.ids` with some codes corrupted: the model's input. Logits are made only where they count, and not
-    for text: embeddings are tied, and Adam would turn the faint "not this word" of every step into one common drift of
-    all words' embeddings that drowns what tells them apart.
+    `heard` is `batch.ids` with some codes corrupted: the model's input. The softmax is over what the band mask allows
+    at each position of a frame, as the engine samples, which also leaves text out of it: embeddings are tied, and the
+    faint "not this word" of every step would drown what tells the words' embeddings apart.
     """
     read = model.model(heard[:, :-1], output_hidden_states=True)
-    wanted = batch.targets[:, 1:]
-    chosen = wanted >= 0
-    base, spoken = model.config.speech["audio_token_base"], wanted[chosen]
-    rows = torch.cat([model.lm_head.weight[: len(SPECIAL)], model.lm_head.weight[base:]])
-    logits = functional.linear(read.last_hidden_state[chosen], rows)  # (answer tokens, special tokens + codes)
-    numbers = torch.where(spoken < base, spoken, spoken - base + len(SPECIAL))
-    entropies = functional.cross_entropy(logits.float(), numbers, reduction="none")
-    weights = onset_weights(batch)[:, 1:][chosen]
-    entropy = (entropies * weights).sum() / weights.sum()
+    wanted, weights = batch.targets[:, 1:], onset_weights(batch)[:, 1:]
+    rows, size = model.lm_head.weight, tokens.codebook_size
+    end = tokens["<end_of_speech>"]
+    entropy, weight = torch.zeros(()), torch.zeros(())
+    for position in range(FRAME_TOKENS):
+        first = tokens.audio_base + position * size
+        here = (wanted >= first) & (wanted < first + size)
+        band = rows[first : first + size]
+        if position == 0:  # a frame, or the end
+            here, band = here | (wanted == end), torch.cat([band, rows[end : end + 1]])
+        spoken = wanted[here]
+        numbers = torch.where(spoken == end, size, spoken - first)
+        logits = functional.linear(read.last_hidden_state[here], band).float()  # (tokens here, codes [+ 1])
+        entropy = entropy + (functional.cross_entropy(logits, numbers, reduction="none") * weights[here]).sum()
+        weight = weight + weights[here].sum()
     guidance = [guided_attention_loss(model, read.hidden_states[layer], layer, batch) for layer in GUIDED_LAYERS]
-    return entropy, torch.stack(guidance).mean()
+    return entropy / weight, torch.stack(guidance).mean()
 
 
 def guided_attention_loss(model: Any, hidden: Tensor, layer_number: int, batch: Batch) -> Tensor:
@@ -215,10 +221,26 @@ def guided_attention_loss(model: Any, hidden: Tensor, layer_number: int, batch: 
     return (missed.transpose(0, 1)[:, voicing] * weights).sum() / (GUIDED_HEADS * weights.sum()).clamp_min(1)
 
 
-def rate_at(step: int, steps: int) -> float:
-    """Linear warm-up, then constant, then a linear decay to 1 % of the peak."""
+def rate_share(step: int, steps: int) -> float:
+    """Of the peak rates: linear warm-up, then constant, then a linear decay to 1 %."""
     remaining = (steps - step) / (DECAY_SHARE * steps)
-    return PEAK_RATE * min((step + 1) / WARMUP_STEPS, 1.0, 0.01 + 0.99 * remaining)
+    return min((step + 1) / WARMUP_STEPS, 1.0, 0.01 + 0.99 * remaining)
+
+
+def optimisers(model: Any) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for embeddings and norms.
+
+    Muon (Jordan et al. 2024) learns rare associations, here which word sounds how, in about half of AdamW's steps
+    (measured: after 400, 30 % of words' first frames are right instead of 17 %).
+    """
+    named = dict(model.named_parameters())
+    matrices = [weight for name, weight in named.items() if weight.ndim == 2 and "embed" not in name]
+    rest = [weight for name, weight in named.items() if weight.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices, lr=PEAK_RATES["matrices"], weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return {
+        "matrices": muon,
+        "rest": torch.optim.AdamW(rest, lr=PEAK_RATES["rest"], betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+    }
 
 
 def train(work: Path, dictionary: CodeDictionary, codec: SNAC, steps: int = STEPS) -> None:
@@ -228,26 +250,27 @@ def train(work: Path, dictionary: CodeDictionary, codec: SNAC, steps: int = STEP
     tokens = Tokens(codec.codebook_size)
     model = LlamaForCausalLM(configuration(tokens))
     embed_sounds(model, dictionary, codec, tokens)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    chosen = optimisers(model)
     saved, first = work / "language.pt", 0
     if saved.exists():
         state = torch.load(saved, weights_only=True)
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        for name, optimiser in chosen.items():
+            optimiser.load_state_dict(state[name])
         first = state["step"]
     generator = torch.Generator().manual_seed(first)
     words = model.model.embed_tokens.weight[len(SPECIAL) : tokens.audio_base]
     # 2. Steps
     began, heard, smoothed = time.monotonic(), 0, math.nan
     for step, batch in zip(range(first, steps), endless_batches(dictionary, tokens, first, steps), strict=False):
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(step, steps)
+        for name, optimiser in chosen.items():
+            optimiser.param_groups[0]["lr"] = PEAK_RATES[name] * rate_share(step, steps)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, guidance = losses(model, batch, corrupted(batch.ids, tokens, generator))
-        optimiser.zero_grad(set_to_none=True)
+            loss, guidance = losses(model, batch, corrupted(batch.ids, tokens, generator), tokens)
+        model.zero_grad(set_to_none=True)
         (loss + GUIDANCE_WEIGHT * guidance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _step(optimiser, words)
+        _step(chosen, words)
         heard += batch.ids.numel()
         smoothed = loss.item() if math.isnan(smoothed) else 0.95 * smoothed + 0.05 * loss.item()
         if step % 25 == 0:
@@ -256,7 +279,8 @@ def train(work: Path, dictionary: CodeDictionary, codec: SNAC, steps: int = STEP
             logger.info("language step %d loss %.4f guidance %.3f tokens/s %.0f longest %d", *figures)
         # 3. Checkpoint
         if (step + 1) % 250 == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            state = {"model": model.state_dict(), "step": step + 1}
+            state |= {name: optimiser.state_dict() for name, optimiser in chosen.items()}
             unfinished = saved.with_suffix(".part")
             torch.save(state, unfinished)
             unfinished.replace(saved)
@@ -264,10 +288,11 @@ def train(work: Path, dictionary: CodeDictionary, codec: SNAC, steps: int = STEP
 
 
 @torch.no_grad()
-def _step(optimiser: torch.optim.Optimizer, words: Tensor) -> None:
+def _step(chosen: dict[str, torch.optim.Optimizer], words: Tensor) -> None:
     """One step, in which the text's embeddings go WORD_HASTE times as far: a word is seen once in many steps."""
     before = words.clone()
-    optimiser.step()
+    for optimiser in chosen.values():
+        optimiser.step()
     words.add_(words - before, alpha=WORD_HASTE - 1)
 
 
