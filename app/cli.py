@@ -290,17 +290,21 @@ def clone(
 def polish(
     name: Annotated[str, typer.Argument(help="A built-in voice.")],
     *,
+    model: Annotated[str | None, typer.Option(help="Needed where several models have the voice.")] = None,
     overrides: Annotated[str, typer.Option(help="Of the recipe, as JSON.")] = "{}",
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
     url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
     key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
 ) -> None:
-    """Take the silence at the head from a built-in voice, with no recordings but its own."""
+    """Take the silence at the head from a built-in voice, with no recordings but its own.
+
+    Given again, it follows the job that was started.
+    """
     from app.clone import Studio
     from app.clone import polish as run
 
     with Studio(*_fleet(url, key)) as studio:
-        run(name, studio=studio, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
+        run(name, studio=studio, model=model, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -9,19 +9,33 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 import httpx
 
-from app.core.errors import CarillonError, ConfigurationError, DeadlineExceeded, WorkerLost
+from app.core.errors import (
+    CarillonError,
+    ConfigurationError,
+    Conflict,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotFound,
+    RecordingUnfit,
+    WorkerLost,
+)
 from app.infra.settings import LOOPBACK_HOSTS
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
 FILES_AT_ONCE = 16
 TIMEOUT = httpx.Timeout(300.0, connect=10.0)
+PROXY_FAILURES = frozenset({502, 503, 504})
+RECONNECT_PAUSE_S = 1.0
+PATIENCE_S = 60.0
+"""How long a front door that was there may be away, or refuse for now, before a watched job is given up on."""
 
 Json = dict[str, Any]
 
@@ -29,7 +43,16 @@ Json = dict[str, Any]
 class Studio:
     """The voices and jobs of a front door at `url` (http://…). Raises what it refuses with, WorkerLost without one."""
 
-    def __init__(self, url: str, key: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -45,9 +68,9 @@ class Studio:
         self._http.close()
 
     def voice(self, name: str, *, model: str | None, language: str) -> Json:
-        """The voice of that name, made if there is none."""
-        for voice in self._ask("GET", "/v1/voices")["data"]:
-            if voice["name"] == name and model in (None, voice["model"]):
+        """The voice of that name, made if there is none. Raises Conflict for the name of a built-in voice."""
+        for voice in self._named(name, model):
+            if voice["prompt_name"] == voice["id"]:  # no polished built-in one
                 return voice
         fields = {"name": name, "language": language} | ({"model": model} if model else {})
         return self._ask("POST", "/v1/voices", json=fields)
@@ -80,24 +103,56 @@ class Studio:
     def clone(self, voice_id: str, overrides: Mapping[str, Any]) -> Json:
         return self._ask("POST", "/v1/clones", json={"voice": voice_id, "overrides": overrides})
 
-    def polish(self, name: str, overrides: Mapping[str, Any]) -> Json:
-        return self._ask("POST", f"/v1/voices/{name}/polish", json={"overrides": overrides})
+    def polish(self, name: str, overrides: Mapping[str, Any], *, model: str | None = None) -> Json:
+        fields = {"overrides": overrides} | ({"model": model} if model else {})
+        return self._ask("POST", f"/v1/voices/{name}/polish", json=fields)
+
+    def active_job(self, voice_id: str) -> Json | None:
+        """The job of a voice that is not over, if there is one."""
+        jobs = self._ask("GET", "/v1/clones", params={"voice": voice_id})["data"]
+        return next((job for job in jobs if not job["over"]), None)
+
+    def active_polish(self, name: str, *, model: str | None = None) -> Json | None:
+        """The job that polishes a built-in voice now, if there is one."""
+        polished = [voice for voice in self._named(name, model) if voice["prompt_name"] == name]
+        return next((job for voice in polished if (job := self.active_job(voice["id"]))), None)
 
     def watch(self, job_id: str) -> Iterator[Json]:
-        """The job whenever it changes, until it is over; a connection that breaks is made anew."""
+        """The job whenever it changes, until it is over; a connection that breaks is made anew.
+
+        Raises what it is refused with, and WorkerLost when the front door has been away for `PATIENCE_S`.
+        """
+        away_since: float | None = None
         while True:
             try:
-                with self._http.stream("GET", f"/v1/clones/{job_id}/events", timeout=60.0) as answer:
-                    if not answer.is_success:
-                        answer.read()
-                        raise _refusal(answer)
-                    for line in answer.iter_lines():
+                with closing(self._event_lines(job_id)) as lines:
+                    for line in lines:
+                        away_since = None
                         if line.startswith("data: "):
                             yield (job := json.loads(line.removeprefix("data: ")))
                             if job["over"]:
                                 return
-            except httpx.TransportError:
-                self._ask("GET", "/healthz")  # gone for good, or only this connection
+                failure: CarillonError = WorkerLost(f"{self._http.base_url} told no end of {job_id}")
+            except httpx.TransportError as error:
+                failure = self._absence(error)
+            except CarillonError as error:
+                failure = error
+            if away_since is None:
+                away_since = self._clock()
+            if not failure.retryable or self._clock() - away_since >= PATIENCE_S:
+                raise failure
+            self._sleep(RECONNECT_PAUSE_S)
+
+    def _event_lines(self, job_id: str) -> Generator[str]:
+        with self._http.stream("GET", f"/v1/clones/{job_id}/events", timeout=60.0) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _refusal(answer)
+            yield from answer.iter_lines()
+
+    def _named(self, name: str, model: str | None) -> list[Json]:
+        voices = self._ask("GET", "/v1/voices")["data"]
+        return [voice for voice in voices if voice["name"] == name and model in (None, voice["model"])]
 
     def _ask(self, method: str, path: str, **content: Any) -> Json:
         try:
@@ -105,12 +160,15 @@ class Studio:
         except httpx.TimeoutException:
             raise DeadlineExceeded(f"{self._http.base_url} did not answer {method} {path} in time") from None
         except httpx.TransportError as error:
-            raise WorkerLost(
-                f"there is no front door at {self._http.base_url} ({type(error).__name__}); is `carillon up` running?"
-            ) from None
+            raise self._absence(error) from None
         if not answer.is_success:
             raise _refusal(answer)
         return answer.json() if answer.content else {}
+
+    def _absence(self, error: httpx.TransportError) -> WorkerLost:
+        return WorkerLost(
+            f"there is no front door at {self._http.base_url} ({type(error).__name__}); is `carillon up` running?"
+        )
 
 
 def _refusal(answer: httpx.Response) -> CarillonError:
@@ -118,7 +176,8 @@ def _refusal(answer: httpx.Response) -> CarillonError:
         error = answer.json()["error"]
         return CarillonError.from_wire(error["code"] or "", error["message"], param=error.get("param"))
     except (ValueError, KeyError, TypeError):
-        return CarillonError(f"the front door answered HTTP {answer.status_code}")
+        kind = WorkerLost if answer.status_code in PROXY_FAILURES else CarillonError
+        return kind(f"the front door answered HTTP {answer.status_code}")
 
 
 def clone(
@@ -136,30 +195,58 @@ def clone(
 ) -> Json:
     """Upload the recordings in `directory`, record consent, start the job and, if told to, follow it to its end.
 
-    Returns the job as last seen. Raises CarillonError when a watched job fails.
+    Of all this, only what has not been done yet. Returns the job as last seen. Raises CarillonError when a watched job
+    fails.
     """
     files, transcripts = found(directory)
     voice = studio.voice(name, model=model, language=language)
     upload(studio, voice["id"], files, transcripts, out=out)
-    if consent or consent_statement:
+    if voice["consent"] is None:
+        if not (consent or consent_statement):
+            raise ConfigurationError(
+                f"the speaker's consent is needed: a recording of “{voice['consent_phrase']}” (--consent FILE), or, "
+                "with an admin key, where it is kept (--consent-statement TEXT)"
+            )
         studio.consent(voice["id"], recording=consent, statement=consent_statement)
-    elif voice["consent"] is None:
-        raise ConfigurationError(
-            f"the speaker's consent is needed: a recording of “{voice['consent_phrase']}” (--consent FILE), or, with "
-            "an admin key, where it is kept (--consent-statement TEXT)"
-        )
-    job = studio.clone(voice["id"], overrides or {})
+    try:
+        job = studio.clone(voice["id"], overrides or {})
+    except Conflict:
+        job = _under_way(studio.active_job(voice["id"]), out)
+        if job is None:
+            raise
     return follow(studio, job, out=out) if watch else told(job, out)
 
 
-def polish(name: str, *, studio: Studio, overrides: Mapping[str, Any] | None = None, watch: bool, out: TextIO) -> Json:
-    """Start the polishing of a built-in voice and, if told to, follow it. Raises CarillonError when it fails."""
-    job = studio.polish(name, overrides or {})
+def polish(
+    name: str,
+    *,
+    studio: Studio,
+    model: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    watch: bool,
+    out: TextIO,
+) -> Json:
+    """Start the polishing of a built-in voice, unless it is under way, and, if told to, follow it.
+
+    Raises CarillonError when it fails.
+    """
+    try:
+        job = studio.polish(name, overrides or {}, model=model)
+    except Conflict:
+        job = _under_way(studio.active_polish(name, model=model), out)
+        if job is None:
+            raise
     return follow(studio, job, out=out) if watch else told(job, out)
+
+
+def _under_way(job: Json | None, out: TextIO) -> Json | None:
+    if job is not None:
+        out.write(f"{job['id']} is under way already, with the overrides it was started with\n")
+    return job
 
 
 def told(job: Json, out: TextIO) -> Json:
-    out.write(f"{job['id']} is queued; GET /v1/clones/{job['id']} tells how far it is\n")
+    out.write(f"{job['id']} is {job['state']}; GET /v1/clones/{job['id']} tells how far it is\n")
     return job
 
 
@@ -177,9 +264,7 @@ def found(directory: Path) -> tuple[list[Path], dict[str, str]]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigurationError(f"{directory} has two recordings named {twice[0]}; give each its own name")
     transcripts = {
-        path.name: sidecar.read_text("utf-8").strip()
-        for path in files
-        if (sidecar := path.with_suffix(".txt")).is_file()
+        path.name: _text(sidecar).strip() for path in files if (sidecar := path.with_suffix(".txt")).is_file()
     }
     for manifest in (directory / "manifest.csv", directory / "manifest.jsonl"):
         if manifest.is_file():
@@ -189,26 +274,45 @@ def found(directory: Path) -> tuple[list[Path], dict[str, str]]:
 
 def _manifest(path: Path) -> dict[str, str]:
     """`file,text` with that header, or one `{"file": …, "text": …}` a line."""
-    text = path.read_text("utf-8")
+    text = _text(path)
     try:
         rows = csv.DictReader(io.StringIO(text)) if path.suffix == ".csv" else map(json.loads, text.splitlines())
         return {Path(row["file"]).name: row["text"].strip() for row in rows}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ConfigurationError(f"{path}: every row needs `file` and `text` ({error})") from None
 
 
+def _text(path: Path) -> str:
+    """A text file as people's programs write them, with a byte order mark or without. Raises ConfigurationError."""
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+
+
 def upload(studio: Studio, voice_id: str, files: list[Path], transcripts: Mapping[str, str], *, out: TextIO) -> None:
-    """Send what the front door does not have yet, some files at a time, and say what it refused."""
+    """Send what the front door does not have yet, some files at a time, and say what it refused.
+
+    Raises RecordingUnfit when the voice has no recording in the end.
+    """
     there = {(sample["file_name"], sample["size_bytes"]) for sample in studio.recordings(voice_id)}
     missing = [path for path in files if (path.name, path.stat().st_size) not in there]
     sent = 0
     for start in range(0, len(missing), FILES_AT_ONCE):
-        answer = studio.upload(voice_id, missing[start : start + FILES_AT_ONCE], transcripts)
-        sent += len(answer["samples"])
-        for refused in answer["rejected"]:
-            out.write(f"  {refused['file_name']}: {refused['message']}\n")
+        try:
+            answer = studio.upload(voice_id, missing[start : start + FILES_AT_ONCE], transcripts)
+        except NotFound:
+            raise
+        except InvalidRequest as error:  # nothing of this batch could be used
+            out.write(f"  {error.message}\n")
+        else:
+            sent += len(answer["samples"])
+            for refused in answer["rejected"]:
+                out.write(f"  {refused['file_name']}: {refused['message']}\n")
         out.write(f"uploaded {sent} of {len(missing)} recordings\n")
         out.flush()
+    if not there and not sent:
+        raise RecordingUnfit(f"none of the {len(files)} recordings can be used; the lines above say why", param="files")
     if not missing:
         out.write(f"all {len(files)} recordings are there already\n")
 
@@ -230,13 +334,15 @@ class _Teller:
         self._out = out
         self._state = ""
         self._epochs = 0
+        self._report: Json | None = None
         self._told: set[str] = set()
 
     def tell(self, job: Json) -> None:
         if job["state"] != self._state:
             self._state = job["state"]
             self._line(self._state + (f" (attempt {job['attempt']})" if job["attempt"] > 1 else ""))
-        if (report := job.get("report")) and self._first("report"):
+        if (report := job.get("report")) and report != self._report:
+            self._report = report
             for line in report["summary"]:
                 self._line(f"  {line}")
         if progress := job["progress"]:

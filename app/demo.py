@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,33 +23,39 @@ from app.core.messages import AudioFrame, Done
 RECORDINGS = Path(__file__).resolve().parents[1] / "training" / "demo" / "recordings"
 NAME = "heron"
 CONSENT = "The recordings are of a synthetic voice (flite's awb) and bundled with Carillon; nobody's consent is needed."
-PROMPTS = (
-    "Good morning. The coffee is ready.",
-    "The number you have called is not available.",
-    "We will be at the station in ten minutes.",
-    "Please answer the question before you go.",
-    "The old bridge over the river is closed today.",
-    "Nobody knows when the next ship will come.",
-    "She put the letter under the door.",
-    "There is a small garden behind the house.",
-    "What would you like to eat tonight?",
-    "The bell in the tower rings every hour.",
-)
+PROMPTS_FILE = Path(__file__).resolve().parents[1] / "training" / "prompts.txt"
+PROMPTS = 20
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One voice over the prompts: medians in milliseconds."""
+    """One voice over the prompts: medians in milliseconds of the sessions that told, None where none did."""
 
     voice: str
-    first_audio_ms: float
-    head_silence_ms: float
+    first_audio_ms: float | None
+    head_silence_ms: float | None
+    audible_ms: float | None
 
-    @property
-    def audible_ms(self) -> float:
-        return self.first_audio_ms + self.head_silence_ms
+    @classmethod
+    def of(cls, voice: str, ledgers: Sequence[Ledger]) -> Measured:
+        return cls(
+            voice,
+            _median(ledger.first_audio_ms for ledger in ledgers),
+            _median(ledger.head_silence_ms for ledger in ledgers),
+            _median(_audible_ms(ledger) for ledger in ledgers),
+        )
+
+
+@dataclass
+class Heard:
+    """What came of one session, and when, on one clock."""
+
+    voice: str
+    audio_s: float = 0.0
+    first_at: float | None = None
+    last_at: float | None = None
 
 
 def demo(*, url: str, key: str | None, with_polish: bool, out: TextIO) -> None:
@@ -61,7 +67,7 @@ def demo(*, url: str, key: str | None, with_polish: bool, out: TextIO) -> None:
         job = clone(RECORDINGS, name=NAME, studio=studio, consent_statement=CONSENT, watch=True, out=out)
         minutes = (time.monotonic() - began) / 60
         _tell(out, (base, NAME), job, minutes, asyncio.run(_measure(url, key, (base, NAME))))
-        asyncio.run(_side_by_side(url, key, (base, NAME), out))
+        asyncio.run(side_by_side(url, key, (base, NAME), out))
         if with_polish:
             before = asyncio.run(_measure(url, key, (base,)))
             began = time.monotonic()
@@ -81,22 +87,33 @@ def _base_voice(studio: Studio) -> str:
     return next((name for name in built_in if name not in clones), built_in[0])
 
 
+def prompts() -> list[str]:
+    """The first sentences of those that no training has seen."""
+    lines = PROMPTS_FILE.read_text("utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")][:PROMPTS]
+
+
 async def _measure(url: str, key: str | None, voices: Sequence[str]) -> list[Measured]:
     """Every prompt by every voice, voices in turn, one at a time; each voice is heard once before, to be loaded."""
     ledgers: dict[str, list[Ledger]] = {voice: [] for voice in voices}
+    texts = prompts()
     for voice in voices:
-        await _speak(url, key, voice, PROMPTS[0])
-    for prompt in PROMPTS:
+        await _speak(url, key, voice, texts[0])
+    for text in texts:
         for voice in voices:
-            ledgers[voice].append(await _speak(url, key, voice, prompt))
-    return [
-        Measured(
-            voice,
-            median(ledger.first_audio_ms or 0.0 for ledger in heard),
-            median(ledger.head_silence_ms or 0.0 for ledger in heard),
-        )
-        for voice, heard in ledgers.items()
-    ]
+            ledgers[voice].append(await _speak(url, key, voice, text))
+    return [Measured.of(voice, heard) for voice, heard in ledgers.items()]
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _audible_ms(ledger: Ledger) -> float | None:
+    if ledger.first_audio_ms is None or ledger.head_silence_ms is None:
+        return None
+    return ledger.first_audio_ms + ledger.head_silence_ms
 
 
 async def _speak(url: str, key: str | None, voice: str, text: str) -> Ledger:
@@ -109,26 +126,48 @@ async def _speak(url: str, key: str | None, voice: str, text: str) -> Ledger:
     raise AssertionError("a session ends with `done` or raises")
 
 
-async def _side_by_side(url: str, key: str | None, voices: tuple[str, str], out: TextIO) -> None:
+async def side_by_side(url: str, key: str | None, voices: tuple[str, str], out: TextIO) -> None:
     """The base voice in a session that is speaking already, the new one beside it."""
     base, new = voices
-    heard: dict[str, int] = dict.fromkeys(voices, 0)
-    async with open_speaker(url, key, voice=base, pace="unpaced") as speaking:
-        await speaking.say(" ".join(PROMPTS[:4]))
-        await speaking.end()
-        beside = None
-        async for event in speaking:
-            if isinstance(event, AudioFrame):
-                heard[base] += len(event.audio) // 2
-                beside = beside or asyncio.create_task(_samples(url, key, new, " ".join(PROMPTS[4:6])))
-        assert beside is not None
-        heard[new] = await beside
-    seconds = ", ".join(f"{voice} {samples / speaking.ready.sample_rate_hz:.1f} s" for voice, samples in heard.items())
-    out.write(f"in one batch, in running sessions: {seconds} of audio\n")
+    texts = prompts()
+    speaking = asyncio.Event()
+    try:
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(_hear(url, key, base, " ".join(texts[:6]), speaking))
+            await speaking.wait()
+            second = group.create_task(_hear(url, key, new, " ".join(texts[6:8]), asyncio.Event()))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    out.write(beside(first.result(), second.result()) + "\n")
 
 
-async def _samples(url: str, key: str | None, voice: str, text: str) -> int:
-    return (await _speak(url, key, voice, text)).samples
+async def _hear(url: str, key: str | None, voice: str, text: str, speaking: asyncio.Event) -> Heard:
+    """One session; `speaking` is set when its first audio comes, or none will."""
+    heard = Heard(voice)
+    try:
+        async with open_speaker(url, key, voice=voice, pace="unpaced") as speaker:
+            await speaker.say(text)
+            await speaker.end()
+            async for event in speaker:
+                if isinstance(event, AudioFrame):
+                    heard.audio_s += len(event.audio) / 2 / speaker.ready.sample_rate_hz
+                    heard.last_at = time.monotonic()
+                    heard.first_at = heard.first_at or heard.last_at
+                    speaking.set()
+    finally:
+        speaking.set()
+    return heard
+
+
+def beside(first: Heard, second: Heard) -> str:
+    """A line on two sessions: whether audio of both came in the same stretch of time."""
+    told = ", ".join(f"{heard.voice} {heard.audio_s:.1f} s" for heard in (first, second))
+    together_s = 0.0
+    if first.first_at and first.last_at and second.first_at and second.last_at:
+        together_s = min(first.last_at, second.last_at) - max(first.first_at, second.first_at)
+    if together_s > 0:
+        return f"two sessions at once, for {together_s:.1f} s: {told} of audio"
+    return f"two sessions, not at once, for one ended before the other was heard: {told} of audio"
 
 
 def _tell(out: TextIO, names: tuple[str, str], job: Json, minutes: float, measured: list[Measured]) -> None:
@@ -141,7 +180,7 @@ def _tell(out: TextIO, names: tuple[str, str], job: Json, minutes: float, measur
             base.get("head_silence_p50_ms"),
             figures.get("head_silence_p50_ms"),
         ),
-        (f"silence at the head, P50 of {len(PROMPTS)} sessions, ms", first.head_silence_ms, second.head_silence_ms),
+        (f"silence at the head, P50 of {PROMPTS} sessions, ms", first.head_silence_ms, second.head_silence_ms),
         ("first audio, ms", first.first_audio_ms, second.first_audio_ms),
         ("first audible sound, ms", first.audible_ms, second.audible_ms),
         ("distance to the speaker (smaller is closer)", base.get("closeness"), figures.get("closeness")),

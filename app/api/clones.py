@@ -16,9 +16,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import Door, TheDoor, requires
-from app.core.cloning import CloneJob, CloneKind
+from app.core.cloning import CloneConfig, CloneJob, CloneKind
 from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
-from app.core.models import Scope
+from app.core.models import ModelCard, Scope
 from app.infra import webhooks
 
 POLL_S = 0.5
@@ -42,6 +42,7 @@ class PolishRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    model: str | None = Field(default=None, max_length=128, description="Needed where several models have the voice.")
     overrides: dict[str, Any] = Field(default_factory=dict)
     webhook_url: str | None = Field(default=None, max_length=2000)
 
@@ -50,6 +51,12 @@ class PolishRequest(BaseModel):
 async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
     """Queue the making of a voice from its recordings."""
     voice = await door.catalog.voices.get(wanted.voice)
+    if voice.prompt_name != voice.id:
+        raise Conflict(
+            f"{voice.name!r} is a built-in voice that was polished, and no recordings make another of it; make a voice "
+            f"of its own for them (POST /v1/voices), or polish this one again (POST /v1/voices/{voice.name}/polish)",
+            param="voice",
+        )
     if voice.consent is None:
         raise ConsentMissing(
             f"the voice {voice.name!r} has no consent on record; POST /v1/voices/{voice.id}/consent with a recording "
@@ -59,17 +66,15 @@ async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
         raise RecordingUnfit(
             f"the voice {voice.name!r} has no recordings; POST /v1/voices/{voice.id}/samples", param="voice"
         )
-    return await _queued(door, voice.id, CloneKind.CLONE, wanted.overrides, wanted.webhook_url)
+    config = await _checked(door, wanted)
+    return await _queued(door, voice.id, CloneKind.CLONE, config, wanted.webhook_url)
 
 
 @router.post("/v1/voices/{name}/polish", status_code=202)
 async def polish(name: str, wanted: PolishRequest, door: TheDoor) -> dict[str, Any]:
     """Queue an adapter that takes the silence at the head from a built-in voice."""
-    holders = [card for card in door.upstream.models if name in card.voices]
-    if not holders:
-        built_in = sorted({voice for card in door.upstream.models for voice in card.voices})
-        raise NotFound(f"{name[:64]!r} is no built-in voice; there are: {', '.join(built_in) or 'none'}", param="name")
-    card = holders[0]
+    card = _model_of(door, name, wanted.model)
+    config = await _checked(door, wanted)
     voice = await door.catalog.voices.named(name, model=card.name)
     if voice is None:
         voice = await door.catalog.voices.create(
@@ -81,13 +86,28 @@ async def polish(name: str, wanted: PolishRequest, door: TheDoor) -> dict[str, A
         )
     elif voice.prompt_name != name:
         raise Conflict(f"{name!r} is the name of a clone, not of a polished voice; rename or delete it", param="name")
-    return await _queued(door, voice.id, CloneKind.POLISH, wanted.overrides, wanted.webhook_url)
+    return await _queued(door, voice.id, CloneKind.POLISH, config, wanted.webhook_url)
 
 
-async def _queued(
-    door: Door, voice_id: str, kind: CloneKind, overrides: dict[str, Any], webhook_url: str | None
-) -> dict[str, Any]:
-    config = door.settings.clone.overridden(overrides)
+def _model_of(door: Door, voice: str, model: str | None) -> ModelCard:
+    """The model whose built-in voice is meant. Raises NotFound, and InvalidRequest where several have it."""
+    cards = {card.name: card for card in door.upstream.models if model in (None, card.name)}
+    holders = [card for card in cards.values() if voice in card.voices]
+    if not holders:
+        built_in = sorted({voice for card in cards.values() for voice in card.voices})
+        of = "" if model is None else f" of the model {model[:64]!r}"
+        raise NotFound(
+            f"{voice[:64]!r} is no built-in voice{of}; there are: {', '.join(built_in) or 'none'}", param="name"
+        )
+    if len(holders) > 1:
+        names = ", ".join(sorted(card.name for card in holders))
+        raise InvalidRequest(f"model: several have a voice {voice!r}; name one of: {names}", param="model")
+    return holders[0]
+
+
+async def _checked(door: Door, wanted: CloneRequest | PolishRequest) -> CloneConfig:
+    """The configuration of a job that can be honoured, and announced. Raises InvalidRequest."""
+    config = door.settings.clone.overridden(wanted.overrides)
     limit = door.settings.engine.max_lora_rank
     if config.train.rank > limit:
         raise InvalidRequest(
@@ -95,11 +115,16 @@ async def _queued(
             "CARILLON_ENGINE__MAX_LORA_RANK)",
             param="overrides.train.rank",
         )
-    if webhook_url is not None:
-        webhooks.secret_bytes(door.settings.cloning.webhook_secret.get_secret_value())
-        await asyncio.to_thread(
-            webhooks.check_address, webhook_url, private=door.settings.cloning.webhook_private_hosts
-        )
+    if wanted.webhook_url is not None:
+        cloning = door.settings.cloning
+        webhooks.secret_bytes(cloning.webhook_secret.get_secret_value())
+        await asyncio.to_thread(webhooks.check_address, wanted.webhook_url, private=cloning.webhook_private_hosts)
+    return config
+
+
+async def _queued(
+    door: Door, voice_id: str, kind: CloneKind, config: CloneConfig, webhook_url: str | None
+) -> dict[str, Any]:
     job = await door.catalog.jobs.create(voice_id, kind=kind, config=config, webhook_url=webhook_url)
     await door.queue.send("carillon.clone", job.id, queue="train")
     return shown(job)
@@ -122,7 +147,7 @@ async def one_clone(job_id: str, door: TheDoor) -> dict[str, Any]:
 
 @router.get("/v1/clones/{job_id}/events")
 async def clone_events(job_id: str, door: TheDoor) -> Response:
-    """Server-sent events: the job whenever it has changed, until it is over. The report comes when it is new."""
+    """Server-sent events: the job whenever it has changed, until it is over. A report comes when it is new."""
     job = await door.catalog.jobs.get(job_id)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_changes(door, job), media_type="text/event-stream", headers=headers)
@@ -130,10 +155,10 @@ async def clone_events(job_id: str, door: TheDoor) -> Response:
 
 async def _changes(door: Door, job: CloneJob) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
-    report_told, quiet_since = False, clock()
+    told, quiet_since = None, clock()
     while True:
-        yield _event(job, report=not report_told)
-        report_told = report_told or job.report is not None
+        yield _event(job, report=job.report is None or job.report != told)
+        told = job.report
         if job.state.over:
             return
         revision = job.revision

@@ -11,11 +11,11 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.core.cloning import AudioFacts, CloneJob, CloneState, Consent, TrainProgress
+from app.core.cloning import AudioFacts, CloneJob, CloneState, Consent, DataReport, TrainProgress
 from app.core.models import Scope
 from app.infra.database import utc_now
 from tests.api.conftest import House
-from tests.fake_worker import FakeWorker
+from tests.fake_worker import STAND_IN, FakeWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +88,15 @@ async def test_a_voice_without_recordings_is_not_trained(house: House, http: htt
     assert (answer.status_code, error_of(answer)["code"]) == (400, "recording_unfit")
 
 
+async def test_a_polished_voice_is_not_made_of_recordings(
+    house: House, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    polished = (await http.post("/v1/voices/slt/polish", json={})).json()["voice_id"]
+    answer = await http.post("/v1/clones", json={"voice": polished})
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    assert "POST /v1/voices/slt/polish" in error_of(answer)["message"]
+
+
 async def test_a_voice_that_is_not_there_is_not_found(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/clones", json={"voice": "nope"})
     assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
@@ -149,9 +158,15 @@ async def test_events_tell_every_change_until_the_job_is_over(
         progress = TrainProgress(epoch=1, epochs=5, step=7, steps=50, loss=1.5)
         await house.catalog.jobs.update(claimed, state=CloneState.TRAINING, progress=progress)
         await until_heard("training")
+        for clips, state in ((5, CloneState.PREPARING), (5, CloneState.GATING), (6, CloneState.PUBLISHING)):
+            report = DataReport(recordings=(), clips=clips, usable_s=60.0)
+            await house.catalog.jobs.update(claimed, state=state, report=report)
+            await until_heard(state.value)
         await house.catalog.jobs.finish(claimed, CloneState.CANCELLED)
     assert heard[-1]["over"]
-    assert [event["progress"]["step"] for event in heard if event["progress"]] == [7, 7]
+    reports = [(event["state"], event["report"]["clips"]) for event in heard if event.get("report")]
+    assert reports == [("preparing", 5), ("publishing", 6)], "a report comes when it is new"
+    assert [event["progress"]["step"] for event in heard if event["progress"]] == [7] * 5
 
 
 async def test_a_queued_job_is_cancelled_at_once_and_one_in_work_is_asked_to_stop(
@@ -177,6 +192,33 @@ async def test_a_built_in_voice_is_polished_under_its_own_name(
     assert (voice.name, voice.prompt_name, voice.model) == ("slt", "slt", "standin")
     again = await http.post("/v1/voices/slt/polish", json={})
     assert again.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"overrides": {"train": {"rank": 64}}}, {"overrides": {"trian": {}}}, {"webhook_url": "https://example.org/"}],
+)
+async def test_a_polish_that_cannot_be_honoured_leaves_no_voice(
+    house: House, http: httpx.AsyncClient, worker: FakeWorker, wanted: dict[str, Any]
+) -> None:
+    answer = await http.post("/v1/voices/slt/polish", json=wanted)
+    assert answer.status_code == 400
+    assert await house.catalog.voices.all() == []
+
+
+async def test_a_built_in_voice_of_two_models_is_polished_by_the_models_name(
+    house: House, http: httpx.AsyncClient, worker: FakeWorker
+) -> None:
+    other = STAND_IN.model_copy(update={"name": "other", "voices": ("slt", "awb")})
+    async with house.worker(id="w-2", card=other):
+        answer = await http.post("/v1/voices/slt/polish", json={})
+        assert (answer.status_code, error_of(answer)["param"]) == (400, "model")
+        assert "other, standin" in error_of(answer)["message"]
+        answer = await http.post("/v1/voices/rms/polish", json={"model": "other"})
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+        answer = await http.post("/v1/voices/slt/polish", json={"model": "other"})
+        assert answer.status_code == 202
+        assert (await house.catalog.voices.get(answer.json()["voice_id"])).model == "other"
 
 
 async def test_only_a_built_in_voice_can_be_polished(http: httpx.AsyncClient, worker: FakeWorker) -> None:
