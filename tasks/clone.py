@@ -32,6 +32,7 @@ from app.core.cloning import (
     GateReport,
     JobError,
     RunConfig,
+    TrainConfig,
     TrainProgress,
     VoiceRecord,
 )
@@ -255,7 +256,7 @@ class JobRun:
             device=settings.device,
             threads=settings.cloning.trainer_threads,
             prepare=config.prepare,
-            train=config.train,
+            train=TrainConfig.model_validate({**speech.recipe, **config.train.model_dump(exclude_unset=True)}),
             gate=config.gate,
             adapter_prefix=f"{self._archive.attempt_prefix}adapter",
         )

@@ -132,7 +132,10 @@ def _in_order(**values: float) -> None:
 
 
 class CloneConfig(Frozen):
-    """The configuration of one job: the operator's, with the client's overrides. It is saved beside the adapter."""
+    """The configuration of one job: the operator's, with the client's overrides. It is saved beside the adapter.
+
+    What neither has set is left to the model, which may have a recipe of its own, and then to the defaults here.
+    """
 
     prepare: PrepareConfig = PrepareConfig()
     train: TrainConfig = TrainConfig()
@@ -143,13 +146,14 @@ class CloneConfig(Frozen):
 
         Raises InvalidRequest naming the field that is wrong or does not exist.
         """
-        fields = self.model_dump()
+        groups = type(self).model_fields
+        fields = self.model_dump(exclude_unset=True)
         for group, values in overrides.items():
-            if group not in fields or not isinstance(values, Mapping):
+            if group not in groups or not isinstance(values, Mapping):
                 raise InvalidRequest(
-                    f"overrides.{group[:64]}: give an object under one of {', '.join(fields)}", param="overrides"
+                    f"overrides.{group[:64]}: give an object under one of {', '.join(groups)}", param="overrides"
                 )
-            fields[group] |= values
+            fields[group] = fields.get(group, {}) | values
         try:
             return type(self).model_validate(fields)
         except ValidationError as error:

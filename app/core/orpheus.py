@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,9 @@ class SpeechConfig(BaseModel):
     end_of_ai_id: int = 128262
     pad_id: int = 128263
     prompt_form: str = "{voice}: {text}"
+    recipe: Mapping[str, float | int] = Field(
+        default_factory=dict, description="Of TrainConfig: what suits this model better than it suits Orpheus."
+    )
     loudness_lufs: float = Field(default=-23.0, description="Of its voices; recordings of others are brought to it.")
 
 

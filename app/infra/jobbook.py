@@ -53,7 +53,7 @@ class JobBook:
             "voice_id": voice_id,
             "kind": kind.value,
             "state": CloneState.QUEUED.value,
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json", exclude_unset=True),
             "attempt": 0,
             "revision": 1,
             "cancel_requested": False,
