@@ -12,18 +12,16 @@ is what a parent process sees; the training itself is `training.loop`.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 from app.core.errors import CarillonError
 from training.run import Stopped, breakage, read_run
+from training.stage import Events
 
 DONE, FAILED, STOPPED = 0, 1, 75
 """Exit codes. 75 is EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run again to go on."""
@@ -57,20 +55,6 @@ class StopSignal:
             raise Stopped
 
 
-class Events:
-    """What the parent process reads, a line each. That it has gone is as good as a signal to stop."""
-
-    def __init__(self, lines: IO[str]) -> None:
-        self._lines = lines
-
-    def tell(self, event: str, **fields: Any) -> None:
-        try:
-            self._lines.write(json.dumps({"event": event, **fields}) + "\n")
-            self._lines.flush()
-        except BrokenPipeError:
-            raise Stopped from None
-
-
 def run_training(directory: Path, events: Events, stop: StopSignal) -> int:
     """Trains until done, stopped or failed, and says which: an exit code."""
     try:
@@ -99,9 +83,7 @@ def main() -> int:
     stop = StopSignal()
     stop.install()
     logging.basicConfig(level=logging.WARNING)
-    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not break the lines
-    return run_training(Path(sys.argv[1]), Events(lines), stop)
+    return run_training(Path(sys.argv[1]), Events.on_standard_output(), stop)
 
 
 if __name__ == "__main__":

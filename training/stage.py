@@ -7,16 +7,16 @@ to tell, then `done` or `error`; everything else goes to standard error. SIGTERM
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 from app.core.errors import CarillonError
-from training.lora import Events
 from training.run import Stopped, breakage
 
 DONE, FAILED, TERMINATED = 0, 1, 143
@@ -24,6 +24,27 @@ DONE, FAILED, TERMINATED = 0, 1, 143
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+
+class Events:
+    """What the parent process reads, a line each. That it has gone is as good as a signal to stop."""
+
+    def __init__(self, lines: IO[str]) -> None:
+        self._lines = lines
+
+    @classmethod
+    def on_standard_output(cls) -> Self:
+        """From here on what a library prints goes to standard error: it must not break the lines."""
+        lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        return cls(lines)
+
+    def tell(self, event: str, **fields: Any) -> None:
+        try:
+            self._lines.write(json.dumps({"event": event, **fields}) + "\n")
+            self._lines.flush()
+        except BrokenPipeError:
+            raise Stopped from None
 
 
 class Tell(Protocol):
@@ -77,6 +98,4 @@ def main(work: Work) -> int:
     """A stage's entry point. Outside of `run_cancellable` there is nothing to tidy up, so SIGTERM ends it at once."""
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED))
     logging.basicConfig(level=logging.WARNING)
-    lines = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not break the lines
-    return run_stage(work, Path(sys.argv[1]), Events(lines))
+    return run_stage(work, Path(sys.argv[1]), Events.on_standard_output())

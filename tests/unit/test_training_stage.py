@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from app.core.errors import StoreUnavailable
-from training.lora import Events
 from training.run import Stopped
-from training.stage import DONE, FAILED, TERMINATED, Tell, Work, run_stage
+from training.stage import DONE, FAILED, TERMINATED, Events, Tell, Work, run_stage
 
 
 def outcome(work: Work) -> tuple[int, list[dict[str, Any]]]:
@@ -73,7 +72,7 @@ def test_a_stage_that_was_stopped_says_nothing_more() -> None:
 
 AWAITING = """
 import asyncio, sys
-from training.stage import main, run_cancellable
+from training.stage import Events, main, run_cancellable
 
 def work(directory, tell):
     async def speak():
@@ -89,7 +88,7 @@ sys.exit(main(work))
 
 BLOCKED = """
 import sys, threading
-from training.stage import main
+from training.stage import Events, main
 
 def work(directory, tell):
     print("a library's own words")

@@ -45,7 +45,7 @@ GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 3  # the layers whose first heads are show
 GUIDANCE_WEIGHT = 0.3
 WORD_HASTE = 8.0
 FIRST_FRAME_WEIGHT, FIRST_CODE_WEIGHT = 4.0, 5.0
-TEMPERATURE = 0.4
+TEMPERATURE = 0.6
 
 
 @dataclass(frozen=True)
