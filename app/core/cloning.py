@@ -98,7 +98,7 @@ class TrainConfig(Frozen):
         "codes only learns to follow the sound instead of the text.",
     )
     gradient_checkpointing: bool | None = Field(default=None, description="None: on a GPU only.")
-    checkpoint_steps: int = Field(default=25, ge=1, le=1000)
+    checkpoint_steps: int = Field(default=10, ge=1, le=1000)
     seed: int = Field(default=0, ge=0)
 
 
