@@ -95,7 +95,10 @@ def tasks(
         list[str] | None, typer.Option(help="Work on this queue only; repeat for more. Default: all of them.")
     ] = None,
 ) -> None:
-    """Run queued work: cloning, narration, housekeeping. One job at a time: a trainer wants a process of its own."""
+    """Run queued work: cloning, narration, housekeeping. One job at a time: a trainer wants a process of its own.
+
+    Somebody must work on `interactive`: webhooks and housekeeping go there.
+    """
     # Read when Celery is imported: SIGTERM then means the soft shutdown, not "after the task in work".
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from app.infra.broker import QUEUES

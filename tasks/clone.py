@@ -119,7 +119,9 @@ class JobRun:
             log.warning("job lost", extra=facts)
             return None
         except _Cancelled:
-            return await self._finish(CloneState.CANCELLED)
+            with suppress(JobLost):
+                return await self._finish(CloneState.CANCELLED)
+            return None
         except asyncio.CancelledError:
             # This process is told to end: the next one shall not wait for the claim to lapse.
             await asyncio.shield(self._hand_over())
