@@ -110,18 +110,24 @@ class JobRun:
 
     async def to_the_end(self) -> CloneJob | None:
         """Do what is left to do. Returns the job when it is over, None when another attempt goes on with it."""
-        facts = {"job": self._job.id, "attempt": self._job.attempt}
+        try:
+            return await self._ended()
+        except JobLost:
+            log.warning("job lost", extra={"job": self._job.id, "attempt": self._job.attempt})
+            return None
+        finally:
+            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _ended(self) -> CloneJob | None:
+        """The attempt's end, whatever it met. Raises JobLost."""
         try:
             if self._job.attempt > self._settings.cloning.max_attempts:
                 raise TrainingFailed(f"{self._job.attempt - 1} workers died over this job; see their logs")
             return await self._complete(await self._attempted())
         except JobLost:
-            log.warning("job lost", extra=facts)
-            return None
+            raise
         except _Cancelled:
-            with suppress(JobLost):
-                return await self._finish(CloneState.CANCELLED)
-            return None
+            return await self._finish(CloneState.CANCELLED)
         except asyncio.CancelledError:
             # This process is told to end: the next one shall not wait for the claim to lapse.
             await asyncio.shield(self._hand_over())
@@ -131,10 +137,8 @@ class JobRun:
         except OSError as error:
             return await self._failed(StageFailed(f"this machine cannot go on with the job: {error}"))
         except Exception as error:
-            log.exception("job broke", extra=facts)
+            log.exception("job broke", extra={"job": self._job.id, "attempt": self._job.attempt})
             return await self._failed(CarillonError(f"the job broke: {type(error).__name__}; see the trainer's log"))
-        finally:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     async def _attempted(self) -> int:
         """Work under the claim; returns the version to publish. Raises the one thing that ended the attempt."""
@@ -156,18 +160,15 @@ class JobRun:
             await asyncio.sleep(RENEWAL_S)
 
     async def _failed(self, error: CarillonError) -> CloneJob | None:
-        """End the job, or leave it to the next attempt if the failure may pass."""
+        """End the job, or leave it to the next attempt if the failure may pass. Raises JobLost."""
         facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
-        try:
-            if await _patiently(lambda: self._catalog.jobs.renew(self._job)):
-                return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
-            if not error.retryable:
-                log.warning("job failed", extra=facts, exc_info=error)
-                return await self._finish(CloneState.FAILED, JobError.of(error))
-            log.warning("job given back", extra=facts, exc_info=error)
-            await self._hand_over()
-        except JobLost:
-            log.warning("job lost", extra=facts)
+        if await _patiently(lambda: self._catalog.jobs.renew(self._job)):
+            return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
+        if not error.retryable:
+            log.warning("job failed", extra=facts, exc_info=error)
+            return await self._finish(CloneState.FAILED, JobError.of(error))
+        log.warning("job given back", extra=facts, exc_info=error)
+        await self._hand_over()
         return None
 
     async def _hand_over(self) -> None:
