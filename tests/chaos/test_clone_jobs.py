@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import re
 import signal
@@ -16,6 +18,8 @@ import pytest
 
 from app.clone import Studio, found
 from app.demo import RECORDINGS
+from tests.processes import until
+from tests.receiver import Receiver, running_receiver
 from tests.running_fleet import RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
@@ -34,7 +38,18 @@ AWAY_S = 20.0
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    with running_fleet(tmp_path_factory.mktemp("chaos"), {"CARILLON_DRAIN_TIMEOUT_S": "1"}) as running:
+    configured = {
+        "CARILLON_DRAIN_TIMEOUT_S": "1",
+        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
+        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
+    }
+    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
+        yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, type[Receiver]]]:
+    with running_receiver() as running:
         yield running
 
 
@@ -54,8 +69,8 @@ def voice_with_recordings(fleet: RunningFleet, name: str) -> str:
     return voice["id"]
 
 
-async def start(front_door: httpx.AsyncClient, voice_id: str) -> str:
-    answer = await front_door.post("/v1/clones", json={"voice": voice_id, "overrides": RECIPE})
+async def start(front_door: httpx.AsyncClient, voice_id: str, **fields: str) -> str:
+    answer = await front_door.post("/v1/clones", json={"voice": voice_id, "overrides": RECIPE, **fields})
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
@@ -121,9 +136,10 @@ async def assert_completed_once(fleet: RunningFleet, front_door: httpx.AsyncClie
 
 
 async def test_a_job_whose_every_stage_is_killed_once_completes_once(
-    fleet: RunningFleet, front_door: httpx.AsyncClient
+    fleet: RunningFleet, front_door: httpx.AsyncClient, receiver: tuple[str, type[Receiver]]
 ) -> None:
-    job_id = await start(front_door, voice_with_recordings(fleet, "killed stages"))
+    url, own = receiver
+    job_id = await start(front_door, voice_with_recordings(fleet, "killed stages"), webhook_url=url)
     await kill_stage(fleet, "prepare")
     await job_when(front_door, job_id, "training", step=12)
     await kill_stage(fleet, "lora")
@@ -133,6 +149,9 @@ async def test_a_job_whose_every_stage_is_killed_once_completes_once(
     assert job["attempt"] == 5
     await assert_completed_once(fleet, front_door, job)
     assert resumed_at(fleet, job_id) >= 10, "the second trainer went on from the first one's checkpoint"
+    await until(lambda: bool(own.heard))
+    assert {headers["webhook-id"] for headers, _ in own.heard} == {job_id}
+    assert json.loads(own.heard[0][1])["type"] == "clone.completed"
 
 
 async def test_a_job_outlives_its_tasks_process_its_broker_and_its_store(

@@ -6,10 +6,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -17,6 +16,7 @@ from pydantic import SecretStr
 from app.core.errors import InvalidRequest
 from app.infra import webhooks
 from app.infra.settings import CloningSettings
+from tests.receiver import Receiver, running_receiver
 
 pytestmark = pytest.mark.anyio
 
@@ -25,34 +25,10 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 SETTINGS = CloningSettings(webhook_secret=SecretStr(SECRET), webhook_private_hosts=True)
 
 
-class Receiver(BaseHTTPRequestHandler):
-    heard: ClassVar[list[tuple[dict[str, str], bytes]]] = []
-    status: ClassVar[int] = 200
-    answer_bytes: ClassVar[int] = 0
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.heard.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.status)
-        self.end_headers()
-        with suppress(ConnectionError):
-            for _ in range(self.answer_bytes // 2**16):
-                self.wfile.write(bytes(2**16))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def receiver() -> Any:
-    class Own(Receiver):
-        heard: ClassVar[list[tuple[dict[str, str], bytes]]] = []
-
-    server = HTTPServer(("127.0.0.1", 0), Own)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", Own
-    server.shutdown()
-    server.server_close()
+def receiver() -> Iterator[tuple[str, type[Receiver]]]:
+    with running_receiver() as running:
+        yield running
 
 
 async def test_a_receiver_can_check_who_sent_what_it_hears(receiver: Any) -> None:
