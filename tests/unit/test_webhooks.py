@@ -59,18 +59,24 @@ async def test_a_receiver_that_never_ends_its_answer_has_heard(receiver: Any) ->
 
 
 async def test_a_receiver_that_answers_forever_but_says_nothing_has_not_heard() -> None:
+    gone = asyncio.Event()
+
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nx: ")
         with suppress(ConnectionError):
-            while not reader.at_eof():
+            while True:
                 writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.01)
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        gone.set()
 
-    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server, asyncio.timeout(30):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         assert not await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0, timeout_s=0.2)
+        await gone.wait()
 
 
 @pytest.mark.parametrize(
