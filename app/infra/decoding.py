@@ -10,6 +10,7 @@ one demuxer that its first bytes name and the codecs that belong in there. It im
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -344,6 +345,9 @@ def _ends_inside_a_frame(source: Path) -> bool:
     return False
 
 
+OUT_OF_MEMORY = {"fault": "needs more memory to decode than any speech does; convert it to WAV or FLAC"}
+
+
 def main() -> None:
     request: dict[str, Any] = json.loads(sys.argv[1])
     for limit in ("AS", "CPU", "FSIZE"):
@@ -356,7 +360,11 @@ def main() -> None:
     except Fault as fault:
         answer = {"fault": str(fault)}
     except MemoryError:
-        answer = {"fault": "needs more memory to decode than any speech does; convert it to WAV or FLAC"}
+        answer = OUT_OF_MEMORY
+    except OSError as error:  # so says the system, where Python was not asked
+        if error.errno != errno.ENOMEM:
+            raise
+        answer = OUT_OF_MEMORY
     except (av.error.FFmpegError, ValueError, NotImplementedError, struct.error):
         answer = {"fault": "is damaged or cut off, and its header cannot be read; export or upload it again"}
     print(json.dumps(answer))

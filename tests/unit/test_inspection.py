@@ -196,20 +196,24 @@ def endless(tmp_path: Path) -> Path:
     return tmp_path / "endless.wav"
 
 
+def decoders() -> list[psutil.Process]:
+    """This process's children that decode; a test before may have left servers running."""
+    return [child for child in psutil.Process().children() if "decoding.py" in " ".join(child.cmdline())]
+
+
 def test_a_decoder_that_never_ends_is_killed(endless: Path) -> None:
     assert "took longer than 0.2 s" in refusal(endless, limits=Limits(wall_s=0.2))
-    assert not psutil.Process().children()
+    assert not decoders()
 
 
 @pytest.mark.anyio
 async def test_a_decoder_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
     inspecting = asyncio.create_task(inspect_async(endless, max_duration_s=CAP_S))
-    writer = await asyncio.to_thread(endless.open, "wb")  # returns when the decoder has opened its end
-    for decoder in psutil.Process().children():
-        decoder.send_signal(signal.SIGSEGV)
-    with pytest.raises(RecordingUnfit, match=r"made the decoder crash \(SIGSEGV\)"):
-        await inspecting
-    writer.close()
+    with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
+        for decoder in decoders():
+            decoder.send_signal(signal.SIGSEGV)
+        with pytest.raises(RecordingUnfit, match=r"made the decoder crash \(SIGSEGV\)"):
+            await inspecting
 
 
 def test_too_little_memory_is_a_refusal(tmp_path: Path) -> None:
@@ -229,12 +233,11 @@ async def test_coroutines_get_the_same_answers(tmp_path: Path, endless: Path) ->
 @pytest.mark.anyio
 async def test_a_cancelled_inspection_leaves_no_process(endless: Path) -> None:
     inspecting = asyncio.create_task(inspect_async(endless, max_duration_s=CAP_S))
-    writer = await asyncio.to_thread(endless.open, "wb")  # returns when the decoder has opened its end
-    inspecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await inspecting
-    assert not psutil.Process().children()
-    writer.close()
+    with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
+        inspecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await inspecting
+    assert not decoders()
 
 
 # Decoding
