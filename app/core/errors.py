@@ -12,6 +12,7 @@
     * Conflict                      something that exists already is in the way
     * ConsentMissing                a voice may not be trained before its owner has consented
     * RecordingUnfit                a recording cannot be used, or all of them together are not enough
+    * ManuscriptUnfit               a text, a book or its cover cannot be narrated as it is
   * AuthenticationFailed            there is no key, or it is not one of ours
   * PermissionDenied                the key is good, its scopes are not
   * Overloaded                      no room now; come again after `retry_after_s`
@@ -140,6 +141,12 @@ class RecordingUnfit(InvalidRequest):
     """A recording cannot be used, or all of them together are not enough."""
 
     code = "recording_unfit"
+
+
+class ManuscriptUnfit(InvalidRequest):
+    """A text, a book or its cover cannot be narrated as it is; the message names the place."""
+
+    code = "manuscript_unfit"
 
 
 class AuthenticationFailed(CarillonError):

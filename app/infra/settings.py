@@ -128,6 +128,26 @@ class CloningSettings(BaseModel):
     max_attempts: int = Field(default=20, ge=1, description="Workers that may die over one job before it fails.")
 
 
+class NarrationSettings(BaseModel):
+    """Long renders of whole texts. Their webhooks are signed as those of `cloning`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_text_bytes: int = Field(default=5 * 1024**2, ge=1024, description="Of the text of one narration.")
+    max_file_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Of an uploaded book, pictures and all.")
+    max_cover_bytes: int = Field(default=8 * 1024**2, ge=1024)
+    reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
+    at_once: int = Field(default=2, ge=1, description="Chapters that one `carillon tasks` process renders at a time.")
+    max_attempts: int = Field(default=20, ge=1, description="Processes that may die over one chapter before it fails.")
+    worker_usd_per_hour: float | None = Field(
+        default=None, ge=0, description="What a worker costs; with it narrations tell their share of it."
+    )
+    link_ttl_s: int = Field(default=900, ge=10, le=7 * 24 * 3600, description="How long a signed link holds.")
+    segment_days: float = Field(
+        default=30.0, gt=0, description="How long rendered segments are kept, for a narration to be given in anew."
+    )
+
+
 class Settings(BaseSettings):
     """One process's settings. Build it with `load_settings`, which turns mistakes into one readable error."""
 
@@ -164,6 +184,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
     cloning: CloningSettings = CloningSettings()
+    narration: NarrationSettings = NarrationSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
