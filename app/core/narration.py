@@ -294,7 +294,10 @@ class Narration(Frozen):
     state: NarrationState
     voice: str
     cast: Mapping[str, str] = Field(default_factory=dict, description="Character -> the voice's name or id.")
-    model: str | None = None
+    model: str
+    voices: Mapping[str, Voice] = Field(
+        default_factory=dict, description="Every voice named above or in the text, as it was when it was handed in."
+    )
     format: NarrationFormat
     options: NarrationOptions
     source: NarrationSource
@@ -336,7 +339,7 @@ class Narration(Frozen):
         return self.busy_s / rendered_s if rendered_s else None
 
     def voice_of(self, segment: ScriptSegment) -> str:
-        """The name or id of the voice that speaks a segment."""
+        """The name or id of the voice that speaks a segment, a key of `voices`."""
         return segment.voice or self.cast.get(segment.character) or self.voice
 
     @model_validator(mode="after")

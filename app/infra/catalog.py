@@ -1,7 +1,7 @@
 """The catalogue: keys, voices and jobs, in SQL. It is the truth for what must not be lost.
 
-Keys are kept here; voices and what belongs to them by `app.infra.voicebook`, clone jobs by `app.infra.jobbook`, all in
-one database.
+Keys are kept here; voices and what belongs to them by `app.infra.voicebook`, clone jobs by `app.infra.jobbook`,
+narrations by `app.infra.narrationbook`, all in one database.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from app.core.errors import AuthenticationFailed, InvalidRequest, StoreUnavailab
 from app.core.models import ApiKey, Frozen, Scope
 from app.infra.database import Database, utc_now
 from app.infra.jobbook import JobBook
+from app.infra.narrationbook import NarrationBook
 from app.infra.tables import KeyRow
 from app.infra.voicebook import VoiceBook
 
@@ -53,6 +54,7 @@ class Catalog:
         self.database = Database(url)
         self.voices = VoiceBook(self.database, now=now)
         self.jobs = JobBook(self.database, now=now)
+        self.narrations = NarrationBook(self.database, now=now)
 
     async def aclose(self) -> None:
         await self.database.aclose()

@@ -26,6 +26,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012
         datetime: Moment,
         list[str]: JSON,
+        list[Any]: JSON,
         dict[str, str]: JSON,
         dict[str, Any]: JSON(none_as_null=True),
     }
@@ -144,4 +145,53 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    lease_expires_at: Mapped[datetime | None]
+
+
+class NarrationRow(Base):
+    """A narration. `revision` grows with every change of it or of its steps that is worth telling."""
+
+    __tablename__ = "narrations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    voice: Mapped[str]
+    cast: Mapped[dict[str, str]]
+    model: Mapped[str]
+    voices: Mapped[dict[str, Any]]
+    format: Mapped[str]
+    options: Mapped[dict[str, Any]]
+    source: Mapped[dict[str, Any]]
+    title: Mapped[str]
+    takes: Mapped[dict[str, Any]]
+    revision: Mapped[int]
+    cancel_requested: Mapped[bool]
+    findings: Mapped[list[Any]]
+    script_key: Mapped[str | None]
+    output: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    webhook_url: Mapped[str | None]
+    webhook_done_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class StepRow(Base):
+    """What is to be done for a narration, one row for each message of work: its plan, its chapters, its mastering.
+
+    `attempt` is the fencing token: only its holder may change the row. Steps are done in the order of `number`: the
+    plan is 0, chapters count from 1, and the mastering comes last.
+    """
+
+    __tablename__ = "narration_steps"
+
+    narration_id: Mapped[str] = mapped_column(ForeignKey("narrations.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    progress: Mapped[dict[str, Any] | None]
+    result_key: Mapped[str | None]
+    failed: Mapped[bool]
+    finished_at: Mapped[datetime | None]
+    released_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]
