@@ -9,63 +9,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
-import httpx
-
-from app.core.errors import (
-    CarillonError,
-    ConfigurationError,
-    Conflict,
-    DeadlineExceeded,
-    InvalidRequest,
-    NotFound,
-    RecordingUnfit,
-    WorkerLost,
-)
-from app.infra.settings import LOOPBACK_HOSTS
+from app.core.errors import CarillonError, ConfigurationError, Conflict, InvalidRequest, NotFound, RecordingUnfit
+from app.frontdoor import FrontDoor, Json
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
 FILES_AT_ONCE = 16
-TIMEOUT = httpx.Timeout(300.0, connect=10.0)
-PROXY_FAILURES = frozenset({502, 503, 504})
-RECONNECT_PAUSE_S = 1.0
-PATIENCE_S = 60.0
-"""How long a front door that was there may be away, or refuse for now, before a watched job is given up on."""
-
-Json = dict[str, Any]
 
 
-class Studio:
-    """The voices and jobs of a front door at `url` (http://…). Raises what it refuses with, WorkerLost without one."""
-
-    def __init__(
-        self,
-        url: str,
-        key: str | None,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._clock, self._sleep = clock, sleep
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=TIMEOUT,
-            transport=transport,
-            trust_env=httpx.URL(url).host not in LOOPBACK_HOSTS,  # a proxy does not know what is on this machine
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
+class Studio(FrontDoor):
+    """The voices and the jobs that make them."""
 
     def voice(self, name: str, *, model: str | None, language: str) -> Json:
         """The voice of that name, made if there is none. Raises Conflict for the name of a built-in voice."""
@@ -118,66 +75,12 @@ class Studio:
         return next((job for voice in polished if (job := self.active_job(voice["id"]))), None)
 
     def watch(self, job_id: str) -> Iterator[Json]:
-        """The job whenever it changes, until it is over; a connection that breaks is made anew.
-
-        Raises what it is refused with, and WorkerLost when the front door has been away for `PATIENCE_S`.
-        """
-        away_since: float | None = None
-        while True:
-            try:
-                with closing(self._event_lines(job_id)) as lines:
-                    for line in lines:
-                        away_since = None
-                        if line.startswith("data: "):
-                            yield (job := json.loads(line.removeprefix("data: ")))
-                            if job["over"]:
-                                return
-                failure: CarillonError = WorkerLost(f"{self._http.base_url} told no end of {job_id}")
-            except httpx.TransportError as error:
-                failure = self._absence(error)
-            except CarillonError as error:
-                failure = error
-            if away_since is None:
-                away_since = self._clock()
-            if not failure.retryable or self._clock() - away_since >= PATIENCE_S:
-                raise failure
-            self._sleep(RECONNECT_PAUSE_S)
-
-    def _event_lines(self, job_id: str) -> Generator[str]:
-        with self._http.stream("GET", f"/v1/clones/{job_id}/events", timeout=60.0) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise _refusal(answer)
-            yield from answer.iter_lines()
+        """The job whenever it changes, until it is over; see `follow`."""
+        return self.follow(f"/v1/clones/{job_id}/events")
 
     def _named(self, name: str, model: str | None) -> list[Json]:
         voices = self._ask("GET", "/v1/voices")["data"]
         return [voice for voice in voices if voice["name"] == name and model in (None, voice["model"])]
-
-    def _ask(self, method: str, path: str, **content: Any) -> Json:
-        try:
-            answer = self._http.request(method, path, **content)
-        except httpx.TimeoutException:
-            raise DeadlineExceeded(f"{self._http.base_url} did not answer {method} {path} in time") from None
-        except httpx.TransportError as error:
-            raise self._absence(error) from None
-        if not answer.is_success:
-            raise _refusal(answer)
-        return answer.json() if answer.content else {}
-
-    def _absence(self, error: httpx.TransportError) -> WorkerLost:
-        return WorkerLost(
-            f"there is no front door at {self._http.base_url} ({type(error).__name__}); is `carillon up` running?"
-        )
-
-
-def _refusal(answer: httpx.Response) -> CarillonError:
-    try:
-        error = answer.json()["error"]
-        return CarillonError.from_wire(error["code"] or "", error["message"], param=error.get("param"))
-    except (ValueError, KeyError, TypeError):
-        kind = WorkerLost if answer.status_code in PROXY_FAILURES else CarillonError
-        return kind(f"the front door answered HTTP {answer.status_code}")
 
 
 def clone(

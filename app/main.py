@@ -21,6 +21,7 @@ from app.api.metrics import Metrics
 from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
 from app.infra.directory import Directory
+from app.infra.links import Links
 from app.infra.queue import Queue
 from app.infra.registry import Registry, open_fleet, open_redis
 from app.infra.settings import Settings
@@ -67,6 +68,7 @@ async def open_door(settings: Settings) -> AsyncIterator[Door]:
             metrics=Metrics(lambda: upstream.workers),
             registry=registry,
             queue=Queue(make_celery(settings)),
+            links=Links(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,
         )
 

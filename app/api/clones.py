@@ -6,23 +6,17 @@ be lost. Progress is read from the row, so any front door can tell it.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Depends, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import Door, TheDoor, requires
+from app.api.events import event_stream
 from app.core.cloning import CloneConfig, CloneJob, CloneKind
 from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
 from app.core.models import ModelCard, Scope
 from app.infra import webhooks
-
-POLL_S = 0.5
-KEEPALIVE_S = 15.0
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 
@@ -116,9 +110,7 @@ async def _checked(door: Door, wanted: CloneRequest | PolishRequest) -> CloneCon
             param="overrides.train.rank",
         )
     if wanted.webhook_url is not None:
-        cloning = door.settings.cloning
-        webhooks.secret_bytes(cloning.webhook_secret.get_secret_value())
-        await asyncio.to_thread(webhooks.check_address, wanted.webhook_url, private=cloning.webhook_private_hosts)
+        await webhooks.check(wanted.webhook_url, door.settings.cloning)
     return config
 
 
@@ -149,29 +141,11 @@ async def one_clone(job_id: str, door: TheDoor) -> dict[str, Any]:
 async def clone_events(job_id: str, door: TheDoor) -> Response:
     """Server-sent events: the job whenever it has changed, until it is over. A report comes when it is new."""
     job = await door.catalog.jobs.get(job_id)
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_changes(door, job), media_type="text/event-stream", headers=headers)
 
+    def changed(job: CloneJob, told: CloneJob | None) -> dict[str, Any]:
+        return shown(job, report=told is None or job.report is None or job.report != told.report)
 
-async def _changes(door: Door, job: CloneJob) -> AsyncIterator[str]:
-    clock = asyncio.get_running_loop().time
-    told, quiet_since = None, clock()
-    while True:
-        yield _event(job, report=job.report is None or job.report != told)
-        told = job.report
-        if job.state.over:
-            return
-        revision = job.revision
-        while (job := await door.catalog.jobs.get(job.id)).revision == revision:
-            await asyncio.sleep(POLL_S)
-            if clock() - quiet_since > KEEPALIVE_S:
-                quiet_since = clock()
-                yield ": still here\n\n"
-        quiet_since = clock()
-
-
-def _event(job: CloneJob, *, report: bool) -> str:
-    return f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, report=report))}\n\n"
+    return event_stream(job, again=lambda: door.catalog.jobs.get(job_id), shown=changed)
 
 
 @router.post("/v1/clones/{job_id}/cancel")

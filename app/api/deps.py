@@ -14,6 +14,7 @@ from app.api.metrics import Metrics
 from app.core.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
 from app.core.models import ApiKey, Scope
 from app.infra.directory import Directory
+from app.infra.links import Links
 from app.infra.queue import Queue
 from app.infra.registry import Registry
 from app.infra.settings import Settings
@@ -40,6 +41,7 @@ class Door:
     metrics: Metrics
     registry: Registry
     queue: Queue
+    links: Links
     object_store: ObjectStore | None = None
     inspections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_INSPECTIONS))
     sockets: set[SessionSocket] = field(default_factory=set)

@@ -27,6 +27,9 @@ from app.infra.settings import LOOPBACK_HOSTS, StoreSettings
 PART_BYTES = 16 * 1024 * 1024
 """150 MB in 0.31 s on one machine, against 0.51 s with boto3's 8 MB."""
 
+PIECE_BYTES = 2**20
+"""Read at once by who passes an object on."""
+
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 
 
@@ -93,6 +96,23 @@ class ObjectStore:
         """The whole object in memory; for large ones use `fetch`. Raises ObjectMissing."""
         with self._errors(key):
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def read_range(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes `[start, end)` of an object, in pieces of at most `PIECE_BYTES`. Raises ObjectMissing.
+
+        Each piece is a request of its own: a reader who takes his time holds no connection, and one who leaves, none.
+        """
+        for first in range(start, end, PIECE_BYTES):
+            last = min(first + PIECE_BYTES, end) - 1
+            with self._errors(key):
+                piece = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={first}-{last}")[
+                    "Body"
+                ].read()
+            if len(piece) != last + 1 - first:
+                raise StoreUnavailable(
+                    f"the store at {self._endpoint} gave {len(piece)} bytes of {key!r} for {last + 1 - first}"
+                )
+            yield piece
 
     def upload(self, path: Path, key: str) -> None:
         """Copy one file to `key`, in parts if it is large."""

@@ -62,6 +62,12 @@ async def post(
     return answer.is_success
 
 
+async def check(url: str, settings: CloningSettings) -> None:
+    """Raises InvalidRequest where nothing could be told: the address may not be called, or nothing can be signed."""
+    secret_bytes(settings.webhook_secret.get_secret_value())
+    await asyncio.to_thread(check_address, url, private=settings.webhook_private_hosts)
+
+
 def signed(body: bytes, secret: str, *, message_id: str, now_s: float) -> dict[str, str]:
     """The headers of a signed message: HMAC-SHA256 over `id.timestamp.body` under the decoded secret."""
     key = secret_bytes(secret)

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
 from app.infra.embedded import LOOPBACK, free_port
 from app.infra.settings import StoreSettings
-from app.infra.storage import PART_BYTES, ObjectStore
+from app.infra.storage import PART_BYTES, PIECE_BYTES, ObjectStore
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +161,26 @@ def test_a_missing_object_is_named(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ObjectMissing, match="'v/1/adapter'"):
         store.fetch(store.uri("v/1"), "adapter", tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stretch_of_an_object_comes_in_pieces(store: ObjectStore) -> None:
+    data = bytes(range(251)) * (3 * PIECE_BYTES // 251)
+    store.put("book", data)
+    pieces = list(store.read_range("book", 100, len(data) - 1))
+    assert b"".join(pieces) == data[100:-1]
+    assert max(map(len, pieces)) == PIECE_BYTES
+    assert list(store.read_range("book", 7, 7)) == []
+
+
+def test_a_stretch_of_a_missing_object_is_named(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing, match="nothing"):
+        next(store.read_range("nothing", 0, 1))
+
+
+def test_an_object_that_is_shorter_than_was_thought_is_an_error(store: ObjectStore) -> None:
+    store.put("book", bytes(10))
+    with pytest.raises(StoreUnavailable, match="10 bytes of 'book' for 20"):
+        list(store.read_range("book", 0, 20))
 
 
 def test_an_address_of_another_kind_is_refused(store: ObjectStore, tmp_path: Path) -> None:

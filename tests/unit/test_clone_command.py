@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.clone import FILES_AT_ONCE, PATIENCE_S, Studio, clone, follow, found, polish, upload
+from app.clone import FILES_AT_ONCE, Studio, clone, follow, found, polish, upload
 from app.core.errors import ConfigurationError, Conflict, NotFound, Overloaded, RecordingUnfit, WorkerLost
+from app.frontdoor import PATIENCE_S
 
 Json = dict[str, Any]
 JOB = {"id": "job-1", "state": "training", "over": False, "attempt": 1, "progress": None, "gate": None, "version": None}

@@ -1,0 +1,128 @@
+"""A front door as its commands see it: asked over HTTP, its refusals raised as the errors they are, its jobs followed.
+
+It knows no job's fields but `over`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any, Self
+
+import httpx
+
+from app.core.errors import CarillonError, DeadlineExceeded, WorkerLost
+from app.infra.settings import LOOPBACK_HOSTS
+
+TIMEOUT = httpx.Timeout(300.0, connect=10.0)
+EVENTS_TIMEOUT_S = 60.0
+PROXY_FAILURES = frozenset({502, 503, 504})
+RECONNECT_PAUSE_S = 1.0
+PATIENCE_S = 60.0
+"""How long a front door that was there may be away, or refuse for now, before what it was doing is given up on."""
+
+Json = dict[str, Any]
+
+
+class FrontDoor:
+    """The front door at `url` (http://…). Every method raises what it refuses with, and WorkerLost without one."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=TIMEOUT,
+            transport=transport,
+            trust_env=httpx.URL(url).host not in LOOPBACK_HOSTS,  # a proxy does not know what is on this machine
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def follow(self, events_path: str) -> Iterator[Json]:
+        """The job whose events are there, whenever it changes, until it is over.
+
+        A connection that breaks is made anew. Raises WorkerLost when the front door has been away for `PATIENCE_S`.
+        """
+        patience = Patience(self._clock, self._sleep)
+        while True:
+            try:
+                with closing(self._event_lines(events_path)) as lines:
+                    for line in lines:
+                        patience.renew()
+                        if line.startswith("data: "):
+                            yield (job := json.loads(line.removeprefix("data: ")))
+                            if job["over"]:
+                                return
+                failure: CarillonError = WorkerLost(f"{self._http.base_url} told no end of {events_path}")
+            except httpx.TransportError as error:
+                failure = self._absence(error)
+            except CarillonError as error:
+                failure = error
+            patience.wait(failure)
+
+    def _event_lines(self, path: str) -> Generator[str]:
+        with self._http.stream("GET", path, timeout=EVENTS_TIMEOUT_S) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise refusal(answer)
+            yield from answer.iter_lines()
+
+    def _ask(self, method: str, path: str, **content: Any) -> Json:
+        try:
+            answer = self._http.request(method, path, **content)
+        except httpx.TimeoutException:
+            raise DeadlineExceeded(f"{self._http.base_url} did not answer {method} {path} in time") from None
+        except httpx.TransportError as error:
+            raise self._absence(error) from None
+        if not answer.is_success:
+            raise refusal(answer)
+        return answer.json() if answer.content else {}
+
+    def _absence(self, error: httpx.TransportError) -> WorkerLost:
+        return WorkerLost(
+            f"there is no front door at {self._http.base_url} ({type(error).__name__}); is `carillon up` running?"
+        )
+
+
+class Patience:
+    """How often something that fails for now is tried again: for `PATIENCE_S` since the last sign of life."""
+
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._away_since: float | None = None
+
+    def renew(self) -> None:
+        self._away_since = None
+
+    def wait(self, failure: CarillonError) -> None:
+        """Pause before the next try. Raises `failure` when that is useless, or was for too long."""
+        if self._away_since is None:
+            self._away_since = self._clock()
+        if not failure.retryable or self._clock() - self._away_since >= PATIENCE_S:
+            raise failure
+        self._sleep(RECONNECT_PAUSE_S)
+
+
+def refusal(answer: httpx.Response) -> CarillonError:
+    """The error a front door answered with, or a proxy before it; the answer's body has been read."""
+    try:
+        error = answer.json()["error"]
+        return CarillonError.from_wire(error["code"] or "", error["message"], param=error.get("param"))
+    except (ValueError, KeyError, TypeError):
+        kind = WorkerLost if answer.status_code in PROXY_FAILURES else CarillonError
+        return kind(f"the front door answered HTTP {answer.status_code}")
