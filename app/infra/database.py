@@ -6,14 +6,17 @@ The tables are declared in `app.infra.tables` and made by the migrations beside 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -23,6 +26,7 @@ from app.core.errors import ConfigurationError, StoreUnavailable
 from app.infra.settings import without_secrets
 
 BUSY_TIMEOUT_MS = 5_000
+WAL_RETRY_S = 0.02
 
 log = logging.getLogger(__name__)
 
@@ -98,17 +102,24 @@ def _open(url: str) -> AsyncEngine:
     )
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+def _prepare_sqlite(connection: Any, _: object) -> None:
+    connection.run_async(_prepared_sqlite)
+
+
+async def _prepared_sqlite(connection: aiosqlite.Connection) -> None:
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "foreign_keys=ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "synchronous=NORMAL", "foreign_keys=ON"):
+        await connection.execute(f"PRAGMA {pragma}")
+    # The first change of a new file to WAL heeds no busy_timeout: another process may be making it at this moment.
+    give_up_at = monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            await connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(WAL_RETRY_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:
