@@ -119,7 +119,8 @@ async def _start(
     ]
     names = ", ".join(program.name for program in fleet)
     fleet += [
-        programs.tasks("tasks", ("interactive", "render"), settings, environment),
+        programs.tasks("tasks", ("interactive",), settings, environment),
+        programs.tasks("narrator", ("render",), settings, environment),
         programs.tasks("trainer", ("train",), settings, environment),
         programs.front_door(host, port, settings, environment),
     ]

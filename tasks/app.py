@@ -14,7 +14,7 @@ from tasks.lease import Lease
 from tasks.reconcile import Reconciler
 from tasks.ticker import Heartbeat
 
-MODULES = ("tasks.clone", "tasks.janitor", "tasks.journal", "tasks.reconcile", "tasks.webhook")
+MODULES = ("tasks.clone", "tasks.janitor", "tasks.journal", "tasks.narrate", "tasks.reconcile", "tasks.webhook")
 
 
 def make_worker_app(settings: Settings) -> Celery:
@@ -29,7 +29,8 @@ def make_worker_app(settings: Settings) -> Celery:
 def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
     """Work until a signal: SIGTERM lets the task in work go on for the soft shutdown's time, then gives it back.
 
-    The caller has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits for the task's end.
+    Rendering is waiting for workers, so a process that does nothing else renders several chapters at a time. The caller
+    has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits for the task's end.
     """
     node = f"tasks-{os.getpid()}@{socket.gethostname()}"
     options = [
@@ -37,6 +38,8 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
         node,
         "--queues",
         ",".join(queues),
+        "--concurrency",
+        str(settings.narration.at_once if queues == ("render",) else 1),
         "--loglevel",
         settings.log_level,
         "--without-gossip",

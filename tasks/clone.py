@@ -16,10 +16,9 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from celery import shared_task
 from celery.app.task import Task
@@ -52,18 +51,13 @@ from app.core.models import AdapterVersion, Voice
 from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
-from app.infra.jobbook import CLAIM_S
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
+from tasks.claim import Cancelled, patiently, under_claim
 from tasks.stage import Event, run_stage
 
-RENEWAL_S = 2.0
-"""How soon a cancel is noticed; the claim itself would last much longer."""
-
 TOLD_EVERY_S = 1.0
-
-_Result = TypeVar("_Result")
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +76,7 @@ async def work_on(settings: Settings, job_id: str) -> CloneJob | None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)
     try:
-        job = await _patiently(lambda: catalog.jobs.claim(job_id))
+        job = await patiently(lambda: catalog.jobs.claim(job_id))
         if job is None:
             log.info("job not taken", extra={"job": job_id})
             return None
@@ -91,10 +85,6 @@ async def work_on(settings: Settings, job_id: str) -> CloneJob | None:
     finally:
         store.close()
         await catalog.aclose()
-
-
-class _Cancelled(Exception):
-    """The job was asked to stop."""
 
 
 class JobRun:
@@ -123,10 +113,10 @@ class JobRun:
         try:
             if self._job.attempt > self._settings.cloning.max_attempts:
                 raise TrainingFailed(f"{self._job.attempt - 1} workers died over this job; see their logs")
-            return await self._complete(await self._attempted())
+            return await self._complete(await under_claim(lambda: self._catalog.jobs.renew(self._job), self._work()))
         except JobLost:
             raise
-        except _Cancelled:
+        except Cancelled:
             return await self._finish(CloneState.CANCELLED)
         except asyncio.CancelledError:
             # This process is told to end: the next one shall not wait for the claim to lapse.
@@ -140,29 +130,10 @@ class JobRun:
             log.exception("job broke", extra={"job": self._job.id, "attempt": self._job.attempt})
             return await self._failed(CarillonError(f"the job broke: {type(error).__name__}; see the trainer's log"))
 
-    async def _attempted(self) -> int:
-        """Work under the claim; returns the version to publish. Raises the one thing that ended the attempt."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                keeper = group.create_task(self._keep_claim())
-                version = await self._work()
-                keeper.cancel()
-            return version
-        except BaseExceptionGroup as group:
-            raise _telling(group) from None
-
-    async def _keep_claim(self) -> None:
-        """Renew the claim until cancelled. Raises _Cancelled when the job shall stop, JobLost when it is another's."""
-        while True:
-            with suppress(StoreUnavailable):  # a claim outlives a short absence of the database
-                if await self._catalog.jobs.renew(self._job):
-                    raise _Cancelled
-            await asyncio.sleep(RENEWAL_S)
-
     async def _failed(self, error: CarillonError) -> CloneJob | None:
         """End the job, or leave it to the next attempt if the failure may pass. Raises JobLost."""
         facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
-        if await _patiently(lambda: self._catalog.jobs.renew(self._job)):
+        if await patiently(lambda: self._catalog.jobs.renew(self._job)):
             return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
         if not error.retryable:
             log.warning("job failed", extra=facts, exc_info=error)
@@ -177,17 +148,17 @@ class JobRun:
             if newest := max((self._directory / "checkpoints").glob("checkpoint-*"), default=None):
                 await self._archive.save(newest.name, newest)
         with suppress(JobLost):
-            await _patiently(lambda: self._catalog.jobs.give_back(self._job))
+            await patiently(lambda: self._catalog.jobs.give_back(self._job))
 
     async def _finish(self, state: CloneState, error: JobError | None = None) -> CloneJob:
         await self._tidy_up(state)
-        ended = await _patiently(lambda: self._catalog.jobs.finish(self._job, state, error=error))
+        ended = await patiently(lambda: self._catalog.jobs.finish(self._job, state, error=error))
         log.info("job over", extra={"job": self._job.id, "state": ended.state.value})
         return ended
 
     async def _complete(self, version: int) -> CloneJob | None:
         try:
-            ended = await _patiently(lambda: self._catalog.jobs.complete(self._job, version))
+            ended = await patiently(lambda: self._catalog.jobs.complete(self._job, version))
         except NotFound:  # the voice was deleted at this moment
             return await self._finish(CloneState.CANCELLED)
         await self._tidy_up(ended.state)
@@ -360,7 +331,7 @@ class JobRun:
             await self._archive.forget(r"checkpoint-\d+", but=directory.name)
 
     async def _tell(self, **changes: Any) -> None:
-        await _patiently(lambda: self._catalog.jobs.update(self._job, **changes))
+        await patiently(lambda: self._catalog.jobs.update(self._job, **changes))
 
 
 class _Throttle:
@@ -374,33 +345,6 @@ class _Throttle:
             self._last_s = now_s
             return True
         return False
-
-
-async def _patiently(work: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Ask the catalogue, and again while it does not answer, for less time than a claim lasts."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + CLAIM_S / 2
-    while True:
-        try:
-            return await work()
-        except StoreUnavailable:
-            if loop.time() + RENEWAL_S > deadline:
-                raise
-            await asyncio.sleep(RENEWAL_S)
-
-
-def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Of several failures at once, the one that says what to do."""
-    flat = list(_flat(group))
-    return next((error for kind in (JobLost, _Cancelled) for error in flat if isinstance(error, kind)), flat[0])
-
-
-def _flat(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _flat(inner)
-    else:
-        yield error
 
 
 def _sweep(directory: Path, living: set[str]) -> None:

@@ -1,14 +1,15 @@
 """Housekeeping, once an hour in the whole fleet.
 
-Keys that were revoked or expired long ago are forgotten; what a dying process may have written of a deleted voice or a
-cancelled job is deleted again, and workers are told of it again, lest Redis has forgotten meanwhile.
+Keys that were revoked or expired long ago are forgotten, and segments of narrations that were rendered long ago. What a
+dying process may have written of a deleted voice or a cancelled job is deleted again, and workers are told of it again,
+lest Redis has forgotten meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import shared_task
@@ -45,6 +46,8 @@ async def _clean(settings: Settings) -> None:
         prefixes = [voice_prefix(voice_id) for voice_id in gone]
         prefixes += [job_prefix(*job) for job in await catalog.jobs.cancelled(since=since)]
         log.info("leftovers swept", extra={"objects": await asyncio.to_thread(_sweep, settings, prefixes)})
+        since = utc_now() - timedelta(days=settings.narration.segment_days)
+        log.info("old segments swept", extra={"objects": await asyncio.to_thread(_sweep_segments, settings, since)})
         redis = open_redis(settings)
         try:
             for voice_id in gone:
@@ -59,6 +62,18 @@ def _sweep(settings: Settings, prefixes: list[str]) -> int:
     store = ObjectStore(settings.store)
     try:
         return sum(store.delete_prefix(prefix) for prefix in prefixes)
+    finally:
+        store.close()
+
+
+def _sweep_segments(settings: Settings, since: datetime) -> int:
+    """A narration that needs one again renders it again."""
+    store = ObjectStore(settings.store)
+    try:
+        old = [key for key, written in store.written("voices/") if "/segments/" in key and written < since]
+        for key in old:
+            store.delete(key)
+        return len(old)
     finally:
         store.close()
 

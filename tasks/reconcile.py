@@ -1,7 +1,7 @@
-"""Sends again what was lost on the way: jobs that nobody holds, webhooks that nobody heard.
+"""Sends again what was lost on the way: jobs and narrations that nobody holds, webhooks that nobody heard.
 
 The queue may lose a message, and a worker its life; the catalogue knows what is not over. Several messages for one job
-do no harm, since the row is claimed by one. Every tasks process does this beside its work, one of them at a time.
+do no harm, since its row is claimed by one. Every tasks process does this beside its work, one of them at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +31,7 @@ FORSAKEN_S = 10.0
 WEBHOOK_DAYS = 1
 LONGEST_PAUSE_S = 900
 CLAIM = "carillon:tasks:reconcile"
+NARRATE = "carillon.narrate"
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ def reconcile(celery: Celery) -> None:
     settings = load_settings()
     assert settings.redis_url
     try:
-        forsaken, unannounced = asyncio.run(left_over(settings))
+        left = asyncio.run(left_over(settings))
         with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
-            if redis.llen("train") < len(forsaken):  # those that wait for a trainer have theirs
-                for job_id in forsaken:
-                    celery.send_task("carillon.clone", args=[job_id], queue="train", expires=4 * INTERVAL_S)
-            for job_id, finished_at in unannounced:
+            for task, queue, ids in (("carillon.clone", "train", left.jobs), (NARRATE, "render", left.narrations)):
+                if redis.llen(queue) < len(ids):  # those that wait for their turn have theirs
+                    for job_id in ids:
+                        celery.send_task(task, args=[job_id], queue=queue, expires=4 * INTERVAL_S)
+            for job_id, finished_at in left.unannounced:
                 if due(redis, job_id, age_s=(utc_now() - finished_at).total_seconds()):
                     celery.send_task("carillon.webhook", args=[job_id], queue="interactive", expires=INTERVAL_S)
     except (CarillonError, RedisError, OperationalError, OSError) as error:
@@ -69,12 +72,27 @@ def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
     return bool(redis.set(f"carillon:webhook:{job_id}", 1, nx=True, ex=pause_s))
 
 
-async def left_over(settings: Settings) -> tuple[list[str], list[tuple[str, datetime]]]:
-    """Jobs that nobody holds, and jobs that ended without their webhook being heard. Ends what was to stop."""
+@dataclass(frozen=True)
+class LeftOver:
+    """What nobody holds though it is not over, and what ended, and when, without its webhook being heard."""
+
+    jobs: list[str]
+    narrations: list[str]
+    unannounced: list[tuple[str, datetime]]
+
+
+async def left_over(settings: Settings) -> LeftOver:
+    """What is to be sent again. Ends what was to stop."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    jobs, narrations = catalog.jobs, catalog.narrations
+    since = utc_now() - timedelta(days=WEBHOOK_DAYS)
     try:
-        await catalog.jobs.end_cancelled()
-        since = utc_now() - timedelta(days=WEBHOOK_DAYS)
-        return await catalog.jobs.forsaken(for_s=FORSAKEN_S), await catalog.jobs.unannounced(since=since)
+        await jobs.end_cancelled()
+        await narrations.end_cancelled()
+        return LeftOver(
+            await jobs.forsaken(for_s=FORSAKEN_S),
+            await narrations.forsaken(for_s=FORSAKEN_S),
+            await jobs.unannounced(since=since) + await narrations.unannounced(since=since),
+        )
     finally:
         await catalog.aclose()

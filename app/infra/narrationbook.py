@@ -7,6 +7,7 @@ change of a step names it, as in `app.infra.jobbook`. A message of the queue nam
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,11 +35,14 @@ from app.infra.jobbook import CLAIM_S
 from app.infra.tables import NarrationRow, StepRow
 from app.infra.voicebook import voice_prefix
 
+ID_PREFIX = "nar-"
 PLAN = 0
 MASTERING = 1_000_000
 """The number of the last step; chapters count from 1."""
 
-MAX_CHAPTERS = 10_000
+
+def new_narration_id() -> str:
+    return f"{ID_PREFIX}{secrets.token_hex(8)}"
 
 
 def narration_prefix(narration_id: str) -> str:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -140,10 +141,14 @@ class ObjectStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, in order."""
+        return (key for key, _ in self.written(prefix))
+
+    def written(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """The keys below `prefix`, in order, and when each was written."""
         with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
             for page in pages:
-                yield from (entry["Key"] for entry in page.get("Contents", ()))
+                yield from ((entry["Key"], entry["LastModified"]) for entry in page.get("Contents", ()))
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object below `prefix`, which must not be empty. Returns how many there were.

@@ -11,7 +11,7 @@ from app.core.cloning import CloneConfig, CloneKind, CloneState
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings
-from tasks.reconcile import due, left_over
+from tasks.reconcile import LeftOver, due, left_over
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +24,12 @@ async def test_a_job_made_long_ago_that_nobody_holds_is_left_over(settings: Sett
     job = await catalog.jobs.create(
         voice.id, kind=CloneKind.CLONE, config=CloneConfig(), webhook_url="https://example.org/"
     )
-    assert await left_over(settings) == ([job.id], [])
+    assert await left_over(settings) == LeftOver([job.id], [], [])
     claimed = await catalog.jobs.claim(job.id)
     assert claimed
     await catalog.jobs.finish(claimed, CloneState.CANCELLED)
     await catalog.aclose()
-    assert await left_over(settings) == ([], [(job.id, past)])
+    assert await left_over(settings) == LeftOver([], [], [(job.id, past)])
 
 
 def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:
