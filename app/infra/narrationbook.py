@@ -306,10 +306,7 @@ class NarrationBook:
             await self._change(connection, step, finished_at=now, lease_expires_at=None)
             later = (StepRow.narration_id == step.narration.id) & (StepRow.number > PLAN)
             await connection.execute(delete(StepRow).where(later))
-            rows = [
-                _new_step(step.narration.id, chapter.number, now) | {"progress": _plain(chapter)}
-                for chapter in chapters
-            ]
+            rows = [_new_step(step.narration.id, chapter.number, now, _plain(chapter)) for chapter in chapters]
             await connection.execute(insert(StepRow), [*rows, _new_step(step.narration.id, MASTERING, now)])
             return await _narration(connection, step.narration.id)
 
@@ -477,8 +474,15 @@ def _state_of(number: int) -> NarrationState:
     return {PLAN: NarrationState.PLANNING, MASTERING: NarrationState.MASTERING}.get(number, NarrationState.RENDERING)
 
 
-def _new_step(narration_id: str, number: int, now: datetime) -> dict[str, Any]:
-    return {"narration_id": narration_id, "number": number, "attempt": 0, "failed": False, "released_at": now}
+def _new_step(narration_id: str, number: int, now: datetime, progress: Any = None) -> dict[str, Any]:
+    return {
+        "narration_id": narration_id,
+        "number": number,
+        "attempt": 0,
+        "progress": progress,
+        "failed": False,
+        "released_at": now,
+    }
 
 
 def _unheld(now: datetime) -> ColumnElement[bool]:
