@@ -172,6 +172,7 @@ class Take(Frozen):
     key: str = Field(description="Of its audio in the object store: a FLAC, mono, 16 bit.")
     samples: int
     sample_rate_hz: int
+    speech_s: float = Field(description="From its first sound to its last.")
     voice: str = Field(description="The voice's name.")
     worker: str
     tries: int = Field(default=1, ge=1)
