@@ -310,14 +310,58 @@ def polish(
         run(name, studio=studio, model=model, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(text: str, option: str = "--overrides") -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise typer.BadParameter(f"{text!r} is no JSON object", param_hint="--overrides")
+        raise typer.BadParameter(f"{text!r} is no JSON object", param_hint=option)
     return value
+
+
+@cli.command()
+def narrate(
+    book: Annotated[Path | None, typer.Argument(help="A text, Markdown or EPUB file.")] = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Its ending says how: .m4b .mp3 .flac .opus .wav.")],
+    voice: Annotated[str | None, typer.Option(help="The narrator's.")] = None,
+    cast: Annotated[list[str] | None, typer.Option(help="CHARACTER=VOICE; repeat for more.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: whichever has the narrator's voice.")] = None,
+    cover: Annotated[Path | None, typer.Option(help="A JPEG or PNG; default: the book's own.")] = None,
+    options: Annotated[str, typer.Option(help='As JSON: {"pauses": {"chapter_s": 3}}.')] = "{}",
+    replace: Annotated[list[str] | None, typer.Option(help="WORD=RESPELLING; repeat for more.")] = None,
+    captions: Annotated[bool, typer.Option(help="Write .vtt and .srt files beside the audio.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Come back to a narration; set it going again.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Have a book read aloud by a running fleet. Ctrl-C leaves it at work; --resume comes back to it."""
+    from app.narrate import Publisher, Wish
+    from app.narrate import narrate as run
+
+    wish = Wish(
+        voice=voice,
+        cast=_pairs(cast, "--cast"),
+        model=model,
+        options=_json_object(options, "--options"),
+        replacements=_pairs(replace, "--replace"),
+        cover=cover,
+    )
+    with Publisher(*_fleet(url, key)) as publisher:
+        run(book, output, publisher=publisher, wish=wish, resume=resume, captions=captions, out=sys.stdout)
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip()) or name.strip() in pairs:
+            raise typer.BadParameter(f"{text!r} is no NAME=VALUE, or its name is there twice", param_hint=option)
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 @cli.command()

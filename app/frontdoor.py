@@ -83,6 +83,10 @@ class FrontDoor:
             yield from answer.iter_lines()
 
     def _ask(self, method: str, path: str, **content: Any) -> Json:
+        answer = self._answer(method, path, **content)
+        return answer.json() if answer.content else {}
+
+    def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **content)
         except httpx.TimeoutException:
@@ -91,7 +95,7 @@ class FrontDoor:
             raise self._absence(error) from None
         if not answer.is_success:
             raise refusal(answer)
-        return answer.json() if answer.content else {}
+        return answer
 
     def _absence(self, error: httpx.TransportError) -> WorkerLost:
         return WorkerLost(

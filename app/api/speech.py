@@ -10,13 +10,13 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Coroutine
 from contextlib import closing
 from typing import Any, Protocol
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.connection import while_connected
 from app.api.deps import Door
 from app.api.encoding import Outlet
 from app.api.errors import error_body, status_of
@@ -99,7 +99,7 @@ class SpeechResponse(Response):
         self._stopwatch.mark("asked")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _while_connected(self._answer(send), receive)
+        await while_connected(self._answer(send), receive)
 
     async def _answer(self, send: Send) -> None:
         try:
@@ -177,24 +177,6 @@ async def _say(session: UpstreamSession, text: str) -> None:
     for start in range(0, len(text), TEXT_PIECE_CHARS):
         await session.send(Text(session="-", text=text[start : start + TEXT_PIECE_CHARS]))
     await session.send(Eos(session="-"))
-
-
-async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Run `work`, but cancel it when the client goes."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.wait({working, leaving})
-    if not working.cancelled():
-        working.result()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _event(fields: dict[str, Any]) -> bytes:
