@@ -27,12 +27,15 @@ MAX_TEXT_BYTES = 5 * 1024 * 1024
 NARRATOR = "narrator"
 """The character who speaks whatever nobody else does."""
 
-CharacterName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9 ._'-]{0,63}$")]
-"""Characters are compared in lower case: `[Hero]` in the text is `hero` in the cast."""
-
+CharacterName = Annotated[str, Field(min_length=1, max_length=64)]
 
 WrittenWord = Annotated[str, Field(min_length=1, max_length=100)]
 Respelling = Annotated[str, Field(max_length=200)]
+
+
+def character_name(written: str) -> str:
+    """A character's name as it is compared: `[Hero]` in the text is `hero` in the cast."""
+    return " ".join(written.lower().replace("’", "'").split())
 
 
 class NarrationFormat(StrEnum):
