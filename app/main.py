@@ -12,7 +12,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import clones, fleet, health, openai, openai_voices, samples, sessions, uploads, voices
+from app.api import (
+    clones,
+    fleet,
+    health,
+    narration_files,
+    narrations,
+    openai,
+    openai_voices,
+    samples,
+    sessions,
+    uploads,
+    voices,
+)
 from app.api.bodies import remove_stale
 from app.api.deps import Door
 from app.api.errors import add_error_handlers
@@ -40,7 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
     add_error_handlers(app)
-    for edge in (openai, openai_voices, sessions, voices, samples, uploads, clones, fleet, health):
+    speaking, cloning = (openai, openai_voices, sessions), (voices, samples, uploads, clones)
+    for edge in (*speaking, *cloning, narrations, narration_files, fleet, health):
         app.include_router(edge.router)
     return app
 

@@ -17,9 +17,10 @@ from pydantic import SecretStr
 from app.core.models import Scope
 from app.infra.catalog import Catalog
 from app.infra.registry import Registry, open_redis
-from app.infra.settings import CloningSettings, SessionSettings, Settings, StoreSettings
+from app.infra.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
 from app.infra.storage import ObjectStore
 from app.main import Server, make_server
+from tests.api.library import Library
 from tests.fake_worker import FakeWorker, running_worker
 
 
@@ -82,11 +83,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
-    """Open a front door; keyword arguments but for the first two are session settings."""
+    """Open a front door; keyword arguments but for the first three are session settings."""
 
     @asynccontextmanager
     async def opened(
-        store: StoreSettings | None = None, cloning: CloningSettings | None = None, **limits: object
+        store: StoreSettings | None = None,
+        cloning: CloningSettings | None = None,
+        narration: NarrationSettings | None = None,
+        **limits: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
         settings = Settings(
@@ -98,6 +102,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             drain_timeout_s=3,
             store=store or StoreSettings(),
             cloning=cloning or CloningSettings(),
+            narration=narration or NarrationSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
@@ -116,6 +121,12 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
 async def house(open_house: OpenHouse) -> AsyncIterator[House]:
     async with open_house() as house:
         yield house
+
+
+@pytest.fixture
+async def worker(house: House) -> AsyncIterator[FakeWorker]:
+    async with house.worker() as worker:
+        yield worker
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,32 @@ def open_studio(open_house: OpenHouse, rclone: StoreSettings, object_store: Obje
 async def studio(open_studio: OpenStudio) -> AsyncIterator[Studio]:
     async with open_studio() as studio:
         yield studio
+
+
+OpenLibrary = Callable[..., AbstractAsyncContextManager[Library]]
+
+
+@pytest.fixture
+def open_library(open_house: OpenHouse, rclone: StoreSettings, object_store: ObjectStore) -> OpenLibrary:
+    """Open a library; keyword arguments are settings of narration."""
+
+    @asynccontextmanager
+    async def opened(**narration: object) -> AsyncIterator[Library]:
+        store = rclone.model_copy(update={"bucket": object_store.bucket})
+        async with (
+            open_house(store=store, narration=NarrationSettings(**narration)) as house,  # type: ignore[arg-type]
+            house.worker(),
+            house.holder_of(Scope.NARRATE) as http,
+        ):
+            yield Library(house, http, object_store)
+
+    return opened
+
+
+@pytest.fixture
+async def library(open_library: OpenLibrary) -> AsyncIterator[Library]:
+    async with open_library() as library:
+        yield library
 
 
 @asynccontextmanager

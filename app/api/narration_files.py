@@ -1,0 +1,178 @@
+"""What a narration has become: its audio by stretches, captions, chapters; for a key with `narrate`, or a signed link.
+
+Audio passes through piece by piece, from the store to the client, and answers what players and download managers ask
+(RFC 9110): one range, whether it is still the same file, nothing but the head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.connection import while_connected
+from app.api.deps import TheDoor, bearer_token
+from app.api.narrations import doing, read_timeline
+from app.api.transcripts import shown_name
+from app.core import models
+from app.core.captions import srt, vtt
+from app.core.errors import CarillonError, Conflict
+from app.core.narration import Narration, NarrationOutput
+
+RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
+RESERVED = re.compile(r'[<>:"/\\|?*%]+')
+"""What one file system or another has no file names with."""
+
+router = APIRouter(tags=["narrations"])
+log = logging.getLogger(__name__)
+
+
+async def readable(narration_id: str, request: Request, door: TheDoor, token: str | None = None) -> Narration:
+    """The narration, for who may read its files. Raises AuthenticationFailed, PermissionDenied, NotFound."""
+    if token is not None:
+        door.links.check(token, narration_id)
+    else:
+        await door.admit(bearer_token(request), models.Scope.NARRATE)
+    return await door.catalog.narrations.get(narration_id)
+
+
+Readable = Annotated[Narration, Depends(readable)]
+
+
+@router.head("/v1/narrations/{narration_id}/audio", include_in_schema=False)
+@router.get("/v1/narrations/{narration_id}/audio", response_class=Response)
+async def audio(narration: Readable, request: Request, door: TheDoor) -> Response:
+    """The finished file, or a range of it. While a segment is read anew, the file before it."""
+    output = narration.output
+    if output is None:
+        raise Conflict(f"{doing(narration)}; its audio is there when it is completed", param="id")
+    etag = _etag(output)
+    headers = {
+        "accept-ranges": "bytes",
+        "etag": etag,
+        "cache-control": "private, no-cache",
+        "content-disposition": content_disposition(narration.title, output.format.value),
+    }
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    span = byte_range(wanted, output.size_bytes) if wanted else None
+    if span is not None and not span:
+        return Response(status_code=416, headers={**headers, "content-range": f"bytes */{output.size_bytes}"})
+    status = 200 if span is None else 206
+    span = range(output.size_bytes) if span is None else span
+    headers |= {"content-type": output.content_type, "content-length": str(len(span))}
+    if status == 206:
+        headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{output.size_bytes}"
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    pieces = door.store.read_range(output.key, span.start, span.stop)
+    first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is told as what it is
+    return StoredResponse(first, pieces, status=status, headers=headers)
+
+
+class StoredResponse(Response):
+    """Passes pieces of an object on as fast as the client takes them, one in memory at a time."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], *, status: int, headers: dict[str, str]) -> None:
+        super().__init__(status_code=status, headers=headers)
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_connected(self._send(send), receive)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for piece in self._pieces():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except CarillonError as error:
+            # Without a last piece the server breaks the connection, and the client asks for the rest.
+            log.warning("download broken off", extra={"code": error.code})
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        piece = self._first
+        while piece:
+            yield piece
+            piece = await asyncio.to_thread(next, self._rest, b"")
+
+
+def byte_range(header: str, size: int) -> range | None:
+    """The bytes that a Range header asks for; an empty range when there are none such, None for what is not honoured.
+
+    Several ranges at once are not, which a server may do (RFC 9110, 14.2): the client gets the whole.
+
+    byte_range("bytes=0-99", 1000) -> range(0, 100)
+    byte_range("bytes=-100", 1000) -> range(900, 1000)
+    byte_range("bytes=1000-", 1000) -> range(0, 0)
+    """
+    match = RANGE.fullmatch(header.strip().lower())
+    if match is None:
+        return None
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        start, stop = max(0, size - int(suffix)), size
+    else:
+        start, stop = int(first), min(size, int(last) + 1 if last else size)
+        if last and int(last) < start:
+            return None
+    return range(start, stop) if start < stop else range(0)
+
+
+def content_disposition(title: str, ending: str) -> str:
+    """A download's name from a title: what every file system takes, and the letters of the title where they are known.
+
+    content_disposition("Über/unter", "mp3") -> 'attachment; filename="ber unter.mp3"; filename*=UTF-8\\'\\'%C3%9Cber…'
+    """
+    name = shown_name(RESERVED.sub(" ", title)) if title.strip() else "narration"
+    plain = " ".join(name.encode("ascii", "ignore").decode().split()).strip(". ") or "narration"
+    return f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{quote(f'{name}.{ending}', safe='')}"
+
+
+def _etag(output: NarrationOutput) -> str:
+    """Of the bytes: every file that was ever made has a key of its own."""
+    digest = hashlib.sha256(f"{output.key} {output.size_bytes}".encode()).hexdigest()
+    return f'"{digest[:32]}"'
+
+
+@router.get("/v1/narrations/{narration_id}/captions.vtt", response_class=Response)
+async def captions_vtt(narration: Readable, door: TheDoor) -> Response:
+    """WebVTT, a cue for each segment."""
+    timeline = await read_timeline(door, narration)
+    return Response(await asyncio.to_thread(vtt, timeline), media_type="text/vtt")
+
+
+@router.get("/v1/narrations/{narration_id}/captions.srt", response_class=Response)
+async def captions_srt(narration: Readable, door: TheDoor) -> Response:
+    """SubRip, a cue for each segment."""
+    timeline = await read_timeline(door, narration)
+    return Response(await asyncio.to_thread(srt, timeline), media_type="application/x-subrip")
+
+
+@router.get("/v1/narrations/{narration_id}/chapters")
+async def chapters(narration: Readable, door: TheDoor) -> dict[str, Any]:
+    """Where each chapter lies in the file, in seconds; `chapters` as Podcasting 2.0 has it (JSON chapters 1.2)."""
+    timeline = await read_timeline(door, narration)
+    rate_hz = timeline.sample_rate_hz
+    listed = [
+        {
+            "number": chapter.number,
+            "title": chapter.title,
+            "start_s": (start_s := chapter.start_sample / rate_hz),
+            "end_s": (end_s := chapter.end_sample / rate_hz),
+            "startTime": start_s,
+            "endTime": end_s,
+        }
+        for chapter in timeline.chapters
+    ]
+    return {"version": "1.2.0", "title": narration.title, "chapters": listed}

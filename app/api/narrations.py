@@ -1,0 +1,310 @@
+"""Texts read aloud: `POST /v1/narrations`, their progress, live and on demand, their segments and their end.
+
+The catalogue's row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it
+be lost. What is handed in is read by `app.api.commissions`; the finished files are `app.api.narration_files`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api import commissions
+from app.api.bodies import json_body, read_json, workspace
+from app.api.casting import Casting, casting
+from app.api.commissions import Cast, NewNarration, VoiceName
+from app.api.deps import Door, TheDoor, requires
+from app.api.events import event_stream
+from app.api.intake import to_the_end, uploads_directory
+from app.core.errors import Conflict, InvalidRequest, NotFound
+from app.core.models import ApiKey, Scope, Voice
+from app.core.narration import NARRATOR, Narration, NarrationState, Script, Timeline
+from app.infra import webhooks
+from app.infra.narrationbook import narration_prefix
+
+Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]
+
+router = APIRouter(tags=["narrations"])
+
+
+class Resumption(BaseModel):
+    """The body of `POST /v1/narrations/{id}/resume`: nothing, or the voices to go on with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    voice: VoiceName | None = None
+    cast: Cast | None = Field(default=None, description="The whole cast, in place of the one before.")
+
+
+@router.post(
+    "/v1/narrations",
+    status_code=202,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                **json_body(NewNarration)["requestBody"]["content"],
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["narration", "file"],
+                        "properties": {
+                            "narration": {"type": "string", "description": "The JSON value, without its text."},
+                            "file": {"type": "string", "format": "binary"},
+                            "cover": {"type": "string", "format": "binary"},
+                        },
+                    }
+                },
+            },
+        }
+    },
+)
+async def create(request: Request, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """Have a text, a Markdown file or an EPUB read aloud. What is wrong with it is told at once, with the place."""
+    async with commissions.received(request, door) as commission:
+        if commission.wanted.webhook_url is not None:
+            await webhooks.check(commission.wanted.webhook_url, door.settings.cloning)
+        narration = await commissions.accepted(door, commission)
+    return await _queued(door, narration)
+
+
+async def _queued(door: Door, narration: Narration) -> dict[str, Any]:
+    await door.queue.send("carillon.narrate", narration.id, queue="render")
+    return shown(door, narration)
+
+
+@router.get("/v1/narrations")
+async def list_narrations(door: TheDoor, _: Narrator, limit: int = 100) -> dict[str, Any]:
+    """The newest narrations, without their chapters and findings."""
+    if not 1 <= limit <= 1000:
+        raise InvalidRequest(f"limit {limit} is out of range; choose 1 to 1000", param="limit")
+    narrations = await door.catalog.narrations.all(limit=limit)
+    return {"object": "list", "data": [shown(door, one, without={"chapters", "findings"}) for one in narrations]}
+
+
+@router.get("/v1/narrations/{narration_id}")
+async def one_narration(narration_id: str, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """A narration: how far each chapter is, what it cost, what was found, and links to what is finished."""
+    return shown(door, await door.catalog.narrations.get(narration_id))
+
+
+@router.get("/v1/narrations/{narration_id}/events")
+async def narration_events(narration_id: str, door: TheDoor, _: Narrator) -> Response:
+    """Server-sent events: the narration whenever it has changed, until it is over. Findings come when they are new."""
+
+    def changed(narration: Narration, told: Narration | None) -> dict[str, Any]:
+        old_news = told is not None and told.findings == narration.findings
+        return shown(door, narration, without={"findings"} if old_news else frozenset())
+
+    narration = await door.catalog.narrations.get(narration_id)
+    return event_stream(narration, again=lambda: door.catalog.narrations.get(narration_id), shown=changed)
+
+
+@router.post("/v1/narrations/{narration_id}/cancel")
+async def cancel(narration_id: str, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """Stop within some seconds. What has been spoken is kept for `resume`."""
+    return shown(door, await door.catalog.narrations.request_cancel(narration_id))
+
+
+@router.post("/v1/narrations/{narration_id}/resume", status_code=202, openapi_extra=json_body(Resumption))
+async def resume(narration_id: str, request: Request, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """Go on with one that failed or was cancelled, with other voices if some are named; nothing is spoken twice."""
+    wanted = await read_json(request, Resumption)
+    narration = await door.catalog.narrations.get(narration_id)
+    if narration.state not in (NarrationState.FAILED, NarrationState.CANCELLED):
+        raise Conflict(f"{doing(narration)}; only one that failed or was cancelled can be resumed", param="id")
+    if wanted.voice is None and wanted.cast is None:
+        for name, voice in narration.voices.items():
+            await _still_there(door, name, voice)
+        return await _queued(door, await door.catalog.narrations.resume(narration_id))
+    recast = await _recast(door, narration, wanted)
+    resumed = await door.catalog.narrations.resume(
+        narration_id, voice=recast.voice, cast=recast.cast, voices={**recast.voices, **_pinned(narration, recast)}
+    )
+    return await _queued(door, resumed)
+
+
+async def _recast(door: Door, narration: Narration, wanted: Resumption) -> Casting:
+    """The voices to go on with, held against the text. Raises what `casting` raises."""
+    cast = narration.cast if wanted.cast is None else wanted.cast
+    voice = wanted.voice or cast.get(NARRATOR) or narration.voice
+    async with workspace(uploads_directory(door)) as directory:
+        folder, _, name = narration.source.key.rpartition("/")
+        path = directory / "source"
+        await to_the_end(asyncio.to_thread(door.store.fetch, door.store.uri(folder), name, path))
+        book = await commissions.read(door, path, narration.source.kind, narration.source.file_name)
+    return await casting(
+        door.directory,
+        book.manuscript,
+        voice=voice,
+        cast={character: name for character, name in cast.items() if character != NARRATOR},
+        model=narration.model,
+        language=narration.options.language or book.manuscript.language,
+    )
+
+
+def _pinned(narration: Narration, recast: Casting) -> dict[str, Voice]:
+    """Voices that were there before stay as they were: a newer version would not match what has been spoken."""
+    return {
+        name: narration.voices[name]
+        for name, voice in recast.voices.items()
+        if name in narration.voices and narration.voices[name].id == voice.id
+    }
+
+
+async def _still_there(door: Door, name: str, voice: Voice) -> None:
+    """Raises Conflict for a voice that was deleted since the narration was handed in."""
+    if voice.adapter is None:
+        return
+    try:
+        await door.catalog.voices.get(voice.id)
+    except NotFound:
+        raise Conflict(
+            f"the voice {name!r} has been deleted; resume with another in its place, as `voice` or in `cast`",
+            param="voice",
+        ) from None
+
+
+@router.post("/v1/narrations/{narration_id}/segments/{number}/regenerate", status_code=202)
+async def regenerate(narration_id: str, number: int, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """Have one segment read anew, and the file made anew around it; until then the old one is served."""
+    narration = await door.catalog.narrations.get(narration_id)
+    if narration.state is not NarrationState.COMPLETED or narration.output is None:
+        raise Conflict(f"{doing(narration)}; a segment can be read anew when it is completed", param="id")
+    timeline = await read_timeline(door, narration)
+    segment = next((segment for segment in timeline.segments if segment.number == number), None)
+    if segment is None:
+        raise NotFound(f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number")
+    for name, voice in narration.voices.items():
+        if segment.voice in (name, voice.name):
+            await _still_there(door, name, voice)
+    again = await door.catalog.narrations.regenerate(narration_id, segment=number, chapter=segment.chapter)
+    return await _queued(door, again)
+
+
+@router.get("/v1/narrations/{narration_id}/segments")
+async def segments(narration_id: str, door: TheDoor, _: Narrator, chapter: int | None = None) -> Response:
+    """The segments of one chapter or of all, as written and as spoken; with their times once there is a file."""
+    narration = await door.catalog.narrations.get(narration_id)
+    if chapter is not None and all(chapter != one.number for one in narration.chapters):
+        raise NotFound(f"there is no chapter {chapter}; this narration has {len(narration.chapters)}", param="chapter")
+    content = await asyncio.to_thread(_segments, door, narration, chapter)
+    return Response(content, media_type="application/json")
+
+
+def _segments(door: Door, narration: Narration, chapter: int | None) -> str:
+    """Reads and writes a whole book: blocks."""
+    if narration.output is not None:
+        timeline = Timeline.model_validate_json(door.store.get(narration.output.timeline_key))
+        rate_hz = timeline.sample_rate_hz
+        data = [
+            segment.model_dump(mode="json", exclude={"start_sample", "end_sample"})
+            | {"start_s": segment.start_sample / rate_hz, "end_s": segment.end_sample / rate_hz}
+            for segment in timeline.segments
+            if chapter in (None, segment.chapter)
+        ]
+    elif narration.script_key is not None:
+        script = Script.model_validate_json(door.store.get(narration.script_key))
+        data = [
+            segment.model_dump(mode="json", exclude={"gap_s"})
+            | {"chapter": one.number, "voice": narration.voice_of(segment)}
+            | {"start_s": None, "end_s": None, "flags": []}
+            for one in script.chapters
+            if chapter in (None, one.number)
+            for segment in one.segments
+        ]
+    else:
+        raise Conflict(f"{doing(narration)}; it has no segments before it is planned", param="id")
+    return json.dumps({"object": "list", "data": data})
+
+
+async def read_timeline(door: Door, narration: Narration) -> Timeline:
+    """Where everything lies in the finished file. Raises Conflict while there is none."""
+    if narration.output is None:
+        raise Conflict(f"{doing(narration)}; its file is there when it is completed", param="id")
+    key = narration.output.timeline_key
+    return await asyncio.to_thread(lambda: Timeline.model_validate_json(door.store.get(key)))
+
+
+@router.delete("/v1/narrations/{narration_id}")
+async def delete(narration_id: str, door: TheDoor, _: Narrator) -> dict[str, Any]:
+    """The text and the finished file go; it must be over. Done again, it finishes what an absent store left undone."""
+    narration = await door.catalog.narrations.get(narration_id)
+    if not narration.state.over:
+        raise Conflict(f"{doing(narration)}; cancel it first", param="id")
+    # The row last: it is how somebody finds what is still to be deleted.
+    await asyncio.to_thread(door.store.delete_prefix, narration_prefix(narration_id))
+    await door.catalog.narrations.delete(narration_id)
+    return {"id": narration_id, "deleted": True}
+
+
+def doing(narration: Narration) -> str:
+    """What a narration is at, for a refusal."""
+    far = f", {narration.segments_done} of {narration.segments} segments are spoken" if narration.segments else ""
+    why = f" ({narration.error.message})" if narration.error else ""
+    return f"narration {narration.id} is {narration.state.value}{why}{far}"
+
+
+def shown(door: Door, narration: Narration, *, without: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
+    """A narration as clients see it: no addresses of the store, no versions of voices."""
+    hidden: dict[str, Any] = {name: True for name in without}
+    hidden |= {"voices": True, "script_key": True, "source": {"key", "cover_key"}, "output": {"key", "timeline_key"}}
+    return {
+        "object": "narration",
+        **narration.model_dump(mode="json", exclude=hidden),
+        "over": narration.state.over,
+        "has_cover": narration.source.cover_key is not None,
+        "segments": narration.segments,
+        "segments_done": narration.segments_done,
+        "flagged": sum(chapter.flagged for chapter in narration.chapters),
+        "audio_s": narration.audio_s,
+        "busy_s": narration.busy_s,
+        "real_time_factor": narration.real_time_factor,
+        "eta_s": eta_s(narration, lanes=door.settings.narration.at_once),
+        "cost_usd": cost_usd(door, narration),
+        "links": links(door, narration),
+    }
+
+
+def eta_s(narration: Narration, *, lanes: int) -> float | None:
+    """Seconds until all is spoken, as it has gone so far; None before anything was spoken, and when it is over.
+
+    The audio to come, from the mean of the segments so far, times the real-time factor, over the chapters that are
+    spoken at a time: at most `lanes`.
+    """
+    if narration.state.over or narration.real_time_factor is None or not narration.segments_done:
+        return None
+    left = narration.segments - narration.segments_done
+    audio_s = left * narration.audio_s / narration.segments_done
+    unfinished = sum(not chapter.finished for chapter in narration.chapters)
+    return audio_s * narration.real_time_factor / max(1, min(lanes, unfinished))
+
+
+def cost_usd(door: Door, narration: Narration) -> float | None:
+    """Its share of the workers' price: hours that places were taken, times a worker's price an hour, over its places.
+
+    The places are the mean of the workers that serve the model now, or else this front door's setting. None where no
+    price is set.
+    """
+    usd_per_hour = door.settings.narration.worker_usd_per_hour
+    if usd_per_hour is None:
+        return None
+    places = [worker.capacity for worker in door.upstream.workers if worker.model.name == narration.model]
+    capacity = sum(places) / len(places) if places else door.settings.capacity
+    return narration.busy_s / 3600 * usd_per_hour / capacity
+
+
+def links(door: Door, narration: Narration) -> dict[str, str] | None:
+    """Addresses below this front door's that need no key, until they expire; None while there is no file."""
+    if narration.output is None:
+        return None
+    token, expires_at = door.links.token(narration.id)
+    files = {"audio": "audio", "captions_vtt": "captions.vtt", "captions_srt": "captions.srt", "chapters": "chapters"}
+    path = f"/v1/narrations/{narration.id}"
+    addresses = {name: f"{path}/{file}?token={quote(token)}" for name, file in files.items()}
+    return {**addresses, "expires_at": expires_at.isoformat()}

@@ -1,0 +1,420 @@
+"""Narrations over HTTP: what is asked for before one is queued, how it is told, stopped, gone on with, read anew."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from app.core.models import Scope
+from app.core.narration import NarrationState
+from app.infra.narrationbook import narration_prefix
+from tests.api.conftest import OpenLibrary
+from tests.api.library import PNG, TEXT, Library, error_of
+from tests.fake_worker import STAND_IN
+from tests.published import publish
+
+pytestmark = pytest.mark.anyio
+
+NOWHERE = "https://example.org/"
+
+
+async def published(library: Library, name: str) -> str:
+    """The id of a clone that can be spoken with."""
+    return (await publish(library.house.catalog, name, uri="s3://b/p/", sha256={})).id
+
+
+@pytest.fixture(scope="module")
+def cover() -> bytes:
+    """A small PNG."""
+    pixels = zlib.compress(b"".join(b"\0" + bytes(3 * 8) for _ in range(8)))
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    return PNG + b"".join(_chunk(name, data) for name, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+# Handing in.
+
+
+async def test_a_text_is_kept_and_queued_for_rendering(library: Library, valkey: str) -> None:
+    told = await library.queued(cast={"Hero": "rms"}, format="mp3", options={"retakes": 1}, title="A House")
+    assert (told["state"], told["over"], told["format"], told["title"]) == ("queued", False, "mp3", "A House")
+    assert (told["voice"], told["cast"], told["model"]) == ("slt", {"hero": "rms"}, "standin")
+    assert told["options"]["retakes"] == 1
+    assert (told["findings"], told["links"], told["eta_s"], told["cost_usd"]) == ([], None, None, None)
+    narration = await library.book.get(told["id"])
+    assert set(narration.voices) == {"slt", "rms"}
+    assert library.store.get(narration.source.key) == TEXT.encode()
+    assert (await library.http.get(f"/v1/narrations/{told['id']}")).json() == told
+    async with Redis.from_url(valkey) as redis:
+        [message] = await redis.lrange("render", 0, -1)  # type: ignore[misc]
+    assert json.loads(message)["headers"]["task"] == "carillon.narrate"
+
+
+async def test_no_address_of_the_store_is_told(library: Library) -> None:
+    narration = await library.completed()
+    told = (await library.http.get(f"/v1/narrations/{narration.id}")).text
+    assert narration.output
+    for hidden in (narration.source.key, narration.script_key, narration.output.key, narration.output.timeline_key):
+        assert str(hidden) not in told
+
+
+async def test_a_file_is_known_by_its_name_and_kept_with_its_cover(library: Library, cover: bytes) -> None:
+    answer = await library.sent(("../My House.md", TEXT.encode()), cover=cover)
+    assert answer.status_code == 202, answer.text
+    narration = await library.book.get(answer.json()["id"])
+    assert (narration.source.kind, narration.source.file_name) == ("markdown", "My House.md")
+    assert (narration.title, answer.json()["has_cover"]) == ("My House", True)
+    assert narration.source.cover_key
+    assert library.store.get(narration.source.cover_key) == cover
+
+
+async def test_a_text_can_have_a_cover(library: Library, cover: bytes) -> None:
+    fields = json.dumps({"voice": "slt", "text": "Hello there."})
+    answer = await library.http.post(
+        "/v1/narrations", data={"narration": fields}, files={"cover": ("cover.png", cover)}
+    )
+    assert (answer.status_code, answer.json()["has_cover"]) == (202, True)
+
+
+async def test_the_narrator_may_be_one_of_the_cast(library: Library) -> None:
+    answer = await library.http.post("/v1/narrations", json={"cast": {"Narrator": "rms"}, "text": "Hello there."})
+    assert (answer.status_code, answer.json()["voice"], answer.json()["cast"]) == (202, "rms", {})
+
+
+async def test_a_character_without_a_voice_is_told_and_read_by_the_narrator(library: Library) -> None:
+    [finding] = (await library.queued())["findings"]
+    assert (finding["code"], finding["severity"], finding["chapter"]) == ("uncast_character", "check", 1)
+    assert "'hero'" in finding["message"]
+
+
+async def test_a_text_in_another_language_than_its_voices_is_told(library: Library) -> None:
+    told = await library.queued(cast={"hero": "rms"}, options={"language": "de"})
+    assert [finding["code"] for finding in told["findings"]] == ["language"]
+    assert (await library.queued(cast={"hero": "rms"}, options={"language": "en-GB"}))["findings"] == []
+
+
+async def test_voices_keep_the_version_they_had_when_the_text_was_handed_in(library: Library) -> None:
+    voice_id = await published(library, "Mary")
+    narration = await library.book.get((await library.queued(cast={"hero": "Mary"}))["id"])
+    adapter = narration.voices["Mary"].adapter
+    assert adapter and (adapter.voice_id, adapter.version) == (voice_id, 1)
+
+
+# What is refused, with the place.
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code", "words"),
+    [
+        ({"voice": "nobody"}, 404, "unknown_voice", ["voice: voice 'nobody' does not exist", "rms"]),
+        ({"cast": {"hero": "nobody"}}, 404, "unknown_voice", ["cast.hero: voice 'nobody'"]),
+        ({"cast": {"villain": "rms"}}, 400, "invalid_request", ["cast.villain: nobody", "its characters are: hero"]),
+        ({"text": "# One\n\nA.\n\n[voice: nobody] B."}, 404, "unknown_voice", ["chapter 1, paragraph 2", "'nobody'"]),
+        ({"model": "none"}, 404, "unknown_model", ["standin"]),
+        ({"cast": {"Hero": "rms", "hero": "slt"}}, 400, "invalid_request", ["cast", "are one"]),
+        ({"cast": {"narrator": "rms"}}, 400, "invalid_request", ["the cast's narrator is 'rms'"]),
+        ({"voice": None}, 400, "invalid_request", ["name the narrator's voice"]),
+        ({"voices": "slt"}, 400, "invalid_request", ["voices", "not permitted"]),
+        ({"format": "aac"}, 400, "invalid_request", ["format", "'m4b'"]),
+        ({"kind": "epub"}, 400, "invalid_request", ["kind"]),
+        ({"options": {"pauses": {"chapter_s": 31}}}, 400, "invalid_request", ["options.pauses.chapter_s"]),
+        ({"options": {"speed": 2}}, 400, "invalid_request", ["options.speed"]),
+        ({"title": "A", "options": {"title": "B"}}, 400, "invalid_request", ["title", "give one"]),
+        ({"webhook_url": NOWHERE}, 400, "invalid_request", ["CARILLON_CLONING__WEBHOOK_SECRET"]),
+        ({"text": " \n"}, 400, "manuscript_unfit", []),
+        ({"text": None}, 400, "invalid_request", ["text: there is none"]),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_with_its_place(
+    library: Library, fields: dict[str, Any], status: int, code: str, words: list[str]
+) -> None:
+    wanted = {"voice": "slt", "text": TEXT, "kind": "markdown"} | fields
+    answer = await library.http.post("/v1/narrations", json=wanted)
+    assert (answer.status_code, error_of(answer)["code"]) == (status, code)
+    for word in words:
+        assert word in error_of(answer)["message"]
+    assert await library.book.all() == []
+    assert list(library.store.keys("")) == []
+
+
+async def test_all_voices_that_are_wrong_are_told_at_once(library: Library) -> None:
+    text = TEXT + "\n\n[voice: stranger] Hush."
+    answer = await library.http.post(
+        "/v1/narrations",
+        json={"voice": "nobody", "text": text, "kind": "markdown", "cast": {"villain": "rms", "hero": "noone"}},
+    )
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    for place in ("voice: ", "cast.villain: ", "cast.hero: ", "chapter 2, paragraph 2, [voice: stranger]"):
+        assert place in error_of(answer)["message"]
+
+
+async def test_voices_of_two_models_do_not_speak_in_one_narration(library: Library) -> None:
+    other = STAND_IN.model_copy(update={"name": "other", "voices": ("awb",)})
+    async with library.house.worker(id="w-2", card=other):
+        answer = await library.http.post(
+            "/v1/narrations", json={"voice": "slt", "text": TEXT, "kind": "markdown", "cast": {"hero": "awb"}}
+        )
+    assert (answer.status_code, error_of(answer)["param"]) == (404, "cast.hero")
+    assert "'awb' is a voice of 'other'" in error_of(answer)["message"]
+
+
+async def test_a_text_above_the_limit_is_told_with_both_sizes(open_library: OpenLibrary) -> None:
+    async with open_library(max_text_bytes=1024) as library:
+        answer = await library.http.post("/v1/narrations", json={"voice": "slt", "text": "ü" * 513})
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "manuscript_unfit")
+        assert "1026 bytes; at most 1024" in error_of(answer)["message"]
+
+
+async def test_a_body_that_no_text_can_need_is_not_read_to_its_end(open_library: OpenLibrary) -> None:
+    async with open_library(max_text_bytes=1024) as library:
+        answer = await library.http.post("/v1/narrations", json={"voice": "slt", "text": "a" * 5 * 2**20})
+        assert answer.status_code == 413
+
+
+async def test_a_file_above_the_limit_is_told_with_the_limit(open_library: OpenLibrary) -> None:
+    async with open_library(max_file_bytes=2000, max_cover_bytes=1024) as library:
+        answer = await library.sent(("a.txt", b"a " * 1001))
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "manuscript_unfit")
+        assert "a.txt has more than 2000 bytes" in error_of(answer)["message"]
+        answer = await library.sent(("a.txt", b"Hello."), cover=PNG + bytes(1024))
+        assert "cover.png has more than 1024 bytes" in error_of(answer)["message"]
+
+
+async def test_a_cover_that_is_no_image_is_refused(library: Library) -> None:
+    answer = await library.sent(("a.txt", b"Hello."), cover=b"GIF89a, as it were")
+    assert (answer.status_code, error_of(answer)["code"], error_of(answer)["param"]) == (
+        400, "manuscript_unfit", "cover",
+    )  # fmt: skip
+
+
+async def test_a_cover_for_a_file_that_has_no_place_for_one_is_refused(library: Library, cover: bytes) -> None:
+    answer = await library.sent(("a.txt", b"Hello."), cover=cover, format="wav")
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "cover")
+
+
+@pytest.mark.parametrize("name", ["broken.epub", "broken.txt"])
+async def test_a_corrupt_epub_is_refused_by_its_name(library: Library, name: str) -> None:
+    answer = await library.sent((name, b"PK\x03\x04 and no more"))
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "manuscript_unfit")
+    assert name in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    ("data", "files", "words"),
+    [
+        ({}, {"file": ("a.txt", b"Hello.")}, "narration: the form has it 0 times"),
+        ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "Invalid JSON"),
+        ({"narration": '{"voice": "slt"}'}, {"cover": ("c.png", PNG)}, "file: the form has none"),
+        ({"narration": '{"voice": "slt", "text": "Hi."}'}, {"file": ("a.txt", b"Hello.")}, "text: "),
+        ({"narration": '{"voice": "slt"}', "book": "x"}, {"file": ("a.txt", b"Hello.")}, "'book' is no field"),
+        ({"narration": '{"voice": "slt", "kind": "text"}'}, {"file": ("a.epub", b"PK\x03\x04")}, "kind: a.epub is no"),
+    ],
+)
+async def test_a_form_that_is_not_understood_is_refused(
+    library: Library, data: dict[str, str], files: dict[str, Any], words: str
+) -> None:
+    answer = await library.http.post("/v1/narrations", data=data, files=files)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    assert words in error_of(answer)["message"]
+
+
+async def test_a_form_with_two_files_is_refused(library: Library) -> None:
+    files = [("file", ("a.txt", b"Hello.")), ("file", ("b.txt", b"Hello."))]
+    answer = await library.http.post("/v1/narrations", data={"narration": '{"voice": "slt"}'}, files=files)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "file")
+
+
+# Telling.
+
+
+async def test_progress_is_told_by_chapters_with_what_it_cost(open_library: OpenLibrary) -> None:
+    async with open_library(worker_usd_per_hour=7.2) as library:
+        narration = await library.rendered((await library.queued())["id"])
+        told = (await library.http.get(f"/v1/narrations/{narration.id}")).json()
+    [worker] = [worker for worker in library.house.server.config.app.state.door.upstream.workers] or [None]  # type: ignore[union-attr]
+    assert [(one["title"], one["segments"], one["segments_done"]) for one in told["chapters"]] == [
+        ("One", 2, 2), ("Two", 1, 1),
+    ]  # fmt: skip
+    assert (told["segments"], told["segments_done"], told["audio_s"], told["busy_s"]) == (3, 3, 30.0, 15.0)
+    assert (told["real_time_factor"], told["eta_s"], told["flagged"]) == (0.5, 0.0, 1)
+    assert worker is not None
+    assert told["cost_usd"] == pytest.approx(15 / 3600 * 7.2 / worker.capacity)
+
+
+async def test_the_list_has_the_newest_without_their_chapters(library: Library) -> None:
+    told = await library.queued()
+    await library.planned(told["id"])
+    [entry] = (await library.http.get("/v1/narrations")).json()["data"]
+    assert (entry["id"], entry["segments"], "chapters" in entry, "findings" in entry) == (told["id"], 3, False, False)
+    assert (await library.http.get("/v1/narrations", params={"limit": 0})).status_code == 400
+
+
+async def test_events_tell_every_change_until_it_is_over_and_findings_once(library: Library) -> None:
+    told = await library.queued()
+    heard: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        async with library.http.stream("GET", f"/v1/narrations/{told['id']}/events") as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            async for line in answer.aiter_lines():
+                if line.startswith("data: "):
+                    heard.append(json.loads(line.removeprefix("data: ")))
+
+    async def until_heard(state: str) -> None:
+        while not heard or heard[-1]["state"] != state:
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(listen())
+        await until_heard("queued")
+        narration = await library.rendered(told["id"])
+        await until_heard("mastering")
+        await library.mastered(narration, b"audio")
+    assert heard[-1]["over"]
+    assert heard[-1]["links"]
+    assert [len(event["findings"]) for event in heard if "findings" in event] == [1]
+
+
+async def test_segments_are_told_as_planned_and_then_with_their_times(library: Library) -> None:
+    told = await library.queued()
+    path = f"/v1/narrations/{told['id']}/segments"
+    answer = await library.http.get(path)
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    narration = await library.rendered(told["id"])
+    planned = (await library.http.get(path)).json()["data"]
+    assert [(one["number"], one["chapter"], one["start_s"]) for one in planned] == [
+        (1, 1, None),
+        (2, 1, None),
+        (3, 2, None),
+    ]
+    await library.mastered(narration, b"audio")
+    assert (await library.http.get(path, params={"chapter": 2})).json()["data"] == [
+        {
+            "number": 3,
+            "chapter": 2,
+            "character": "narrator",
+            "voice": "slt",
+            "written": "Nobody answered.",
+            "spoken": "nobody answered.",
+            "start_s": 20.0,
+            "end_s": 30.0,
+            "flags": ["too_long"],
+        }
+    ]
+    answer = await library.http.get(path, params={"chapter": 3})
+    assert (answer.status_code, error_of(answer)["message"]) == (404, "there is no chapter 3; this narration has 2")
+
+
+async def test_a_narration_that_is_not_there_is_not_found(library: Library) -> None:
+    for method, path in [
+        ("GET", ""),
+        ("GET", "/events"),
+        ("POST", "/cancel"),
+        ("POST", "/resume"),
+        ("POST", "/segments/1/regenerate"),
+        ("GET", "/segments"),
+        ("GET", "/audio"),
+        ("GET", "/chapters"),
+        ("DELETE", ""),
+    ]:
+        answer = await library.http.request(method, f"/v1/narrations/nope{path}")
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found"), path
+
+
+async def test_a_key_that_may_only_speak_may_not_narrate(library: Library) -> None:
+    async with library.house.holder_of(Scope.SPEAK) as http:
+        for method, path in [("POST", ""), ("GET", ""), ("GET", "/x"), ("GET", "/x/audio"), ("DELETE", "/x")]:
+            answer = await http.request(method, f"/v1/narrations{path}")
+            assert (answer.status_code, error_of(answer)["code"]) == (403, "permission_denied"), path
+
+
+# Stopping and going on.
+
+
+async def test_one_that_nobody_works_on_is_cancelled_at_once_and_resumed(library: Library) -> None:
+    told = await library.queued()
+    path = f"/v1/narrations/{told['id']}"
+    assert (await library.http.post(f"{path}/cancel")).json()["state"] == "cancelled"
+    resumed = await library.http.post(f"{path}/resume")
+    assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
+    again = await library.http.post(f"{path}/resume")
+    assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
+    assert "is queued" in error_of(again)["message"]
+
+
+async def test_one_that_failed_is_resumed_with_other_voices_that_are_held_against_the_text(library: Library) -> None:
+    await published(library, "Mary")
+    told = await library.queued(cast={"hero": "rms"})
+    await library.failed(told["id"])
+    path = f"/v1/narrations/{told['id']}/resume"
+    answer = await library.http.post(path, json={"cast": {"villain": "slt"}})
+    assert (answer.status_code, error_of(answer)["param"]) == (400, "cast.villain")
+    answer = await library.http.post(path, json={"voice": "nobody"})
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "unknown_voice")
+    answer = await library.http.post(path, json={"cast": {"HERO": "Mary"}})
+    assert (answer.status_code, answer.json()["cast"], answer.json()["voice"]) == (202, {"hero": "Mary"}, "slt")
+    narration = await library.book.get(told["id"])
+    assert set(narration.voices) == {"slt", "Mary"}
+
+
+async def test_a_voice_that_was_deleted_meanwhile_is_named_and_another_takes_its_place(library: Library) -> None:
+    voice_id = await published(library, "Mary")
+    told = await library.queued(cast={"hero": "Mary"})
+    await library.failed(told["id"])
+    await library.house.catalog.voices.delete(voice_id)
+    path = f"/v1/narrations/{told['id']}/resume"
+    answer = await library.http.post(path)
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    assert "'Mary' has been deleted" in error_of(answer)["message"]
+    assert (await library.http.post(path, json={"cast": {"hero": "rms"}})).status_code == 202
+
+
+async def test_a_segment_of_a_finished_narration_is_read_anew(library: Library, valkey: str) -> None:
+    narration = await library.completed()
+    answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/2/regenerate")
+    assert (answer.status_code, answer.json()["state"], answer.json()["takes"]) == (202, "queued", {"2": 1})
+    assert answer.json()["links"], "until then the old file is served"
+    async with Redis.from_url(valkey) as redis:
+        assert await redis.llen("render") == 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("number", [0, 4, -1])
+async def test_a_segment_that_is_not_there_is_told_with_their_count(library: Library, number: int) -> None:
+    narration = await library.completed()
+    answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/{number}/regenerate")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+    assert error_of(answer)["message"] == f"there is no segment {number}; this narration has 3, from 1"
+    assert (await library.book.get(narration.id)).state is NarrationState.COMPLETED
+
+
+async def test_a_segment_is_not_read_anew_before_all_is_done(library: Library) -> None:
+    narration = await library.rendered((await library.queued())["id"])
+    answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/1/regenerate")
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    assert "is mastering, 3 of 3 segments are spoken" in error_of(answer)["message"]
+
+
+# Deleting.
+
+
+async def test_a_narration_goes_with_its_files_once_it_is_over(library: Library) -> None:
+    narration = await library.completed()
+    other = (await library.queued())["id"]
+    path = f"/v1/narrations/{narration.id}"
+    assert list(library.store.keys(narration_prefix(narration.id)))
+    assert (await library.http.delete(path)).json() == {"id": narration.id, "deleted": True}
+    assert list(library.store.keys(narration_prefix(narration.id))) == []
+    assert list(library.store.keys(narration_prefix(other)))
+    assert (await library.http.get(path)).status_code == 404
+    answer = await library.http.delete(f"/v1/narrations/{other}")
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    assert "is queued; cancel it first" in error_of(answer)["message"]
