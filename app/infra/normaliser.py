@@ -1,0 +1,224 @@
+"""Numbers, dates, currency and abbreviations as words: by NeMo's grammars, in a process of their own.
+
+`write_script` makes the script of a manuscript; `Normaliser` reads sentences, and only bothers the subprocess
+(`app.infra.normalising`) with those that are not words already. A sentence over which it falls silent, dies twice or
+says nonsense is left as it was written, and told so. What a script is made of is `app.core.script`'s matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from app.core.english import is_plain, prepare
+from app.core.errors import StageFailed
+from app.core.narration import Manuscript, NarrationOptions, Script, TextFinding
+from app.core.script import Draft
+from app.core.text import has_speech
+from app.infra.settings import Settings
+
+LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt rw sv vi zh".split())  # noqa: SIM905
+"""What NeMo 1.2 normalises deterministically."""
+
+_PROGRAM = Path(__file__).with_name("normalising.py")
+_DIGIT_OR_SIGN = re.compile(r"[\d$€£¥₹%°§&@#½¼¾]")
+_LINE_BYTES = 2**20
+_STOP = re.compile(r"[.!?…]+(?=[\"'”’)\]]*\Z)")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading may take; a sentence takes 5 to 100 ms. English builds its grammars in 30 s and 0.5 GB."""
+
+    start_s: float = 600.0
+    sentence_s: float = 30.0
+    losses: int = 5
+    """Processes that may die or hang over one text."""
+    memory_bytes: int = 4 * 2**30
+
+
+async def write_script(
+    manuscript: Manuscript,
+    options: NarrationOptions,
+    *,
+    tags: Sequence[str],
+    language: str,
+    settings: Settings,
+    limits: Limits | None = None,
+) -> Script:
+    """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
+
+    Raises ManuscriptUnfit where nothing can be spoken, StageFailed where the normaliser cannot be kept running.
+    """
+    draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
+    code, findings = language.partition("-")[0].lower(), list[TextFinding]()
+    if options.normalise and code in LANGUAGES:
+        cache = settings.data_dir.absolute() / "cache" / "normaliser"
+        async with Normaliser(code, cache, tags=tags, limits=limits) as normaliser:
+            while unread := draft.unread:
+                await asyncio.to_thread(draft.take, await normaliser.read(unread))
+    else:
+        if options.normalise:
+            message = (
+                f"there is no normaliser for the language {language!r}: numbers and abbreviations are spoken as "
+                f"written; the languages are {', '.join(sorted(LANGUAGES))}"
+            )
+            findings.append(TextFinding(severity="check", code="not_normalised", message=message))
+        while unread := draft.unread:
+            await asyncio.to_thread(draft.take, {sentence: sentence for sentence in unread})
+    return await asyncio.to_thread(draft.script, language=language, findings=findings)
+
+
+class Normaliser:
+    """Reads the sentences of one language as words: `async with Normaliser("en", cache) as normaliser`.
+
+    Its process starts with the first sentence that needs it and ends with the block.
+    """
+
+    def __init__(self, language: str, cache: Path, *, tags: Sequence[str] = (), limits: Limits | None = None) -> None:
+        self._language = language
+        self._cache = cache
+        self._tags = re.compile("(" + ("|".join(map(re.escape, tags)) or "(?!)") + ")")
+        self._limits = limits or Limits()
+        self._process: asyncio.subprocess.Process | None = None
+        self._exits = ExitStack()
+        self._complaints = self._exits.enter_context(tempfile.TemporaryFile())
+        self._losses = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+        self._exits.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def read(self, sentences: Sequence[str]) -> dict[str, str | None]:
+        """How each sentence is spoken; None: it could not be read. Raises StageFailed."""
+        prepared = await asyncio.to_thread(self._prepared, sentences)
+        return {
+            sentence: await self._read(text) if isinstance(text, list) else text for sentence, text in prepared.items()
+        }
+
+    def _prepared(self, sentences: Sequence[str]) -> dict[str, str | list[str]]:
+        """What is words already as it is; of the rest its parts, every second one a tag."""
+        found: dict[str, str | list[str]] = {}
+        for sentence in sentences:
+            text = prepare(sentence) if self._language == "en" else sentence
+            found[sentence] = text if self._is_plain(text) else self._tags.split(text)
+        return found
+
+    def _is_plain(self, text: str) -> bool:
+        return is_plain(text) if self._language == "en" else _DIGIT_OR_SIGN.search(text) is None
+
+    async def _read(self, parts: Sequence[str]) -> str | None:
+        spoken: list[str] = []
+        for number, part in enumerate(parts):
+            if number % 2 or self._is_plain(part):
+                spoken.append(part)
+                continue
+            reading = mended(part.strip(), await self._ask(part.strip()))
+            if reading is None:
+                return None
+            spoken += (part[: len(part) - len(part.lstrip())], reading, part[len(part.rstrip()) :])
+        return "".join(spoken)
+
+    async def _ask(self, text: str) -> str | None:
+        """The process's answer; a process that dies or hangs over a sentence is started anew, once for each."""
+        for _ in range(2):
+            process = self._process or await self._start()
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(self._limits.sentence_s):
+                    if (answer := await _exchange(process, {"text": text})) is not None:
+                        return answer["text"]
+            await self._end()
+            self._losses += 1
+            if self._losses > self._limits.losses:
+                raise StageFailed(
+                    f"The normaliser died or hung {self._losses} times over one text; it said: {self._last_words()}. "
+                    "Look for what kills it (memory?), or hand the text in with normalise off."
+                )
+        return None
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        request = {
+            "language": self._language,
+            "cache": str(self._cache),
+            "memory_bytes": self._limits.memory_bytes,
+        }
+        pipe = subprocess.PIPE
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", str(_PROGRAM), json.dumps(request)),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self._complaints,
+            start_new_session=True,
+            limit=_LINE_BYTES,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+        try:
+            async with asyncio.timeout(self._limits.start_s):
+                ready = await _exchange(process, None)
+        except TimeoutError:
+            ready = None
+        if ready is None:
+            await self._end()
+            raise StageFailed(f"The normaliser did not start; it said: {self._last_words()}.")
+        return process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())
+        if process.stdin:
+            process.stdin.close()
+
+    def _last_words(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else "nothing"
+
+
+async def _exchange(process: asyncio.subprocess.Process, line: dict[str, str] | None) -> dict[str, Any] | None:
+    """Says a line, if there is one, and returns the next answer; None where the process has ended."""
+    assert process.stdin and process.stdout
+    if line is not None:
+        process.stdin.write(json.dumps(line).encode() + b"\n")
+        await process.stdin.drain()
+    answer = await process.stdout.readline()
+    return json.loads(answer) if answer.endswith(b"\n") else None
+
+
+def mended(written: str, reading: str | None) -> str | None:
+    """A reading as it is spoken, or None for nonsense.
+
+    NeMo swallows a full stop with an abbreviation ("at 10 p.m." is "at ten PM"), and returns a sentence that it fails
+    at with backslashes before its brackets.
+    """
+    if not reading or not has_speech(reading) or reading.count("\\") > written.count("\\"):
+        return None
+    words = Counter(re.findall(r"\b[a-z]{4,}\b", written))
+    lost = (words - Counter(re.findall(r"\b[a-z]{4,}\b", reading.lower()))).total()
+    if lost > max(2, words.total() // 5):
+        return None
+    stop = _STOP.search(written)
+    reading = " ".join(reading.split())
+    return reading + stop[0] if stop and reading[-1].isalnum() else reading
