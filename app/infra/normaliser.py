@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -93,8 +93,7 @@ class Normaliser:
         self._tags = re.compile("(" + ("|".join(map(re.escape, tags)) or "(?!)") + ")")
         self._limits = limits or Limits()
         self._process: asyncio.subprocess.Process | None = None
-        self._exits = ExitStack()
-        self._complaints = self._exits.enter_context(tempfile.TemporaryFile())
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         self._losses = 0
 
     async def __aenter__(self) -> Self:
@@ -102,7 +101,7 @@ class Normaliser:
 
     async def __aexit__(self, *_: object) -> None:
         await self._end()
-        self._exits.close()
+        self._complaints.close()
 
     @property
     def pid(self) -> int | None:
