@@ -5,8 +5,9 @@ Everything that is wrong is told in one error, each with its place; what is mere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from app.core.errors import CarillonError, InvalidRequest, UnknownVoice
 from app.core.models import Voice
@@ -14,7 +15,9 @@ from app.core.narration import NARRATOR, Manuscript, Paragraph, TextFinding
 from app.infra.directory import Directory
 
 MAX_TOLD = 8
-"""Mistakes of one kind that one answer names; a text can have thousands."""
+"""Mistakes that one answer names; a text can have thousands."""
+
+MAX_FINDINGS = 20
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,15 @@ async def casting(
 ) -> Casting:
     """Find a voice for every line of `manuscript`, which is in `language` if that is known.
 
-    Raises UnknownModel, Overloaded while there is no worker, and UnknownVoice or InvalidRequest for all that is wrong
-    with the voices.
+    `cast` has no narrator. Raises UnknownModel, Overloaded while there is no worker, and UnknownVoice or InvalidRequest
+    for all that is wrong with the voices.
     """
-    search = _Search(directory, model)
+    search, characters = _Search(directory, model), manuscript.characters
     narrator = await search.find(voice, "voice")
-    for character, name in cast.items():
-        if character != NARRATOR and character not in manuscript.characters:
-            search.errors.append(_no_such_character(character, manuscript))
-        await search.find(name, f"cast.{character}")
-    for name, place in _voices_of_text(manuscript):
-        if len(search.errors) >= MAX_TOLD:
+    search.errors += [_no_such_character(name, characters) for name in cast if name not in characters]
+    named = ((name, f"cast.{character}") for character, name in cast.items())
+    for name, place in chain(named, _voices_of_text(manuscript)):
+        if len(search.errors) > MAX_TOLD:
             break
         await search.find(name, place)
     if search.errors or narrator is None:
@@ -109,16 +110,16 @@ def _voices_of_text(manuscript: Manuscript) -> Iterator[tuple[str, str]]:
 
 
 def _without_voice(manuscript: Manuscript, cast: Mapping[str, str]) -> Iterator[TextFinding]:
-    seen = {NARRATOR, *cast}
+    first_in: dict[str, int] = {}
     for chapter, _, paragraph in _lines(manuscript):
-        if paragraph.character not in seen and paragraph.voice is None:
-            seen.add(paragraph.character)
-            yield TextFinding(
-                severity="check",
-                code="uncast_character",
-                message=f"{paragraph.character!r} has no voice in the cast, and is read by the narrator",
-                chapter=chapter,
-            )
+        if paragraph.voice is None and paragraph.character != NARRATOR and paragraph.character not in cast:
+            first_in.setdefault(paragraph.character, chapter)
+    for character, chapter in islice(first_in.items(), MAX_FINDINGS):
+        message = f"{character!r} has no voice in the cast, and is read by the narrator"
+        yield TextFinding(severity="check", code="uncast_character", message=message, chapter=chapter)
+    if len(first_in) > MAX_FINDINGS:
+        message = f"{len(first_in) - MAX_FINDINGS} more characters have no voice in the cast"
+        yield TextFinding(severity="check", code="uncast_character", message=message)
 
 
 def _of_another_language(narrator: Voice, language: str | None) -> Iterator[TextFinding]:
@@ -134,8 +135,8 @@ def _primary(language: str) -> str:
     return language.replace("_", "-").partition("-")[0].lower()
 
 
-def _no_such_character(character: str, manuscript: Manuscript) -> CarillonError:
-    there = _some(sorted(manuscript.characters - {NARRATOR})) or "none but the narrator"
+def _no_such_character(character: str, characters: Collection[str]) -> CarillonError:
+    there = _some(sorted({*characters} - {NARRATOR})) or "none but the narrator"
     return InvalidRequest(
         f"cast.{character}: nobody of that name speaks in this text; its characters are: {there}",
         param=f"cast.{character}",
@@ -149,7 +150,5 @@ def _all_told(errors: list[CarillonError]) -> CarillonError:
     return kind(_some([error.message for error in errors], "; "), param=errors[0].param)
 
 
-def _some(words: Iterable[str], separator: str = ", ") -> str:
-    told = list(words)
-    more = [f"and {len(told) - MAX_TOLD} more"] if len(told) > MAX_TOLD else []
-    return separator.join(told[:MAX_TOLD] + more)
+def _some(words: Sequence[str], separator: str = ", ") -> str:
+    return separator.join([*words[:MAX_TOLD], *(["and more"] if len(words) > MAX_TOLD else [])])

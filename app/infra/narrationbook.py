@@ -171,7 +171,7 @@ class NarrationBook:
             )
             again = StepRow.failed | StepRow.finished_at.is_(None)
             if changes:  # a finished chapter may have other voices now; what stays the same is found in the store
-                again = StepRow.number > PLAN
+                again |= StepRow.number > PLAN
             await self._open_steps(connection, narration_id, again)
             return await _narration(connection, narration.id)
 
