@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import struct
+import zipfile
 import zlib
 from typing import Any
 
@@ -73,6 +75,46 @@ async def test_a_file_is_known_by_its_name_and_kept_with_its_cover(library: Libr
     narration = await library.book.get(answer.json()["id"])
     assert (narration.source.kind, narration.source.file_name) == ("markdown", "My House.md")
     assert (narration.title, answer.json()["has_cover"]) == ("My House", True)
+    assert narration.source.cover_key
+    assert library.store.get(narration.source.cover_key) == cover
+
+
+def epub(chapters: dict[str, str], cover: bytes | None = None) -> bytes:
+    """A small EPUB 3: a document for each chapter, by title."""
+    names = [f"c{number}.xhtml" for number in range(len(chapters))]
+    items = [f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in names]
+    spine = [f'<itemref idref="{name}"/>' for name in names]
+    if cover is not None:
+        items.append('<item id="cover" href="cover.png" media-type="image/png" properties="cover-image"/>')
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="id">'
+        '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:identifier id="id">x</dc:identifier>'
+        "<dc:title>The Book</dc:title><dc:language>en</dc:language></metadata>"
+        f"<manifest>{''.join(items)}</manifest>"
+        f"<spine>{''.join(spine)}</spine></package>"
+    )
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container" version="1.0"><rootfiles>'
+        '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
+    )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mimetype", "application/epub+zip", zipfile.ZIP_STORED)
+        archive.writestr("META-INF/container.xml", container)
+        archive.writestr("book.opf", package)
+        for name, (title, text) in zip(names, chapters.items(), strict=True):
+            body = f"<h1>{title}</h1><p>{text}</p>"
+            archive.writestr(name, f'<html xmlns="http://www.w3.org/1999/xhtml"><body>{body}</body></html>')
+        if cover is not None:
+            archive.writestr("cover.png", cover)
+    return packed.getvalue()
+
+
+async def test_an_epub_is_known_by_its_bytes_and_brings_its_title_and_cover(library: Library, cover: bytes) -> None:
+    answer = await library.sent(("download", epub({"One": "Hello.", "Two": "Good night."}, cover)))
+    assert answer.status_code == 202, answer.text
+    narration = await library.book.get(answer.json()["id"])
+    assert (narration.source.kind, narration.title) == ("epub", "The Book")
     assert narration.source.cover_key
     assert library.store.get(narration.source.cover_key) == cover
 
@@ -206,6 +248,22 @@ async def test_a_corrupt_epub_is_refused_by_its_name(library: Library, name: str
     answer = await library.sent((name, b"PK\x03\x04 and no more"))
     assert (answer.status_code, error_of(answer)["code"]) == (400, "manuscript_unfit")
     assert name in error_of(answer)["message"]
+
+
+async def test_an_epub_that_explodes_is_refused_by_its_name(open_library: OpenLibrary) -> None:
+    async with open_library(max_text_bytes=100_000, max_file_bytes=100_000) as library:
+        bomb = epub({"One": "a " * 5_000_000})
+        assert len(bomb) < 100_000
+        answer = await library.sent(("bomb.epub", bomb))
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "manuscript_unfit")
+        assert "bomb.epub" in error_of(answer)["message"]
+
+
+async def test_an_empty_chapter_is_told_by_its_title_and_the_rest_is_read(library: Library) -> None:
+    told = await library.queued(text="# One\n\nHello.\n\n# Two\n\n# Three\n\nGood night.")
+    [finding] = told["findings"]
+    assert finding["code"] == "empty_chapter"
+    assert "Two" in finding["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import httpx
 import pytest
 from rich.console import Console
 from rich.progress import Progress
+from typer.testing import CliRunner
 
+from app.cli import cli
 from app.core.errors import CarillonError, ConfigurationError, Conflict, NotFound, UnknownVoice, WorkerLost
 from app.frontdoor import PATIENCE_S
 from app.narrate import Publisher, Wish, narrate
@@ -186,6 +188,16 @@ def test_what_the_front_door_refuses_is_raised_as_it_is(house: House) -> None:
     house.answers["POST /v1/narrations"] = refusal(404, "unknown_voice", "cast.hero: voice 'x' does not exist")
     with pytest.raises(UnknownVoice, match=r"cast\.hero"):
         house.run(house.book)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--cast", "hero"), ("--cast", "=slt"), ("--replace", "a=b", "--replace", "a=c"), ("--options", "[]")],
+)
+def test_a_word_of_the_command_line_that_says_nothing_is_refused(house: House, words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, ["narrate", str(house.book), "-o", "book.m4b", *words])
+    assert result.exit_code == 2
+    assert words[-1] in result.output
 
 
 # Progress.
