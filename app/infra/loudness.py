@@ -148,15 +148,19 @@ def gain_for(curve: LoudnessCurve, *, target_lufs: float, ceiling_dbtp: float) -
     if curve.integrated_lufs <= SILENT_LUFS:
         static_db = min(0.0, ceiling_dbtp - curve.true_peak_dbtp)
         return Gain(_constant(static_db, len(curve.peaks)), curve.block_samples, static_db, SILENT_LUFS)
-    wanted_db = target_lufs - curve.integrated_lufs
-    static_db = wanted_db
+    wanted_db = static_db = target_lufs - curve.integrated_lufs
+    slope, before = 1.0, (-math.inf, -math.inf)
     while True:
         factors = _limited(curve.peaks, static_db, ceiling_dbtp)
         expected = _integrated_lufs(curve.energies * np.square(factors), curve.block_samples)
         missing_db = target_lufs - expected
         if missing_db < 0.01 or static_db >= wanted_db + MAX_DRIVE_DB:
             return Gain(factors, curve.block_samples, static_db, expected)
-        static_db = min(static_db + max(missing_db, 0.01) * 1.5, wanted_db + MAX_DRIVE_DB)
+        # The more gain, the less of it becomes loudness: the secant's slope is too steep, so no step goes too far.
+        if before[0] > -math.inf:
+            slope = max((expected - before[1]) / (static_db - before[0]), 0.1)
+        before = static_db, expected
+        static_db = min(static_db + max(missing_db / slope, 0.02), wanted_db + MAX_DRIVE_DB)
 
 
 def _limited(peaks: Curve, static_db: float, ceiling_dbtp: float) -> Curve:
