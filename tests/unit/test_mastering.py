@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
+from app.bench_mastering import run
 from app.core.audio import Samples
 from app.core.errors import ManuscriptUnfit, ObjectMissing
 from app.core.joins import gap_samples, trim
@@ -302,3 +303,10 @@ def test_a_cover_that_is_no_image_is_refused_before_any_work(tmp_path: Path) -> 
     cover.write_text("no image")
     with pytest.raises(ManuscriptUnfit, match="cover"):
         Book().master(tmp_path, "m4b", cover=cover, progress=lambda share: pytest.fail("it began"))
+
+
+def test_the_bench_masters_about_as_many_hours_as_it_was_told(tmp_path: Path) -> None:
+    report = run(hours=0.02, format=NarrationFormat.FLAC, directory=tmp_path)
+    assert report.audio_s == pytest.approx(72, rel=0.3)
+    assert report.size_bytes == (tmp_path / "audiobook.flac").stat().st_size
+    assert "flac: 0.02 h of audio in" in str(report)
