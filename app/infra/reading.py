@@ -27,6 +27,7 @@ from urllib.parse import unquote
 MAX_DEPTH = 200  # of blocks in blocks
 
 _MARKDOWN = "commonmark+footnotes+pipe_tables+strikeout+definition_lists"
+_ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
 _PANDOC_HEAP_EXHAUSTED = 251
 
 Block = tuple[str, str, int]
@@ -124,7 +125,7 @@ def _heading_level(lines: list[str]) -> int:
 
 def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
     # "[hero]: Yes" would define a link; only an address does.
-    text = re.sub(r"(?m)^( {0,3})\[(?!\^)([^\]\n]{1,80})\]:(?![ \t]*\S*[/.#@<])", r"\1\\[\2]:", text)
+    text = re.sub(rf"(?m)^( {{0,3}})\[(?!\^)([^\]\n]{{1,80}})\]:(?![ \t]*{_ADDRESS})", r"\1\\[\2]:", text)
     form = _MARKDOWN + ("+yaml_metadata_block" if re.match(r"---\n\w[\w -]*:.*\n", text) else "")
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "text.md"

@@ -1,0 +1,70 @@
+"""What is rewritten before the normaliser sees it, and what need not go there at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core.english import is_plain, prepare, recased
+
+
+@pytest.mark.parametrize(
+    ("written", "prepared"),
+    [
+        ("Chapter IV", "Chapter 4"),
+        ("CHAPTER XIV. The Storm", "CHAPTER 14. The Storm"),
+        ("Part I: The Sea", "Part 1: The Sea"),
+        ("Act V", "Act 5"),
+        ("Book MCMXC", "Book 1990"),
+        ("King Henry VIII of England", "King Henry the 8th of England"),
+        ("Louis XIV's court", "Louis the 14th's court"),
+        ("Elizabeth II.", "Elizabeth the 2nd."),
+        ("King John I.", "King John the 1st."),
+        ("Pope Pius XI", "Pope Pius the 11th"),
+    ],
+)
+def test_roman_numerals_are_read_where_a_number_belongs(written: str, prepared: str) -> None:
+    assert prepare(written) == prepared
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["the part I played", "the book I read", "Henry I think", "I came", "Chapter ICE", "the letter X-ray", "MIX it"],
+)
+def test_what_only_looks_like_a_roman_numeral_stays(written: str) -> None:
+    assert prepare(written) == written
+
+
+@pytest.mark.parametrize(
+    ("written", "prepared"),
+    [
+        ("Mr. Hale met Dr. Who in St. Ives.", "Mister Hale met Doctor Who in Saint Ives."),
+        ("Sammy Davis, Jr. sang.", "Sammy Davis Junior sang."),
+        ("No. 5 and no. 6", "Number 5 and number 6"),
+        ("He is 6 ft. 2 in. tall", "He is 6 feet 2 inches tall"),
+        ("It weighs 2 lbs.", "It weighs 2 pounds."),
+        ("at 3:00 o'clock", "at 3 o'clock"),
+        ("It *was* _very_ **dark**", "It was very dark"),
+        ("snake_case and * alone", "snake case and alone"),
+        ("2*3", "2*3"),
+    ],
+)
+def test_abbreviations_and_marks_are_made_words(written: str, prepared: str) -> None:
+    assert prepare(written) == prepared
+
+
+@pytest.mark.parametrize("sentence", ["It was dark; nobody—not one—came.", "“Mister Hale,” she said, ‘why?’"])
+def test_words_need_no_normaliser(sentence: str) -> None:
+    assert is_plain(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["5 men", "in the U.S.A.", "50 %", "£3", "this & that", "etc. etc.", "½ a cup"])
+def test_numbers_signs_and_abbreviations_do(sentence: str) -> None:
+    assert not is_plain(sentence)
+
+
+@pytest.mark.parametrize(
+    ("title", "said"),
+    [("CHAPTER IV. THE SEA’S EDGE", "Chapter IV. The Sea’s Edge"), ("The BBC", "The BBC"), ("XIV", "XIV"), ("", "")],
+)
+def test_titles_in_capitals_are_recased(title: str, said: str) -> None:
+    assert recased(title) == said

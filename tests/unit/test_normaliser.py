@@ -1,0 +1,153 @@
+"""Sentences are read as words by the real normaliser; whatever becomes of its process, none is lost.
+
+The grammars of English are built once (half a minute) and kept in pytest's cache.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from app.core.errors import StageFailed
+from app.core.narration import Manuscript, ManuscriptChapter, NarrationOptions, Paragraph
+from app.infra.normaliser import Limits, Normaliser, mended, write_script
+from app.infra.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+TAGS = ("<laugh>", "<sigh>")
+
+
+@pytest.fixture
+def cache(request: pytest.FixtureRequest) -> Path:
+    assert request.config.cache
+    return request.config.cache.mkdir("normaliser")
+
+
+@pytest.fixture
+async def normaliser(cache: Path) -> AsyncIterator[Normaliser]:
+    async with Normaliser("en", cache, tags=TAGS) as normaliser:
+        yield normaliser
+
+
+def manuscript(*texts: str, title: str = "") -> Manuscript:
+    paragraphs = tuple(Paragraph(text=text) for text in texts)
+    return Manuscript(chapters=(ManuscriptChapter(title=title, paragraphs=paragraphs),))
+
+
+READINGS = {
+    "Chapter IV": "Chapter four",
+    "King Henry VIII died in 1547.": "King Henry the eighth died in fifteen forty seven.",
+    "Mr. Hale paid $5.20.": "Mister Hale paid five dollars twenty cents.",
+    "“It is £3.50,” she said; ‘and 50% more!’": "“It is three pounds fifty pence,” she said; ‘and fifty percent more!’",
+    "On Jan. 5, 1999, it was -4 °C.": "On january fifth, nineteen ninety nine, it was minus four degrees Celsius.",
+    "They came at 10:30 p.m.": "They came at ten thirty PM.",
+    "Oh <laugh> 3 of them <sigh>": "Oh <laugh> three of them <sigh>",
+    "He [the king] had 3 {odd} things.": "He [the king] had three {odd} things.",
+    "12,345 men, e.g. sailors": "twelve thousand three hundred and forty five men, for example sailors",
+}
+
+
+async def test_numbers_dates_currency_and_abbreviations_are_read_as_words(normaliser: Normaliser) -> None:
+    assert await normaliser.read(list(READINGS)) == READINGS
+
+
+async def test_words_start_no_process(tmp_path: Path) -> None:
+    async with Normaliser("en", tmp_path) as normaliser:
+        assert await normaliser.read(["It was dark.", "Mr. Hale came."]) == {
+            "It was dark.": "It was dark.",
+            "Mr. Hale came.": "Mister Hale came.",
+        }
+        assert normaliser.pid is None
+
+
+async def test_a_process_that_was_killed_is_started_anew(normaliser: Normaliser) -> None:
+    await normaliser.read(["1 man"])
+    assert normaliser.pid
+    os.kill(normaliser.pid, signal.SIGKILL)
+    assert await normaliser.read(["2 men"]) == {"2 men": "two men"}
+
+
+async def test_a_sentence_over_which_it_falls_silent_is_left_unread(cache: Path) -> None:
+    async with Normaliser("en", cache, limits=Limits(sentence_s=0)) as normaliser:
+        assert await normaliser.read(["2 men", "None."]) == {"2 men": None, "None.": "None."}
+
+
+async def test_a_process_that_dies_again_and_again_fails_the_stage(cache: Path) -> None:
+    async with Normaliser("en", cache, limits=Limits(sentence_s=0, losses=1)) as normaliser:
+        with pytest.raises(StageFailed, match="died or hung 2 times") as failed:
+            await normaliser.read(["2 men"])
+    assert failed.value.retryable
+
+
+async def test_a_process_that_does_not_start_fails_the_stage_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with Normaliser("en", tmp_path / "file") as normaliser:
+        with pytest.raises(StageFailed, match=r"did not start; it said: .*Error"):
+            await normaliser.read(["2 men"])
+
+
+async def test_its_process_ends_with_the_block(cache: Path) -> None:
+    async with Normaliser("en", cache) as normaliser:
+        await normaliser.read(["2 men"])
+        assert normaliser.pid
+        process = psutil.Process(normaliser.pid)
+    assert not process.is_running()
+
+
+@pytest.mark.parametrize(
+    ("written", "reading", "spoken"),
+    [
+        ("At 10 p.m.", "At ten PM", "At ten PM."),
+        ("He came at 5.”", "He came at five.”", "He came at five.”"),
+        ("5", "", None),
+        ("5", None, None),
+        ("5 [men]", "5 \\[men\\]", None),
+        ("On 5 dark nights nobody came there", "On five", None),
+    ],
+)
+async def test_nonsense_is_not_spoken_and_a_swallowed_stop_is_put_back(
+    written: str, reading: str | None, spoken: str | None
+) -> None:
+    assert mended(written, reading) == spoken
+
+
+async def test_a_script_has_what_was_written_and_how_it_is_spoken(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "normaliser").symlink_to(cache)
+    script = await write_script(
+        manuscript("It was 1815. <laugh> Nobody came.", title="CHAPTER IV"),
+        NarrationOptions(replacements={"nobody": "no one"}),
+        tags=TAGS,
+        language="en-GB",
+        settings=Settings(data_dir=tmp_path),
+    )
+    assert [(segment.written, segment.spoken) for segment in script.chapters[0].segments] == [
+        ("CHAPTER IV", "Chapter four"),
+        ("It was 1815. <laugh> Nobody came.", "It was eighteen fifteen. <laugh> no one came."),
+    ]
+    assert (script.language, script.findings) == ("en-GB", ())
+
+
+async def test_another_language_is_spoken_as_written_and_told_once(tmp_path: Path) -> None:
+    script = await write_script(
+        manuscript("5.", "6."), NarrationOptions(), tags=TAGS, language="tlh", settings=Settings(data_dir=tmp_path)
+    )
+    assert [segment.spoken for segment in script.chapters[0].segments] == ["5.", "6."]
+    (finding,) = script.findings
+    assert finding.code == "not_normalised"
+    assert "'tlh'" in finding.message
+
+
+async def test_who_wants_no_normaliser_gets_none(tmp_path: Path) -> None:
+    script = await write_script(
+        manuscript("Mr. X is 5."), NarrationOptions(normalise=False), tags=TAGS, language="en",
+        settings=Settings(data_dir=tmp_path),
+    )  # fmt: skip
+    assert script.chapters[0].segments[0].spoken == "Mr. X is 5."
+    assert not script.findings
