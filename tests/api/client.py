@@ -1,4 +1,4 @@
-"""A client of the session protocol, for tests: it sorts what the server says by session."""
+"""Clients for tests: of the session protocol, which sorts what the server says by session, and of one call."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.core.messages import SERVER_MESSAGES, AudioFrame, Error, Message, Ready, parse
 
+if TYPE_CHECKING:
+    from tests.api.conftest import House
+
 Kind = TypeVar("Kind")
+
+SPEECH = "/v1/audio/speech"
 
 
 class SessionsClient:
@@ -86,3 +92,15 @@ async def sessions_client(url: str, key: str, **options: Any) -> AsyncIterator[S
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+async def speak(house: House, text: str = "Hi.", **fields: object) -> httpx.Response:
+    body = {"model": "standin", "voice": "slt", "input": text, "response_format": "pcm", **fields}
+    return await house.http.post(SPEECH, json={name: value for name, value in body.items() if value is not None})
+
+
+def error_of(answer: httpx.Response) -> dict[str, str]:
+    assert answer.json().keys() == {"error"}
+    error = answer.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    return error

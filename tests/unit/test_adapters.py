@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import hashlib
-import itertools
 import json
-import os
 import random
-import threading
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,111 +14,15 @@ import pytest
 from app.core.errors import (
     AdapterUnavailable,
     CarillonError,
-    EngineFailed,
     ObjectMissing,
     StoreUnavailable,
     UnknownVoice,
 )
 from app.core.models import AdapterVersion
-from tests.fakes import FakeEngine
-from workers.adapters import AdapterCache, check_adapter
-from workers.engine import LORA_MODULES, EngineAdapter
+from tests.shelf import CONFIG, Shelf, StrictEngine, cache, on_disk, settled, use_once
+from workers.adapters import check_adapter
 
 pytestmark = pytest.mark.anyio
-
-CONFIG: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": list(LORA_MODULES), "bias": "none"}
-
-
-class Shelf:
-    """Published adapters in a directory, and a count of what was fetched.
-
-    `faults` are raised by the next fetches, one each, after half of the file has been written.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.fetched: list[str] = []
-        self.faults: list[Exception] = []
-
-    def publish(
-        self, voice_id: str, *, version: int = 1, lora_id: int = 1, config: dict[str, Any] = CONFIG
-    ) -> AdapterVersion:
-        directory = self.root / voice_id / str(version) if version > 1 else self.root / voice_id
-        directory.mkdir(parents=True)
-        (directory / "adapter_config.json").write_text(json.dumps(config))
-        (directory / "adapter_model.safetensors").write_bytes(voice_id.encode())
-        hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in directory.iterdir()}
-        return AdapterVersion(
-            voice_id=voice_id, version=version, lora_id=lora_id, uri=str(directory), sha256=hashes, rank=config["r"]
-        )
-
-    def fetch(self, uri: str, file: str, path: Path) -> None:
-        source = Path(uri) / file
-        if not source.is_file():
-            raise ObjectMissing(f"{source} does not exist")
-        with suppress(IndexError):  # fetches run in threads: to look and to take must be one
-            fault = self.faults.pop(0)
-            path.write_bytes(source.read_bytes()[:-1])
-            raise fault
-        self.fetched.append(file)
-        path.write_bytes(source.read_bytes())
-
-
-class SmallDisk(Shelf):
-    """A shelf whose adapters go to a disk that holds `capacity` of them."""
-
-    def __init__(self, root: Path, disk: Path, capacity: int) -> None:
-        super().__init__(root)
-        self.disk = disk
-        self.capacity = capacity
-
-    def fetch(self, uri: str, file: str, path: Path) -> None:
-        others = [directory for directory in self.disk.iterdir() if directory != path.parent]
-        if len(others) >= self.capacity:
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().fetch(uri, file, path)
-
-
-class StrictEngine(FakeEngine):
-    """An engine as unforgiving as vLLM: `held` are its adapters by name, and files it has not finished with must stay.
-
-    `refusal` is raised by the next load, `unload_fault` by every unload; `before_load` is awaited in a load's middle.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: dict[str, int] = {}
-        self.refusal: CarillonError | None = None
-        self.unload_fault: CarillonError | None = None
-        self.before_load: Callable[[], Awaitable[object]] | None = None
-
-    async def load(self, adapter: EngineAdapter) -> None:
-        if self.before_load:
-            await self.before_load()
-        if self.refusal:
-            refusal, self.refusal = self.refusal, None
-            raise refusal
-        assert adapter.lora_id not in self.held.values()
-        await super().load(adapter)
-        assert (adapter.path / "adapter_model.safetensors").is_file()
-        self.held[adapter.name] = adapter.lora_id
-
-    async def unload(self, adapter: EngineAdapter) -> None:
-        await super().unload(adapter)
-        if self.unload_fault:
-            raise self.unload_fault
-        self.held.pop(adapter.name)
-
-
-class Clock:
-    """Seconds that pass by themselves: each look is `step_s` later."""
-
-    def __init__(self, step_s: float) -> None:
-        self._looks = itertools.count(step=step_s)
-
-    def __call__(self) -> float:
-        return next(self._looks)
 
 
 @pytest.fixture
@@ -135,37 +33,6 @@ def shelf(tmp_path: Path) -> Shelf:
 @pytest.fixture
 def engine() -> StrictEngine:
     return StrictEngine()
-
-
-def cache(
-    engine: FakeEngine, shelf: Shelf, tmp_path: Path, *, max_resident: int = 4, clock: Clock | None = None
-) -> AdapterCache:
-    return AdapterCache(
-        engine,
-        shelf.fetch,
-        tmp_path / "cache",
-        max_resident=max_resident,
-        max_rank=16,
-        patience_s=20,
-        clock=clock or Clock(0.0),
-        retry_interval_s=0,
-    )
-
-
-def on_disk(tmp_path: Path) -> set[str]:
-    return {path.name for path in (tmp_path / "cache").iterdir()}
-
-
-async def use_once(adapters: AdapterCache, version: AdapterVersion) -> None:
-    async with adapters.use(version):
-        pass
-
-
-async def settled(adapters: AdapterCache) -> None:
-    """Return when nothing is being loaded or removed."""
-    while adapters._work:
-        await asyncio.wait(adapters._work)
-        await asyncio.sleep(0)
 
 
 async def test_an_adapter_is_fetched_and_loaded_once_for_many_callers(
@@ -283,162 +150,6 @@ async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
         pass
     await adapters.aclose()
     assert engine.loaded == ["ada@1"]
-
-
-async def test_a_store_that_is_away_is_asked_again_until_it_is_back(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
-    shelf.faults = [StoreUnavailable("away")] * 15
-    async with adapters.use(version) as adapter:
-        assert (adapter.path / "adapter_model.safetensors").read_bytes() == b"ada"
-    assert not shelf.faults
-
-
-async def test_a_store_that_stays_away_fails_all_who_wait_at_once_and_leaves_nothing(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
-    shelf.faults = [StoreUnavailable("away") for _ in range(60)]
-    answers = await asyncio.gather(*(use_once(adapters, version) for _ in range(3)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert 15 <= 60 - len(shelf.faults) <= 25, "three callers, and one patience for all of them"
-    assert on_disk(tmp_path) == set()
-    shelf.faults.clear()
-    await use_once(adapters, version)
-    assert adapters.ready == {"ada@1"}
-
-
-async def test_a_store_is_not_asked_again_for_nobody(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
-    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    asked = threading.Event()
-
-    def away(uri: str, file: str, path: Path) -> None:
-        asked.set()
-        raise StoreUnavailable("away")
-
-    adapters._fetch = away
-    impatient = asyncio.create_task(use_once(adapters, version))
-    await asyncio.to_thread(asked.wait, 10)
-    impatient.cancel()
-    await asyncio.wait([impatient])
-    async with asyncio.timeout(10):
-        await settled(adapters)
-    assert not adapters._residents
-
-
-async def test_a_full_disk_gives_up_unused_adapters_the_oldest_first(engine: StrictEngine, tmp_path: Path) -> None:
-    disk = SmallDisk(tmp_path / "store", tmp_path / "cache", capacity=2)
-    adapters = cache(engine, disk, tmp_path)
-    a, b, c = (disk.publish(name, lora_id=number) for number, name in enumerate("abc", start=1))
-    for version in (a, b, a):
-        await use_once(adapters, version)
-    async with adapters.use(c) as adapter:
-        assert {file.name for file in adapter.path.iterdir()} == set(c.sha256)
-    assert engine.unloaded == ["b@1"]
-    assert on_disk(tmp_path) == {"a@1", "c@1"} == set(engine.held)
-
-
-async def test_a_disk_full_of_adapters_in_use_fails_the_newcomer_alone(engine: StrictEngine, tmp_path: Path) -> None:
-    disk = SmallDisk(tmp_path / "store", tmp_path / "cache", capacity=1)
-    adapters = cache(engine, disk, tmp_path)
-    a, b = disk.publish("a", lora_id=1), disk.publish("b", lora_id=2)
-    async with adapters.use(a) as adapter:
-        with pytest.raises(AdapterUnavailable, match=r"disk .* is full.*CARILLON_DATA_DIR"):
-            await use_once(adapters, b)
-        assert {file.name for file in adapter.path.iterdir()} == set(a.sha256)
-        assert on_disk(tmp_path) == {"a@1"}
-        assert engine.held == {"a@1": 1}
-    await use_once(adapters, b)
-    assert on_disk(tmp_path) == {"b@1"}
-
-
-async def test_a_disk_that_cannot_be_written_is_named(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
-    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    shelf.faults = [OSError(errno.EROFS, "Read-only file system")]
-    with pytest.raises(AdapterUnavailable, match=r"Read-only file system.*CARILLON_DATA_DIR"):
-        await use_once(adapters, version)
-
-
-async def test_a_use_that_is_cancelled_or_fails_lets_go_of_its_adapter(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters = cache(engine, shelf, tmp_path, max_resident=1)
-    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
-    speaking = asyncio.Event()
-
-    async def speak_for_ever() -> None:
-        async with adapters.use(a):
-            speaking.set()
-            await asyncio.Event().wait()
-
-    async def speak_and_fail() -> None:
-        async with adapters.use(a):
-            raise EngineFailed("mid-word")
-
-    doomed = asyncio.create_task(speak_for_ever())
-    await speaking.wait()
-    with pytest.raises(EngineFailed):
-        await speak_and_fail()
-    await use_once(adapters, b)
-    assert "a@1" in adapters.ready, "somebody still speaks with it"
-    doomed.cancel()
-    await asyncio.wait([doomed])
-    async with adapters.use(b):
-        pass
-    await use_once(adapters, shelf.publish("c", lora_id=3))
-    assert adapters.ready == {"c@1"}
-
-
-async def test_an_adapter_that_the_engine_refuses_leaves_nothing_and_may_come_again(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    engine.refusal = AdapterUnavailable("a tensor of another shape")
-    with pytest.raises(AdapterUnavailable, match="another shape"):
-        await use_once(adapters, version)
-    assert on_disk(tmp_path) == set()
-    await use_once(adapters, version)
-    assert adapters.ready == {"ada@1"}
-
-
-async def test_an_unload_that_fails_hurts_nobody(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
-    adapters = cache(engine, shelf, tmp_path, max_resident=1)
-    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
-    await use_once(adapters, a)
-    engine.unload_fault = EngineFailed("not now")
-    await use_once(adapters, b)
-    assert adapters.ready == {"b@1"}
-    assert on_disk(tmp_path) == {"b@1"}
-
-
-async def test_an_engine_that_dies_while_loading_is_told_to_who_waits(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    engine.refusal = EngineFailed("the engine died")
-    with pytest.raises(EngineFailed):
-        await use_once(adapters, version)
-    assert not adapters.ready
-
-
-async def test_a_load_that_never_ends_does_not_keep_the_worker_from_ending(
-    shelf: Shelf, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    loading = asyncio.Event()
-
-    async def hang() -> None:
-        loading.set()
-        await asyncio.Event().wait()
-
-    engine.before_load = hang
-    waiting = asyncio.create_task(use_once(adapters, version))
-    await loading.wait()
-    async with asyncio.timeout(10):
-        await adapters.aclose()
-    await asyncio.wait([waiting], timeout=10)
-    assert waiting.cancelled()
 
 
 async def test_a_retired_voice_that_nobody_uses_goes_at_once_with_every_version(

@@ -1,0 +1,76 @@
+"""Who may speak, and what the front door shows to those who run it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import httpx
+import pytest
+
+from tests.api.client import SPEECH, error_of, speak
+from tests.api.conftest import House
+from tests.fake_worker import FakeWorker
+
+pytestmark = pytest.mark.anyio
+
+# Who may.
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": "Bearer"}, {"Authorization": "Bearer cari_x_y"}, {"Authorization": "Basic eA=="}],
+)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/voices", "/v1/fleet"])
+async def test_without_a_good_key_nothing_is_told(house: House, headers: dict[str, str], path: str) -> None:
+    async with httpx.AsyncClient(base_url=house.url, headers=headers, trust_env=False) as stranger:
+        answer = await stranger.get(path)
+    assert answer.status_code == 401
+    assert error_of(answer)["type"] == "authentication_error"
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_database_that_fails_is_503_with_a_time_to_come_again(house: House) -> None:
+    with sqlite3.connect(house.settings.data_dir / "carillon.db") as connection:
+        connection.execute("DROP TABLE api_keys")
+    connection.close()
+    answer = await house.http.get("/v1/models")
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
+    assert answer.headers["retry-after"]
+    assert "carillon doctor" in error_of(answer)["message"]
+
+
+async def test_a_key_without_the_scope_is_refused_with_the_scopes_it_has(house: House) -> None:
+    key = await house.catalog.create_key("narrow", {"clone"})  # type: ignore[arg-type]
+    answer = await house.http.get("/v1/models", headers={"Authorization": f"Bearer {key.token}"})
+    assert answer.status_code == 403
+    assert "'speak'" in error_of(answer)["message"] and "clone" in error_of(answer)["message"]
+
+
+async def test_what_is_not_there_is_said_in_the_same_shape(house: House) -> None:
+    assert error_of(await house.http.get("/v1/nothing"))["code"] == "not_found"
+    assert error_of(await house.http.delete(SPEECH))["code"] == "method_not_allowed"
+
+
+# What operators see.
+
+
+async def test_the_metrics_hold_the_ledger_and_the_fleet(house: House, worker: FakeWorker) -> None:
+    await speak(house)
+    page = (await house.http.get("/metrics")).text
+    for part in ("queue", "route", "prefill", "decode", "first_audio"):
+        assert f'carillon_latency_seconds_count{{edge="openai",part="{part}"}} 1.0' in page
+    assert 'carillon_sessions_total{edge="openai",outcome="done"} 1.0' in page
+    assert 'carillon_sessions_open{edge="openai"} 0.0' in page
+    assert 'carillon_workers{model="standin",state="active"} 1.0' in page
+
+
+async def test_it_is_ready_once_a_worker_is_active(house: House) -> None:
+    assert (await house.http.get("/healthz")).status_code == 200
+    assert (await house.http.get("/readyz")).status_code == 503
+    async with house.worker():
+        assert (await house.http.get("/readyz")).status_code == 200
+
+
+async def test_the_fleet_page_shows_each_worker(house: House, worker: FakeWorker) -> None:
+    (shown,) = (await house.http.get("/v1/fleet")).json()["workers"]
+    assert (shown["id"], shown["state"], shown["capacity"], shown["inflight"]) == ("w1", "active", 4, 0)
