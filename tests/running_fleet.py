@@ -42,6 +42,9 @@ class RunningFleet:
     def running(self) -> dict[str, Any]:
         return json.loads((self.data_dir / "run.json").read_text())
 
+    def pid_of(self, program: str) -> int:
+        return self.running()["programs"][program]["pid"]
+
     @asynccontextmanager
     async def socket(self) -> AsyncIterator[ClientConnection]:
         url = f"{self.address.replace('http', 'ws')}/v1/sessions"

@@ -110,10 +110,6 @@ async def kill_stage(fleet: RunningFleet, stage: str) -> None:
     processes[0].kill()
 
 
-def pid_of(fleet: RunningFleet, program: str) -> int:
-    return fleet.running()["programs"][program]["pid"]
-
-
 def resumed_at(fleet: RunningFleet, job_id: str) -> int:
     """The number of the checkpoint from which the job's training went on; with this recipe there is one a step."""
     log = (fleet.data_dir / "logs" / "trainer.log").read_text()
@@ -159,14 +155,14 @@ async def test_a_job_outlives_its_tasks_process_its_broker_and_its_store(
 ) -> None:
     job_id = await start(front_door, voice_with_recordings(fleet, "killed services"))
     await job_when(front_door, job_id, "training", step=5)
-    os.kill(pid_of(fleet, "valkey"), signal.SIGKILL)
+    os.kill(fleet.pid_of("valkey"), signal.SIGKILL)
     await job_when(front_door, job_id, "training", step=8)
-    store = pid_of(fleet, "s3")
+    store = fleet.pid_of("s3")
     os.kill(store, signal.SIGSTOP)
     await asyncio.sleep(AWAY_S)  # how long it is away is the test
     os.kill(store, signal.SIGCONT)
     await job_when(front_door, job_id, "training", "gating", step=9)
-    os.killpg(pid_of(fleet, "trainer"), signal.SIGKILL)
+    os.killpg(fleet.pid_of("trainer"), signal.SIGKILL)
     job = await job_when(front_door, job_id, "completed")
     assert job["attempt"] == 2
     assert resumed_at(fleet, job_id) >= 5
