@@ -2,13 +2,15 @@
 
 Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own. A
 test steers it by `allow` (how many characters may sound), `refusal` (the answer to assignments), `failure` (raised in
-place of speech), `mute` (no text sounds) and `crash`.
+place of speech), `mute` (no text sounds), `faults` (what is told of the next utterances' codes), `end_sessions` and
+`crash`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -34,6 +36,8 @@ from app.core.messages import (
     Ready,
     Segment,
     Text,
+    Utter,
+    Uttered,
     parse,
 )
 from app.core.models import ModelCard, Worker, WorkerState
@@ -101,6 +105,8 @@ class FakeSession:
         """True once the session is over."""
         if isinstance(command, Text):
             await self._hear(command.text)
+        elif isinstance(command, Utter):
+            await self._utter(command)
         elif isinstance(command, Flush):
             await self._speak(self._pending)
             await self._send(Flushed(session=self.id, samples=self._samples))
@@ -125,19 +131,20 @@ class FakeSession:
             if self._pending.rstrip().endswith((".", "!", "?")):
                 await self._speak(self._pending)
 
+    async def _utter(self, utter: Utter) -> None:
+        start = self._samples
+        self._worker.uttered.append(utter)
+        if not await self._sound(utter.text.strip()):
+            return
+        complete, repeated_s = self._worker.faults.popleft() if self._worker.faults else (True, 0.0)
+        told = {"complete": complete, "repeated_s": repeated_s}
+        await self._send(Uttered(session=self.id, start_sample=start, end_sample=self._samples, **told))
+
     async def _speak(self, text: str) -> None:
         self._pending = ""
-        if self._worker.failure:
-            raise self._worker.failure
         spoken, start = "" if self._worker.mute else text.strip(), self._samples
-        for index, character in enumerate(spoken):
-            await self._worker.leave_to_speak(self)
-            if await self._interrupted(spoken[:index]):
-                return
-            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character))
-            await self._socket.send(frame.pack())
-            self._sequence += 1
-            self._samples += SAMPLES_PER_CHARACTER
+        if not await self._sound(spoken):
+            return
         if spoken:
             await self._send(
                 Segment(
@@ -148,6 +155,20 @@ class FakeSession:
                     end_sample=self._samples,
                 )
             )
+
+    async def _sound(self, spoken: str) -> bool:
+        """Send the sound of a text; False when a cancel cut it off."""
+        if self._worker.failure:
+            raise self._worker.failure
+        for index, character in enumerate(spoken):
+            await self._worker.leave_to_speak(self)
+            if await self._interrupted(spoken[:index]):
+                return False
+            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character))
+            await self._socket.send(frame.pack())
+            self._sequence += 1
+            self._samples += SAMPLES_PER_CHARACTER
+        return True
 
     async def _interrupted(self, spoken: str) -> bool:
         if not self.cancels_waiting:
@@ -166,6 +187,11 @@ class FakeSession:
             Cancelled(session=self.id, generation=self._generation, spoken_text=spoken, samples=self._samples)
         )
 
+    async def end(self, error: CarillonError) -> None:
+        """End the session with an error, whatever is under way."""
+        await self._send(Error.of(error, session=self.id, closed=True))
+        await self._socket.close()
+
     async def _send(self, message: Message) -> None:
         await self._socket.send(message.model_dump_json())
 
@@ -183,6 +209,8 @@ class FakeWorker:
         self.refusal: CarillonError | None = None
         self.sessions: dict[str, FakeSession] = {}
         self.assigned: list[Assign] = []
+        self.uttered: list[Utter] = []
+        self.faults: deque[tuple[bool, float]] = deque()
         self.state = WorkerState.ACTIVE
         self._registry = registry
         self._card = card
@@ -227,7 +255,7 @@ class FakeWorker:
     async def until_leases(self, count: int) -> None:
         """Return once the registry holds exactly `count` leases at this worker."""
         async with asyncio.timeout(5):
-            while [w.inflight for w in await self._registry.snapshot() if w.id == self.id] != [count]:
+            while [w.inflight + w.background for w in await self._registry.snapshot() if w.id == self.id] != [count]:
                 await asyncio.sleep(0.01)
 
     async def stop_listening(self) -> None:
@@ -243,6 +271,12 @@ class FakeWorker:
 
     async def beat(self) -> None:
         await self._registry.beat(self.record, self.sessions)
+
+    async def end_sessions(self, error: CarillonError) -> None:
+        """End every session with an error, as a worker does that needs their places, or finds them idle."""
+        for session in list(self.sessions.values()):
+            await session.end(error)
+        await self.until_sessions(0)
 
     async def crash(self) -> None:
         """Break every connection at once, as a killed process does; the registry is not told."""

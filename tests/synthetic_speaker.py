@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 
 from app.core.audio import Samples
 from app.core.models import Voice
-from training.speaker import Spoken
+from app.infra.speaker import Spoken
 
 RATE_HZ = 24_000
 VOWEL_S = 0.2

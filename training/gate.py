@@ -20,10 +20,11 @@ from app.core.cloning import GateConfig, GateFigure, GateReport
 from app.core.errors import CarillonError, ConfigurationError
 from app.core.models import Voice
 from app.infra.settings import load_settings
+from app.infra.speaker import Spoken, open_speaker
 from training import measures
 from training.measures import Closeness, percentile
 from training.run import read_run
-from training.speaker import Speaker, Spoken, open_speaker, speak_each
+from training.speaker import Speaker, speak_each
 from training.stage import Tell, main, run_cancellable
 from training.transcriber import Transcriber, open_transcriber
 

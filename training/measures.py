@@ -13,13 +13,12 @@ from statistics import median
 import numpy as np
 
 from app.core.audio import Samples, duration_s, head_silence_s, onset_s, rms_dbfs, silence_runs
+from app.core.checks import MAX_CLIPPED_SHARE, clipped_share
+from app.infra.speaker import Spoken
 from training.closeness import VoicePrint, distance, voice_print
-from training.speaker import Spoken
 from training.transcriber import words_of
 
 SILENT_DBFS = -50.0  # of a whole utterance: a whisper is louder
-FULL_SCALE = 0.999
-MAX_CLIPPED_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ def sound_share(utterances: Sequence[Spoken]) -> float | None:
 
 
 def _is_sound(samples: Samples) -> bool:
-    clipped = float(np.mean(np.abs(samples) >= FULL_SCALE)) if len(samples) else 0.0
-    return rms_dbfs(samples) > SILENT_DBFS and clipped <= MAX_CLIPPED_SHARE
+    return rms_dbfs(samples) > SILENT_DBFS and clipped_share(samples) <= MAX_CLIPPED_SHARE
 
 
 def pace_ratio(utterances: Sequence[Spoken], seconds_per_char: float) -> float | None:

@@ -21,9 +21,10 @@ from app.core.cloning import GateConfig
 from app.core.errors import ConfigurationError, EngineFailed
 from app.core.models import Voice
 from app.infra.settings import load_settings
+from app.infra.speaker import Spoken, open_speaker
 from training.gate import bundled_prompts
 from training.run import read_run
-from training.speaker import Speaker, Spoken, open_speaker, speak_each
+from training.speaker import Speaker, speak_each
 from training.stage import Tell, main, run_cancellable
 
 COUNT = 120

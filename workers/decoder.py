@@ -140,8 +140,11 @@ class Decoder:
     ) -> None:
         await self.aclose()
 
-    def open(self) -> DecodeStream:
-        """Claim a slot for one utterance. Raises Overloaded when `max_sessions` are taken."""
+    def open(self, *, patient: bool = False) -> DecodeStream:
+        """Claim a slot for one utterance; one that is `patient` has no packet that goes before others.
+
+        Raises Overloaded when `max_sessions` are taken.
+        """
         if self._closing:
             raise StreamClosed("the decoder is closed: its worker is stopping")
         if self._open_streams >= self.max_sessions:
@@ -149,10 +152,11 @@ class Decoder:
                 f"all {self.max_sessions} decoder slots are taken: try again, or raise max_sessions", retry_after_s=1.0
             )
         self._open_streams += 1
-        return DecodeStream(self, self._free_slots.pop())
+        return DecodeStream(self, self._free_slots.pop(), patient)
 
     async def _decode(self, stream: DecodeStream, work: Work, deadline_s: float | None) -> Samples:
-        urgency = (stream.samples_out > 0, math.inf if deadline_s is None else deadline_s, next(self._arrivals))
+        later = stream.patient or stream.samples_out > 0
+        urgency = (later, math.inf if deadline_s is None else deadline_s, next(self._arrivals))
         job = _Job(stream, work, urgency, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._wake.set()
@@ -242,7 +246,8 @@ def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str) -> Streami
 class DecodeStream:
     """One utterance. Its pushes follow one another; those of other streams may run at the same time."""
 
-    def __init__(self, decoder: Decoder, slot: int) -> None:
+    def __init__(self, decoder: Decoder, slot: int, patient: bool) -> None:
+        self.patient = patient
         self.samples_out = 0
         self.frames_in = 0
         self.codes_dropped = 0

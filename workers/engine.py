@@ -59,6 +59,7 @@ class Utterance:
     adapter: EngineAdapter | None = None
     temperature: float | None = None
     priority: int = 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +246,7 @@ class VllmEngine:
             top_p=defaults["top_p"],
             repetition_penalty=defaults["repetition_penalty"],
             max_tokens=limit,
+            seed=utterance.seed,
             stop_token_ids=[self.layout.end_id],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from app.core.models import Worker
 from workers.decoder import Decoder
 from workers.engine import Engine
 
@@ -18,8 +19,8 @@ from workers.engine import Engine
 class WorkerMetrics(Collector):
     """One worker's figures; `render` adds those that vLLM keeps in the process's own registry."""
 
-    def __init__(self, sessions: Callable[[], int], engine: Engine, decoder: Decoder) -> None:
-        self._sessions = sessions
+    def __init__(self, describe: Callable[[], Worker], engine: Engine, decoder: Decoder) -> None:
+        self._describe = describe
         self._engine = engine
         self._decoder = decoder
         self._registry = CollectorRegistry(auto_describe=False)
@@ -29,9 +30,10 @@ class WorkerMetrics(Collector):
         return (generate_latest(self._registry) + generate_latest(REGISTRY)).decode()
 
     def collect(self) -> Iterator[Metric]:
-        load, stats = self._engine.load_now(), self._decoder.stats
+        worker, load, stats = self._describe(), self._engine.load_now(), self._decoder.stats
         gauges = {
-            "carillon_worker_sessions": ("Sessions this worker speaks with.", self._sessions()),
+            "carillon_worker_sessions": ("Sessions somebody waits for.", worker.inflight),
+            "carillon_worker_background_sessions": ("Sessions in spare places.", worker.background),
             "carillon_worker_engine_running": ("Requests in the engine's batch.", load.running),
             "carillon_worker_engine_waiting": ("Requests the engine has not begun.", load.waiting),
             "carillon_worker_kv_cache_ratio": ("Share of the key-value cache in use.", load.kv_cache_usage),

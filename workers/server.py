@@ -11,8 +11,10 @@ import asyncio
 import hmac
 import http
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -36,6 +38,7 @@ from app.core.messages import (
     Pong,
     Ready,
     Text,
+    Utter,
     parse,
 )
 from app.core.models import ModelCard, Worker, WorkerState
@@ -49,6 +52,23 @@ from workers.session import Session
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5.0
+
+
+@dataclass(eq=False)
+class _Held:
+    """A session's place: `wanted` by somebody who goes first, `free` once engine and decoder are rid of the session."""
+
+    assign: Assign
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def yields(self) -> bool:
+        return self.assign.pace == "background"
+
+    @property
+    def adapter(self) -> str | None:
+        return self.assign.voice.adapter.name if self.assign.voice.adapter else None
 
 
 class WorkerServer:
@@ -74,8 +94,8 @@ class WorkerServer:
         self._decoder = decoder
         self._adapters = adapters
         self._clock = clock
-        self._sessions: dict[str, Assign] = {}
-        self._metrics = WorkerMetrics(lambda: len(self._sessions), engine, decoder)
+        self._sessions: dict[str, _Held] = {}
+        self._metrics = WorkerMetrics(self.describe, engine, decoder)
         self._sockets: set[ServerConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -89,6 +109,7 @@ class WorkerServer:
 
     def describe(self) -> Worker:
         layout = self._engine.layout
+        interactive, background = self._interactive(), self._background()
         return Worker(
             id=self._id,
             epoch=self._epoch,
@@ -104,8 +125,10 @@ class WorkerServer:
             state=self.state,
             capacity=self._settings.capacity,
             max_voices=self._settings.engine.max_loras,
-            inflight=len(self._sessions),
-            active_adapters=self._active_adapters(),
+            inflight=len(interactive),
+            active_adapters=_adapters(interactive),
+            background=len(background),
+            background_adapters=_adapters(background) - _adapters(interactive),
             ready_adapters=self._adapters.ready,
         )
 
@@ -129,8 +152,13 @@ class WorkerServer:
         self.state = WorkerState.ACTIVE
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new session, let those that run end, at most `timeout_s`, then close what is left."""
+        """Take no new session, let those that run end, at most `timeout_s`, then close what is left.
+
+        Background sessions end at once: they go on elsewhere, and have no end of their own.
+        """
         self.state = WorkerState.DRAINING
+        for held in self._background():
+            self._dismiss(held)
         goodbye = GoAway(deadline_ms=round(timeout_s * 1000))
         try:
             async with asyncio.timeout(timeout_s):
@@ -154,15 +182,16 @@ class WorkerServer:
             return
         except ConnectionClosed:
             return
-        self._sessions[assign.session] = assign
+        held = self._sessions[assign.session] = _Held(assign)
         self._sockets.add(socket)
         self._empty.clear()
         try:
-            await self._hold(socket, assign)
+            await self._hold(socket, held, self._make_way())
         finally:
-            del self._sessions[assign.session]
+            if self._sessions.get(assign.session) is held:
+                del self._sessions[assign.session]
             self._sockets.discard(socket)
-            if not self._sessions:
+            if not self._sockets:
                 self._empty.set()
 
     def _admit(self, assign: Assign) -> None:
@@ -173,35 +202,81 @@ class WorkerServer:
             raise Overloaded(f"worker {self._id} is {self.state}; choose another", retry_after_s=1)
         if assign.session in self._sessions:
             raise InvalidRequest(f"session {assign.session!r} is open here already", param="session")
-        if len(self._sessions) >= self._settings.capacity:
-            raise Overloaded(f"worker {self._id} speaks with {len(self._sessions)} already", retry_after_s=1)
+        in_the_way = self._interactive()
+        if assign.pace == "background":
+            in_the_way += self._background()
+        if len(in_the_way) >= self._settings.capacity:
+            raise Overloaded(f"worker {self._id} speaks with {len(in_the_way)} already", retry_after_s=1)
         if assign.voice.model != self._engine.layout.speech.name:
             raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
-        active = self._active_adapters()
+        active = _adapters(in_the_way)
         adapter = assign.voice.adapter
         # A voice without a slot would wait behind those that have one, for ever if they stay busy (measured).
         if adapter and adapter.name not in active and len(active) >= self._settings.engine.max_loras:
             raise Overloaded(f"worker {self._id} has all {len(active)} adapter slots in use", retry_after_s=1)
 
-    def _active_adapters(self) -> frozenset[str]:
-        return frozenset(assign.voice.adapter.name for assign in self._sessions.values() if assign.voice.adapter)
+    def _interactive(self) -> list[_Held]:
+        return [held for held in self._sessions.values() if not held.yields]
 
-    async def _hold(self, socket: ServerConnection, assign: Assign) -> None:
+    def _background(self) -> list[_Held]:
+        """In the order of their beginning."""
+        return [held for held in self._sessions.values() if held.yields]
+
+    def _make_way(self) -> list[_Held]:
+        """Dismiss the background sessions that are too many. Returns them; what they hold is free a moment later."""
+        leaving: list[_Held] = []
+        while excess := self._excess():
+            self._dismiss(excess)
+            leaving.append(excess)
+        return leaving
+
+    def _excess(self) -> _Held | None:
+        """The background session that must go next, if any must: for its place the youngest; for a LoRA slot, of those
+        that alone pin one, the youngest with the adapter that the fewest speak with.
+        """
+        background = self._background()
+        if len(_adapters(self._sessions.values())) > self._settings.engine.max_loras:
+            wanted = _adapters(self._interactive())
+            pinning = [held for held in background if held.adapter and held.adapter not in wanted]
+            users = Counter(held.adapter for held in pinning)
+            return min(reversed(pinning), key=lambda held: users[held.adapter])
+        return background[-1] if len(self._sessions) > self._settings.capacity else None
+
+    def _dismiss(self, held: _Held) -> None:
+        del self._sessions[held.assign.session]
+        held.wanted.set()
+        log.info("background session dismissed", extra={"session": held.assign.session})
+
+    async def _hold(self, socket: ServerConnection, held: _Held, leaving: Sequence[_Held]) -> None:
+        """A session from its admission to its end; it begins when what others leave to it is free."""
+        assign = held.assign
         try:
-            async with AsyncExitStack() as stack:
-                adapter = None
-                if assign.voice.adapter:
-                    async with asyncio.TaskGroup() as group:
-                        leaving = group.create_task(_until_closed(socket))
-                        adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
-                        leaving.cancel()
-                await self._converse(socket, assign, adapter)
+            async with asyncio.TaskGroup() as group:
+                yielding = group.create_task(_until_wanted(held))
+                try:
+                    for other in leaving:
+                        await other.free.wait()
+                    await self._equip(socket, assign)
+                finally:
+                    held.free.set()
+                yielding.cancel()
         except* CarillonError as group:
             error = _first(group)
             log.info("session failed", extra={"session": assign.session, "code": error.code})
             await _tell(socket, Error.of(error, session=assign.session, closed=True))
         except* ConnectionClosed:
             log.info("front door left", extra={"session": assign.session})
+
+    async def _equip(self, socket: ServerConnection, assign: Assign) -> None:
+        """Speak with the voice's adapter in the engine, if it has one."""
+        async with AsyncExitStack() as stack:
+            adapter = None
+            if assign.voice.adapter:
+                async with asyncio.TaskGroup() as group:
+                    gone = group.create_task(_until_closed(socket))
+                    adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
+                    gone.cancel()
+            await self._converse(socket, assign, adapter)
 
     async def _converse(self, socket: ServerConnection, assign: Assign, adapter: EngineAdapter | None) -> None:
         session = Session(
@@ -270,6 +345,16 @@ async def _until_closed(socket: ServerConnection) -> None:
     raise WorkerLost("the front door has closed the connection")
 
 
+async def _until_wanted(held: _Held) -> None:
+    await held.wanted.wait()
+    raise Overloaded("the place is needed by somebody who listens; come again when there is a spare one")
+
+
+def _adapters(sessions: Iterable[_Held]) -> frozenset[str]:
+    """The distinct adapters that sessions need."""
+    return frozenset(held.adapter for held in sessions if held.adapter)
+
+
 async def _read(socket: ServerConnection, session: Session) -> None:
     """Carry out what the client says. A message that cannot be is answered, and the session goes on."""
     async for raw in socket:
@@ -277,6 +362,8 @@ async def _read(socket: ServerConnection, session: Session) -> None:
             match parse(WORKER_COMMANDS, raw):
                 case Text(text=text):
                     session.push(text)
+                case Utter() as utter:
+                    session.utter(utter)
                 case Flush():
                     session.flush()
                 case Eos():

@@ -1,7 +1,8 @@
 """One listener's speech: text comes in pieces, is cut into chunks, spoken, decoded, and goes out as frames and events.
 
 Chunks are spoken one after the other, each as one request of the engine and one stream of the decoder, so that every
-chunk's samples are frames × samples_per_frame and joins need no guessing. A session knows nothing of sockets: what it
+chunk's samples are frames × samples_per_frame and joins need no guessing. The fleet's own programs may hand in the
+chunks themselves, as utterances. A session knows nothing of sockets: what it
 says is taken from `outbox`, whose bound is what makes a slow listener slow only himself.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,10 +21,22 @@ from numpy.typing import NDArray
 
 from app.core.audio import HeadSilenceMeter, pcm16_of
 from app.core.budget import Ledger, Stopwatch
-from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, SlowReader, TextTooLong
-from app.core.messages import Assign, AudioFrame, Cancelled, Done, Flushed, Pace, Segment
+from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, SlowReader, TextAfterEnd, TextTooLong
+from app.core.messages import (
+    MAX_UTTERANCE_CHARS,
+    Assign,
+    AssignedPace,
+    AudioFrame,
+    Cancelled,
+    Done,
+    Flushed,
+    Segment,
+    Utter,
+    Uttered,
+)
 from app.core.orpheus import TOKENS_PER_FRAME
-from app.core.text import Chunk, TextSplitter, has_speech
+from app.core.repetition import repeated_frames
+from app.core.text import Chunk, TextSplitter, clean, has_speech
 from app.infra.settings import SessionSettings
 from workers.engine import Engine, EngineAdapter, Utterance
 from workers.playback import Playback
@@ -32,9 +46,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Outgoing = AudioFrame | Segment | Flushed | Cancelled | Done
+Outgoing = AudioFrame | Segment | Uttered | Flushed | Cancelled | Done
 
-PRIORITY: dict[Pace, int] = {"realtime": 0, "unpaced": 1}
+PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
 """The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
 
 HURRIED_LEAD_S = 0.3
@@ -98,25 +112,55 @@ class Session:
         self._splitter = TextSplitter(
             tags=self._engine.layout.speech.tags, max_chunk_chars=self._settings.max_chunk_chars
         )
+        self._utters: deque[Utter] = deque()
         self._flushes: list[int] = []
         self._idle = False
+
+    @property
+    def _pending_chars(self) -> int:
+        return self._splitter.pending_chars + sum(len(utter.text) for utter in self._utters)
 
     # What the client says.
 
     def push(self, text: str) -> None:
         """Take more text. Raises TextTooLong when more would be pending than announced, TextAfterEnd after `end`."""
-        pending = self._splitter.pending_chars + len(text)
+        self._check_pending(text)
+        if self._utters:
+            raise InvalidRequest("text while utterances are pending: wait for them, or start another session")
+        self._splitter.push(text)
+        self._idle = False
+        if text.strip():
+            self._watch.mark("text")
+        self._wake.set()
+
+    def utter(self, utter: Utter) -> None:
+        """Take a text to be spoken as it is; `Uttered` follows its last sample.
+
+        Raises TextTooLong for one that no request could hold, InvalidRequest for one without a word, or while other
+        text is pending, TextAfterEnd after `end`.
+        """
+        if self._ended:
+            raise TextAfterEnd("an utterance after eos; start a new session for it")
+        text = clean(utter.text, tags=self._engine.layout.speech.tags).replace("\n", " ")
+        if len(text) > MAX_UTTERANCE_CHARS:
+            raise TextTooLong(f"an utterance of {len(text)} characters; at most {MAX_UTTERANCE_CHARS}", param="text")
+        if not has_speech(text):
+            raise InvalidRequest("the utterance has no word to speak", param="text")
+        if self._splitter.pending_chars:
+            raise InvalidRequest("an utterance while text is pending: wait for it, or start another session")
+        self._check_pending(text)
+        self._utters.append(utter.model_copy(update={"text": text}))
+        self._watch.mark("text")
+        self._wake.set()
+
+    def _check_pending(self, text: str) -> None:
+        pending = self._pending_chars + len(text)
         if pending > self._settings.max_pending_chars:
             raise TextTooLong(
                 f"{pending} characters would be pending; at most {self._settings.max_pending_chars}: "
                 "wait for segments before sending more",
                 param="text",
             )
-        self._splitter.push(text)
-        self._idle = False
-        if text.strip():
-            self._watch.mark("text")
-        self._wake.set()
 
     def flush(self) -> None:
         """Speak what is there; `Flushed` follows its last sample."""
@@ -160,7 +204,7 @@ class Session:
             turn = self.generation
             if has_speech(chunk.text):
                 await self._speak_unless_cancelled(chunk)
-            if turn == self.generation:
+            if turn == self.generation and isinstance(chunk, Chunk):
                 await self._answer_flushes(chunk.end)
         self._watch.mark("done")
         self._head_silence.finish()
@@ -183,13 +227,15 @@ class Session:
             sample_rate_hz=self._sample_rate_hz,
         )
 
-    async def _next_chunk(self) -> Chunk | None:
+    async def _next_chunk(self) -> Chunk | Utter | None:
         """Wait until there is something to speak and it is time to; None once all text has been given out."""
         while True:
-            pending = self._splitter.pending_chars > 0
-            early_s = 0.0 if self._assign.pace == "unpaced" else self._playback.lead_s - self._settings.lead_s
+            pending = self._pending_chars > 0
+            early_s = self._playback.lead_s - self._settings.lead_s if self._assign.pace == "realtime" else 0.0
             if pending and early_s > 0:
                 await self._woken(early_s)
+            elif self._utters:
+                return self._utters.popleft()
             elif chunk := self._splitter.next_chunk(eager=True):
                 return chunk
             elif self._flushes:
@@ -216,7 +262,7 @@ class Session:
             return False
         return True
 
-    async def _speak_unless_cancelled(self, chunk: Chunk) -> None:
+    async def _speak_unless_cancelled(self, chunk: Chunk | Utter) -> None:
         """Speak one chunk, or as much of it as a barge-in leaves."""
         async with asyncio.TaskGroup() as group:
             self._utterance = utterance = group.create_task(self._speak(chunk))
@@ -224,7 +270,7 @@ class Session:
         if not utterance.cancelled() and (error := utterance.result()):
             raise error
 
-    async def _speak(self, chunk: Chunk) -> CarillonError | None:
+    async def _speak(self, chunk: Chunk | Utter) -> CarillonError | None:
         """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
         self._watch.mark("chunk")
         self._chunks += 1
@@ -232,16 +278,21 @@ class Session:
         self._spoken.append(spoken)
         stream = None
         try:
-            stream = self._decoder.open()
-            await self._generate(chunk, stream, spoken)
+            stream = self._decoder.open(patient=self._patient)
+            codes = await self._generate(chunk, stream, spoken)
         except CarillonError as error:
             return error
         finally:
             if stream is not None:
                 stream.close()
         spoken.whole = True
-        await self._say(
-            Segment(
+        await self._say(self._report(chunk, spoken, codes))
+        return None
+
+    def _report(self, chunk: Chunk | Utter, spoken: _Spoken, codes: list[int]) -> Segment | Uttered:
+        """What is told of a chunk that has been spoken."""
+        if isinstance(chunk, Chunk):
+            return Segment(
                 session=self.id,
                 generation=self.generation,
                 text=chunk.text,
@@ -249,17 +300,26 @@ class Session:
                 end_sample=spoken.end_sample,
                 complete=spoken.complete,
             )
+        frame_s = self._engine.layout.samples_per_frame / self._sample_rate_hz
+        return Uttered(
+            session=self.id,
+            start_sample=spoken.start_sample,
+            end_sample=spoken.end_sample,
+            complete=spoken.complete,
+            repeated_s=round(repeated_frames(codes) * frame_s, 3),
         )
-        return None
 
-    async def _generate(self, chunk: Chunk, stream: DecodeStream, spoken: _Spoken) -> None:
+    async def _generate(self, chunk: Chunk | Utter, stream: DecodeStream, spoken: _Spoken) -> list[int]:
+        """Have the engine speak a chunk, and send it; returns its codes."""
         utterance = Utterance(
             voice=self._assign.voice.prompt_name,
             text=chunk.text,
             adapter=self._adapter,
             temperature=self._assign.temperature,
             priority=PRIORITY[self._assign.pace],
+            seed=chunk.seed if isinstance(chunk, Utter) else None,
         )
+        codes: list[int] = []
         waiting: list[int] = []
         frames = 0
         loop = asyncio.get_running_loop()
@@ -272,6 +332,7 @@ class Session:
                     stall.reschedule(None)
                     self._watch.mark("token")
                     self.tokens += len(written.codes)
+                    codes += written.codes
                     waiting += written.codes
                     ready = len(waiting) // TOKENS_PER_FRAME
                     if written.ended or ready >= self._frames_wanted():
@@ -286,18 +347,28 @@ class Session:
             raise DeadlineExceeded(
                 f"the engine wrote nothing for {self._settings.stall_timeout_s:g} s; try again"
             ) from None
+        return codes
+
+    @property
+    def _patient(self) -> bool:
+        """Whether nobody waits for this audio: it is then exact from its first sample, and decoded after all other."""
+        return self._assign.pace == "background"
+
+    @property
+    def _hurried(self) -> bool:
+        return self._playback.lead_s < HURRIED_LEAD_S and not self._patient
 
     def _frames_wanted(self) -> int:
         """Frames worth a decode now."""
-        return 1 if self._playback.lead_s < HURRIED_LEAD_S else RELAXED_FRAMES
+        return 1 if self._hurried else RELAXED_FRAMES
 
     async def _decode(self, stream: DecodeStream, codes: list[int], *, final: bool, spoken: _Spoken) -> None:
-        hurried = self._playback.lead_s < HURRIED_LEAD_S
+        hurried = self._hurried
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
             self._watch.mark_anew("frames")
         # A listener who hears nothing yet has no deadline to miss; first packets go first in any case.
-        deadline_s = self._playback.ends_at_s if self._playback.lead_s else None
+        deadline_s = self._playback.ends_at_s if self._playback.lead_s and not self._patient else None
         audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
         if len(audio):
             self._watch.mark("audio")

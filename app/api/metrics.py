@@ -89,7 +89,11 @@ class _FleetCollector(Collector):
             count.add_metric(labels, number)
         places = GaugeMetricFamily("carillon_worker_places", "Sessions a worker may hold.", labels=["model", "worker"])
         held = GaugeMetricFamily("carillon_worker_sessions", "Sessions a worker holds.", labels=["model", "worker"])
+        spare = GaugeMetricFamily(
+            "carillon_worker_background_sessions", "Sessions in spare places.", labels=["model", "worker"]
+        )
         for worker in workers:
             places.add_metric([worker.model.name, worker.id], worker.capacity)
             held.add_metric([worker.model.name, worker.id], worker.inflight)
-        yield from (count, places, held)
+            spare.add_metric([worker.model.name, worker.id], worker.background)
+        yield from (count, places, held, spare)

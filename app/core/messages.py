@@ -21,6 +21,11 @@ MAX_MESSAGE_BYTES = 256 * 1024
 
 SessionId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Pace = Literal["realtime", "unpaced"]
+AssignedPace = Literal["realtime", "unpaced", "background"]
+"""How a worker is to speak. Only the fleet's own programs ask for "background": a spare place, given up on demand."""
+
+MAX_UTTERANCE_CHARS = 600
+"""Of one `utter`: three quarters of a minute, as English is read, which still fits a context of 4096 tokens."""
 
 
 class Message(BaseModel):
@@ -107,7 +112,19 @@ class Assign(Message):
     epoch: int = Field(description="The worker's epoch as the front door knows it; another one is refused.")
     voice: Voice
     temperature: float | None = None
-    pace: Pace = "realtime"
+    pace: AssignedPace = "realtime"
+
+
+class Utter(Message):
+    """Speak exactly this text, cleaned but not cut, as one request of the engine, in order after those before it.
+
+    For the fleet's own programs; a session takes utterances or `text`, not both. Answered by frames and one `uttered`.
+    """
+
+    type: Literal["utter"] = "utter"
+    session: SessionId
+    text: str
+    seed: int | None = Field(default=None, ge=0, lt=2**31, description="None: another reading each time.")
 
 
 # Server to client.
@@ -144,6 +161,17 @@ class Segment(Message):
     start_sample: int
     end_sample: int
     complete: bool = Field(default=True, description="False: the model was stopped before it ended by itself.")
+
+
+class Uttered(Message):
+    """An `utter` has been spoken and sent: `[start_sample, end_sample)`, and what only the worker can tell of it."""
+
+    type: Literal["uttered"] = "uttered"
+    session: SessionId
+    start_sample: int
+    end_sample: int
+    complete: bool = Field(description="False: the model was stopped before it ended by itself.")
+    repeated_s: float = Field(description="The longest stretch in which its codes repeat: app.core.repetition.")
 
 
 class Flushed(Message):
@@ -205,14 +233,18 @@ class Pong(Message):
 
 
 ClientMessage = Annotated[Start | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")]
-WorkerCommand = Annotated[Assign | Text | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
+WorkerCommand = Annotated[Assign | Text | Utter | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
 ServerMessage = Annotated[
     Ready | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
+]
+WorkerMessage = Annotated[
+    Ready | Segment | Uttered | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
 ]
 
 CLIENT_MESSAGES: TypeAdapter[Any] = TypeAdapter(ClientMessage)
 WORKER_COMMANDS: TypeAdapter[Any] = TypeAdapter(WorkerCommand)
 SERVER_MESSAGES: TypeAdapter[Any] = TypeAdapter(ServerMessage)
+WORKER_MESSAGES: TypeAdapter[Any] = TypeAdapter(WorkerMessage)
 
 
 def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:

@@ -36,23 +36,27 @@ class Candidate:
     reason: Reason
 
 
-def candidates(workers: Iterable[Worker], voice: Voice) -> Iterator[Candidate]:
+def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate]:
     """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
     active = {w.id: w for w in workers if w.model.name == voice.model and w.state is WorkerState.ACTIVE}
     for position, worker in enumerate(_walk(active, voice.id)):
-        if has_room(worker, voice):
+        if has_room(worker, voice, background=background):
             yield Candidate(worker, "home" if position == 0 else "next")
 
 
-def has_room(worker: Worker, voice: Voice) -> bool:
+def has_room(worker: Worker, voice: Voice, *, background: bool = False) -> bool:
     """Whether `worker` can take one more session with `voice`: a place, and a LoRA slot if the voice needs one.
 
-    Without the second rule a worker with more distinct adapters than slots lets one of them starve.
+    Without the second rule a worker with more distinct adapters than slots lets one of them starve. Background sessions
+    make way, so an interactive one does not see them; a background session needs room beside everybody.
     """
-    if worker.inflight >= worker.capacity:
+    sessions, active = worker.inflight, worker.active_adapters
+    if background:
+        sessions, active = sessions + worker.background, active | worker.background_adapters
+    if sessions >= worker.capacity:
         return False
     adapter = voice.adapter
-    return adapter is None or adapter.name in worker.active_adapters or len(worker.active_adapters) < worker.max_voices
+    return adapter is None or adapter.name in active or len(active) < worker.max_voices
 
 
 def _walk(workers: Mapping[str, Worker], key: str) -> Iterator[Worker]:

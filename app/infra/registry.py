@@ -25,6 +25,8 @@ from app.infra.settings import Settings, without_secrets
 
 ROOT = "carillon:{fleet}:"
 CALL_TIMEOUT_S = 5.0
+OBSERVED = {"inflight", "active_adapters", "background", "background_adapters"}
+"""What leases say of a worker, and its record does not."""
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Registry:
         `retired_since` is `retired_until` of the pulse before. None when a later start has taken the id: this process
         is a ghost and should end.
         """
-        record = worker.model_dump_json(exclude={"inflight", "active_adapters"})
+        record = worker.model_dump_json(exclude=OBSERVED)
         ttls_ms = (self._record_ttl_ms, self._lease_ttl_ms)
         answer = await self._call("beat", worker.id, worker.epoch, record, *ttls_ms, retired_since, *sessions)
         if answer is None:
@@ -118,27 +120,33 @@ class Registry:
         A record that cannot be read, because its worker is of another version, is left out.
         """
         workers, unreadable = [], []
-        for record, inflight, adapters in await self._call("snapshot"):
+        for record, inflight, adapters, background, background_adapters in await self._call("snapshot"):
             try:
                 worker = Worker.model_validate_json(record)
             except ValidationError as error:
                 unreadable.append(_first_problem(error))
                 continue
-            names = frozenset(name.decode() for name in adapters)
-            workers.append(worker.model_copy(update={"inflight": inflight, "active_adapters": names}))
+            observed = {
+                "inflight": inflight,
+                "active_adapters": _names(adapters),
+                "background": background,
+                "background_adapters": _names(background_adapters),
+            }
+            workers.append(worker.model_copy(update=observed))
         if unreadable != self._unreadable:
             self._unreadable = unreadable
             for problem in unreadable:
                 log.warning("worker of another version left out", extra={"problem": problem})
         return tuple(workers)
 
-    async def claim(self, worker: Worker, session: str, voice: Voice) -> bool:
+    async def claim(self, worker: Worker, session: str, voice: Voice, *, background: bool = False) -> bool:
         """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
 
-        The lease holds for `lease_ttl_s`; the worker's heartbeats renew it.
+        The lease holds for `lease_ttl_s`; the worker's heartbeats renew it. A place taken in the `background` is one
+        that nobody wants, and is no hindrance to an interactive claim: the worker then ends the session.
         """
-        adapter = voice.adapter.name if voice.adapter else ""
-        answer = await self._call("claim", worker.id, worker.epoch, session, adapter, self._lease_ttl_ms)
+        adapter, kind = voice.adapter.name if voice.adapter else "", "background" if background else "interactive"
+        answer = await self._call("claim", worker.id, worker.epoch, session, adapter, self._lease_ttl_ms, kind)
         if answer != b"claimed":
             log.info("claim refused", extra={"worker": worker.id, "session": session, "reason": answer.decode()})
         return answer == b"claimed"
@@ -178,28 +186,40 @@ class Fleet:
         except TimeoutError:
             return
 
-    def occupy(self, worker: Worker, voice: Voice) -> None:
+    def occupy(self, worker: Worker, voice: Voice, *, background: bool = False) -> None:
         """Count a session that is being claimed at `worker`."""
         names = {voice.adapter.name} if voice.adapter else set()
-        self._adjust(worker.id, +1, names)
+        self._adjust(worker.id, +1, names, background)
 
-    def vacate(self, worker: Worker) -> None:
+    def vacate(self, worker: Worker, *, background: bool = False) -> None:
         """Take back one `occupy`: the session has ended. Its adapter counts on until the next refresh."""
-        self._adjust(worker.id, -1, set())
+        self._adjust(worker.id, -1, set(), background)
         self._wake()
 
-    def exclude(self, worker: Worker) -> None:
+    def exclude(self, worker: Worker, *, background: bool = False) -> None:
         """A place was refused: `worker` counts as full until the next refresh."""
         known = self._workers.get(worker.id)
         if known is not None:
-            full = known.model_copy(update={"inflight": max(known.inflight, known.capacity)})
-            self._workers[worker.id] = full
+            kind = "background" if background else "inflight"
+            self._workers[worker.id] = known.model_copy(update={kind: max(getattr(known, kind), known.capacity)})
 
-    def _adjust(self, worker_id: str, sessions: int, names: set[str]) -> None:
+    def _adjust(self, worker_id: str, sessions: int, names: set[str], background: bool) -> None:
         worker = self._workers.get(worker_id)
-        if worker is not None:
-            inflight, voices = max(0, worker.inflight + sessions), worker.active_adapters | names
-            self._workers[worker_id] = worker.model_copy(update={"inflight": inflight, "active_adapters": voices})
+        if worker is None:
+            return
+        if background:
+            names -= worker.active_adapters
+            counted = {
+                "background": max(0, worker.background + sessions),
+                "background_adapters": worker.background_adapters | names,
+            }
+        else:
+            counted = {
+                "inflight": max(0, worker.inflight + sessions),
+                "active_adapters": worker.active_adapters | names,
+                "background_adapters": worker.background_adapters - names,
+            }
+        self._workers[worker_id] = worker.model_copy(update=counted)
 
     def _wake(self) -> None:
         self._changed.set()
@@ -212,6 +232,10 @@ class Fleet:
             except DeadlineExceeded as error:
                 log.warning("registry unreachable", extra={"error": error.message})
             await asyncio.sleep(every_s)
+
+
+def _names(adapters: Iterable[bytes]) -> frozenset[str]:
+    return frozenset(name.decode() for name in adapters)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -21,8 +21,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, UnknownModel, WorkerLost
 from app.core.messages import (
-    SERVER_MESSAGES,
+    WORKER_MESSAGES,
     Assign,
+    AssignedPace,
     AudioFrame,
     Cancel,
     Cancelled,
@@ -32,11 +33,12 @@ from app.core.messages import (
     Flush,
     Flushed,
     GoAway,
-    Pace,
     Pong,
     Ready,
     Segment,
     Text,
+    Utter,
+    Uttered,
     parse,
 )
 from app.core.models import ModelCard, Voice, Worker, WorkerState
@@ -53,8 +55,8 @@ UNACKNOWLEDGED_TIMEOUT_S = 10.0
 
 BYTES_PER_SAMPLE = 2
 
-Command = Text | Flush | Eos | Cancel
-Event = Ready | AudioFrame | Segment | Flushed | Cancelled | Done | Error
+Command = Text | Utter | Flush | Eos | Cancel
+Event = Ready | AudioFrame | Segment | Uttered | Flushed | Cancelled | Done | Error
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +90,7 @@ class UpstreamSession:
         self._clock = clock
         self._over = False
         self._owed = 0
-        """Answers due: a `flush` or `eos` was sent and neither `flushed`, `cancelled` nor `done` has come."""
+        """Answers due: to each `flush`, `utter` and `eos`, unless `cancelled` or `done` has come."""
         self._heard_until = clock()
         """When the audio received so far has been heard, played from its arrival: pacing may be silent until then."""
 
@@ -97,7 +99,7 @@ class UpstreamSession:
 
         A broken connection is for the reader to report: what the worker said last, and why, is still in its queue.
         """
-        if isinstance(command, Flush | Eos):
+        if isinstance(command, Flush | Utter | Eos):
             self._owed += 1
         message = command.model_copy(update={"session": self.ready.session}).model_dump_json()
         try:
@@ -147,7 +149,7 @@ class UpstreamSession:
         if isinstance(event, AudioFrame):
             seconds = len(event.audio) / BYTES_PER_SAMPLE / self.ready.sample_rate_hz
             self._heard_until = max(self._heard_until, self._clock()) + seconds
-        elif isinstance(event, Flushed):
+        elif isinstance(event, Flushed | Uttered):
             self._owed = max(0, self._owed - 1)
         elif isinstance(event, Cancelled | Done):
             self._owed = 0
@@ -176,29 +178,31 @@ class Upstream:
 
     @asynccontextmanager
     async def open(
-        self, voice: Voice, *, pace: Pace = "realtime", temperature: float | None = None
+        self, voice: Voice, *, pace: AssignedPace = "realtime", temperature: float | None = None
     ) -> AsyncIterator[UpstreamSession]:
         """A session with `voice`, at the worker placement likes best of those with room.
 
-        Waits `session.queue_timeout_s` for room. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what
-        the worker refuses with. Leaving the context ends the session at the worker and releases its place.
+        Waits `session.queue_timeout_s` for room; in the "background" for room that nobody else wants, and the session
+        may end at any time with Overloaded, for somebody who does. Raises Overloaded, UnknownModel, WorkerLost,
+        DeadlineExceeded, or what the worker refuses with. Leaving the context ends the session at the worker and
+        releases its place.
         """
         lease = uuid.uuid4().hex
         place = await self._place(lease, voice, pace, temperature)
         try:
             yield UpstreamSession(place, self._settings, self._clock)
         finally:
-            await self._finish(self._end(place.worker, lease, place.connection))
+            await self._finish(self._end(place.worker, lease, place.connection, pace))
 
-    async def _place(self, lease: str, voice: Voice, pace: Pace, temperature: float | None) -> Place:
+    async def _place(self, lease: str, voice: Voice, pace: AssignedPace, temperature: float | None) -> Place:
         """Walk the candidates until one has taken the session; wait for room while there is none."""
         asked_at = self._clock()
         deadline = asked_at + self._settings.session.queue_timeout_s
         refusal: CarillonError | None = None
         while True:
-            for candidate in candidates(self._fleet.workers, voice):
+            for candidate in candidates(self._fleet.workers, voice, background=pace == "background"):
                 worker = candidate.worker
-                if not await self._claim(worker, lease, voice):
+                if not await self._claim(worker, lease, voice, pace):
                     continue
                 claimed_at = self._clock()
                 assign = Assign(session=lease, epoch=worker.epoch, voice=voice, temperature=temperature, pace=pace)
@@ -206,7 +210,7 @@ class Upstream:
                     connection, ready = await self._dial(worker, assign)
                 except (Overloaded, WorkerLost, DeadlineExceeded) as error:
                     refusal = error
-                    self._fleet.exclude(worker)
+                    self._fleet.exclude(worker, background=pace == "background")
                     log.warning("worker passed over", extra={"worker": worker.id, "code": error.code})
                     continue
                 log.info("session placed", extra={"worker": worker.id, "session": lease, "reason": candidate.reason})
@@ -237,16 +241,17 @@ class Upstream:
             retry_after_s=RETRY_AFTER_S,
         )
 
-    async def _claim(self, worker: Worker, lease: str, voice: Voice) -> bool:
-        self._fleet.occupy(worker, voice)
+    async def _claim(self, worker: Worker, lease: str, voice: Voice, pace: AssignedPace) -> bool:
+        background = pace == "background"
+        self._fleet.occupy(worker, voice, background=background)
         try:
-            if await self._registry.claim(worker, lease, voice):
+            if await self._registry.claim(worker, lease, voice, background=background):
                 return True
         except BaseException:
             # Redis may have granted it before we stopped listening; if this fails too, the lease expires.
-            await self._finish(self._release(worker, lease))
+            await self._finish(self._release(worker, lease, pace))
             raise
-        self._fleet.exclude(worker)
+        self._fleet.exclude(worker, background=background)
         return False
 
     async def _dial(self, worker: Worker, assign: Assign) -> tuple[ClientConnection, Ready]:
@@ -267,7 +272,7 @@ class Upstream:
                 raise WorkerLost(f"worker {worker.id} answered an assignment with {type(first).__name__}")
             return connection, first
         except BaseException as error:
-            await self._finish(self._end(worker, assign.session, connection))
+            await self._finish(self._end(worker, assign.session, connection, assign.pace))
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
             if isinstance(error, OSError | InvalidHandshake | ConnectionClosed):
@@ -306,19 +311,19 @@ class Upstream:
         """Wait for sessions that are being ended."""
         await asyncio.gather(*self._endings, return_exceptions=True)
 
-    async def _end(self, worker: Worker, lease: str, connection: ClientConnection | None) -> None:
+    async def _end(self, worker: Worker, lease: str, connection: ClientConnection | None, pace: AssignedPace) -> None:
         """Closing the connection is the cancel: the worker aborts what runs for it."""
         if connection is not None:
             await connection.close()
-        await self._release(worker, lease)
+        await self._release(worker, lease, pace)
 
-    async def _release(self, worker: Worker, lease: str) -> None:
+    async def _release(self, worker: Worker, lease: str, pace: AssignedPace) -> None:
         try:
             await self._registry.release(worker.id, lease)
         except DeadlineExceeded as error:
             log.warning("lease left to expire", extra={"worker": worker.id, "session": lease, "error": error.message})
         finally:
-            self._fleet.vacate(worker)
+            self._fleet.vacate(worker, background=pace == "background")
 
 
 def _ms(start_s: float, end_s: float) -> float:
@@ -327,7 +332,7 @@ def _ms(start_s: float, end_s: float) -> float:
 
 def _read(raw: str | bytes, worker: Worker) -> Any:
     try:
-        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(WORKER_MESSAGES, raw)
     except InvalidRequest as error:
         raise WorkerLost(f"worker {worker.id} speaks another protocol: {error.message}") from None
 

@@ -58,6 +58,21 @@ async def test_even_a_hot_sampler_stays_in_the_bands(engine: VllmEngine) -> None
     assert all_codes(await spoken(engine, "Hello.", temperature=2.0))
 
 
+async def test_a_seed_is_a_reading_of_its_own_beside_requests_without_one(engine: VllmEngine) -> None:
+    async with asyncio.TaskGroup() as group:
+        one, two, *unseeded = [
+            group.create_task(spoken(engine, "Hello world.", seed=seed)) for seed in (1, 2, None, None)
+        ]
+    readings = [tuple(all_codes(task.result())) for task in (one, two, *unseeded)]
+    assert len(set(readings)) == 4
+    assert all(task.result()[-1].ended == "end" for task in (one, two, *unseeded))
+
+
+async def test_the_same_seed_alone_is_the_same_reading(engine: VllmEngine) -> None:
+    once, again = [all_codes(await spoken(engine, "Hello world.", seed=3)) for _ in range(2)]
+    assert once == again
+
+
 async def test_a_cancelled_request_leaves_the_scheduler_while_others_go_on(engine: VllmEngine) -> None:
     long = "hello world " * 20
     other = engine.speak(Utterance(VOICE, long))

@@ -160,6 +160,67 @@ async def test_a_switch_of_versions_takes_two_slots_until_the_old_one_falls_sile
     assert await registry.claim(worker, "new", clone("a", version=2))
 
 
+async def test_a_background_claim_needs_a_place_beside_everybody_and_hinders_nobody(registry: Registry) -> None:
+    worker = await join(registry, capacity=3)
+    assert await registry.claim(worker, "live1", BUILT_IN)
+    assert await registry.claim(worker, "book1", BUILT_IN, background=True)
+    assert await registry.claim(worker, "book2", BUILT_IN, background=True)
+    assert not await registry.claim(worker, "book3", BUILT_IN, background=True)
+    seen = await only(registry)
+    assert (seen.inflight, seen.background) == (1, 2)
+    assert [await registry.claim(worker, f"live{number}", BUILT_IN) for number in (2, 3, 4)] == [True, True, False]
+    await registry.release("w1", "book1")
+    await registry.release("w1", "live1")
+    assert not await registry.claim(worker, "book3", BUILT_IN, background=True)
+    await registry.release("w1", "book2")
+    assert await registry.claim(worker, "book3", BUILT_IN, background=True)
+    seen = await only(registry)
+    assert (seen.inflight, seen.background) == (2, 1)
+
+
+async def test_a_lora_slot_that_only_background_sessions_hold_is_free_to_those_who_listen(registry: Registry) -> None:
+    worker = await join(registry, capacity=8, max_voices=2)
+    assert await registry.claim(worker, "s1", clone("a"))
+    assert await registry.claim(worker, "book1", clone("a"), background=True)
+    assert await registry.claim(worker, "book2", clone("b"), background=True)
+    assert not await registry.claim(worker, "book3", clone("c"), background=True)
+    seen = await only(registry)
+    assert (seen.active_adapters, seen.background_adapters) == ({"a@1"}, {"b@1"})
+    assert await registry.claim(worker, "s2", clone("c"))
+    assert not await registry.claim(worker, "s3", clone("d"))
+    await registry.release("w1", "s1")
+    assert (await only(registry)).background_adapters == {"a@1", "b@1"}
+
+
+async def test_of_many_claims_of_both_kinds_at_once_all_that_listen_win_and_the_others_share_the_rest(
+    registry: Registry,
+) -> None:
+    worker = await join(registry, capacity=3)
+    claims = [registry.claim(worker, f"s{number}", BUILT_IN, background=number % 2 == 0) for number in range(20)]
+    answers = await asyncio.gather(*claims)
+    assert sum(answers[1::2]) == 3
+    assert sum(answers[::2]) <= 3
+
+
+async def test_a_background_lease_nobody_renews_leaves_no_trace(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry, capacity=1)
+    await registry.claim(worker, "book", clone("a"), background=True)
+    await expire(redis, "book")
+    seen = await only(registry)
+    assert (seen.inflight, seen.background, seen.background_adapters) == (0, 0, frozenset())
+    assert not await redis.exists(f"{ROOT}background:w1")
+    assert await registry.claim(worker, "book again", BUILT_IN, background=True)
+
+
+async def test_a_heartbeat_renews_a_background_lease_as_any_other(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    await registry.claim(worker, "book", BUILT_IN, background=True)
+    await redis.pexpire(f"{ROOT}background:w1", 500)
+    await registry.beat(worker, ["book"])
+    assert await redis.pttl(f"{ROOT}background:w1") > 5_000
+    assert (await only(registry)).background == 1
+
+
 async def test_a_deleted_voice_is_told_with_the_next_heartbeat_and_then_no_more(registry: Registry) -> None:
     worker = await join(registry)
     await registry.retire_voice("ada")
@@ -243,9 +304,14 @@ async def test_a_ghost_of_an_earlier_start_is_told_so_and_changes_nothing(regist
 async def test_a_worker_that_leaves_is_gone_at_once(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
+    await registry.claim(worker, "book", clone("a"), background=True)
     assert await registry.leave("w1", worker.epoch)
     assert await registry.snapshot() == ()
-    assert set(await redis.keys(f"{ROOT}*")) <= {f"{ROOT}epochs".encode(), f"{ROOT}pin:s1".encode()}
+    assert set(await redis.keys(f"{ROOT}*")) <= {
+        f"{ROOT}epochs".encode(),
+        f"{ROOT}pin:s1".encode(),
+        f"{ROOT}pin:book".encode(),
+    }
 
 
 async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: Registry, redis: Redis) -> None:
@@ -260,6 +326,7 @@ async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: R
 async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
+    await registry.claim(worker, "book", clone("a"), background=True)
     await registry.retire_voice("b")
     await registry.beat(worker, ["s1"])
     lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
@@ -269,6 +336,7 @@ async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redi
 async def test_all_keys_lie_in_one_slot_of_a_cluster(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
+    await registry.claim(worker, "book", clone("a"), background=True)
     await registry.retire_voice("b")
     assert await redis.keys("*") == await redis.keys("carillon:{fleet}:*")
 
@@ -291,6 +359,24 @@ async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(re
     fleet.exclude(worker)
     assert fleet.workers[0].inflight == 2
     await fleet.refresh()
+    assert fleet.workers == (worker,)
+
+
+async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: Registry) -> None:
+    await join(registry, capacity=2, max_voices=1)
+    fleet = Fleet(registry)
+    await fleet.refresh()
+    (worker,) = fleet.workers
+    fleet.occupy(worker, clone("a"), background=True)
+    (busier,) = fleet.workers
+    assert (busier.inflight, busier.background, busier.background_adapters) == (0, 1, {"a@1"})
+    fleet.exclude(worker, background=True)
+    assert (fleet.workers[0].inflight, fleet.workers[0].background) == (0, 2)
+    fleet.occupy(worker, clone("a"))
+    assert (fleet.workers[0].active_adapters, fleet.workers[0].background_adapters) == ({"a@1"}, frozenset())
+    await fleet.refresh()
+    fleet.occupy(worker, BUILT_IN, background=True)
+    fleet.vacate(worker, background=True)
     assert fleet.workers == (worker,)
 
 

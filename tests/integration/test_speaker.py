@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.errors import AdapterUnavailable, EngineFailed, Overloaded
+from app.core.errors import AdapterUnavailable, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded
 from app.core.models import Voice
 from app.infra.registry import Registry, open_redis
-from app.infra.settings import Settings
+from app.infra.settings import SessionSettings, Settings
+from app.infra.speaker import MAX_BREAKDOWNS, FleetSpeaker, Spoken, open_speaker
 from tests.fake_worker import SAMPLES_PER_CHARACTER, running_worker
-from training.speaker import FleetSpeaker, Spoken, open_speaker, speak_each
+from training.speaker import speak_each
 
 pytestmark = pytest.mark.anyio
 
+UNQUEUED = SessionSettings(queue_timeout_s=0)
 SLT = Voice(id="slt", name="slt", model="standin")
 TEXT = "A bell rings."
 
@@ -49,7 +51,7 @@ async def test_a_text_comes_back_whole_and_the_place_is_given_back(settings: Set
         spoken = await speaker.speak(SLT, TEXT)
         assert len(spoken.samples) == len(TEXT) * SAMPLES_PER_CHARACTER
         assert (spoken.complete, spoken.chunks, spoken.sample_rate_hz) == (True, 1, 24_000)
-        assert worker.assigned[0].pace == "unpaced"
+        assert worker.assigned[0].pace == "background"
         await worker.until_leases(0)
 
 
@@ -102,3 +104,173 @@ async def test_many_lines_are_heard_each_under_its_number(settings: Settings, re
         texts = [f"Line {'ab'[number % 2] * number}." for number in range(6)]
         await speak_each(speaker, [(SLT, text) for text in texts], heard.__setitem__, at_once=2)
     assert [heard[number].text for number in range(6)] == texts
+
+
+def rook(name: str) -> Voice:
+    return Voice(id=name, name=name, model="standin")
+
+
+async def test_utterances_are_exactly_the_text_one_after_the_other_on_one_session(
+    settings: Settings, registry: Registry
+) -> None:
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as speaker,
+        speaker.narrator(temperature=0.4) as narrator,
+    ):
+        texts = ["One. Two. Three.", "And then four"]
+        spoken = [await narrator.utter(SLT, text, seed=number) for number, text in enumerate(texts)]
+        assert [len(one.samples) for one in spoken] == [len(text) * SAMPLES_PER_CHARACTER for text in texts]
+        assert [(one.text, one.complete, one.worker) for one in spoken] == [(text, True, "w1") for text in texts]
+        assert all(one.busy_s > 0 for one in spoken)
+        assert [(utter.text, utter.seed) for utter in worker.uttered] == [(texts[0], 0), (texts[1], 1)]
+        (assigned,) = worker.assigned
+        assert (assigned.pace, assigned.temperature) == ("background", 0.4)
+
+
+async def test_what_the_worker_tells_of_the_codes_comes_with_the_sound(settings: Settings, registry: Registry) -> None:
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as speaker,
+        speaker.narrator() as narrator,
+    ):
+        worker.faults.append((False, 2.5))
+        told = [await narrator.utter(SLT, TEXT) for _ in range(2)]
+        assert [(spoken.complete, spoken.repeated_s) for spoken in told] == [(False, 2.5), (True, 0.0)]
+
+
+async def test_another_voice_has_another_session_and_the_end_of_the_narrator_ends_it(
+    settings: Settings, registry: Registry
+) -> None:
+    async with running_worker(registry, settings, capacity=1) as worker, open_speaker(settings) as speaker:
+        async with speaker.narrator() as narrator:
+            for name in ("slt", "slt", "rms", "slt"):
+                await narrator.utter(rook(name), TEXT)
+        await worker.until_sessions(0)
+        await worker.until_leases(0)
+        assert [assigned.voice.name for assigned in worker.assigned] == ["slt", "rms", "slt"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Overloaded("wanted"), DeadlineExceeded("no text for 60 s"), EngineFailed("restarting")],
+    ids=["evicted", "idle for too long", "the engine died"],
+)
+async def test_a_session_that_ended_between_two_utterances_is_opened_anew_at_once(
+    error: Exception, settings: Settings, registry: Registry
+) -> None:
+    clock = Clock()
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as opened,
+        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+    ):
+        await narrator.utter(SLT, TEXT)
+        await worker.end_sessions(error)
+        assert len((await narrator.utter(SLT, TEXT)).samples) == len(TEXT) * SAMPLES_PER_CHARACTER
+    assert len(worker.assigned) == 2
+    assert clock.sleeps == 0
+
+
+async def test_one_that_is_evicted_in_the_middle_of_an_utterance_says_all_of_it_again(
+    settings: Settings, registry: Registry
+) -> None:
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as opened,
+        FleetSpeaker(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
+    ):
+        worker.allow(characters=5)
+        speaking = asyncio.create_task(narrator.utter(SLT, TEXT))
+        await worker.until_sessions(1)
+        await worker.end_sessions(Overloaded("wanted"))
+        worker.allow(characters=None)
+        assert len((await speaking).samples) == len(TEXT) * SAMPLES_PER_CHARACTER
+
+
+async def test_a_worker_that_dies_in_the_middle_of_an_utterance_is_replaced_by_the_next(
+    settings: Settings, registry: Registry
+) -> None:
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as opened,
+        FleetSpeaker(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
+    ):
+        worker.allow(characters=5)
+        speaking = asyncio.create_task(narrator.utter(SLT, TEXT))
+        await worker.until_sessions(1)
+        await worker.crash()
+        worker.allow(characters=None)
+        assert len((await speaking).samples) == len(TEXT) * SAMPLES_PER_CHARACTER
+        assert len(worker.assigned) == 2
+
+
+async def test_it_waits_for_hours_while_there_is_a_worker_but_no_spare_place(
+    settings: Settings, registry: Registry
+) -> None:
+    settings = settings.model_copy(update={"session": UNQUEUED})
+    clock = Clock()
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+        worker.refusal = Overloaded("full", retry_after_s=600)
+
+        async def until_evening(seconds: float) -> None:
+            await clock.sleep(seconds)
+            if clock.now_s > 6 * 3600:
+                worker.refusal = None
+
+        async with FleetSpeaker(opened.upstream, clock=clock, sleep=until_evening).narrator() as narrator:
+            assert (await narrator.utter(SLT, TEXT)).complete
+    assert clock.now_s > 6 * 3600
+
+
+async def test_patience_for_a_spare_place_may_have_an_end(settings: Settings, registry: Registry) -> None:
+    settings = settings.model_copy(update={"session": UNQUEUED})
+    clock = Clock()
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+        worker.refusal = Overloaded("full")
+        async with FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator(patience_s=30) as narrator:
+            with pytest.raises(Overloaded, match="within 30 s"):
+                await narrator.utter(SLT, TEXT)
+
+
+async def test_a_text_over_which_every_session_breaks_is_given_up(settings: Settings, registry: Registry) -> None:
+    clock = Clock()
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+        worker.failure = EngineFailed("the engine died while speaking")
+        async with FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator:
+            with pytest.raises(EngineFailed):
+                await narrator.utter(SLT, TEXT)
+            assert len(worker.assigned) == MAX_BREAKDOWNS
+            worker.failure = None
+            assert (await narrator.utter(SLT, "Another text.")).complete
+
+
+async def test_what_no_worker_would_mend_is_told_at_once(settings: Settings, registry: Registry) -> None:
+    clock = Clock()
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as opened,
+        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+    ):
+        await narrator.utter(SLT, TEXT)
+        worker.failure = InvalidRequest("no word to speak")
+        with pytest.raises(InvalidRequest):
+            await narrator.utter(SLT, TEXT)
+    assert clock.sleeps == 0
+
+
+async def test_a_narrator_that_is_cancelled_hangs_up(settings: Settings, registry: Registry) -> None:
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as speaker:
+
+        async def narrate() -> None:
+            async with speaker.narrator() as narrator:
+                await narrator.utter(SLT, TEXT)
+
+        worker.allow(characters=1)
+        narrating = asyncio.create_task(narrate())
+        await worker.until_sessions(1)
+        narrating.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await narrating
+        await worker.until_sessions(0)
+        await worker.until_leases(0)

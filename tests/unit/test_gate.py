@@ -13,6 +13,7 @@ import pytest
 from app.core.cloning import GateConfig, GateFigure, GateReport
 from app.core.errors import DeadlineExceeded, EngineFailed
 from app.core.models import AdapterVersion, Voice
+from app.infra.speaker import Spoken
 from tests.synthetic_speaker import RATE_HZ, SyntheticSpeaker, Throat
 from training.gate import (
     OTHER_BASE_PROMPTS,
@@ -24,7 +25,6 @@ from training.gate import (
     save,
     transcripts_of,
 )
-from training.speaker import Spoken
 from training.standin.sentences import vocabulary
 
 pytestmark = pytest.mark.anyio

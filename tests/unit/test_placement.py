@@ -96,6 +96,25 @@ def test_another_version_of_a_voice_needs_a_slot_of_its_own():
     assert not has_room(taken, voice("a"))
 
 
+@given(fleets, voices)
+def test_background_load_is_no_load_to_those_who_listen(fleet, wanted):
+    before = order(fleet, wanted)
+    busy = [w.model_copy(update={"background": w.capacity, "background_adapters": frozenset("ab")}) for w in fleet]
+    assert order(busy, wanted) == before
+    assert list(candidates(busy, wanted, background=True)) == []
+
+
+def test_a_background_session_needs_a_place_and_a_slot_beside_everybody():
+    taken = worker("w1", inflight=1, background=2, active_adapters={"a@1"}, background_adapters={"b@1"})
+    assert has_room(taken, voice("b"), background=True)
+    assert has_room(taken, voice("slt", cloned=False), background=True)
+    assert not has_room(taken, voice("c"), background=True)
+    assert has_room(taken, voice("c"))
+    fuller = taken.model_copy(update={"inflight": 2})
+    assert not has_room(fuller, voice("b"), background=True)
+    assert has_room(fuller, voice("b"))
+
+
 def test_voices_spread_over_workers_by_their_capacity():
     fleet = [worker("small", capacity=8), worker("big", capacity=24)]
     homes = Counter(order(fleet, voice(f"voice-{i}"))[0] for i in range(4_000))

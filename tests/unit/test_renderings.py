@@ -12,10 +12,10 @@ import soundfile
 from app.core.cloning import GateConfig
 from app.core.errors import EngineFailed
 from app.core.models import Voice
+from app.infra.speaker import Spoken
 from tests.synthetic_speaker import SyntheticSpeaker, Throat
 from training.gate import bundled_prompts
 from training.renderings import Samples, joined, render, sentences
-from training.speaker import Spoken
 
 pytestmark = pytest.mark.anyio
 

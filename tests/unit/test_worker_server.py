@@ -20,7 +20,19 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from app.core.errors import AdapterUnavailable, EngineFailed, StoreUnavailable
-from app.core.messages import SERVER_MESSAGES, Assign, AudioFrame, Cancel, Done, Eos, Error, Text, parse
+from app.core.messages import (
+    WORKER_MESSAGES,
+    Assign,
+    AssignedPace,
+    AudioFrame,
+    Cancel,
+    Done,
+    Eos,
+    Error,
+    Text,
+    Utter,
+    parse,
+)
 from app.core.models import AdapterVersion, Voice, WorkerState
 from app.infra.settings import EngineSettings, SessionSettings, Settings
 from tests.fakes import FakeEngine
@@ -65,6 +77,7 @@ async def serving(
     *,
     fetch: Fetch = no_store,
     max_loras: int = 1,
+    epoch: int = 7,
     **changes: Any,
 ) -> AsyncIterator[WorkerServer]:
     settings = Settings(
@@ -78,7 +91,7 @@ async def serving(
         server = WorkerServer(
             settings,
             worker_id="w1",
-            epoch=7,
+            epoch=epoch,
             engine=engine,
             decoder=decoder,
             adapters=AdapterCache(
@@ -101,10 +114,12 @@ async def serving(
 
 
 @asynccontextmanager
-async def session(server: WorkerServer, name: str, *, voice: Voice = WREN, epoch: int = 7) -> AsyncIterator[Talk]:
+async def session(
+    server: WorkerServer, name: str, *, voice: Voice = WREN, epoch: int = 7, pace: AssignedPace = "unpaced"
+) -> AsyncIterator[Talk]:
     headers = {"Authorization": "Bearer secret"}
     async with connect(f"{server.address}/session", additional_headers=headers, compression=None) as socket:
-        await socket.send(Assign(session=name, epoch=epoch, voice=voice, pace="unpaced").model_dump_json())
+        await socket.send(Assign(session=name, epoch=epoch, voice=voice, pace=pace).model_dump_json())
         yield Talk(socket, name)
 
 
@@ -118,7 +133,7 @@ class Talk:
     async def receive(self) -> Any:
         async with asyncio.timeout(10):
             raw = await self.socket.recv()
-        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(WORKER_MESSAGES, raw)
 
     async def until(self, kind: type[Any]) -> Any:
         while not isinstance(message := await self.receive(), kind):
@@ -127,6 +142,9 @@ class Talk:
 
     async def say(self, text: str) -> None:
         await self.socket.send(Text(session=self.name, text=text).model_dump_json())
+
+    async def utter(self, text: str, *, seed: int | None = None) -> None:
+        await self.socket.send(Utter(session=self.name, text=text, seed=seed).model_dump_json())
 
     async def end(self) -> Done:
         await self.socket.send(Eos(session=self.name).model_dump_json())
