@@ -22,7 +22,8 @@ _REIGNED = (
     r"Wilhelm|William"
 )
 _ROMAN_AFTER_KEYWORD = re.compile(
-    rf"\b(?P<word>(?i:{_NUMBERED})) (?P<roman>(?=[IVXLCDM]){_ROMAN})(?![\w'’-])(?P<end>\Z|(?=\s?[.,:;–—]))?"
+    rf"\b(?P<world>World )?(?P<word>(?i:{_NUMBERED})) (?P<roman>(?=[IVXLCDM]){_ROMAN})(?![\w'’-])"
+    r"(?P<end>\Z|(?=\s?[.,:;–—]))?"
 )
 _ROMAN_AFTER_NAME = re.compile(
     rf"\b(?P<name>(?:(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Prince|Duke) [A-Z][a-z]+|{_REIGNED})) "
@@ -56,7 +57,7 @@ _NEEDS_NORMALISER = re.compile(
     r"|(?<!\w)(?:[A-Za-z]\.){2,}"  # U.S.A., i.e.
     r"|(?<!\w)(?:etc|vs|dept|approx|est|ave|blvd|apt|bldg|vol|Ph\.D|Esq|Bros|Inc|Ltd|Corp|Co|[Jj]an|[Ff]eb|[Aa]ug|"
     r"[Ss]ept?|[Oo]ct|[Nn]ov|[Dd]ec)\."
-    r"|\bWorld War I{1,2}\b|://|www\."
+    r"|://|www\."
 )
 
 
@@ -89,10 +90,10 @@ def recased(title: str) -> str:
 def _number(match: re.Match[str]) -> str:
     """`Chapter IV` -> `Chapter 4`; a lone letter counts where it can be nothing else: not in "the book I read"."""
     word, roman = match["word"], match["roman"]
-    lone = len(roman) == 1 and roman not in "VX"
+    lone = len(roman) == 1 and roman not in "VX" and match["world"] is None
     if lone and (roman != "I" or word[0].islower() or match["end"] is None):
         return match[0]
-    return f"{word} {_value(roman)}"
+    return f"{match['world'] or ''}{word} {_value(roman)}"
 
 
 def _reign(match: re.Match[str]) -> str:

@@ -1,8 +1,9 @@
 """Numbers, dates, currency and abbreviations as words: by NeMo's grammars, in a process of their own.
 
 `write_script` makes the script of a manuscript; `Normaliser` reads sentences, and only bothers the subprocess
-(`app.infra.normalising`) with those that are not words already. A sentence over which it falls silent, dies twice or
-says nonsense is left as it was written, and told so. What a script is made of is `app.core.script`'s matter.
+(`app.infra.normalising`) with what is not words already: a number and the words around it, since its time grows with
+the length. A sentence over which it falls silent, dies twice or says nonsense is left as it was written, and told so.
+What a script is made of is `app.core.script`'s matter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,16 +36,19 @@ LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt rw sv vi zh".split())
 
 _PROGRAM = Path(__file__).with_name("normalising.py")
 _DIGIT_OR_SIGN = re.compile(r"[\d$€£¥₹%°§&@#½¼¾]")
+_CONTEXT_WORDS = 3
 _LINE_BYTES = 2**20
 _STOP = re.compile(r"[.!?…]+(?=[\"'”’)\]]*\Z)")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading may take; a sentence takes 5 to 100 ms. English builds its grammars in 30 s and 0.5 GB."""
+    """What reading may take; a number takes 5 to 30 ms. English builds its grammars in 30 s and 0.5 GB."""
 
     start_s: float = 600.0
     sentence_s: float = 30.0
+    total_s: float = 1800.0
+    """Of one text's numbers; once spent, the rest is left as written. A text of nothing but numbers takes hours."""
     losses: int = 5
     """Processes that may die or hang over one text."""
     memory_bytes: int = 4 * 2**30
@@ -95,6 +100,7 @@ class Normaliser:
         self._process: asyncio.subprocess.Process | None = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         self._losses = 0
+        self._spent_s = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,17 +116,38 @@ class Normaliser:
     async def read(self, sentences: Sequence[str]) -> dict[str, str | None]:
         """How each sentence is spoken; None: it could not be read. Raises StageFailed."""
         prepared = await asyncio.to_thread(self._prepared, sentences)
-        return {
-            sentence: await self._read(text) if isinstance(text, list) else text for sentence, text in prepared.items()
-        }
+        return {sentence: await self._read(parts) for sentence, parts in prepared.items()}
 
-    def _prepared(self, sentences: Sequence[str]) -> dict[str, str | list[str]]:
-        """What is words already as it is; of the rest its parts, every second one a tag."""
-        found: dict[str, str | list[str]] = {}
-        for sentence in sentences:
-            text = prepare(sentence) if self._language == "en" else sentence
-            found[sentence] = text if self._is_plain(text) else self._tags.split(text)
-        return found
+    def _prepared(self, sentences: Sequence[str]) -> dict[str, list[str]]:
+        """Each sentence in parts: words, what must be read, words, …"""
+        return {s: self._parts(prepare(s) if self._language == "en" else s) for s in sentences}
+
+    def _parts(self, text: str) -> list[str]:
+        parts = [""]
+        for number, run in enumerate(self._tags.split(text)):
+            done = 0
+            for start, end in [] if number % 2 else self._unread(run):
+                parts[-1] += run[done:start]
+                parts += (run[start:end], "")
+                done = end
+            parts[-1] += run[done:]
+        return parts
+
+    def _unread(self, text: str) -> list[tuple[int, int]]:
+        """Where there are no words, with three words on either side; what overlaps is one."""
+        if self._is_plain(text):
+            return []
+        words = [match.span() for match in re.finditer(r"\S+", text)]
+        spans: list[tuple[int, int]] = []
+        for number, (start, end) in enumerate(words):
+            if self._is_plain(text[start:end]):
+                continue
+            first = words[max(0, number - _CONTEXT_WORDS)][0]
+            last = words[min(len(words) - 1, number + _CONTEXT_WORDS)][1]
+            if spans and first <= spans[-1][1]:
+                first = spans.pop()[0]
+            spans.append((first, last))
+        return spans
 
     def _is_plain(self, text: str) -> bool:
         return is_plain(text) if self._language == "en" else _DIGIT_OR_SIGN.search(text) is None
@@ -128,23 +155,25 @@ class Normaliser:
     async def _read(self, parts: Sequence[str]) -> str | None:
         spoken: list[str] = []
         for number, part in enumerate(parts):
-            if number % 2 or self._is_plain(part):
-                spoken.append(part)
-                continue
-            reading = mended(part.strip(), await self._ask(part.strip()))
+            reading = mended(part, await self._ask(part)) if number % 2 else part
             if reading is None:
                 return None
-            spoken += (part[: len(part) - len(part.lstrip())], reading, part[len(part.rstrip()) :])
+            spoken.append(reading)
         return "".join(spoken)
 
     async def _ask(self, text: str) -> str | None:
         """The process's answer; a process that dies or hangs over a sentence is started anew, once for each."""
+        if self._spent_s > self._limits.total_s:
+            return None
         for _ in range(2):
             process = self._process or await self._start()
+            began_s = time.monotonic()
             with suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(self._limits.sentence_s):
-                    if (answer := await _exchange(process, {"text": text})) is not None:
-                        return answer["text"]
+                    answer = await _exchange(process, {"text": text})
+                if answer is not None:
+                    self._spent_s += time.monotonic() - began_s
+                    return answer["text"]
             await self._end()
             self._losses += 1
             if self._losses > self._limits.losses:

@@ -14,6 +14,7 @@ from app.core.english import is_plain, prepare, recased
         ("CHAPTER XIV. The Storm", "CHAPTER 14. The Storm"),
         ("Part I: The Sea", "Part 1: The Sea"),
         ("Act V", "Act 5"),
+        ("World War I began", "World War 1 began"),
         ("Book MCMXC", "Book 1990"),
         ("King Henry VIII of England", "King Henry the 8th of England"),
         ("Louis XIV's court", "Louis the 14th's court"),

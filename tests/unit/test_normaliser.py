@@ -49,6 +49,9 @@ READINGS = {
     "They came at 10:30 p.m.": "They came at ten thirty PM.",
     "Oh <laugh> 3 of them <sigh>": "Oh <laugh> three of them <sigh>",
     "He [the king] had 3 {odd} things.": "He [the king] had three {odd} things.",
+    "It was a *very* long way; 5 miles, to be \\ exact, ‘or so’—they said – all of them.": (
+        "It was a very long way; five miles, to be \\ exact, ‘or so’—they said – all of them."
+    ),
     "12,345 men, e.g. sailors": "twelve thousand three hundred and forty five men, for example sailors",
 }
 
@@ -76,6 +79,11 @@ async def test_a_process_that_was_killed_is_started_anew(normaliser: Normaliser)
 async def test_a_sentence_over_which_it_falls_silent_is_left_unread(cache: Path) -> None:
     async with Normaliser("en", cache, limits=Limits(sentence_s=0)) as normaliser:
         assert await normaliser.read(["2 men", "None."]) == {"2 men": None, "None.": "None."}
+
+
+async def test_numbers_are_left_unread_once_the_time_for_a_text_is_spent(cache: Path) -> None:
+    async with Normaliser("en", cache, limits=Limits(total_s=0)) as normaliser:
+        assert await normaliser.read(["2 men", "3 men"]) == {"2 men": "two men", "3 men": None}
 
 
 async def test_a_process_that_dies_again_and_again_fails_the_stage(cache: Path) -> None:
