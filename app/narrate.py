@@ -21,7 +21,7 @@ from app.narrate_progress import duration, teller
 
 FORMATS = ("m4b", "mp3", "flac", "opus", "wav")
 CAPTIONS = ("vtt", "srt")
-MAX_FINDINGS_TOLD = 20
+MAX_THINGS_TOLD = 20
 
 
 class Publisher(FrontDoor):
@@ -49,6 +49,10 @@ class Publisher(FrontDoor):
         for news in self.follow(f"/v1/narrations/{narration['id']}/events"):
             narration = narration | news  # findings come only when they are new
             yield narration
+
+    def flagged(self, narration_id: str) -> list[Json]:
+        """The segments that failed a check in every try."""
+        return self._ask("GET", f"/v1/narrations/{narration_id}/segments", params={"flagged": True})["data"]
 
     def captions(self, narration_id: str, form: str) -> bytes:
         return self._answer("GET", f"/v1/narrations/{narration_id}/captions.{form}").content
@@ -88,6 +92,9 @@ class Publisher(FrontDoor):
             partial.unlink()
             raise WorkerLost(f"{source} came with another length than was announced")
         partial.replace(path)
+        for left in path.absolute().parent.iterdir():
+            if left.name.startswith(f".{path.name}.") and left.suffix == ".part":
+                left.unlink()
 
     def _fetch_rest(
         self, source: str, partial: Path, etag: str, rest: range, heard: Callable[[int, int], None]
@@ -168,7 +175,8 @@ def narrate(
         raise
     for form in CAPTIONS if captions else ():
         output.with_suffix(f".{form}").write_bytes(publisher.captions(narration["id"], form))
-    for line in report(narration, output):
+    flagged = publisher.flagged(narration["id"]) if narration["flagged"] else []
+    for line in report(narration, output, flagged):
         out.write(line + "\n")
     return narration
 
@@ -215,7 +223,7 @@ def _followed(publisher: Publisher, narration: Json, out: TextIO) -> Json:
     return narration
 
 
-def report(narration: Json, output: Path) -> Iterator[str]:
+def report(narration: Json, output: Path, flagged: list[Json]) -> Iterator[str]:
     """What was made, what it took, and what should be looked at, one thing a line."""
     made, rendered = narration["output"], narration["real_time_factor"]
     yield (
@@ -226,11 +234,11 @@ def report(narration: Json, output: Path) -> Iterator[str]:
     if rendered is not None:
         cost = "" if narration["cost_usd"] is None else f", {narration['cost_usd']:.4f} USD"
         yield f"real-time factor {rendered:.2f}: {duration(narration['busy_s'])} of a worker's place{cost}"
-    flagged = narration["flagged"]
-    yield f"{narration['segments']} segments, {flagged or 'none'} flagged"
-    findings = narration["findings"]
-    for finding in findings[:MAX_FINDINGS_TOLD]:
-        place = ", ".join(f"{what} {finding[what]}" for what in ("chapter", "segment") if finding[what] is not None)
-        yield f"  {place + ': ' if place else ''}{finding['message']}"
-    if len(findings) > MAX_FINDINGS_TOLD:
-        yield f"  and {len(findings) - MAX_FINDINGS_TOLD} more: GET /v1/narrations/{narration['id']}"
+    yield f"{narration['segments']} segments, {narration['flagged'] or 'none'} flagged"
+    things = [(one["chapter"], one["segment"], one["message"]) for one in narration["findings"]]
+    things += [(one["chapter"], one["number"], f"{', '.join(one['flags'])}: {one['written']}") for one in flagged]
+    for chapter, segment, message in things[:MAX_THINGS_TOLD]:
+        places = [f"{what} {number}" for what, number in (("chapter", chapter), ("segment", segment)) if number]
+        yield f"  {', '.join(places) + ': ' if places else ''}{message}"
+    if len(things) > MAX_THINGS_TOLD:
+        yield f"  and {len(things) - MAX_THINGS_TOLD} more: GET /v1/narrations/{narration['id']} and its /segments"

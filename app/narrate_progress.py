@@ -57,7 +57,8 @@ class Lines:
         tenth = 10 * narration["segments_done"] // max(1, narration["segments"])
         if tenth > self._tenth:
             self._tenth = tenth
-            self._line(f"  {narration['segments_done']} of {narration['segments']} segments{_outlook(narration)}")
+            outlook = f" ({told})" if (told := _outlook(narration)) else ""
+            self._line(f"  {narration['segments_done']} of {narration['segments']} segments{outlook}")
 
     def _tell_end(self, chapter: Json, chapters: int) -> None:
         error = f": {chapter['error']['message']}" if chapter["error"] else ""
@@ -92,7 +93,8 @@ class Bars:
             self._set(chapter["number"], title, done, total, note=note, visible=fit or reading)
 
     def fetched(self, have: int, size: int) -> None:
-        self._set("file", "fetching", have, size)
+        megabytes = f"{have / 1e6:.1f} of {size / 1e6:.1f} MB"
+        self._set("file", "fetching", 100 * have // size, 100, note=megabytes)
 
     def _set(
         self, what: object, title: str, done: int, total: int | None, *, note: str = "", visible: bool = True
@@ -112,7 +114,7 @@ def _outlook(narration: Json) -> str:
     factor, eta_s = narration["real_time_factor"], narration["eta_s"]
     told = [f"real-time factor {factor:.2f}"] if factor is not None else []
     told += [f"{duration(eta_s)} left"] if eta_s is not None else []
-    return ", ".join(["", *told])
+    return ", ".join(told)
 
 
 def duration(seconds: float) -> str:

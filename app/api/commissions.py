@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -90,11 +91,13 @@ class NewNarration(BaseModel):
     webhook_url: str | None = Field(default=None, max_length=2000)
 
     @model_validator(mode="after")
-    def _nothing_is_said_twice(self) -> Self:
+    def _what_is_said_can_be_done(self) -> Self:
         if self.narrator is None:
             raise ValueError("voice: name the narrator's voice, here or as `narrator` of the cast")
         if self.voice and self.cast.get(NARRATOR, self.voice) != self.voice:
             raise ValueError(f"voice: it is {self.voice!r}, and the cast's narrator is {self.cast[NARRATOR]!r}")
+        if any("\0" in text for text in _texts(self.model_dump(exclude={"text"}))):
+            raise ValueError("one of the fields holds a NUL character; leave it out")
         if self.title and self.options.title and self.title != self.options.title:
             raise ValueError("title: there is another in options.title; give one")
         return self
@@ -112,6 +115,14 @@ class NewNarration(BaseModel):
     def reading(self) -> NarrationOptions:
         """The options, with the title where it is given beside them."""
         return self.options.model_copy(update={"title": self.title}) if self.title else self.options
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON's kinds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from chain(value, *map(_texts, value.values()))
 
 
 @dataclass(frozen=True)

@@ -188,16 +188,18 @@ async def regenerate(narration_id: str, number: int, door: TheDoor, _: Narrator)
 
 
 @router.get("/v1/narrations/{narration_id}/segments")
-async def segments(narration_id: str, door: TheDoor, _: Narrator, chapter: int | None = None) -> Response:
-    """The segments of one chapter or of all, as written and as spoken; with their times once there is a file."""
+async def segments(
+    narration_id: str, door: TheDoor, _: Narrator, chapter: int | None = None, flagged: bool = False
+) -> Response:
+    """The segments of one chapter or of all, as written and as spoken; with times and flags once there is a file."""
     narration = await door.catalog.narrations.get(narration_id)
     if chapter is not None and all(chapter != one.number for one in narration.chapters):
         raise NotFound(f"there is no chapter {chapter}; this narration has {len(narration.chapters)}", param="chapter")
-    content = await asyncio.to_thread(_segments, door, narration, chapter)
+    content = await asyncio.to_thread(_segments, door, narration, chapter, flagged)
     return Response(content, media_type="application/json")
 
 
-def _segments(door: Door, narration: Narration, chapter: int | None) -> str:
+def _segments(door: Door, narration: Narration, chapter: int | None, flagged: bool) -> str:
     """Reads and writes a whole book: blocks."""
     if narration.output is not None:
         timeline = Timeline.model_validate_json(door.store.get(narration.output.timeline_key))
@@ -206,7 +208,7 @@ def _segments(door: Door, narration: Narration, chapter: int | None) -> str:
             segment.model_dump(mode="json", exclude={"start_sample", "end_sample"})
             | {"start_s": segment.start_sample / rate_hz, "end_s": segment.end_sample / rate_hz}
             for segment in timeline.segments
-            if chapter in (None, segment.chapter)
+            if chapter in (None, segment.chapter) and (segment.flags or not flagged)
         ]
     elif narration.script_key is not None:
         script = Script.model_validate_json(door.store.get(narration.script_key))
@@ -215,7 +217,7 @@ def _segments(door: Door, narration: Narration, chapter: int | None) -> str:
             | {"chapter": one.number, "voice": narration.voice_of(segment)}
             | {"start_s": None, "end_s": None, "flags": []}
             for one in script.chapters
-            if chapter in (None, one.number)
+            if chapter in (None, one.number) and not flagged
             for segment in one.segments
         ]
     else:

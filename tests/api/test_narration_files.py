@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import repeat
+
 import httpx
 import pytest
+from starlette.types import Message
 
-from app.api.narration_files import byte_range, content_disposition
+from app.api.narration_files import StoredResponse, byte_range, content_disposition
 from app.core.narration import Narration
 from tests.api.library import AUDIO, Library, error_of
 
@@ -40,32 +44,29 @@ async def test_the_head_alone_is_told_without_the_body(library: Library, narrati
     assert (part.status_code, part.headers["content-length"]) == (206, "10")
 
 
-@pytest.mark.parametrize(
-    ("asked", "start", "end"),
-    [
-        ("bytes=0-0", 0, 1),
-        ("bytes=1000000-1100000", 1_000_000, 1_100_001),
-        (f"bytes={len(AUDIO) - 5}-", len(AUDIO) - 5, len(AUDIO)),
-        ("bytes=-7", len(AUDIO) - 7, len(AUDIO)),
-        ("bytes=5-99999999", 5, len(AUDIO)),
-        ("bytes=-99999999", 0, len(AUDIO)),
-    ],
-)
-async def test_a_range_is_answered_with_206_and_where_it_lies(
-    library: Library, narration: Narration, asked: str, start: int, end: int
-) -> None:
-    answer = await library.http.get(audio_path(narration), headers={"Range": asked})
-    assert answer.status_code == 206
-    assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(AUDIO)}"
-    assert answer.content == AUDIO[start:end]
+RANGES = [
+    ("bytes=0-0", 0, 1),
+    ("bytes=1000000-1100000", 1_000_000, 1_100_001),
+    (f"bytes={len(AUDIO) - 5}-", len(AUDIO) - 5, len(AUDIO)),
+    ("bytes=-7", len(AUDIO) - 7, len(AUDIO)),
+    ("bytes=5-99999999", 5, len(AUDIO)),
+    ("bytes=-99999999", 0, len(AUDIO)),
+]
+"""What is asked for, and the first byte and the one after the last that are given."""
 
 
-@pytest.mark.parametrize("asked", [f"bytes={len(AUDIO)}-", "bytes=-0"])
-async def test_a_range_beyond_the_end_is_answered_with_416_and_the_size(
-    library: Library, narration: Narration, asked: str
-) -> None:
-    answer = await library.http.get(audio_path(narration), headers={"Range": asked})
-    assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(AUDIO)}")
+async def test_a_range_is_answered_with_206_and_where_it_lies(library: Library, narration: Narration) -> None:
+    for asked, start, end in RANGES:
+        answer = await library.http.get(audio_path(narration), headers={"Range": asked})
+        assert answer.status_code == 206
+        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/{len(AUDIO)}"
+        assert answer.content == AUDIO[start:end]
+
+
+async def test_a_range_beyond_the_end_is_answered_with_416_and_the_size(library: Library, narration: Narration) -> None:
+    for asked in (f"bytes={len(AUDIO)}-", "bytes=-0"):
+        answer = await library.http.get(audio_path(narration), headers={"Range": asked})
+        assert (answer.status_code, answer.headers["content-range"]) == (416, f"bytes */{len(AUDIO)}")
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,23 @@ async def test_a_file_that_breaks_off_in_the_store_breaks_off_at_the_client(
     library.store.put(narration.output.key, AUDIO[: len(AUDIO) // 2])
     with pytest.raises(httpx.RemoteProtocolError):
         await library.http.get(audio_path(narration))
+
+
+async def test_a_client_that_leaves_ends_the_reading() -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        while len(sent) < 3:
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    endless = StoredResponse(b"a", repeat(b"a"), status=200, headers={})
+    async with asyncio.timeout(5):
+        await endless({"type": "http"}, receive, send)
+    assert sent[-1]["more_body"]
 
 
 async def test_captions_are_bound_to_the_segments(library: Library, narration: Narration) -> None:

@@ -154,38 +154,43 @@ async def test_voices_keep_the_version_they_had_when_the_text_was_handed_in(libr
 # What is refused, with the place.
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "code", "words"),
-    [
-        ({"voice": "nobody"}, 404, "unknown_voice", ["voice: voice 'nobody' does not exist", "rms"]),
-        ({"cast": {"hero": "nobody"}}, 404, "unknown_voice", ["cast.hero: voice 'nobody'"]),
-        ({"cast": {"villain": "rms"}}, 400, "invalid_request", ["cast.villain: nobody", "its characters are: hero"]),
-        ({"text": "# One\n\nA.\n\n[voice: nobody] B."}, 404, "unknown_voice", ["chapter 1, paragraph 2", "'nobody'"]),
-        ({"model": "none"}, 404, "unknown_model", ["standin"]),
-        ({"cast": {"Hero": "rms", "hero": "slt"}}, 400, "invalid_request", ["cast", "are one"]),
-        ({"cast": {"narrator": "rms"}}, 400, "invalid_request", ["the cast's narrator is 'rms'"]),
-        ({"voice": None}, 400, "invalid_request", ["name the narrator's voice"]),
-        ({"voices": "slt"}, 400, "invalid_request", ["voices", "not permitted"]),
-        ({"format": "aac"}, 400, "invalid_request", ["format", "'m4b'"]),
-        ({"kind": "epub"}, 400, "invalid_request", ["kind"]),
-        ({"options": {"pauses": {"chapter_s": 31}}}, 400, "invalid_request", ["options.pauses.chapter_s"]),
-        ({"options": {"speed": 2}}, 400, "invalid_request", ["options.speed"]),
-        ({"title": "A", "options": {"title": "B"}}, 400, "invalid_request", ["title", "give one"]),
-        ({"webhook_url": NOWHERE}, 400, "invalid_request", ["CARILLON_CLONING__WEBHOOK_SECRET"]),
-        ({"text": " \n"}, 400, "manuscript_unfit", []),
-        ({"text": None}, 400, "invalid_request", ["text: there is none"]),
-    ],
-)
-async def test_what_cannot_be_honoured_is_refused_with_its_place(
-    library: Library, fields: dict[str, Any], status: int, code: str, words: list[str]
-) -> None:
-    wanted = {"voice": "slt", "text": TEXT, "kind": "markdown"} | fields
-    answer = await library.http.post("/v1/narrations", json=wanted)
-    assert (answer.status_code, error_of(answer)["code"]) == (status, code)
-    for word in words:
-        assert word in error_of(answer)["message"]
+REFUSALS: list[tuple[dict[str, Any], int, str, list[str]]] = [
+    ({"voice": "nobody"}, 404, "unknown_voice", ["voice: voice 'nobody' does not exist", "rms"]),
+    ({"cast": {"hero": "nobody"}}, 404, "unknown_voice", ["cast.hero: voice 'nobody'"]),
+    ({"cast": {"villain": "rms"}}, 400, "invalid_request", ["cast.villain: nobody", "its characters are: hero"]),
+    ({"text": "# One\n\nA.\n\n[voice: nobody] B."}, 404, "unknown_voice", ["chapter 1, paragraph 2", "'nobody'"]),
+    ({"model": "none"}, 404, "unknown_model", ["standin"]),
+    ({"cast": {"Hero": "rms", "hero": "slt"}}, 400, "invalid_request", ["cast", "are one"]),
+    ({"cast": {"narrator": "rms"}}, 400, "invalid_request", ["the cast's narrator is 'rms'"]),
+    ({"voice": None}, 400, "invalid_request", ["name the narrator's voice"]),
+    ({"voices": "slt"}, 400, "invalid_request", ["voices", "not permitted"]),
+    ({"format": "aac"}, 400, "invalid_request", ["format", "'m4b'"]),
+    ({"kind": "epub"}, 400, "invalid_request", ["kind"]),
+    ({"options": {"pauses": {"chapter_s": 31}}}, 400, "invalid_request", ["options.pauses.chapter_s"]),
+    ({"options": {"speed": 2}}, 400, "invalid_request", ["options.speed"]),
+    ({"title": "A", "options": {"title": "B"}}, 400, "invalid_request", ["title", "give one"]),
+    ({"options": {"replacements": {"a\0": "b"}}}, 400, "invalid_request", ["NUL"]),
+    ({"webhook_url": NOWHERE}, 400, "invalid_request", ["CARILLON_CLONING__WEBHOOK_SECRET"]),
+    ({"text": " \n"}, 400, "manuscript_unfit", []),
+    ({"text": None}, 400, "invalid_request", ["text: there is none"]),
+]
+"""Fields, and the status, the code and words of the message that answer them."""
+
+
+async def test_what_cannot_be_honoured_is_refused_with_its_place(library: Library) -> None:
+    for fields, status, code, words in REFUSALS:
+        wanted = {"voice": "slt", "text": TEXT, "kind": "markdown"} | fields
+        answer = await library.http.post("/v1/narrations", json=wanted)
+        assert (answer.status_code, error_of(answer)["code"]) == (status, code), fields
+        assert all(word in error_of(answer)["message"] for word in words), answer.text
     assert await library.book.all() == []
     assert list(library.store.keys("")) == []
+
+
+async def test_a_body_that_is_no_narration_is_refused(library: Library) -> None:
+    for body in ("", "[]", "{", '{"voice": "slt", "text": "\\ud800"}', '{"voice": 1, "text": "Hi."}'):
+        answer = await library.http.post("/v1/narrations", content=body)
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request"), body
 
 
 async def test_all_voices_that_are_wrong_are_told_at_once(library: Library) -> None:
@@ -266,23 +271,22 @@ async def test_an_empty_chapter_is_told_by_its_title_and_the_rest_is_read(librar
     assert "Two" in finding["message"]
 
 
-@pytest.mark.parametrize(
-    ("data", "files", "words"),
-    [
-        ({}, {"file": ("a.txt", b"Hello.")}, "narration: the form has it 0 times"),
-        ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "Invalid JSON"),
-        ({"narration": '{"voice": "slt"}'}, {"cover": ("c.png", PNG)}, "file: the form has none"),
-        ({"narration": '{"voice": "slt", "text": "Hi."}'}, {"file": ("a.txt", b"Hello.")}, "text: "),
-        ({"narration": '{"voice": "slt"}', "book": "x"}, {"file": ("a.txt", b"Hello.")}, "'book' is no field"),
-        ({"narration": '{"voice": "slt", "kind": "text"}'}, {"file": ("a.epub", b"PK\x03\x04")}, "kind: a.epub is no"),
-    ],
-)
-async def test_a_form_that_is_not_understood_is_refused(
-    library: Library, data: dict[str, str], files: dict[str, Any], words: str
-) -> None:
-    answer = await library.http.post("/v1/narrations", data=data, files=files)
-    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
-    assert words in error_of(answer)["message"]
+FORMS: list[tuple[dict[str, str], dict[str, Any], str]] = [
+    ({}, {"file": ("a.txt", b"Hello.")}, "narration: the form has it 0 times"),
+    ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "Invalid JSON"),
+    ({"narration": '{"voice": "slt"}'}, {"cover": ("c.png", PNG)}, "file: the form has none"),
+    ({"narration": '{"voice": "slt", "text": "Hi."}'}, {"file": ("a.txt", b"Hello.")}, "text: "),
+    ({"narration": '{"voice": "slt"}', "book": "x"}, {"file": ("a.txt", b"Hello.")}, "'book' is no field"),
+    ({"narration": '{"voice": "slt", "kind": "text"}'}, {"file": ("a.epub", b"PK\x03\x04")}, "kind: a.epub is no"),
+]
+"""Forms that are not understood, and what is said of each."""
+
+
+async def test_a_form_that_is_not_understood_is_refused(library: Library) -> None:
+    for data, files, words in FORMS:
+        answer = await library.http.post("/v1/narrations", data=data, files=files)
+        assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request"), words
+        assert words in error_of(answer)["message"]
 
 
 async def test_a_form_with_two_files_is_refused(library: Library) -> None:
@@ -368,6 +372,8 @@ async def test_segments_are_told_as_planned_and_then_with_their_times(library: L
             "flags": ["too_long"],
         }
     ]
+    flagged = (await library.http.get(path, params={"flagged": True})).json()["data"]
+    assert [segment["number"] for segment in flagged] == [3]
     answer = await library.http.get(path, params={"chapter": 3})
     assert (answer.status_code, error_of(answer)["message"]) == (404, "there is no chapter 3; this narration has 2")
 
@@ -445,12 +451,12 @@ async def test_a_segment_of_a_finished_narration_is_read_anew(library: Library, 
         assert await redis.llen("render") == 2  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("number", [0, 4, -1])
-async def test_a_segment_that_is_not_there_is_told_with_their_count(library: Library, number: int) -> None:
+async def test_a_segment_that_is_not_there_is_told_with_their_count(library: Library) -> None:
     narration = await library.completed()
-    answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/{number}/regenerate")
-    assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
-    assert error_of(answer)["message"] == f"there is no segment {number}; this narration has 3, from 1"
+    for number in (0, 4, -1):
+        answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/{number}/regenerate")
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+        assert error_of(answer)["message"] == f"there is no segment {number}; this narration has 3, from 1"
     assert (await library.book.get(narration.id)).state is NarrationState.COMPLETED
 
 

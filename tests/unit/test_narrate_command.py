@@ -46,6 +46,9 @@ COMPLETED = narration(
 )
 
 
+FLAGGED = {"chapter": 2, "number": 17, "flags": ["too_long"], "written": "Nobody answered."}
+
+
 def events(*narrations: Json) -> httpx.Response:
     return httpx.Response(200, text="".join(f"data: {json.dumps(one)}\n\n" for one in narrations))
 
@@ -90,6 +93,7 @@ class House:
             f"POST {own}/resume": httpx.Response(202, json=narration("queued")),
             f"GET {own}/events": events(COMPLETED),
             f"GET {own}/audio": served,
+            f"GET {own}/segments": httpx.Response(200, json={"data": [FLAGGED]}),
             f"GET {own}/captions.vtt": httpx.Response(200, content=b"WEBVTT\n"),
             f"GET {own}/captions.srt": httpx.Response(200, content=b"1\n"),
         }
@@ -139,7 +143,7 @@ def test_a_book_becomes_a_file_with_a_report(house: House) -> None:
     assert "0:01:05 in 2 chapters" in told
     assert "-19.0 LUFS" in told
     assert "real-time factor 0.50: 0:00:30 of a worker's place\n" in told
-    assert "20 segments, 1 flagged" in told
+    assert "20 segments, 1 flagged\n  chapter 2, segment 17: too_long: Nobody answered.\n" in told
     assert [path.name for path in house.output.parent.glob(".*")] == []
 
 
@@ -209,7 +213,7 @@ def test_elsewhere_than_on_a_terminal_chapters_and_tenths_are_lines(house: House
     told = house.run(house.book)
     assert "planning\nrendering\n" in told
     assert "  chapter 1 of 2, Part 1: 10 of 10 segments, 0:00:30\n" in told
-    assert "  11 of 20 segments, 0:01:01 left\n" in told
+    assert "  11 of 20 segments (0:01:01 left)\n" in told
 
 
 def test_on_a_terminal_there_is_a_bar_for_each_chapter() -> None:
@@ -218,13 +222,14 @@ def test_on_a_terminal_there_is_a_bar_for_each_chapter() -> None:
         bars = Bars(progress)
         bars.tell(narration("planning", chapters=[], segments=0))
         bars.tell(narration("rendering", segments_done=3, chapters=[chapter(1, segments_done=3), chapter(2)]))
-        bars.fetched(7, 70)
+        bars.fetched(7_000_000, 70_000_000)
     assert [(task.description.strip(), task.completed, task.total) for task in progress.tasks] == [
         ("rendering", 3, 20),
         ("1 Part 1", 3, 10),
         ("2 Part 2", 0, 10),
-        ("fetching", 7, 70),
+        ("fetching", 10, 100),
     ]
+    assert progress.tasks[-1].fields["note"] == "7.0 of 70.0 MB"
 
 
 def test_of_more_chapters_than_fit_those_being_read_are_shown() -> None:
@@ -341,9 +346,11 @@ def test_a_download_is_gone_on_with_by_the_next_command(house: House) -> None:
 
 
 def test_what_is_left_of_another_file_is_not_gone_on_with(house: House) -> None:
-    (house.output.parent / f".{house.output.name}.fedcba9876543210.part").write_bytes(b"other")
+    other = house.output.parent / f".{house.output.name}.fedcba9876543210.part"
+    other.write_bytes(b"other")
     house.run(house.book)
     assert house.output.read_bytes() == AUDIO
+    assert not other.exists()
 
 
 def test_a_file_that_is_made_anew_meanwhile_is_fetched_anew(house: House) -> None:
