@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from app.core.checks import checked
 from app.core.errors import AdapterUnavailable, InvalidRequest
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from app.core.repetition import repeated_frames
 from app.infra.settings import STAND_IN, EngineSettings
 from tests.integration.random_adapters import save_random_adapter
+from workers.decoder import Decoder
 from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
@@ -56,6 +59,19 @@ async def test_temperature_zero_repeats_itself(engine: VllmEngine) -> None:
 async def test_even_a_hot_sampler_stays_in_the_bands(engine: VllmEngine) -> None:
     # `speak` maps every token through `TokenLayout.code`, which raises for a token of another band.
     assert all_codes(await spoken(engine, "Hello.", temperature=2.0))
+
+
+@pytest.mark.parametrize(
+    "text", ["Hm.", "The ferry crosses the bay every hour. Nobody has ever missed it, she said; why would they?"]
+)
+async def test_natural_speech_with_its_pauses_passes_every_check(engine: VllmEngine, text: str) -> None:
+    deltas = await spoken(engine, text, seed=1)
+    codes, complete = all_codes(deltas), deltas[-1].ended == "end"
+    repeated_s = repeated_frames(codes) * LAYOUT.samples_per_frame / LAYOUT.sample_rate_hz
+    async with Decoder(STAND_IN / "codec", max_sessions=1) as decoder:
+        audio = await decoder.open(patient=True).push(codes, final=True)
+    assert 0 < repeated_s < 1
+    assert checked(audio, LAYOUT.sample_rate_hz, text, complete=complete, repeated_s=repeated_s) == ()
 
 
 async def test_a_seed_is_a_reading_of_its_own_beside_requests_without_one(engine: VllmEngine) -> None:

@@ -53,9 +53,10 @@ async def test_a_narration_gives_its_place_to_a_listener_and_goes_on_when_he_has
     settings: Settings, registry: Registry, tmp_path: Path
 ) -> None:
     engine = FakeEngine(frames_per_char=20)
-    secret = {"fleet_secret": settings.fleet_secret}
     async with (
-        serving(engine, tmp_path, capacity=1, epoch=await registry.join("w1"), **secret) as server,
+        serving(
+            engine, tmp_path, capacity=1, epoch=await registry.join("w1"), fleet_secret=settings.fleet_secret
+        ) as server,
         beating(server, registry),
         open_speaker(settings) as speaker,
         speaker.narrator() as narrator,

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.errors import AdapterUnavailable, DeadlineExceeded, EngineFailed, InvalidRequest, Overloaded
+from app.core.errors import (
+    AdapterUnavailable,
+    CarillonError,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidRequest,
+    Overloaded,
+)
 from app.core.models import Voice
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import SessionSettings, Settings
@@ -157,7 +164,7 @@ async def test_another_voice_has_another_session_and_the_end_of_the_narrator_end
     ids=["evicted", "idle for too long", "the engine died"],
 )
 async def test_a_session_that_ended_between_two_utterances_is_opened_anew_at_once(
-    error: Exception, settings: Settings, registry: Registry
+    error: CarillonError, settings: Settings, registry: Registry
 ) -> None:
     clock = Clock()
     async with (
