@@ -137,7 +137,7 @@ async def _read_book(path: Path, name: str, limits: Limits) -> dict[str, Any]:
             "max_cover_bytes": limits.max_cover_bytes,
         }
         unpacked = await _run(_UNPACKING, request, name=name, param="file", limits=limits)
-        return unpacked | await _read(slim, SourceKind.EPUB, name, limits)
+        return await _read(slim, SourceKind.EPUB, name, limits) | unpacked
 
 
 def _composed(said: dict[str, Any], name: str) -> Manuscript:

@@ -4,8 +4,8 @@
 
 It binds itself to the limits it is given, refuses what would hurt (a zip bomb), what is locked or copy-protected, and
 what is no book or damaged; it writes a copy whose texts are whole and whose pictures, fonts and sounds are empty, and
-prints one JSON object: `contents`, the documents' entries in the table of contents, and `cover`, in base64 and unseen;
-or a `fault`, words that follow the file's name. It imports nothing of ours, to start fast.
+prints one JSON object: `author`, `contents`, the documents' entries in the table of contents, and `cover`, in base64
+and unseen; or a `fault`, words that follow the file's name. It imports nothing of ours, to start fast.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Fault(Exception):
 
 _NAMES = {
     "container": "{urn:oasis:names:tc:opendocument:xmlns:container}",
+    "dc": "{http://purl.org/dc/elements/1.1/}",
     "opf": "{http://www.idpf.org/2007/opf}",
     "ncx": "{http://www.daisy.org/z3986/2005/ncx/}",
     "html": "{http://www.w3.org/1999/xhtml}",
@@ -54,7 +55,8 @@ def unpack(source: Path, target: Path, request: dict[str, Any]) -> dict[str, Any
             check_zip(book, source.stat().st_size, request)
             package = _Package(book)
             write_slim(book, target)
-            return {"contents": package.contents(), "cover": package.cover(request["max_cover_bytes"])}
+            cover = package.cover(request["max_cover_bytes"])
+            return {"author": package.author(), "contents": package.contents(), "cover": cover}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Fault(f"is no EPUB, or a damaged one ({error}); export or download it again") from None
 
@@ -120,6 +122,11 @@ class _Package:
 
     def _path(self, item: ElementTree.Element) -> str:
         return posixpath.normpath(posixpath.join(self._folder, unquote(item.get("href", ""))))
+
+    def author(self) -> str:
+        """All of them, in their order, which pandoc turns around."""
+        creators = (" ".join("".join(c.itertext()).split()) for c in self._package.iter(f"{_NAMES['dc']}creator"))
+        return ", ".join(filter(None, creators))
 
     def contents(self) -> dict[str, str]:
         """Documents, by file name as pandoc tells them, to their first entry in the table of contents."""

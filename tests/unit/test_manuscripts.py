@@ -80,7 +80,7 @@ def epub(
     package = (
         '<package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata '
         'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>The Lantern</dc:title>'
-        "<dc:creator>Ann Writer</dc:creator><dc:language>en-GB</dc:language></metadata>"
+        "<dc:creator>Ann Writer</dc:creator><dc:creator>Bob</dc:creator><dc:language>en-GB</dc:language></metadata>"
         f"<manifest>{''.join(items)}</manifest>"
         f"<spine>{''.join(spine)}</spine></package>"
     )
@@ -278,7 +278,7 @@ def test_a_book_is_read_with_its_title_chapters_and_cover(tmp_path: Path) -> Non
     book = read_epub(path)
     assert (book.manuscript.title, book.manuscript.author, book.manuscript.language) == (
         "The Lantern",
-        "Ann Writer",
+        "Ann Writer, Bob",
         "en-GB",
     )
     assert chapters(book.manuscript) == {"One": ["It was dark."], "Two": ["It was light."], "The End": ["It ended."]}
