@@ -87,12 +87,11 @@ class Library:
 
     async def rendered(self, narration_id: str) -> Narration:
         """As after both chapters: ten seconds a segment, each in five of a worker's."""
-        await self.planned(narration_id)
+        narration = await self.planned(narration_id)
         for chapter in _script().chapters:
             step = await self._claim(narration_id)
-            narration = await self.book.finish_chapter(
-                step, progress_of(chapter, flagged=chapter.number - 1), result_key="k"
-            )
+            progress = progress_of(chapter, flagged=chapter.number - 1)
+            narration = await self.book.finish_chapter(step, progress, result_key="k")
         return narration
 
     async def completed(self, *, title: str = "A House", **fields: Any) -> Narration:
