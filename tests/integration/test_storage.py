@@ -121,7 +121,9 @@ class Keeper(BaseHTTPRequestHandler):
     """A store of one object that it will not delete."""
 
     def do_GET(self) -> None:
-        self._answer("<ListBucketResult><Contents><Key>v/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>")
+        self._answer(
+            "<ListBucketResult><Contents><Key>v/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>"
+        )
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
