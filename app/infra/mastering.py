@@ -6,7 +6,7 @@
     4. The file is decoded and measured. Where the encoder moved loudness or peaks out of bounds, 2 is asked again with
        what was heard, so that the bounds hold for what a listener decodes, not for what was encoded.
 
-Memory holds one take, one block and two numbers for every 5 ms of audio, however long the book is. Everything blocks;
+Memory holds one take, one block and two numbers for every 10 ms of audio, however long the book is. Everything blocks;
 nothing is written outside the directory given. It knows no store, no job and no models.
 """
 
