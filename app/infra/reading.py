@@ -221,13 +221,15 @@ _MARKUP = re.compile(
 
 
 def spoken_html(html: str) -> str:
-    """What is to be heard of raw HTML: its text, pauses and speech tags."""
+    """What is to be heard of raw HTML: its text, pauses and speech tags, which have no attributes."""
 
     def kept(match: re.Match[str]) -> str:
         name = (match[3] or "").lower()
         if match[2] or not name or _HTML.fullmatch(name):
             return "\n" if name in ("p", "br", "div", "li") else ""
-        return match[0] if name == "break" else f"<{match[3]}>"
+        if name == "break":
+            return match[0]
+        return "" if match[4].strip(" /") else f"<{match[3]}>"
 
     return _MARKUP.sub(kept, html)
 

@@ -290,6 +290,27 @@ def test_a_book_without_headings_and_contents_has_a_chapter_for_each_document(tm
     assert [chapter.title for chapter in book.manuscript.chapters] == ["", ""]
 
 
+def test_a_cover_drawn_on_a_page_of_its_own_is_not_read(tmp_path: Path) -> None:
+    drawn = '<div><svg viewBox="0 0 6 9"><image width="6" height="9" xlink:href="cover.png"/></svg></div>'
+    book = read_epub(epub(tmp_path / "b.epub", {"cover.xhtml": drawn, "one.xhtml": "<h2>One</h2><p>It was dark.</p>"}))
+    assert chapters(book.manuscript) == {"One": ["It was dark."]}
+
+
+def test_the_bundled_story_is_the_same_as_markdown_and_as_a_book() -> None:
+    story = Path(__file__).parents[1] / "books" / "the-bell-on-owl-island.epub"
+    book = read_epub(story)
+    text = read_manuscript(story.with_suffix(".md"), SourceKind.MARKDOWN, name="story")
+    assert book.manuscript == text.manuscript
+    assert [chapter.title[:11] for chapter in book.manuscript.chapters] == [
+        "Chapter I: ",
+        "Chapter II:",
+        "Chapter III",
+        "Chapter IV:",
+    ]
+    assert sum(len(p.text.split()) for chapter in book.manuscript.chapters for p in chapter.paragraphs) > 3_000
+    assert book.cover
+
+
 def test_markup_is_found_in_a_book_as_elements_and_as_text(tmp_path: Path) -> None:
     body = '<p>[hero] Wait.<break time="1s"/> Now <laugh/> come. &lt;break time="2s"/&gt; &lt;sigh&gt; So.</p>'
     said = read_epub(epub(tmp_path / "b.epub", {"a.xhtml": body})).manuscript.chapters[0].paragraphs
