@@ -4,9 +4,9 @@
     curve.integrated_lufs, curve.true_peak_dbtp
     gain = gain_for(curve, target_lufs=-19, ceiling_dbtp=-3); gain.apply(block, first_sample)
 
-A curve keeps two numbers for every 10 ms, so ten hours are 29 MB, and all that a gain needs is known from it: nothing is
-read twice to find it. Limiting is a gain that moves within 40 ms on either side of a peak, never within a period
-of a voice. Mono float32, full scale ±1.
+A curve keeps two numbers for every 10 ms, so ten hours are 29 MB, and all that a gain needs is known from it: nothing
+is read twice to find it. Limiting is a gain that moves within 40 ms on either side of a peak, never within a period of a
+voice. Mono float32, full scale ±1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _OFFSET_LUFS = -0.691  # so that a sine of 997 Hz at 0 dBFS reads -3.01 LUFS
 
 _SMOOTHING = np.array([1.0, 2.0, 1.0]) / 4.0
 _HOLD_BLOCKS = 2 * (len(_SMOOTHING) // 2 + 1) + 1  # the smoothing's reach, and a block more for the line to the next
-MAX_DRIVE_DB = 18.0
-"""How far the gain may rise beyond what the loudness alone asks for; past it speech is only flattened."""
+MAX_DRIVE_DB = 12.0
+"""How far the gain may rise beyond what the loudness alone asks for; 6 dB more make speech 0.02 LU louder, and flat."""
 
 Curve = NDArray[np.float32]
 
