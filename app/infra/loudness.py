@@ -5,8 +5,8 @@
     gain = gain_for(curve, target_lufs=-19, ceiling_dbtp=-3); gain.apply(block, first_sample)
 
 A curve keeps two numbers for every 10 ms, so ten hours are 29 MB, and all that a gain needs is known from it: nothing
-is read twice to find it. Limiting is a gain that moves within 40 ms on either side of a peak, never within a period of a
-voice. Mono float32, full scale ±1.
+is read twice to find it. Limiting is a gain that moves within 40 ms on either side of a peak, never within a period of
+a voice. Mono float32, full scale ±1.
 """
 
 from __future__ import annotations
