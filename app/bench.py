@@ -102,7 +102,7 @@ def run(
     Sessions take `voices` in turn. The table goes to `out`, everything to `json_path`, and is returned. Raises
     CarillonError when not even one session can be held.
     """
-    bench = _Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed)
+    bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed)
     report = asyncio.run(bench.report(concurrency, sessions, cancels))
     out.write(table(report))
     if json_path is not None:
@@ -111,7 +111,9 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
+    """Sessions against one front door."""
+
     url: str
     key: str | None
     voices: tuple[str, ...]
@@ -121,9 +123,9 @@ class _Bench:
     seed: int
 
     async def report(self, concurrency: Sequence[int], sessions: int, cancels: int) -> dict[str, Any]:
-        await self._speak(0)  # the first session finds caches cold, and errors early
+        await self.warm_up()
         return {
-            "model": await self._model(),
+            "model": await self.model_card(),
             "voices": self.voices,
             "pace": self.pace,
             "tokens_per_s": self.tokens_per_s,
@@ -131,7 +133,11 @@ class _Bench:
             "cancel": await self._cancels(cancels),
         }
 
-    async def _model(self) -> dict[str, Any]:
+    async def warm_up(self) -> None:
+        """A first session, which finds caches cold. Raises what would befall all the others."""
+        await self._speak(0)
+
+    async def model_card(self) -> dict[str, Any]:
         async with self._open(0) as speaker:
             await speaker.end()
             return {"name": speaker.ready.model, "stand_in": speaker.ready.stand_in}
@@ -141,7 +147,11 @@ class _Bench:
         return open_speaker(self.url, self.key, voice=voice, model=self.model, pace=self.pace)
 
     async def _level(self, count: int, sessions: int) -> dict[str, Any]:
-        """`count` sessions at once, each followed by the next until `sessions` have been held."""
+        heard, errors = await self.hold(count, sessions)
+        return {"concurrency": count, "errors": dict(errors), **summary(heard)}
+
+    async def hold(self, count: int, sessions: int) -> tuple[list[Heard], Counter[str]]:
+        """`count` sessions at once, each followed by the next until `sessions` have been held; and what failed."""
         numbers = iter(range(sessions))
         heard: list[Heard] = []
         errors: Counter[str] = Counter()
@@ -156,7 +166,7 @@ class _Bench:
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(caller())
-        return {"concurrency": count, "errors": dict(errors), **summary(heard)}
+        return heard, errors
 
     async def _speak(self, number: int) -> Heard:
         clock = asyncio.get_running_loop().time
@@ -279,19 +289,20 @@ def table(report: dict[str, Any]) -> str:
     ]
     lines += [
         f"{level['concurrency']:>9}{level['sessions']:>6}{sum(level['errors'].values()):>8}"
-        f"{_pair(level['ttfa_ms'], '.0f'):>14}{_pair(level['audible_ttfa_ms'], '.0f'):>14}"
-        f"{_pair(level['rtf'], '.2f'):>12}"
+        f"{paired(level['ttfa_ms'], '.0f'):>14}{paired(level['audible_ttfa_ms'], '.0f'):>14}"
+        f"{paired(level['rtf'], '.2f'):>12}"
         + "".join(f"{level['underruns'][str(ms)]['sessions']:>11}" for ms in PREBUFFERS_MS)
         for level in report["levels"]
     ]
     cancel = report["cancel"]
     if cancel["sessions"]:
         lines.append(
-            f"cancel answered after {_pair(cancel['answered_ms'], '.1f')} ms, "
-            f"last frame after {_pair(cancel['last_frame_ms'], '.1f')} ms"
+            f"cancel answered after {paired(cancel['answered_ms'], '.1f')} ms, "
+            f"last frame after {paired(cancel['last_frame_ms'], '.1f')} ms"
         )
     return "\n".join(lines) + "\n"
 
 
-def _pair(values: dict[str, float] | None, form: str) -> str:
+def paired(values: dict[str, float] | None, form: str) -> str:
+    """P50/P95."""
     return "–" if values is None else f"{values['p50']:{form}}/{values['p95']:{form}}"

@@ -425,6 +425,37 @@ def bench_speech(
     )
 
 
+@bench.command("narration")
+def bench_narration(
+    *,
+    concurrency: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 1,
+    sessions: Annotated[int, typer.Option(min=1, help="Live sessions in each half of a round.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Each: sessions alone, then beside a narration.")] = 3,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
+    from app.bench_narration import run
+
+    url, key = _fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or _voices(url, key),
+        concurrency=concurrency,
+        sessions=sessions,
+        rounds=rounds,
+        model=model,
+        pace="unpaced" if unpaced else "realtime",
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
 def _levels(text: str) -> list[int]:
     levels = text.split(",")
     if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
