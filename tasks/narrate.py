@@ -34,7 +34,16 @@ from app.core.errors import (
     UnknownModel,
 )
 from app.core.models import Voice
-from app.core.narration import ChapterProgress, Narration, NarrationOutput, Script, Take, Timeline
+from app.core.narration import (
+    ChapterProgress,
+    Narration,
+    NarrationOptions,
+    NarrationOutput,
+    Script,
+    Take,
+    TextFinding,
+    Timeline,
+)
 from app.core.orpheus import ORPHEUS_TAGS
 from app.infra.catalog import Catalog
 from app.infra.manuscripts import Limits, read_manuscript_async
@@ -54,6 +63,7 @@ CHAPTERS_AT_ONCE = 8
 """Messages of one narration at most: many chapters go beside each other, and other narrations get their turns."""
 
 TOLD_EVERY_S = 1.0
+LOUDNESS_TOLERANCE_LU = 0.5
 STALE_S = 24 * 3600.0
 
 log = logging.getLogger(__name__)
@@ -260,7 +270,8 @@ class StepRun:
             await patiently(lambda: self._book.render_again(step))
             return Ended(narration, messages=min(len(narration.chapters), CHAPTERS_AT_ONCE))
         output = await self._delivered(mastered)
-        ended = await patiently(lambda: self._book.complete(step, output))
+        findings = _shortfall(narration.options, output)
+        ended = await patiently(lambda: self._book.complete(step, output, findings=findings))
         log.info("narration over", extra={**self._facts, "state": ended.state.value, "audio_s": output.duration_s})
         await self._tidy_up(ended)
         return Ended(ended, messages=0)
@@ -363,6 +374,18 @@ class _Teller:
         if now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
             await patiently(lambda: self._catalog.narrations.tell(self._step, progress))
+
+
+def _shortfall(options: NarrationOptions, output: NarrationOutput) -> tuple[TextFinding, ...]:
+    """Speech whose peaks are far above its mean cannot be as loud as was asked for below the peak that was asked for."""
+    missing_lu = options.loudness_lufs - output.loudness_lufs
+    if missing_lu <= LOUDNESS_TOLERANCE_LU:
+        return ()
+    message = (
+        f"the loudness is {output.loudness_lufs:.1f} LUFS, {missing_lu:.1f} LU below what was asked for: more is not to "
+        f"be had below {options.max_true_peak_dbtp:g} dBTP; raise max_true_peak_dbtp, or lower loudness_lufs"
+    )
+    return (TextFinding(severity="check", code="loudness_missed", message=message),)
 
 
 def _sweep(directory: Path) -> None:

@@ -124,7 +124,11 @@ async def resume(narration_id: str, request: Request, door: TheDoor, _: Narrator
         return await _queued(door, await door.catalog.narrations.resume(narration_id))
     recast = await _recast(door, narration, wanted)
     resumed = await door.catalog.narrations.resume(
-        narration_id, voice=recast.voice, cast=recast.cast, voices={**recast.voices, **_pinned(narration, recast)}
+        narration_id,
+        voice=recast.voice,
+        cast=recast.cast,
+        voices={**recast.voices, **_pinned(narration, recast)},
+        findings=recast.findings,
     )
     return await _queued(door, resumed)
 

@@ -36,6 +36,11 @@ from app.infra.tables import NarrationRow, StepRow
 from app.infra.voicebook import voice_prefix
 
 ID_PREFIX = "nar-"
+CASTING = frozenset({"uncast_character", "language"})
+"""The codes of findings that are about voices …"""
+MASTERED = frozenset({"loudness_missed"})
+"""… and of those about the finished file."""
+
 PLAN = 0
 MASTERING = 1_000_000
 """The number of the last step; chapters count from 1."""
@@ -158,14 +163,18 @@ class NarrationBook:
         voice: str | None = None,
         cast: Mapping[str, str] | None = None,
         voices: Mapping[str, Voice] | None = None,
+        findings: tuple[TextFinding, ...] = (),
     ) -> Narration:
         """Go on with one that failed or was cancelled, perhaps with other voices; what is rendered stays rendered.
 
-        `voices` is as at creation, and given whenever `voice` or `cast` are. Raises NotFound, Conflict.
+        `voices` is as at creation, and given whenever `voice` or `cast` are; `findings` on them replace those of the
+        same codes. Raises NotFound, Conflict.
         """
         changes: dict[str, Any] = {"voice": voice, "cast": cast and dict(cast), "voices": voices and _plain(voices)}
         changes = {name: value for name, value in changes.items() if value is not None}
         async with self._database.writing() as connection:
+            if changes:
+                changes["findings"] = _plain(_renewed(await _narration(connection, narration_id), CASTING, findings))
             narration = await self._reopened(
                 connection, narration_id, (NarrationState.FAILED, NarrationState.CANCELLED), changes
             )
@@ -363,14 +372,23 @@ class NarrationBook:
             await self._change(connection, step, lease_expires_at=None)
             await self._open_steps(connection, step.narration.id, StepRow.number > PLAN)
 
-    async def complete(self, step: Step, output: NarrationOutput) -> Narration:
-        """The file is there; one asked to stop ends cancelled instead, and keeps what it had. Raises JobLost."""
+    async def complete(
+        self, step: Step, output: NarrationOutput, *, findings: tuple[TextFinding, ...] = ()
+    ) -> Narration:
+        """The file is there, with what was found about it; one asked to stop ends cancelled, and keeps what it had.
+
+        Raises JobLost.
+        """
         now = self._now()
         async with self._database.writing() as connection:
             await self._touch(connection, step)
             await self._change(connection, step, finished_at=now, lease_expires_at=None)
             narration = await _narration(connection, step.narration.id)
-            changes: dict[str, Any] = {"state": NarrationState.COMPLETED.value, "output": _plain(output)}
+            changes: dict[str, Any] = {
+                "state": NarrationState.COMPLETED.value,
+                "output": _plain(output),
+                "findings": _plain(_renewed(narration, MASTERED, findings)),
+            }
             if narration.cancel_requested:
                 changes = {"state": NarrationState.CANCELLED.value}
             await connection.execute(
@@ -468,6 +486,11 @@ class NarrationBook:
             await connection.execute(
                 update(NarrationRow).where(NarrationRow.id == narration_id).values(webhook_done_at=self._now())
             )
+
+
+def _renewed(narration: Narration, codes: frozenset[str], findings: tuple[TextFinding, ...]) -> tuple[TextFinding, ...]:
+    """The narration's findings with those of `codes` replaced."""
+    return (*(finding for finding in narration.findings if finding.code not in codes), *findings)
 
 
 def _state_of(number: int) -> NarrationState:

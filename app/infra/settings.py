@@ -135,7 +135,7 @@ class NarrationSettings(BaseModel):
 
     max_text_bytes: int = Field(default=5 * 1024**2, ge=1024, description="Of the text of one narration.")
     max_file_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Of an uploaded book, pictures and all.")
-    max_cover_bytes: int = Field(default=8 * 1024**2, ge=1024)
+    max_cover_bytes: int = Field(default=8 * 1024**2, ge=1024, le=10 * 1024**2)
     reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
     at_once: int = Field(default=2, ge=1, description="Chapters that one `carillon tasks` process renders at a time.")
     max_attempts: int = Field(default=20, ge=1, description="Processes that may die over one chapter before it fails.")

@@ -22,6 +22,7 @@ from app.core.narration import (
     NarrationSource,
     NarrationState,
     SourceKind,
+    TextFinding,
 )
 from app.infra.catalog import Catalog
 from app.infra.jobbook import CLAIM_S
@@ -215,6 +216,26 @@ async def test_other_voices_on_resuming_mean_that_every_chapter_is_looked_at_aga
     resumed = await book.resume(narration.id, voice="rook", voices={"rook": ROOK})
     assert (resumed.voice, resumed.voices) == ("rook", {"rook": ROOK})
     assert [(await claimed(book, narration)).number for _ in range(2)] == [1, 2]
+
+
+async def test_what_was_found_about_voices_and_the_file_is_replaced_and_the_rest_stays(
+    book: NarrationBook, narration: Narration
+) -> None:
+    cut, uncast, quiet = (
+        TextFinding(severity="check", code=code, message="…")
+        for code in ("long_sentence", "uncast_character", "loudness_missed")
+    )
+    plan = await claimed(book, narration)
+    await book.planned(plan, (chapter(1),), script_key="s", title="", findings=(cut, uncast))
+    await book.request_cancel(narration.id)
+    resumed = await book.resume(narration.id, voice="rook", voices={"rook": ROOK})
+    assert resumed.findings == (cut,)
+    await rendered(book, narration, chapters=1)
+    ended = await book.complete(await claimed(book, narration), OUTPUT, findings=(quiet,))
+    assert ended.findings == (cut, quiet)
+    await book.regenerate(narration.id, segment=1, chapter=1)
+    await rendered(book, narration, chapters=1)
+    assert (await book.complete(await claimed(book, narration), OUTPUT)).findings == (cut,)
 
 
 async def test_only_one_that_failed_or_was_cancelled_can_be_resumed(book: NarrationBook, narration: Narration) -> None:
