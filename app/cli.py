@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import typer
 
 from app.core.errors import CarillonError, ConfigurationError
 from app.core.models import Scope
+from app.core.narration import NarrationFormat
 from app.infra.settings import LOOPBACK_HOSTS, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -454,6 +456,18 @@ def bench_narration(
         json_path=json_path,
         out=sys.stdout,
     )
+
+
+@bench.command("mastering")
+def bench_mastering(
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of audio.")] = 2.0,
+    format: Annotated[NarrationFormat, typer.Option()] = NarrationFormat.M4B,
+) -> None:
+    """Joining and mastering a long book of synthetic segments: CPU, peak memory, what the file came to."""
+    from app.bench_mastering import run
+
+    with tempfile.TemporaryDirectory() as directory:
+        typer.echo(run(hours=hours, format=format, directory=Path(directory)))
 
 
 def _levels(text: str) -> list[int]:

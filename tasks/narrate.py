@@ -377,13 +377,13 @@ class _Teller:
 
 
 def _shortfall(options: NarrationOptions, output: NarrationOutput) -> tuple[TextFinding, ...]:
-    """Speech whose peaks are far above its mean cannot be as loud as was asked for below the peak that was asked for."""
+    """Speech whose peaks stand far above its mean cannot be as loud as asked for below the peak asked for."""
     missing_lu = options.loudness_lufs - output.loudness_lufs
     if missing_lu <= LOUDNESS_TOLERANCE_LU:
         return ()
     message = (
-        f"the loudness is {output.loudness_lufs:.1f} LUFS, {missing_lu:.1f} LU below what was asked for: more is not to "
-        f"be had below {options.max_true_peak_dbtp:g} dBTP; raise max_true_peak_dbtp, or lower loudness_lufs"
+        f"the loudness is {output.loudness_lufs:.1f} LUFS, {missing_lu:.1f} LU below what was asked for: "
+        f"more is not to be had below {options.max_true_peak_dbtp:g} dBTP; raise max_true_peak_dbtp, or lower loudness_lufs"
     )
     return (TextFinding(severity="check", code="loudness_missed", message=message),)
 
