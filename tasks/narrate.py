@@ -383,7 +383,7 @@ def _shortfall(options: NarrationOptions, output: NarrationOutput) -> tuple[Text
         return ()
     message = (
         f"the loudness is {output.loudness_lufs:.1f} LUFS, {missing_lu:.1f} LU below what was asked for: "
-        f"more is not to be had below {options.max_true_peak_dbtp:g} dBTP; raise max_true_peak_dbtp, or lower loudness_lufs"
+        f"there is no more below {options.max_true_peak_dbtp:g} dBTP; raise max_true_peak_dbtp, or lower loudness_lufs"
     )
     return (TextFinding(severity="check", code="loudness_missed", message=message),)
 
