@@ -32,7 +32,8 @@ from app.core.narration import (
 from app.core.orpheus import ORPHEUS_TAGS
 from app.core.text import Cut, TextSplitter, boundaries, clean, has_speech, joins_previous
 
-BATCH_CHARS = 280
+BATCH_CHARS = 240
+"""Of neighbouring sentences: the stand-in begins to skip words beyond, long before the limit of one request."""
 MAX_WRITTEN_CHARS = 300
 """Of one cut: live sessions' `max_chunk_chars`, about 20 s of speech."""
 
@@ -309,7 +310,7 @@ class _Layout:
 
 
 def _breaths(pieces: Sequence[_Piece], *, alone: bool) -> list[list[_Piece]]:
-    """Neighbouring pieces put together up to 280 spoken characters; `alone`: each by itself."""
+    """Neighbouring pieces put together up to BATCH_CHARS spoken characters; `alone`: each by itself."""
     breaths: list[list[_Piece]] = []
     chars = 0
     for piece in pieces:
