@@ -28,7 +28,7 @@ from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
 from app.infra.registry import open_redis
-from app.infra.settings import LOOPBACK_HOSTS, Settings
+from app.infra.settings import LOOPBACK_HOSTS, Settings, without_secrets
 from app.infra.storage import ObjectStore
 
 GIB = 1024**3
@@ -303,7 +303,8 @@ async def object_store(settings: Settings) -> AsyncIterator[Finding]:
     try:
         await asyncio.to_thread(use)
     except CarillonError as error:
-        yield failure("s3", error.message, "check CARILLON_STORE__… and that the key may write, read, list and delete")
+        problem = f"{without_secrets(settings.store.endpoint_url)}: {error.message}"
+        yield failure("s3", problem, "check CARILLON_STORE__… and that the key may write, read, list and delete")
         return
     yield ok("s3", f"the bucket {settings.store.bucket} can be written, read, listed and deleted from")
 

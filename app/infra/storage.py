@@ -7,9 +7,10 @@ nothing that such servers lack: no object metadata, no conditional writes. boto3
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
-from app.infra.settings import LOOPBACK_HOSTS, StoreSettings
+from app.infra.settings import LOOPBACK_HOSTS, StoreSettings, without_secrets
 
 PART_BYTES = 16 * 1024 * 1024
 """150 MB in 0.31 s on one machine, against 0.51 s with boto3's 8 MB."""
@@ -31,11 +32,19 @@ PART_BYTES = 16 * 1024 * 1024
 PIECE_BYTES = 2**20
 """Read at once by who passes an object on."""
 
+DELETED_AT_ONCE = 1000
+"""The most that one DeleteObjects may name."""
+
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+
+log = logging.getLogger(__name__)
 
 
 class ObjectStore:
-    """One bucket. Every method raises StoreUnavailable when the server fails or refuses, and says what it answered."""
+    """One bucket. Every method raises StoreUnavailable when the server fails or refuses.
+
+    What the server answered, and where it is, stands in the log alone: an error of ours may go to a client.
+    """
 
     def __init__(self, settings: StoreSettings, *, timeout_s: float = 60, attempts: int = 4) -> None:
         """Connects on first use. Without keys in `settings`, boto3's own sources (a role, a profile) count.
@@ -47,7 +56,7 @@ class ObjectStore:
                 "CARILLON_STORE__ENDPOINT_URL is not set; `carillon up` starts an embedded store and sets it"
             )
         self.bucket = settings.bucket
-        self._endpoint = settings.endpoint_url
+        self._endpoint = without_secrets(settings.endpoint_url)
         self._client: Any = boto3.session.Session().client(
             "s3",
             endpoint_url=settings.endpoint_url,
@@ -110,9 +119,7 @@ class ObjectStore:
                     "Body"
                 ].read()
             if len(piece) != last + 1 - first:
-                raise StoreUnavailable(
-                    f"the store at {self._endpoint} gave {len(piece)} bytes of {key!r} for {last + 1 - first}"
-                )
+                raise StoreUnavailable(f"the store gave {len(piece)} bytes of {key!r} for {last + 1 - first}")
             yield piece
 
     def upload(self, path: Path, key: str) -> None:
@@ -157,20 +164,24 @@ class ObjectStore:
         """
         if not prefix:
             raise InvalidRequest("an empty prefix would delete the whole bucket; name a folder", param="prefix")
-        keys = list(self.keys(prefix))
-        for start in range(0, len(keys), 1000):
-            with self._errors(prefix):
+        return self.delete_all(self.keys(prefix))
+
+    def delete_all(self, keys: Iterable[str]) -> int:
+        """Delete these objects; one that is not there is no error. Returns how many were named."""
+        named = list(keys)
+        for start in range(0, len(named), DELETED_AT_ONCE):
+            batch = named[start : start + DELETED_AT_ONCE]
+            with self._errors(batch[0]):
                 answer = self._client.delete_objects(
-                    Bucket=self.bucket,
-                    Delete={"Objects": [{"Key": key} for key in keys[start : start + 1000]], "Quiet": True},
+                    Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
                 )
             kept = [error for error in answer.get("Errors", ()) if error.get("Code") not in _MISSING]
             if kept:
                 raise StoreUnavailable(
-                    f"the store at {self._endpoint} kept {len(kept)} objects below {prefix!r}, "
+                    f"the store kept {len(kept)} of {len(batch)} objects, "
                     f"{kept[0].get('Key')!r} for one: {kept[0].get('Code')} {kept[0].get('Message')}"
                 )
-        return len(keys)
+        return len(named)
 
     def upload_directory(self, directory: Path, prefix: str) -> dict[str, str]:
         """Upload every file below `directory` to `prefix`. Returns relative file name → SHA-256, as hex digits."""
@@ -209,7 +220,12 @@ class ObjectStore:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _MISSING:
-                raise ObjectMissing(f"{key!r} is not in the store at {self._endpoint}") from error
-            raise StoreUnavailable(f"the store at {self._endpoint} refused {key!r}: {error}") from error
+                raise ObjectMissing(f"{key!r} is not in the store") from error
+            self._log(error)
+            raise StoreUnavailable(f"the store refused {key!r}: {code}") from error
         except (BotoCoreError, Boto3Error) as error:
-            raise StoreUnavailable(f"the store at {self._endpoint} does not answer for {key!r}: {error}") from error
+            self._log(error)
+            raise StoreUnavailable(f"the store does not answer for {key!r}: {type(error).__name__}") from error
+
+    def _log(self, error: Exception) -> None:
+        log.warning("store failed", extra={"endpoint": self._endpoint, "error": str(error)})

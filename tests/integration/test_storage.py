@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
 from app.infra.embedded import LOOPBACK, free_port
 from app.infra.settings import StoreSettings
-from app.infra.storage import PART_BYTES, PIECE_BYTES, ObjectStore
+from app.infra.storage import DELETED_AT_ONCE, PART_BYTES, PIECE_BYTES, ObjectStore
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,15 @@ def test_deleting_a_prefix_leaves_its_neighbours(store: ObjectStore) -> None:
     assert store.delete_prefix("v/1/") == 0
 
 
+def test_objects_are_deleted_by_name_more_than_a_request_may_name(store: ObjectStore) -> None:
+    for key in ("v/a", "v/b", "w/c"):
+        store.put(key, b"1")
+    missing = [f"x/{number}" for number in range(DELETED_AT_ONCE)]
+    assert store.delete_all(["v/a", *missing, "w/c"]) == 1002
+    assert list(store.keys("")) == ["v/b"]
+    assert store.delete_all([]) == 0
+
+
 class Keeper(BaseHTTPRequestHandler):
     """A store of one object that it will not delete."""
 
@@ -197,11 +206,15 @@ def test_a_wrong_key_is_refused_with_what_the_server_says(rclone: StoreSettings)
     store.close()
 
 
-def test_a_store_that_is_not_there_is_named() -> None:
+def test_where_the_store_is_and_what_it_said_stands_in_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
     endpoint = f"http://{LOOPBACK}:{free_port()}"
     store = ObjectStore(StoreSettings(endpoint_url=endpoint, access_key=SecretStr("a"), secret_key=SecretStr("s")))
-    with pytest.raises(StoreUnavailable, match=endpoint):
+    with pytest.raises(StoreUnavailable) as caught:
         store.get("a")
+    assert caught.value.message == "the store does not answer for 'a': EndpointConnectionError"
+    [record] = caplog.records
+    assert vars(record)["endpoint"] == endpoint
+    assert endpoint in vars(record)["error"]
     store.close()
 
 
