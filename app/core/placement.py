@@ -2,8 +2,9 @@
 
 The key is the voice, not the session, so that a voice's adapter is needed on one worker only, as long as that has room.
 Weights are static capacity: load never turns the ring, it only decides who is passed over on the walk around it
-(https://arxiv.org/abs/1608.01350, with capacity as the bound). This module does not know how a fleet is observed, nor
-how a place is claimed: a candidate is a guess, and the registry's one Lua call is the arbiter.
+(https://arxiv.org/abs/1608.01350, with capacity as the bound). Background sessions make way for those who listen, but
+only where it is worth it: see `candidates`. This module does not know how a fleet is observed, nor how a place is
+claimed: a candidate is a guess, and the registry's one Lua call is the arbiter.
 
 Bounded load and replicas of popular voices have their place between `_walk` and `_has_room`.
 """
@@ -36,12 +37,20 @@ class Candidate:
     reason: Reason
 
 
-def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate]:
-    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
+def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> list[Candidate]:
+    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model.
+
+    They are in the ring's order, but those where a background session would have to make way come last. A worker that
+    has the voice's adapter keeps its turn even so: somebody who listens would wait longer for it to be loaded elsewhere
+    than a narration for its next place.
+    """
     active = {w.id: w for w in workers if w.model.name == voice.model and w.state is WorkerState.ACTIVE}
-    for position, worker in enumerate(_walk(active, voice.id)):
-        if has_room(worker, voice, background=background):
-            yield Candidate(worker, "home" if position == 0 else "next")
+    offered = [
+        Candidate(worker, "home" if position == 0 else "next")
+        for position, worker in enumerate(_walk(active, voice.id))
+        if has_room(worker, voice, background=background)
+    ]
+    return sorted(offered, key=lambda candidate: not _keeps_its_turn(candidate.worker, voice))
 
 
 def has_room(worker: Worker, voice: Voice, *, background: bool = False) -> bool:
@@ -57,6 +66,12 @@ def has_room(worker: Worker, voice: Voice, *, background: bool = False) -> bool:
         return False
     adapter = voice.adapter
     return adapter is None or adapter.name in active or len(active) < worker.max_voices
+
+
+def _keeps_its_turn(worker: Worker, voice: Voice) -> bool:
+    """Whether `voice` is at its place at `worker`: nobody makes way for it, or its adapter is there."""
+    there = worker.ready_adapters | worker.active_adapters | worker.background_adapters
+    return has_room(worker, voice, background=True) or (voice.adapter is not None and voice.adapter.name in there)
 
 
 def _walk(workers: Mapping[str, Worker], key: str) -> Iterator[Worker]:

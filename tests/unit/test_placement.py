@@ -104,6 +104,29 @@ def test_background_load_is_no_load_to_those_who_listen(fleet, wanted):
     assert list(candidates(busy, wanted, background=True)) == []
 
 
+@given(fleets, voices)
+def test_nobody_makes_way_while_another_worker_has_a_free_place(fleet, wanted):
+    home, *rest = order(fleet, wanted)
+    narrating = [w.model_copy(update={"background": w.capacity}) if w.id == home else w for w in fleet]
+    offered = list(candidates(narrating, wanted))
+    assert [c.worker.id for c in offered] == [*rest, home]
+    assert [c.reason for c in offered] == ["next"] * len(rest) + ["home"]
+
+
+@given(fleets, voices, st.sampled_from(["ready_adapters", "active_adapters", "background_adapters"]))
+def test_a_home_that_has_the_adapter_keeps_its_turn_although_somebody_must_make_way(fleet, wanted, where):
+    before = order(fleet, wanted)
+    there = {"background": 100, where: frozenset({wanted.adapter.name})}
+    assert order([w.model_copy(update=there) if w.id == before[0] else w for w in fleet], wanted) == before
+
+
+def test_a_slot_that_only_narrations_pin_is_left_to_them_while_another_worker_has_a_free_one():
+    fleet, wanted = [worker("w1"), worker("w2")], voice("v")
+    home, other = order(fleet, wanted)
+    pinned = {"background": 2, "background_adapters": frozenset({"a@1", "b@1"})}
+    assert order([w.model_copy(update=pinned) if w.id == home else w for w in fleet], wanted) == [other, home]
+
+
 def test_a_background_session_needs_a_place_and_a_slot_beside_everybody():
     taken = worker("w1", inflight=1, background=2, active_adapters={"a@1"}, background_adapters={"b@1"})
     assert has_room(taken, voice("b"), background=True)
