@@ -18,6 +18,7 @@
   * Overloaded                      no room now; come again after `retry_after_s`
   * WorkerLost                      the connection to the worker broke under a session
   * EngineFailed                    the engine failed this request, or is gone
+  * SpeechFailed                    one session after the other broke over the same text
   * AdapterUnavailable              a voice's adapter is missing, damaged or unfit for the engine
   * TrainingFailed                  training cannot go on with this data and these hyper-parameters
   * ObjectMissing                   the object store has no object of that name
@@ -180,6 +181,12 @@ class EngineFailed(CarillonError):
 
     code = "engine_failed"
     retryable = True
+
+
+class SpeechFailed(CarillonError):
+    """One session after the other broke over the same text; speaking it again would bring down more workers."""
+
+    code = "speech_failed"
 
 
 class AdapterUnavailable(CarillonError):

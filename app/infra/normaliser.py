@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from app.core.english import is_plain, prepare
-from app.core.errors import StageFailed
+from app.core.errors import ManuscriptUnfit, StageFailed
 from app.core.narration import Manuscript, NarrationOptions, Script, TextFinding
 from app.core.script import Draft
 from app.core.text import has_speech
@@ -65,7 +65,8 @@ async def write_script(
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
 
-    Raises ManuscriptUnfit where nothing can be spoken, StageFailed where the normaliser cannot be kept running.
+    Raises ManuscriptUnfit where nothing can be spoken, or the normaliser cannot be kept running over this text;
+    StageFailed where it does not start.
     """
     draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
     code, findings = language.partition("-")[0].lower(), list[TextFinding]()
@@ -114,7 +115,7 @@ class Normaliser:
         return self._process.pid if self._process else None
 
     async def read(self, sentences: Sequence[str]) -> dict[str, str | None]:
-        """How each sentence is spoken; None: it could not be read. Raises StageFailed."""
+        """How each sentence is spoken; None: it could not be read. Raises ManuscriptUnfit, StageFailed."""
         prepared = await asyncio.to_thread(self._prepared, sentences)
         return {sentence: await self._read(parts) for sentence, parts in prepared.items()}
 
@@ -177,7 +178,7 @@ class Normaliser:
             await self._end()
             self._losses += 1
             if self._losses > self._limits.losses:
-                raise StageFailed(
+                raise ManuscriptUnfit(
                     f"The normaliser died or hung {self._losses} times over one text; it said: {self._last_words()}. "
                     "Look for what kills it (memory?), or hand the text in with normalise off."
                 )
