@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from app.core.audio import HeadSilenceMeter, pcm16_of
 from app.core.budget import Ledger, Stopwatch
-from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, SlowReader, TextAfterEnd, TextTooLong
+from app.core.errors import (
+    CarillonError,
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    SlowReader,
+    TextAfterEnd,
+    TextTooLong,
+)
 from app.core.messages import (
     MAX_UTTERANCE_CHARS,
     Assign,
@@ -344,10 +352,18 @@ class Session:
                         log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
                     stall.reschedule(loop.time() + self._settings.stall_timeout_s)
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"the engine wrote nothing for {self._settings.stall_timeout_s:g} s; try again"
-            ) from None
+            raise self._silence() from None
         return codes
+
+    def _silence(self) -> CarillonError:
+        """Why the engine wrote nothing: in the background it may have been busy with those who go first.
+
+        Its scheduler then told of somebody who waits; of an engine that hangs over this utterance it did not.
+        """
+        silent_s = self._settings.stall_timeout_s
+        if self._patient and self._engine.load_now().waiting:
+            return Overloaded(f"the engine was busy with others for {silent_s:g} s; come again when there is room")
+        return DeadlineExceeded(f"the engine wrote nothing for {silent_s:g} s; try again")
 
     @property
     def _patient(self) -> bool:

@@ -34,6 +34,7 @@ from app.infra.settings import SessionSettings
 from tests.fakes import FakeEngine
 from tests.unit.random_codecs import TINY, full_decode, random_codec
 from workers.decoder import Decoder
+from workers.engine import EngineLoad
 from workers.session import Outgoing, Session, heard_text
 
 pytestmark = pytest.mark.anyio
@@ -322,6 +323,35 @@ async def test_an_engine_that_writes_nothing_is_given_up(decoder: Decoder) -> No
     with pytest.raises(DeadlineExceeded, match="wrote nothing"):
         await speaking.run()
     assert not engine.running
+
+
+class CrowdedEngine(FakeEngine):
+    """Writes nothing for anybody, and says that requests wait."""
+
+    def load_now(self) -> EngineLoad:
+        return EngineLoad(running=1, waiting=1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "pace", "code"),
+    [
+        (CrowdedEngine, "background", "overloaded"),
+        (CrowdedEngine, "realtime", "deadline_exceeded"),
+        (FakeEngine, "background", "deadline_exceeded"),
+    ],
+    ids=["a narration waits for its turn", "somebody listens", "nobody is before it"],
+)
+async def test_to_wait_in_the_engine_is_a_fault_unless_others_go_first(
+    engine: type[FakeEngine], pace: AssignedPace, code: str, decoder: Decoder
+) -> None:
+    crowded = engine()
+    crowded.pause()
+    speaking = session(crowded, decoder, pace=pace, stall_timeout_s=0.05)
+    speaking.push("Never heard.")
+    speaking.end()
+    with pytest.raises(CarillonError) as ended:
+        await speaking.run()
+    assert ended.value.code == code
 
 
 async def test_a_listener_who_takes_nothing_ends_his_own_session(decoder: Decoder) -> None:
