@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from app.core.audio import Samples
@@ -33,8 +33,10 @@ class Narrator(Protocol):
 
 
 class Chapter:
-    """Renders one chapter. `before` is how far it was: what it has cost stands. `living` raises NotFound for a voice
-    that was deleted, `tell` gets the progress after every segment."""
+    """Renders one chapter. `before` is how far it was: what it has cost stands.
+
+    `living` raises NotFound for a voice that was deleted; `tell` gets the progress after every segment.
+    """
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Chapter:
         tell: Callable[[ChapterProgress], Awaitable[None]],
     ) -> None:
         self.progress = before.model_copy(update={"segments_done": 0, "audio_s": 0.0, "flagged": 0, "error": None})
+        self.takes: dict[int, Take] = {}
         self._chapter = chapter
         self._options = options
         self._shelf = shelf
@@ -56,20 +59,26 @@ class Chapter:
         self._tell = tell
         self._paces: dict[str, list[float]] = defaultdict(list)
 
-    async def render(self) -> dict[int, Take]:
-        """Every segment's take, by number. Raises the CarillonError that stopped it, with the place in its message."""
-        takes: dict[int, Take] = {}
+    async def render(
+        self, *, known: Mapping[int, Take] | None = None, interrupted: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Fill `takes`, by segment; False when `interrupted` before the end. `known` were listed at an earlier turn.
+
+        Raises the CarillonError that stopped it, with the place in its message.
+        """
         for segment in self._chapter.segments:
+            if interrupted():
+                return False
             try:
-                take, rendered = await self._take(segment)
+                take, rendered = await self._take(segment, (known or {}).get(segment.number))
             except CarillonError as error:
                 raise self._placed(error, segment) from error
-            takes[segment.number] = take
+            self.takes[segment.number] = take
             self._count(take, rendered)
             await self._tell(self.progress)
-        return takes
+        return True
 
-    async def _take(self, segment: ScriptSegment) -> tuple[Take, bool]:
+    async def _take(self, segment: ScriptSegment, known: Take | None) -> tuple[Take, bool]:
         """The segment's take, and whether it had to be rendered."""
         voice = self._shelf.voice(segment)
         try:
@@ -79,7 +88,8 @@ class Chapter:
                 f"the voice {voice.name!r} was deleted; resume the narration with another (`voice` or `cast`)",
                 param="voice",
             ) from None
-        if take := await self._shelf.find(segment):
+        take = known if known and self._shelf.fits(known, segment) else await self._shelf.find(segment)
+        if take:
             self._learn(voice, segment, take)
             return take, False
         take, samples = await self._spoken(voice, segment)

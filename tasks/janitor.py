@@ -1,8 +1,8 @@
 """Housekeeping, once an hour in the whole fleet.
 
-Keys that were revoked or expired long ago are forgotten, and segments of narrations that were rendered long ago. What a
-dying process may have written of a deleted voice or a cancelled job is deleted again, and workers are told of it again,
-lest Redis has forgotten meanwhile.
+Keys that were revoked or expired long ago are forgotten. What a dying process may have written of a deleted voice, a
+cancelled job or a deleted narration is deleted again, and workers are told of deleted voices again, lest Redis has
+forgotten meanwhile. Rendered segments that no narration has any more go when they are old.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from celery import shared_task
 
+from app.core.errors import ObjectMissing
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.jobbook import job_prefix
@@ -21,11 +22,13 @@ from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from app.infra.voicebook import voice_prefix
+from tasks.takes import TAKES
 from tasks.ticker import Ticker
 
 INTERVAL_S = 3600
 KEY_RETENTION = timedelta(days=30)
 TOMBSTONE_WATCH = timedelta(days=2)
+ORPHAN_AGE = timedelta(days=1)
 CLAIM = "carillon:tasks:janitor"
 
 log = logging.getLogger(__name__)
@@ -46,8 +49,9 @@ async def _clean(settings: Settings) -> None:
         prefixes = [voice_prefix(voice_id) for voice_id in gone]
         prefixes += [job_prefix(*job) for job in await catalog.jobs.cancelled(since=since)]
         log.info("leftovers swept", extra={"objects": await asyncio.to_thread(_sweep, settings, prefixes)})
-        since = utc_now() - timedelta(days=settings.narration.segment_days)
-        log.info("old segments swept", extra={"objects": await asyncio.to_thread(_sweep_segments, settings, since)})
+        existing = await catalog.narrations.existing()
+        objects = await asyncio.to_thread(sweep_narrations, settings, existing, utc_now())
+        log.info("narrations swept", extra={"objects": objects})
         redis = open_redis(settings)
         try:
             for voice_id in gone:
@@ -66,16 +70,41 @@ def _sweep(settings: Settings, prefixes: list[str]) -> int:
         store.close()
 
 
-def _sweep_segments(settings: Settings, since: datetime) -> int:
-    """A narration that needs one again renders it again."""
+def sweep_narrations(settings: Settings, existing: set[str], now: datetime) -> int:
+    """Delete what lies below narrations that have no row, and old segments that no narration lists. Returns how many.
+
+    A narration's files come before its row, and a segment before it is listed: only what is old is nobody's.
+    """
     store = ObjectStore(settings.store)
     try:
+        lists, orphans = [], []
+        for key, written in store.written("narrations/"):
+            if key.split("/")[1] not in existing and written < now - ORPHAN_AGE:
+                orphans.append(key)
+            elif "/takes/" in key:
+                lists.append(key)
+        since = now - timedelta(days=settings.narration.segment_days)
         old = [key for key, written in store.written("voices/") if "/segments/" in key and written < since]
-        for key in old:
-            store.delete(key)
-        return len(old)
+        if old:
+            listed = {digest for key in lists for digest in _digests(store, key)}
+            old = [key for key in old if _digest(key) not in listed]
+        # Its JSON before its FLAC: whoever finds the one shall find the other.
+        return store.delete_all([*orphans, *sorted(old, key=lambda key: not key.endswith(".json"))])
     finally:
         store.close()
+
+
+def _digests(store: ObjectStore, key: str) -> set[str]:
+    try:
+        takes = TAKES.validate_json(store.get(key))
+    except ObjectMissing:
+        return set()
+    return {_digest(take.key) for take in takes.values()}
+
+
+def _digest(key: str) -> str:
+    """What a segment is called, in the name of its JSON and of its FLAC."""
+    return key.rpartition("/")[2].partition(".")[0].partition("-")[0]
 
 
 class Janitor(Ticker):

@@ -30,6 +30,7 @@ FORSAKEN_S = 10.0
 
 WEBHOOK_DAYS = 1
 LONGEST_PAUSE_S = 900
+RESENT_S = 120
 CLAIM = "carillon:tasks:reconcile"
 NARRATE = "carillon.narrate"
 
@@ -55,15 +56,30 @@ def reconcile(celery: Celery) -> None:
     try:
         left = asyncio.run(left_over(settings))
         with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
-            for task, queue, ids in (("carillon.clone", "train", left.jobs), (NARRATE, "render", left.narrations)):
-                if redis.llen(queue) < len(ids):  # those that wait for their turn have theirs
-                    for job_id in ids:
-                        celery.send_task(task, args=[job_id], queue=queue, expires=4 * INTERVAL_S)
+            if redis.llen("train") < len(left.jobs):  # those that wait for a trainer have theirs
+                for job_id in left.jobs:
+                    celery.send_task("carillon.clone", args=[job_id], queue="train", expires=4 * INTERVAL_S)
+            for narration_id in narrations_to_send(redis, left.narrations):
+                celery.send_task(NARRATE, args=[narration_id], queue="render")
             for job_id, finished_at in left.unannounced:
                 if due(redis, job_id, age_s=(utc_now() - finished_at).total_seconds()):
                     celery.send_task("carillon.webhook", args=[job_id], queue="interactive", expires=INTERVAL_S)
     except (CarillonError, RedisError, OperationalError, OSError) as error:
         log.warning("reconciliation failed", extra={"error": type(error).__name__})
+
+
+def narrations_to_send(redis: Redis, forsaken: list[tuple[str, bool]]) -> list[str]:
+    """The narrations whose message may be lost. A message too many does nothing, so that doubt is cheap.
+
+    One that nobody works on may wait in the queue or have lost its message: it gets another every RESENT_S. One that is
+    worked on gets messages from who works on it: another only where the queue is empty, and somebody has time for it.
+    """
+    idle = redis.llen("render") == 0
+    return [
+        narration_id
+        for narration_id, held in forsaken
+        if (idle if held else redis.set(f"carillon:narrate:{narration_id}", 1, nx=True, ex=RESENT_S))
+    ]
 
 
 def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
@@ -74,10 +90,13 @@ def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
 
 @dataclass(frozen=True)
 class LeftOver:
-    """What nobody holds though it is not over, and what ended, and when, without its webhook being heard."""
+    """What is not over and has nobody for it, and what ended, and when, without its webhook being heard.
+
+    Each narration comes with whether anybody works on another step of it.
+    """
 
     jobs: list[str]
-    narrations: list[str]
+    narrations: list[tuple[str, bool]]
     unannounced: list[tuple[str, datetime]]
 
 

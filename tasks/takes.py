@@ -1,11 +1,12 @@
 """Rendered segments in the object store: each under what it depends on, so that nothing is ever rendered twice.
 
-A take is a FLAC with a JSON beside it, written last: whoever finds the JSON finds all of it. Two that render the same
-segment at once write the same key, one take after the other, and either is whole.
+A take is a FLAC, named by its content too, and a JSON that tells where it is, written last: of two who render the same
+segment at once, the later one's JSON speaks of the later one's FLAC.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -18,11 +19,11 @@ from app.core.audio import Samples
 from app.core.errors import ObjectMissing
 from app.core.models import Voice
 from app.core.narration import Narration, ScriptSegment, Take, take_digest
-from app.infra.narrationbook import segment_key
+from app.infra.narrationrows import segment_key
 from app.infra.storage import ObjectStore
 from tasks.archive import persistently
 
-_TAKES: TypeAdapter[dict[int, Take]] = TypeAdapter(dict[int, Take])
+TAKES: TypeAdapter[dict[int, Take]] = TypeAdapter(dict[int, Take])
 
 
 class TakeShelf:
@@ -39,6 +40,10 @@ class TakeShelf:
         number = self._narration.takes.get(segment.number, 0)
         return take_digest(self.voice(segment), segment.spoken, self._narration.options, take=number)
 
+    def fits(self, take: Take, segment: ScriptSegment) -> bool:
+        """Whether a take is of these words by this voice."""
+        return take.key.startswith(f"{segment_key(self.voice(segment), self.digest(segment))}-")
+
     async def find(self, segment: ScriptSegment) -> Take | None:
         """The segment as it was rendered before, by whomever."""
         key = f"{segment_key(self.voice(segment), self.digest(segment))}.json"
@@ -49,9 +54,9 @@ class TakeShelf:
 
     async def keep(self, segment: ScriptSegment, samples: Samples, take: Take) -> Take:
         """Store a take under the segment's key; returns it with that."""
-        key = segment_key(self.voice(segment), self.digest(segment))
-        take = take.model_copy(update={"key": f"{key}.flac"})
-        audio = flac(samples, take.sample_rate_hz)
+        key, audio = segment_key(self.voice(segment), self.digest(segment)), flac(samples, take.sample_rate_hz)
+        content = hashlib.sha256(audio).hexdigest()[:12]
+        take = take.model_copy(update={"key": f"{key}-{content}.flac"})
 
         def put() -> None:
             self._store.put(take.key, audio)
@@ -60,13 +65,18 @@ class TakeShelf:
         await persistently(put)
         return take
 
+    async def forget(self, key: str) -> None:
+        """Whoever looks for the take whose audio is at `key` shall not find it: it is gone, or damaged."""
+        facts = f"{key.rpartition('-')[0]}.json"
+        await persistently(lambda: self._store.delete(facts))
+
     async def list(self, key: str, takes: Mapping[int, Take]) -> None:
         """Write down a chapter's takes, by segment, at `key`."""
-        await persistently(lambda: self._store.put(key, _TAKES.dump_json(dict(takes))))
+        await persistently(lambda: self._store.put(key, TAKES.dump_json(dict(takes))))
 
     async def listed(self, key: str) -> dict[int, Take]:
         """The inverse of `list`. Raises ObjectMissing."""
-        return _TAKES.validate_python(json.loads(await persistently(lambda: self._store.get(key))))
+        return TAKES.validate_python(json.loads(await persistently(lambda: self._store.get(key))))
 
 
 def flac(samples: Samples, sample_rate_hz: int) -> bytes:

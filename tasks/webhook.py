@@ -1,7 +1,8 @@
 """Tells a client that its job or narration is over, until it is heard or a day has passed.
 
-The body is what `GET /v1/clones/{id}` or `/v1/narrations/{id}` shows, without what is long. The reconciler sends the
-task again, soon at first and then every quarter of an hour; what is told twice has the same `webhook-id`.
+The body has what `GET /v1/clones/{id}` or `/v1/narrations/{id}` shows, without what is long or reckoned there. The
+reconciler sends the task again, soon at first and then every quarter of an hour; what is told twice has the same
+`webhook-id`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ from celery import shared_task
 from app.core.errors import InvalidRequest
 from app.infra import webhooks
 from app.infra.catalog import Catalog
-from app.infra.jobbook import JobBook
-from app.infra.narrationbook import ID_PREFIX, NarrationBook
-from app.infra.settings import load_settings
+from app.infra.narrationrows import ID_PREFIX
+from app.infra.settings import CloningSettings, load_settings
+
+LONG_OR_OURS = {
+    "chapters": True,
+    "findings": True,
+    "options": True,
+    "takes": True,
+    "voices": True,
+    "webhook_url": True,
+    "script_key": True,
+    "source": {"key", "cover_key"},
+    "output": {"key", "timeline_key"},
+}
 
 log = logging.getLogger(__name__)
 
@@ -32,29 +44,40 @@ def announce(job_id: str) -> None:
 async def _announce(job_id: str) -> None:
     settings = load_settings()
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
-    book: JobBook | NarrationBook = catalog.narrations if job_id.startswith(ID_PREFIX) else catalog.jobs
     try:
-        url, message_id, body = await _message(catalog, job_id)
-        try:
-            heard = await webhooks.post(url, body, settings.cloning, message_id=message_id, now_s=time.time())
-        except InvalidRequest as error:
-            log.warning("webhook refused", extra={"job": job_id, "error": error.message})
-            heard = True
-        if heard:
-            await book.announced(job_id)
+        if job_id.startswith(ID_PREFIX):
+            await _announce_narration(catalog, settings.cloning, job_id)
+        else:
+            await _announce_job(catalog, settings.cloning, job_id)
     finally:
         await catalog.aclose()
 
 
-async def _message(catalog: Catalog, job_id: str) -> tuple[str, str, dict[str, Any]]:
-    """Where to tell it, under which id, and what. A narration can end more than once, each time as another message."""
-    if job_id.startswith(ID_PREFIX):
-        narration = await catalog.narrations.get(job_id)
-        assert narration.webhook_url
-        data = narration.model_dump(mode="json", exclude={"findings", "options", "voices", "webhook_url"})
-        body = {"type": f"narration.{narration.state.value}", "data": data}
-        return narration.webhook_url, f"{narration.id}-{narration.revision}", body
+async def _announce_job(catalog: Catalog, settings: CloningSettings, job_id: str) -> None:
     job = await catalog.jobs.get(job_id)
     assert job.webhook_url
     data = job.model_dump(mode="json", exclude={"report", "config", "webhook_url"})
-    return job.webhook_url, job.id, {"type": f"clone.{job.state.value}", "data": data}
+    body = {"type": f"clone.{job.state.value}", "data": data}
+    if await _told(job.webhook_url, body, settings, message_id=job.id):
+        await catalog.jobs.announced(job_id)
+
+
+async def _announce_narration(catalog: Catalog, settings: CloningSettings, narration_id: str) -> None:
+    """It can end more than once, each time as another message."""
+    narration = await catalog.narrations.to_announce(narration_id)
+    if narration is None:
+        return
+    assert narration.webhook_url
+    data = narration.model_dump(mode="json", exclude=LONG_OR_OURS)
+    body = {"type": f"narration.{narration.state.value}", "data": data}
+    if await _told(narration.webhook_url, body, settings, message_id=f"{narration.id}-{narration.revision}"):
+        await catalog.narrations.announced(narration)
+
+
+async def _told(url: str, body: dict[str, Any], settings: CloningSettings, *, message_id: str) -> bool:
+    """Whether there is nothing left to do: it was heard, or never will be."""
+    try:
+        return await webhooks.post(url, body, settings, message_id=message_id, now_s=time.time())
+    except InvalidRequest as error:
+        log.warning("webhook refused", extra={"webhook": message_id, "error": error.message})
+        return True

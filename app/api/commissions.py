@@ -44,7 +44,7 @@ from app.core.narration import (
     character_name,
 )
 from app.infra.manuscripts import Book, Limits, check_cover_async, read_manuscript_async
-from app.infra.narrationbook import narration_prefix, new_narration_id
+from app.infra.narrationrows import narration_prefix, new_narration_id
 
 FIELDS = ("narration", "file", "cover")
 JSON_BYTES_PER_TEXT_BYTE = 6
@@ -274,12 +274,12 @@ async def accepted(door: Door, commission: Commission) -> Narration:
     try:
         return await to_the_end(keep())
     except Exception:
-        await _discard_all(door, narration_prefix(narration_id))
+        await discard_all(door, narration_prefix(narration_id))
         raise
 
 
-async def _discard_all(door: Door, prefix: str) -> None:
-    """Remove objects that nothing speaks of; the store being away is told, and is no reason to fail otherwise."""
+async def discard_all(door: Door, prefix: str) -> None:
+    """Remove objects that no row speaks of; what an absent store keeps is logged, and left to the janitor."""
     try:
         await asyncio.to_thread(door.store.delete_prefix, prefix)
     except CarillonError as error:

@@ -25,7 +25,7 @@ from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.models import ApiKey, Scope, Voice
 from app.core.narration import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.infra import webhooks
-from app.infra.narrationbook import narration_prefix
+from app.infra.narrationrows import narration_prefix
 
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]
 
@@ -119,8 +119,7 @@ async def resume(narration_id: str, request: Request, door: TheDoor, _: Narrator
     if narration.state not in (NarrationState.FAILED, NarrationState.CANCELLED):
         raise Conflict(f"{doing(narration)}; only one that failed or was cancelled can be resumed", param="id")
     if wanted.voice is None and wanted.cast is None:
-        for name, voice in narration.voices.items():
-            await _still_there(door, name, voice)
+        await _all_there(door, narration, "resume with another in its place, as `voice` or in `cast`")
         return await _queued(door, await door.catalog.narrations.resume(narration_id))
     recast = await _recast(door, narration, wanted)
     resumed = await door.catalog.narrations.resume(
@@ -161,17 +160,15 @@ def _pinned(narration: Narration, recast: Casting) -> dict[str, Voice]:
     }
 
 
-async def _still_there(door: Door, name: str, voice: Voice) -> None:
+async def _all_there(door: Door, narration: Narration, remedy: str) -> None:
     """Raises Conflict for a voice that was deleted since the narration was handed in."""
-    if voice.adapter is None:
-        return
-    try:
-        await door.catalog.voices.get(voice.id)
-    except NotFound:
-        raise Conflict(
-            f"the voice {name!r} has been deleted; resume with another in its place, as `voice` or in `cast`",
-            param="voice",
-        ) from None
+    for name, voice in narration.voices.items():
+        if voice.adapter is None:
+            continue
+        try:
+            await door.catalog.voices.get(voice.id)
+        except NotFound:
+            raise Conflict(f"the voice {name!r} has been deleted; {remedy}", param="voice") from None
 
 
 @router.post("/v1/narrations/{narration_id}/segments/{number}/regenerate", status_code=202)
@@ -184,9 +181,8 @@ async def regenerate(narration_id: str, number: int, door: TheDoor, _: Narrator)
     segment = next((segment for segment in timeline.segments if segment.number == number), None)
     if segment is None:
         raise NotFound(f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number")
-    for name, voice in narration.voices.items():
-        if segment.voice in (name, voice.name):
-            await _still_there(door, name, voice)
+    # Of every segment: what was spoken is fetched once more, and spoken again where the store has it no longer.
+    await _all_there(door, narration, "hand the text in anew with another in its place")
     again = await door.catalog.narrations.regenerate(narration_id, segment=number, chapter=segment.chapter)
     return await _queued(door, again)
 
@@ -239,13 +235,13 @@ async def read_timeline(door: Door, narration: Narration) -> Timeline:
 
 @router.delete("/v1/narrations/{narration_id}")
 async def delete(narration_id: str, door: TheDoor, _: Narrator) -> dict[str, Any]:
-    """The text and the finished file go; it must be over. Done again, it finishes what an absent store left undone."""
-    narration = await door.catalog.narrations.get(narration_id)
-    if not narration.state.over:
-        raise Conflict(f"{doing(narration)}; cancel it first", param="id")
-    # The row last: it is how somebody finds what is still to be deleted.
-    await asyncio.to_thread(door.store.delete_prefix, narration_prefix(narration_id))
+    """The text and the finished file go; it must be over.
+
+    What was spoken is kept by voice, for other narrations of the same words, for `segment_days` of the settings, or
+    until the voice is deleted.
+    """
     await door.catalog.narrations.delete(narration_id)
+    await commissions.discard_all(door, narration_prefix(narration_id))
     return {"id": narration_id, "deleted": True}
 
 

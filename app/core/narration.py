@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from app.core.cloning import JobError
 from app.core.models import Frozen, Voice
@@ -32,10 +33,20 @@ CharacterName = Annotated[str, Field(min_length=1, max_length=64)]
 WrittenWord = Annotated[str, Field(min_length=1, max_length=100)]
 Respelling = Annotated[str, Field(max_length=200)]
 
+MAX_COMPOSED_CHARS = 256
+"""Longer names are nobody's, and marks in thousands take quadratic time to compose."""
+_FOLDED = {"’": "'", "ʼ": "'"}
+
 
 def character_name(written: str) -> str:
-    """A character's name as it is compared: `[Hero]` in the text is `hero` in the cast."""
-    return " ".join(written.lower().replace("’", "'").split())
+    """A character's name as it is compared: `[Hero]` in the text is `hero` in the cast, accents composed (NFC)."""
+    name = " ".join(written.lower().replace("’", "'").split())
+    return unicodedata.normalize("NFC", name) if len(name) <= MAX_COMPOSED_CHARS else name
+
+
+def folded(written: str) -> str:
+    """Text in one case and with one apostrophe, character for character; what has no single small letter stays."""
+    return "".join(_FOLDED.get(char) or (small if len(small := char.casefold()) == 1 else char) for char in written)
 
 
 class NarrationFormat(StrEnum):
@@ -86,7 +97,18 @@ class NarrationOptions(Frozen):
     max_true_peak_dbtp: float = Field(default=-3.0, ge=-12, le=-1)
     title: str | None = Field(default=None, max_length=300, description="None: the manuscript's own.")
     author: str | None = Field(default=None, max_length=300)
-    language: str | None = Field(default=None, max_length=16, description="None: the narrator's voice's.")
+    language: str | None = Field(
+        default=None, max_length=16, description="None: the manuscript's, or else the narrator's voice's."
+    )
+
+    @field_validator("replacements")
+    @classmethod
+    def _no_word_is_replaced_twice(cls, replacements: Mapping[str, str]) -> Mapping[str, str]:
+        seen: dict[str, str] = {}
+        for written in replacements:
+            if (other := seen.setdefault(folded(unicodedata.normalize("NFC", written)), written)) != written:
+                raise ValueError(f"{other!r} and {written!r} are the same word in any case; keep one of them")
+        return replacements
 
 
 # What was handed in.
@@ -276,7 +298,9 @@ class ChapterProgress(Frozen):
     segments: int
     segments_done: int = 0
     audio_s: float = 0.0
-    rendered_s: float = Field(default=0.0, description="Of `audio_s`, what was spoken by this job.")
+    rendered_s: float = Field(
+        default=0.0, description="Audio that was spoken for it, takes that were replaced included."
+    )
     busy_s: float = 0.0
     flagged: int = 0
     finished: bool = False

@@ -1,7 +1,7 @@
 """The catalogue: keys, voices and jobs, in SQL. It is the truth for what must not be lost.
 
 Keys are kept here; voices and what belongs to them by `app.infra.voicebook`, clone jobs by `app.infra.jobbook`,
-narrations by `app.infra.narrationbook`, all in one database.
+narrations by `app.infra.narrationbook` and their steps by `app.infra.stepbook`, all in one database.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from app.core.models import ApiKey, Frozen, Scope
 from app.infra.database import Database, utc_now
 from app.infra.jobbook import JobBook
 from app.infra.narrationbook import NarrationBook
+from app.infra.stepbook import StepBook
 from app.infra.tables import KeyRow
 from app.infra.voicebook import VoiceBook
 
@@ -55,6 +56,7 @@ class Catalog:
         self.voices = VoiceBook(self.database, now=now)
         self.jobs = JobBook(self.database, now=now)
         self.narrations = NarrationBook(self.database, now=now)
+        self.steps = StepBook(self.database, now=now)
 
     async def aclose(self) -> None:
         await self.database.aclose()

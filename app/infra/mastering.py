@@ -13,10 +13,10 @@ nothing is written outside the directory given. It knows no store, no job and no
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import av
 import av.container
@@ -33,11 +33,12 @@ from app.core.narration import (
     Script,
     ScriptSegment,
     Take,
+    TextFinding,
     Timeline,
     TimelineChapter,
     TimelineSegment,
 )
-from app.infra.audiobook import ENCODINGS, Mark, Tags, read_cover, write_audiobook
+from app.infra.audiobook import ENCODINGS, Encoding, Mark, Tags, read_cover, write_audiobook
 from app.infra.loudness import Gain, LoudnessCurve, Meter, gain_for
 
 TOLERANCE_LU = 0.2
@@ -55,13 +56,17 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Mastered:
-    """The finished file. Loudness and peak are those of the file, decoded; the timeline's rate may differ from it."""
+    """The finished file. Loudness and peak are those of the file, decoded; the timeline's rate may differ from it.
+
+    `findings` tell what the file lacks of what was asked for: its cover, marks, the peak.
+    """
 
     path: Path
     content_type: str
     timeline: Timeline
     loudness_lufs: float
     true_peak_dbtp: float
+    findings: tuple[TextFinding, ...] = ()
 
 
 def master(
@@ -80,15 +85,20 @@ def master(
     A segment without a take is left out. `progress` hears a share of 1 that never falls, several times a second; what
     it raises stops the work. Where loudness and true peak cannot both be had the peak holds, and the result tells.
 
-    Raises ManuscriptUnfit for a script without a single take and for a cover that is none, ObjectMissing for a take
-    that `fetch` does not find or that is damaged, and CarillonError if the file decodes to another length.
+    Raises ManuscriptUnfit for a script without a single take, ObjectMissing for a take that `fetch` does not find or
+    that is damaged (`param` is its key), and CarillonError if the file decodes to another length.
     """
+    findings = []
     tags = Tags(
         title=options.title or script.title,
         author=options.author or script.author,
         language=options.language or script.language,
-        cover=read_cover(cover.read_bytes()) if cover else None,
     )
+    if cover:
+        try:
+            tags = replace(tags, cover=read_cover(cover.read_bytes()))
+        except ManuscriptUnfit as error:  # a book without its cover is better than no book
+            findings.append(_finding("left_out", "cover_left_out", f"the file has no cover: {error.message}"))
     tell = _Monotone(progress or (lambda share: None))
     spool = directory / "joined.pcm"
     path = directory / f"audiobook.{format}"
@@ -96,6 +106,7 @@ def master(
         joined = _join(script, takes, fetch, spool, tell.within(0.0, _JOINING))
         tags = replace(tags, marks=_marks(joined.timeline))
         heard = _encode(joined, path, format, options=options, tags=tags, tell=tell)
+        findings += lacking(heard, tags.marks, format, options)
     finally:
         spool.unlink(missing_ok=True)
     tell(1.0)
@@ -105,7 +116,28 @@ def master(
         timeline=joined.timeline,
         loudness_lufs=heard.integrated_lufs,
         true_peak_dbtp=heard.true_peak_dbtp,
+        findings=tuple(findings),
     )
+
+
+def lacking(
+    heard: LoudnessCurve, marks: Sequence[Mark], format: NarrationFormat, options: NarrationOptions
+) -> Iterator[TextFinding]:
+    """What the file has not of what was asked for. How loud it is, the caller can see."""
+    most = ENCODINGS[format].max_marks
+    if most is not None and len(marks) > most:
+        message = f"{format} files have room for {most} chapter marks; {len(marks) - most} have none: choose m4b"
+        yield _finding("left_out", "marks_left_out", message)
+    if heard.true_peak_dbtp > options.max_true_peak_dbtp:
+        message = (
+            f"the true peak is {heard.true_peak_dbtp:.2f} dBTP, above the {options.max_true_peak_dbtp:g} asked for: "
+            f"{format} moves peaks too far; choose flac, or a lower max_true_peak_dbtp"
+        )
+        yield _finding("check", "peak_missed", message)
+
+
+def _finding(severity: Literal["left_out", "check"], code: str, message: str) -> TextFinding:
+    return TextFinding(severity=severity, code=code, message=message)
 
 
 class _Monotone:
@@ -201,11 +233,14 @@ def _samples_of(take: Take, segment: ScriptSegment, flac: bytes, sample_rate_hz:
     try:
         samples, rate_hz = soundfile.read(io.BytesIO(flac), dtype="float32")
     except soundfile.SoundFileError as error:
-        raise ObjectMissing(f"segment {segment.number}: {take.key!r} is no FLAC; render it anew") from error
+        raise ObjectMissing(
+            f"segment {segment.number}: {take.key!r} is no FLAC; render it anew", param=take.key
+        ) from error
     if samples.ndim != 1 or (len(samples), rate_hz) != (take.samples, take.sample_rate_hz):
         raise ObjectMissing(
             f"segment {segment.number}: {take.key!r} holds {samples.shape} samples at {rate_hz} Hz, where "
-            f"{take.samples} at {take.sample_rate_hz} Hz were rendered; render it anew"
+            f"{take.samples} at {take.sample_rate_hz} Hz were rendered; render it anew",
+            param=take.key,
         )
     samples = samples.astype(np.float32, copy=False)
     return samples if rate_hz == sample_rate_hz else soxr.resample(samples, rate_hz, sample_rate_hz)
@@ -253,26 +288,45 @@ def _encode(
     joined: _Joined, path: Path, format: NarrationFormat, *, options: NarrationOptions, tags: Tags, tell: _Monotone
 ) -> LoudnessCurve:
     """Encode until the decoded file holds its bounds. Returns what was heard in the file."""
-    encoding = ENCODINGS[format]
-    aim_lufs = options.loudness_lufs - encoding.level_db
-    ceiling_dbtp = options.max_true_peak_dbtp - encoding.level_db - encoding.overshoot_db - PEAK_MARGIN_DB
-    begin, attempt = _JOINING, 1
-    while True:
+    begin = _JOINING
+
+    def encode(gain: Gain) -> LoudnessCurve:
+        nonlocal begin
         half, end = begin + _ENCODING * (1 - begin), begin + _ATTEMPT * (1 - begin)
-        gain = gain_for(joined.curve, target_lufs=aim_lufs, ceiling_dbtp=ceiling_dbtp)
         levelled = _levelled(joined.blocks(tell.within(begin, half)), gain)
         write_audiobook(levelled, path, format, sample_rate_hz=joined.timeline.sample_rate_hz, tags=tags)
         heard = _heard(path, joined.timeline, tell.within(half, end))
+        begin = end
+        return heard
+
+    return within_bounds(joined.curve, encode, ENCODINGS[format], options)
+
+
+def within_bounds(
+    curve: LoudnessCurve, encode: Callable[[Gain], LoudnessCurve], encoding: Encoding, options: NarrationOptions
+) -> LoudnessCurve:
+    """Encode until what `encode` hears of a gain holds the options' bounds; returns what was heard last.
+
+    A peak that other gains do not bring down is lowered with all of the rest: the loudness is missed rather.
+    """
+    aim_lufs = options.loudness_lufs - encoding.level_db
+    ceiling_dbtp = options.max_true_peak_dbtp - encoding.level_db - encoding.overshoot_db - PEAK_MARGIN_DB
+    attempt = 1
+    while True:
+        gain = gain_for(curve, target_lufs=aim_lufs, ceiling_dbtp=ceiling_dbtp)
+        heard = encode(gain)
         excess_db = heard.true_peak_dbtp - options.max_true_peak_dbtp
         missing_lu = options.loudness_lufs - heard.integrated_lufs
         near = abs(missing_lu) <= TOLERANCE_LU or gain.expected_lufs < aim_lufs - TOLERANCE_LU
-        if (excess_db <= 0 and near) or attempt == ATTEMPTS:
+        if excess_db <= 0 and (near or attempt == ATTEMPTS):
             return heard
+        if attempt == ATTEMPTS:
+            return encode(gain.lowered(excess_db + PEAK_MARGIN_DB))
         if excess_db > 0:
             ceiling_dbtp -= excess_db + PEAK_MARGIN_DB
         if not near:
             aim_lufs += missing_lu
-        begin, attempt = end, attempt + 1
+        attempt += 1
 
 
 def _levelled(blocks: Iterable[tuple[int, Samples]], gain: Gain) -> Iterator[Samples]:

@@ -137,8 +137,12 @@ class NarrationSettings(BaseModel):
     max_file_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Of an uploaded book, pictures and all.")
     max_cover_bytes: int = Field(default=8 * 1024**2, ge=1024, le=10 * 1024**2)
     reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
-    at_once: int = Field(default=2, ge=1, description="Chapters that one `carillon tasks` process renders at a time.")
-    max_attempts: int = Field(default=20, ge=1, description="Processes that may die over one chapter before it fails.")
+    at_once: int = Field(
+        default=2, ge=1, description="Chapters that one `carillon tasks --queue render` process renders at a time."
+    )
+    max_setbacks: int = Field(
+        default=20, ge=1, description="Dead processes and passing failures over one chapter before it fails."
+    )
     worker_usd_per_hour: float | None = Field(
         default=None, ge=0, description="What a worker costs; with it narrations tell their share of it."
     )

@@ -180,8 +180,9 @@ class NarrationRow(Base):
 class StepRow(Base):
     """What is to be done for a narration, one row for each message of work: its plan, its chapters, its mastering.
 
-    `attempt` is the fencing token: only its holder may change the row. Steps are done in the order of `number`: the
-    plan is 0, chapters count from 1, and the mastering comes last.
+    Steps are done in the order of `number`: the plan is 0, chapters count from 1, and the mastering comes last.
+    `attempt` is the fencing token: only its holder may change the row. `setbacks` counts what stands against the step
+    since it was last opened: processes that died over it, and failures that were hoped to pass.
     """
 
     __tablename__ = "narration_steps"
@@ -189,6 +190,7 @@ class StepRow(Base):
     narration_id: Mapped[str] = mapped_column(ForeignKey("narrations.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
+    setbacks: Mapped[int]
     progress: Mapped[dict[str, Any] | None]
     result_key: Mapped[str | None]
     failed: Mapped[bool]

@@ -20,7 +20,9 @@ from app.core.narration import (
     TimelineChapter,
     TimelineSegment,
 )
-from app.infra.narrationbook import NarrationBook, Step, narration_prefix
+from app.infra.narrationbook import NarrationBook
+from app.infra.narrationrows import narration_prefix
+from app.infra.stepbook import Step, StepBook
 from app.infra.storage import PIECE_BYTES, ObjectStore
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ class Library:
     def book(self) -> NarrationBook:
         return self.house.catalog.narrations
 
+    @property
+    def steps(self) -> StepBook:
+        return self.house.catalog.steps
+
     async def queued(self, **fields: Any) -> dict[str, Any]:
         """A narration that was handed in, as the front door answered."""
         answer = await self.http.post(
@@ -81,7 +87,7 @@ class Library:
             ChapterProgress(number=chapter.number, title=chapter.title, segments=len(chapter.segments))
             for chapter in _script().chapters
         )
-        return await self.book.planned(
+        return await self.steps.planned(
             step, chapters, script_key=key, title="A House", findings=step.narration.findings
         )
 
@@ -91,7 +97,7 @@ class Library:
         for chapter in _script().chapters:
             step = await self._claim(narration_id)
             progress = progress_of(chapter, flagged=chapter.number - 1)
-            narration = await self.book.finish_chapter(step, progress, result_key="k")
+            narration = await self.steps.finish_chapter(step, progress, result_key="k")
         return narration
 
     async def completed(self, *, title: str = "A House", **fields: Any) -> Narration:
@@ -115,15 +121,15 @@ class Library:
             loudness_lufs=-19.0,
             true_peak_dbtp=-3.0,
         )
-        return await self.book.complete(step, output)
+        return await self.steps.complete(step, output)
 
     async def failed(self, narration_id: str) -> Narration:
         """As after a plan that came to nothing."""
         error = JobError(code="stage_failed", message="the normaliser was killed", retryable=True)
-        return await self.book.fail(await self._claim(narration_id), error)
+        return await self.steps.fail(await self._claim(narration_id), error)
 
     async def _claim(self, narration_id: str) -> Step:
-        step = await self.book.claim(narration_id)
+        step = await self.steps.claim(narration_id)
         assert step
         return step
 

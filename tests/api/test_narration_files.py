@@ -92,9 +92,9 @@ async def test_a_file_that_was_made_anew_has_another_tag_and_the_old_one_is_serv
     await library.http.post(f"/v1/narrations/{narration.id}/segments/3/regenerate")
     meanwhile = await library.http.get(audio_path(narration))
     assert (meanwhile.headers["etag"], meanwhile.content == AUDIO) == (before.headers["etag"], True)
-    step = await library.book.claim(narration.id)
+    step = await library.steps.claim(narration.id)
     assert step
-    await library.book.finish_chapter(step, step.narration.chapters[1], result_key="k")
+    await library.steps.finish_chapter(step, step.narration.chapters[1], result_key="k")
     await library.mastered(await library.book.get(narration.id), AUDIO[::-1])
     after = await library.http.get(audio_path(narration))
     assert after.content == AUDIO[::-1]

@@ -14,9 +14,9 @@ import pytest
 from redis.asyncio import Redis
 
 from app.core.models import Scope
-from app.core.narration import NarrationState
-from app.infra.narrationbook import narration_prefix
-from tests.api.conftest import OpenLibrary
+from app.core.narration import NarrationFormat, NarrationOptions, NarrationSource, NarrationState, SourceKind
+from app.infra.narrationrows import narration_prefix
+from tests.api.conftest import OpenHouse, OpenLibrary
 from tests.api.library import PNG, TEXT, Library, error_of
 from tests.fake_worker import STAND_IN
 from tests.published import publish
@@ -451,6 +451,18 @@ async def test_a_segment_of_a_finished_narration_is_read_anew(library: Library, 
         assert await redis.llen("render") == 2  # type: ignore[misc]
 
 
+async def test_a_segment_is_not_read_anew_when_any_voice_of_the_narration_was_deleted(library: Library) -> None:
+    voice_id = await published(library, "Mary")
+    narration = await library.completed(cast={"hero": "Mary"})
+    await library.house.catalog.voices.delete(voice_id)
+    answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/1/regenerate")
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
+    assert error_of(answer)["message"] == (
+        "the voice 'Mary' has been deleted; hand the text in anew with another in its place"
+    )
+    assert (await library.book.get(narration.id)).state is NarrationState.COMPLETED
+
+
 async def test_a_segment_that_is_not_there_is_told_with_their_count(library: Library) -> None:
     narration = await library.completed()
     for number in (0, 4, -1):
@@ -482,3 +494,23 @@ async def test_a_narration_goes_with_its_files_once_it_is_over(library: Library)
     answer = await library.http.delete(f"/v1/narrations/{other}")
     assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
     assert "is queued; cancel it first" in error_of(answer)["message"]
+    assert list(library.store.keys(narration_prefix(other)))
+
+
+async def test_a_narration_goes_though_the_store_is_away(open_house: OpenHouse) -> None:
+    """Its row goes first: were the files to go and the row to stay, it would promise what is not there."""
+    async with open_house() as house, house.holder_of(Scope.NARRATE) as http:
+        narration = await house.catalog.narrations.create(
+            narration_id="nar_1",
+            voice="slt",
+            cast={},
+            voices={},
+            model="standin",
+            format=NarrationFormat.M4B,
+            options=NarrationOptions(),
+            source=NarrationSource(kind=SourceKind.TEXT, file_name="a.txt", key="k", size_bytes=3),
+            title="",
+        )
+        await house.catalog.narrations.request_cancel(narration.id)
+        assert (await http.delete(f"/v1/narrations/{narration.id}")).status_code == 200
+        assert (await http.get(f"/v1/narrations/{narration.id}")).status_code == 404

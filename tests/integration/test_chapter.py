@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import soundfile
 
 from app.core.audio import Samples
 from app.core.errors import EngineFailed, NotFound, UnknownVoice
@@ -20,6 +22,7 @@ from app.core.narration import (
     ScriptChapter,
     ScriptSegment,
     SourceKind,
+    Take,
 )
 from app.infra.database import utc_now
 from app.infra.speaker import Spoken
@@ -91,6 +94,10 @@ class Room:
         self.deleted: set[str] = set()
         self.told: list[ChapterProgress] = []
 
+    async def takes(self, chapter: Chapter) -> dict[int, Take]:
+        assert await chapter.render()
+        return chapter.takes
+
     def chapter(self, narrator: ScriptedNarrator, of: Narration, *segments: ScriptSegment) -> Chapter:
         async def living(voice: Voice) -> None:
             if voice.id in self.deleted:
@@ -118,7 +125,7 @@ def room(object_store: ObjectStore) -> Room:
 async def test_every_segment_is_spoken_by_its_character_and_kept_bit_by_bit(room: Room) -> None:
     narrator = ScriptedNarrator()
     chapter = room.chapter(narrator, narration())
-    takes = await chapter.render()
+    takes = await room.takes(chapter)
     assert [(voice, text) for voice, text, _ in narrator.spoken] == [
         ("wren", "One fine day it rained."),
         ("mary", "It did not!"),
@@ -133,10 +140,10 @@ async def test_every_segment_is_spoken_by_its_character_and_kept_bit_by_bit(room
 
 
 async def test_what_lies_in_the_store_is_not_spoken_again_and_costs_nothing(room: Room) -> None:
-    first = await room.chapter(ScriptedNarrator(), narration()).render()
+    first = await room.takes(room.chapter(ScriptedNarrator(), narration()))
     narrator = ScriptedNarrator()
     chapter = room.chapter(narrator, narration())
-    assert await chapter.render() == first
+    assert await room.takes(chapter) == first
     assert narrator.spoken == []
     assert (chapter.progress.segments_done, chapter.progress.busy_s, chapter.progress.rendered_s) == (3, 0, 0)
 
@@ -170,7 +177,7 @@ async def test_a_voice_published_anew_speaks_its_segments_anew(room: Room) -> No
 
 async def test_a_faulty_segment_is_spoken_again_with_other_seeds_until_it_is_right(room: Room) -> None:
     narrator = ScriptedNarrator(lambda text, n: text == "It did not!" and n < 2)
-    takes = await room.chapter(narrator, narration()).render()
+    takes = await room.takes(room.chapter(narrator, narration()))
     seeds = [seed for _, text, seed in narrator.spoken if text == "It did not!"]
     assert len(set(seeds)) == len(seeds) == 3
     assert (takes[2].tries, takes[2].flags, takes[2].busy_s) == (3, (), 1.5)
@@ -179,14 +186,14 @@ async def test_a_faulty_segment_is_spoken_again_with_other_seeds_until_it_is_rig
 async def test_a_segment_that_never_comes_right_is_kept_at_its_best_and_flagged(room: Room) -> None:
     narrator = ScriptedNarrator(lambda text, n: text == "It did not!")
     chapter = room.chapter(narrator, narration())
-    takes = await chapter.render()
+    takes = await room.takes(chapter)
     assert (takes[2].tries, takes[2].flags) == (4, ("unfinished",))
     assert chapter.progress.flagged == 1
 
 
 async def test_retakes_can_be_turned_off(room: Room) -> None:
     narrator = ScriptedNarrator(lambda text, n: True)
-    takes = await room.chapter(narrator, narration(options=NarrationOptions(retakes=0))).render()
+    takes = await room.takes(room.chapter(narrator, narration(options=NarrationOptions(retakes=0))))
     assert [take.tries for take in takes.values()] == [1, 1, 1]
 
 
@@ -209,8 +216,8 @@ async def test_an_error_keeps_its_kind_and_tells_the_place(room: Room) -> None:
 
 
 async def test_a_take_whose_facts_are_damaged_is_rendered_again(room: Room) -> None:
-    takes = await room.chapter(ScriptedNarrator(), narration()).render()
-    room.store.put(takes[1].key.replace(".flac", ".json"), b"{")
+    takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
+    room.store.put(f"{takes[1].key.rpartition('-')[0]}.json", b"{")
     narrator = ScriptedNarrator()
     await room.chapter(narrator, narration()).render()
     assert [text for _, text, _ in narrator.spoken] == ["One fine day it rained."]
@@ -218,6 +225,45 @@ async def test_a_take_whose_facts_are_damaged_is_rendered_again(room: Room) -> N
 
 async def test_a_chapters_list_of_takes_comes_back_as_it_was(room: Room) -> None:
     shelf = TakeShelf(room.store, narration())
-    takes = await room.chapter(ScriptedNarrator(), narration()).render()
+    takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
     await shelf.list("narrations/nar-1/takes/4-1.json", takes)
     assert await shelf.listed("narrations/nar-1/takes/4-1.json") == takes
+
+
+async def test_a_take_that_is_forgotten_is_rendered_again(room: Room) -> None:
+    takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
+    await TakeShelf(room.store, narration()).forget(takes[3].key)
+    narrator = ScriptedNarrator()
+    await room.takes(room.chapter(narrator, narration()))
+    assert [text for _, text, _ in narrator.spoken] == ["It was five o'clock."]
+
+
+async def test_two_who_render_a_segment_at_once_leave_one_take_that_is_whole(room: Room) -> None:
+    shelf, segment = TakeShelf(room.store, narration()), SEGMENTS[0]
+    [take] = (await room.takes(room.chapter(ScriptedNarrator(), narration(), segment))).values()
+    longer = np.concatenate([speech("longer", 1), speech("than that", 2)])
+    other = await shelf.keep(segment, longer, take.model_copy(update={"samples": len(longer)}))
+    assert other.key != take.key
+    found = await shelf.find(segment)
+    assert found == other
+    samples, _ = soundfile.read(io.BytesIO(room.store.get(found.key)))
+    assert len(samples) == found.samples
+
+
+async def test_a_turn_that_ends_leaves_the_rest_to_the_next_which_looks_nothing_up(room: Room) -> None:
+    first = room.chapter(ScriptedNarrator(), narration())
+    assert not await first.render(interrupted=lambda: len(first.takes) == 2)
+    assert list(first.takes) == [1, 2]
+    for take in first.takes.values():  # the list alone is asked for them
+        await TakeShelf(room.store, narration()).forget(take.key)
+    narrator = ScriptedNarrator()
+    assert await room.chapter(narrator, narration()).render(known=first.takes)
+    assert [text for _, text, _ in narrator.spoken] == ["It was five o'clock."]
+
+
+async def test_what_was_listed_of_other_words_is_not_taken_for_these(room: Room) -> None:
+    first = room.chapter(ScriptedNarrator(), narration())
+    await first.render()
+    narrator = ScriptedNarrator()
+    await room.chapter(narrator, narration(takes={1: 1})).render(known=first.takes)
+    assert [text for _, text, _ in narrator.spoken] == ["One fine day it rained."]

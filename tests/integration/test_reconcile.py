@@ -11,7 +11,7 @@ from app.core.cloning import CloneConfig, CloneKind, CloneState
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings
-from tasks.reconcile import LeftOver, due, left_over
+from tasks.reconcile import LeftOver, due, left_over, narrations_to_send
 
 pytestmark = pytest.mark.anyio
 
@@ -41,3 +41,13 @@ def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:
         redis.delete("carillon:webhook:job-1")
         assert due(redis, "job-1", age_s=100_000)
         assert 15 < redis.ttl("carillon:webhook:job-1") <= 900  # type: ignore[operator]
+
+
+async def test_a_narration_that_nobody_works_on_gets_another_message_however_long_the_queue_is(valkey: str) -> None:
+    with Redis.from_url(valkey) as redis:
+        redis.flushdb()
+        redis.rpush("render", *["of another narration"] * 6)
+        assert narrations_to_send(redis, [("nar-1", False), ("nar-2", True)]) == ["nar-1"]
+        assert narrations_to_send(redis, [("nar-1", False)]) == [], "not again at once"
+        redis.delete("render")
+        assert narrations_to_send(redis, [("nar-2", True)]) == ["nar-2"], "somebody has time for another chapter"

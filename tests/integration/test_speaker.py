@@ -14,11 +14,14 @@ from app.core.errors import (
     EngineFailed,
     InvalidRequest,
     Overloaded,
+    SpeechFailed,
+    WorkerLost,
 )
+from app.core.messages import AudioFrame, Eos, Text
 from app.core.models import Voice
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import SessionSettings, Settings
-from app.infra.speaker import MAX_BREAKDOWNS, FleetSpeaker, Spoken, open_speaker
+from app.infra.speaker import MAX_BREAKDOWNS, VOICES_AT_HAND, FleetSpeaker, Spoken, open_speaker
 from tests.fake_worker import SAMPLES_PER_CHARACTER, running_worker
 from training.speaker import speak_each
 
@@ -146,16 +149,70 @@ async def test_what_the_worker_tells_of_the_codes_comes_with_the_sound(settings:
         assert [(spoken.complete, spoken.repeated_s) for spoken in told] == [(False, 2.5), (True, 0.0)]
 
 
-async def test_another_voice_has_another_session_and_the_end_of_the_narrator_ends_it(
+async def test_the_voices_of_a_dialogue_keep_their_sessions_and_the_end_of_the_narrator_ends_them(
     settings: Settings, registry: Registry
 ) -> None:
-    async with running_worker(registry, settings, capacity=1) as worker, open_speaker(settings) as speaker:
+    async with running_worker(registry, settings, capacity=4) as worker, open_speaker(settings) as speaker:
         async with speaker.narrator() as narrator:
-            for name in ("slt", "slt", "rms", "slt"):
+            for name in ("slt", "rms", "slt", "rms", "slt"):
                 await narrator.utter(rook(name), TEXT)
+            await worker.until_sessions(2)
         await worker.until_sessions(0)
         await worker.until_leases(0)
+        assert [assigned.voice.name for assigned in worker.assigned] == ["slt", "rms"]
+
+
+async def test_of_many_voices_the_last_four_keep_their_sessions(settings: Settings, registry: Registry) -> None:
+    async with (
+        running_worker(registry, settings, capacity=9) as worker,
+        open_speaker(settings) as speaker,
+        speaker.narrator() as narrator,
+    ):
+        for name in ("ann", "bob", "ann", "cat", "dan", "eve", "ann", "bob"):
+            await narrator.utter(rook(name), TEXT)
+        await worker.until_sessions(VOICES_AT_HAND)
+        assert [assigned.voice.name for assigned in worker.assigned] == ["ann", "bob", "cat", "dan", "eve", "bob"]
+
+
+async def test_a_narrator_with_one_place_for_two_voices_does_not_wait_for_itself(
+    settings: Settings, registry: Registry
+) -> None:
+    clock = Clock()
+    async with (
+        running_worker(registry, settings, capacity=1) as worker,
+        open_speaker(settings) as opened,
+        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+    ):
+        for name in ("slt", "slt", "rms", "slt"):
+            await narrator.utter(rook(name), TEXT)
         assert [assigned.voice.name for assigned in worker.assigned] == ["slt", "rms", "slt"]
+    assert clock.sleeps == 0
+
+
+async def test_it_gives_up_its_own_idle_sessions_before_it_waits_for_a_place(
+    settings: Settings, registry: Registry
+) -> None:
+    settings = settings.model_copy(update={"session": UNQUEUED})
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+
+        async def look(_: float) -> None:
+            await worker.until_sessions(0)
+            worker.refusal = None
+
+        async with FleetSpeaker(opened.upstream, sleep=look).narrator() as narrator:
+            await narrator.utter(rook("slt"), TEXT)
+            await narrator.utter(rook("rms"), TEXT)
+            worker.refusal = Overloaded("full, whatever the registry says")
+            assert (await narrator.utter(rook("eve"), TEXT)).complete
+
+
+async def test_the_last_spare_place_is_left_to_other_narrators(settings: Settings, registry: Registry) -> None:
+    async with running_worker(registry, settings, capacity=2) as worker, open_speaker(settings) as speaker:
+        async with speaker.narrator() as dialogue, speaker.narrator() as other:
+            for name in ("slt", "rms", "rms"):
+                await dialogue.utter(rook(name), TEXT)
+            await worker.until_sessions(1)
+            assert (await other.utter(rook("eve"), TEXT)).complete
 
 
 @pytest.mark.parametrize(
@@ -245,11 +302,95 @@ async def test_a_text_over_which_every_session_breaks_is_given_up(settings: Sett
     async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
         worker.failure = EngineFailed("the engine died while speaking")
         async with FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator:
-            with pytest.raises(EngineFailed):
+            with pytest.raises(SpeechFailed, match="5 sessions broke over this text.*died while speaking") as failed:
                 await narrator.utter(SLT, TEXT)
+            assert not failed.value.retryable
             assert len(worker.assigned) == MAX_BREAKDOWNS
             worker.failure = None
             assert (await narrator.utter(SLT, "Another text.")).complete
+
+
+async def test_a_session_that_broke_is_a_sign_that_there_was_a_worker(settings: Settings, registry: Registry) -> None:
+    clock = Clock()
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+        answers = [("absent", 50), ("broke", 60), ("absent", 50), ("there", 0)]
+        worker.refusal = WorkerLost("it is starting")
+
+        async def pass_on(_: float) -> None:
+            what, lasts_s = answers.pop(0)
+            worker.refusal = WorkerLost("it is starting") if what == "absent" else None
+            worker.failure = EngineFailed("it died") if what == "broke" else None
+            await clock.sleep(lasts_s)
+
+        async with FleetSpeaker(opened.upstream, clock=clock, sleep=pass_on).narrator() as narrator:
+            assert (await narrator.utter(SLT, TEXT)).complete
+
+
+async def test_a_breakdown_is_not_forgotten_while_the_worker_is_away(settings: Settings, registry: Registry) -> None:
+    clock = Clock()
+    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+        worker.failure = EngineFailed("the engine died while speaking")
+
+        async def restart(seconds: float) -> None:
+            worker.refusal = WorkerLost("it is starting")
+            await clock.sleep(seconds)
+
+        async with FleetSpeaker(opened.upstream, clock=clock, sleep=restart).narrator(patience_s=600) as narrator:
+            with pytest.raises(EngineFailed, match="died while speaking"):
+                await narrator.utter(SLT, TEXT)
+
+
+async def test_a_worker_that_cannot_be_reached_is_no_fault_beside_one_that_is_full(
+    settings: Settings, registry: Registry
+) -> None:
+    settings = settings.model_copy(
+        update={"session": SessionSettings(queue_timeout_s=0.3, connect_timeout_s=0.5), "fleet_refresh_s": 0.05}
+    )
+    async with (
+        running_worker(registry, settings, id="deaf") as deaf,
+        running_worker(registry, settings, id="full") as full,
+        open_speaker(settings) as speaker,
+    ):
+        await deaf.stop_listening()
+        full.refusal = Overloaded("full")
+        with pytest.raises(Overloaded, match="all 8 places"):
+            async with speaker.session(SLT):
+                pass
+        full.refusal = WorkerLost("it has restarted")
+        with pytest.raises(WorkerLost):
+            async with speaker.session(SLT):
+                pass
+
+
+async def test_audio_ahead_of_playback_buys_silence_only_where_somebody_plays_it(
+    settings: Settings, registry: Registry
+) -> None:
+    settings = settings.model_copy(update={"session": SessionSettings(stall_timeout_s=0.1)})
+    characters = 600  # half a minute of sound
+    async with (
+        running_worker(registry, settings) as worker,
+        open_speaker(settings) as speaker,
+        speaker.upstream.open(SLT, pace="realtime") as played,
+        speaker.upstream.open(SLT, pace="unpaced") as downloaded,
+        speaker.upstream.open(SLT, pace="background") as narrated,
+    ):
+        for session in (played, downloaded, narrated):
+            worker.allow(characters=characters)
+            await session.send(Text(session="s", text="x" * characters + "."))
+            await session.send(Eos(session="s"))
+            for _ in range(characters):
+                assert isinstance(await anext(session), AudioFrame)
+
+        played_on, narrated_on = (asyncio.create_task(anext(session)) for session in (played, narrated))
+        async with asyncio.timeout(15):
+            with pytest.raises(DeadlineExceeded, match="sent nothing for 0.1 s"):
+                await anext(downloaded)
+            assert not narrated_on.done(), "who speaks in the background is decoded after all others"
+            with pytest.raises(DeadlineExceeded, match="sent nothing for 1.5 s"):
+                await narrated_on
+        assert not played_on.done()
+        worker.allow(characters=None)
+        assert isinstance(await played_on, AudioFrame)
 
 
 async def test_what_no_worker_would_mend_is_told_at_once(settings: Settings, registry: Registry) -> None:

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("narration_id", sa.String, sa.ForeignKey("narrations.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("setbacks", sa.Integer, nullable=False),
         sa.Column("progress", sa.JSON),
         sa.Column("result_key", sa.String),
         sa.Column("failed", sa.Boolean, nullable=False),
