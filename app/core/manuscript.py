@@ -6,8 +6,8 @@ What somebody may write into a text, whatever kind of file it comes in:
     [narrator] [hero] [Old Tom]   who speaks, and `[voice: NAME]` with which voice. Alone on its line, a marker holds
                                   until the next such line or the end of the chapter; at the start of a paragraph, and
                                   followed by a space, for that paragraph alone. Several may stand side by side. A
-                                  character's name takes the voice back to the cast's. Anywhere else, and without a
-                                  letter (`[1]`), brackets are text.
+                                  character's name takes the voice back to the cast's; one under which nobody speaks
+                                  is told. Anywhere else, and without a letter (`[1]`), brackets are text.
     <break time="800ms"/>         a pause of 0 to 30 s, in place of the usual one; several in a row add up. Quotes are
                                   optional, the unit (ms or s) is not. One that cannot be understood is told as a
                                   finding; it is never read aloud.
@@ -22,24 +22,28 @@ know file formats, sentences or which voices exist.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from app.core.errors import ManuscriptUnfit
-from app.core.narration import NARRATOR, Manuscript, ManuscriptChapter, Paragraph, TextFinding
+from app.core.narration import NARRATOR, Manuscript, ManuscriptChapter, Paragraph, TextFinding, character_name
 from app.core.text import has_speech
 
 MAX_BREAK_S = 30.0
 MAX_CHAPTERS = 2000
+MAX_PARAGRAPHS = 100_000
+"""As cut by breaks and markers; a long novel has 10,000."""
 MAX_TITLE_CHARS = 300
 MAX_FINDINGS = 20
 """Of one code; how many more there are is told in one."""
 
-_MARKER = re.compile(
-    r"\s*\[\s*(?:voice\s*:\s*(?P<voice>[^\]\n]{1,100}?)|(?P<character>\w[\w ._'’-]{0,63}?))\s*\]:?(?=\s|\Z)", re.I
-)
+_MARKER = re.compile(r"\s*+\[(?P<inside>[^\]\n]{1,200}+)\]:?(?=\s|\Z)")  # in steps that grow with the text alone
+_VOICE = re.compile(r"voice\s*+:\s*+(?P<name>.{1,100})", re.I)
+_SIGNS_OF_NAMES = " ._'’-"
+MAX_CHARACTER_CHARS = 64
 _PICTURE = re.compile(r"\s*\[(?:illustration|picture|image)\b[^\]]*\]\s*", re.I)
 _BREAK = re.compile(r"<\s*break\b[^<>]{0,200}>|<\s*break\b(?:\s*time\s*=\s*[^\s<>]{0,20})?", re.I)
 _BREAK_END = re.compile(r"<\s*/\s*break\s*>", re.I)
@@ -54,6 +58,8 @@ _DROPPED = {
     "table": "tables of several columns",
     "code": "listings of program code",
     "contents": "tables of contents",
+    "aside": 'documents that stand outside of the book\'s order (linear="no")',
+    "broken_contents": "tables of contents that are no XML, and whatever chapters they name,",
 }
 
 
@@ -84,23 +90,29 @@ def compose(
 ) -> Manuscript:
     """The manuscript of a text called `name`. `contents` maps a book's documents to their entries in its contents.
 
-    Raises ManuscriptUnfit where there is nothing to speak, or more than 2000 chapters.
+    Raises ManuscriptUnfit where there is nothing to speak, or more than 2000 chapters or 100,000 paragraphs.
     """
     listed = list(blocks)
     findings = Findings()
     for what, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
         findings.add("left_out", what, f"{_DROPPED.get(what, what)} are not read aloud: {count} left out")
     depth = _chapter_level(listed)
+    _tell_breaks_in_titles(listed, depth, findings)
     title = title or _book_title(listed, depth)
     chapters: list[ManuscriptChapter] = []
-    empty = 0
+    empty, room = 0, MAX_PARAGRAPHS
     for section in _sections(listed, depth, contents or {}, title):
-        chapter = _Chapter(findings, len(chapters) + 1)
+        chapter = _Chapter(name, room)
         for text in section.texts:
             chapter.add(text)
+        chapter.end()
+        room -= len(chapter.paragraphs)
         if any(p.text for p in chapter.paragraphs):
             chapters.append(ManuscriptChapter(title=section.title, paragraphs=tuple(chapter.paragraphs)))
-        elif section.title:
+            findings.take(chapter.findings, len(chapters))
+            continue
+        findings.take(chapter.findings, None)
+        if section.title:
             empty += 1
             place = f'chapter {len(chapters) + empty} of the text, "{section.title}",'
             findings.add("left_out", "empty_chapter", f"{place} has nothing to speak and is left out")
@@ -140,6 +152,12 @@ class Findings:
         if self._counts[code] <= MAX_FINDINGS:
             found = TextFinding(severity=severity, code=code, message=message, chapter=chapter, segment=segment)
             self._kept.append(found)
+
+    def take(self, others: Findings, chapter: int | None) -> None:
+        """Those of one chapter, once its number is known; None: it is left out."""
+        for found in others._kept:
+            self.add(found.severity, found.code, found.message, chapter)
+        self._counts += others._counts - Counter(found.code for found in others._kept)
 
     def listed(self) -> tuple[TextFinding, ...]:
         more = [
@@ -204,12 +222,19 @@ def _sections(blocks: Sequence[Block], depth: int, contents: Mapping[str, str], 
 
 
 def _has_heading(blocks: Sequence[Block], document: int) -> bool:
-    for block in blocks[document + 1 :]:
-        if block.kind == "document":
+    for place in range(document + 1, len(blocks)):
+        if blocks[place].kind == "document":
             return False
-        if block.kind == "heading":
+        if blocks[place].kind == "heading":
             return True
     return False
+
+
+def _tell_breaks_in_titles(blocks: Sequence[Block], depth: int, findings: Findings) -> None:
+    for block in blocks:
+        if block.kind == "heading" and 0 < block.level <= depth and _BREAK.search(block.text):
+            message = f'a pause in the title "{_one_line(block.text)[:60]}" is left out; write it below the title'
+            findings.add("left_out", "lost_break", message)
 
 
 def _one_line(text: str) -> str:
@@ -220,34 +245,61 @@ def _one_line(text: str) -> str:
 
 
 class _Chapter:
-    """Takes a chapter's blocks of text and makes paragraphs of them."""
+    """Takes a chapter's blocks of text and makes paragraphs of them, no more than `room`."""
 
-    def __init__(self, findings: Findings, number: int) -> None:
+    def __init__(self, name: str, room: int) -> None:
         self.paragraphs: list[Paragraph] = []
-        self._findings = findings
-        self._number = number
+        self.findings = Findings()
+        self._name = name
+        self._room = room
         self._blocks = 0
         self._character: str = NARRATOR
         self._voice: str | None = None
+        self._silent: _Marker | None = None
+        """The marker alone on its line under which nobody has spoken yet."""
 
     def add(self, text: str) -> None:
         if _PICTURE.fullmatch(text):
-            self._findings.add("left_out", "picture", "a line that stands for a picture is left out", self._number)
+            self.findings.add("left_out", "picture", "a line that stands for a picture is left out")
             return
         self._blocks += 1
         lines: list[str] = []
         for line in text.split("\n"):
-            character, voice, rest = _markers(line, self._character, self._voice)
+            markers, rest = _markers(line)
             if rest or not line.strip():
                 lines.append(line)
                 continue
             self._speak(lines)
-            self._character, self._voice, lines = character, voice, []
+            lines = []
+            for marker in markers:
+                self._take_turn(marker)
         self._speak(lines)
+
+    def end(self) -> None:
+        self._tell_silent(self._silent)
+
+    def _take_turn(self, marker: _Marker) -> None:
+        if marker.voice is None:
+            self._tell_silent(self._silent)
+            self._silent = marker
+            self._character = marker.character
+        self._voice = marker.voice
+
+    def _tell_silent(self, marker: _Marker | None) -> None:
+        """A stage direction, perhaps, which nobody will hear."""
+        if marker and marker.character != NARRATOR:
+            message = f"{marker.written} is taken for a character, and nobody speaks; without brackets it would be read"
+            self.findings.add("left_out", "silent_character", message)
 
     def _speak(self, lines: Sequence[str]) -> None:
         """Make paragraphs of what stands between two markers, cut at its breaks."""
-        character, voice, text = _markers(" ".join(lines).strip(), self._character, self._voice)
+        character, voice, silent = self._character, self._voice, None
+        markers, text = _markers(" ".join(lines))
+        for marker in markers:
+            if marker.voice is None:
+                self._tell_silent(silent)
+                character, silent = marker.character, marker
+            voice = marker.voice
         text, joined, start = _BREAK_END.sub("", text), False, 0
         parts: list[str] = []
         for found in _BREAK.finditer(text):
@@ -258,12 +310,21 @@ class _Chapter:
                 joined |= self._append(" ".join(parts), character, voice, joined)
                 self._pause(pause_s)
                 parts = []
-        self._append(" ".join((*parts, text[start:])), character, voice, joined)
+        joined |= self._append(" ".join((*parts, text[start:])), character, voice, joined)
+        if not joined:
+            self._tell_silent(silent)
+        elif character == self._character:
+            self._silent = None
 
     def _append(self, text: str, character: str, voice: str | None, joined: bool) -> bool:
         """Whether there was anything to speak in it."""
         speaks = has_speech(text)
         if speaks:
+            if len(self.paragraphs) >= self._room:
+                raise ManuscriptUnfit(
+                    f"{self._name} has more than {MAX_PARAGRAPHS} paragraphs; split it.",
+                    param="file",
+                )
             self.paragraphs.append(Paragraph(text=text.strip(), character=character, voice=voice, joined=joined))
         return speaks
 
@@ -279,22 +340,46 @@ class _Chapter:
         pause_s = float(match["number"]) / (1000 if match["unit"].lower() == "ms" else 1) if match else None
         if pause_s is not None and pause_s <= MAX_BREAK_S:
             return pause_s
-        self._findings.add(
+        self.findings.add(
             "left_out",
             "bad_break",
-            f"chapter {self._number}, paragraph {self._blocks}: {written[:60]} is no pause and is left out; write "
+            f"paragraph {self._blocks}: {written[:60]} is no pause and is left out; write "
             f'<break time="800ms"/> or <break time="1.5s"/>, at most {MAX_BREAK_S:g}s',
-            self._number,
         )
         return None
 
 
-def _markers(text: str, character: str, voice: str | None) -> tuple[str, str | None, str]:
-    """(character, voice, the text behind the markers that `text` begins with)."""
-    while (match := _MARKER.match(text)) and (match["voice"] or any(map(str.isalpha, match["character"]))):
-        if match["voice"]:
-            voice = match["voice"].strip()
-        else:
-            character, voice = " ".join(match["character"].lower().replace("’", "'").split()), None
-        text = text[match.end() :]
-    return character, voice, text.strip()
+class _Marker(NamedTuple):
+    """A character's name, or the voice that is to speak on."""
+
+    written: str
+    character: str = ""
+    voice: str | None = None
+
+
+def _markers(text: str) -> tuple[list[_Marker], str]:
+    """The markers that `text` begins with, and the text behind them."""
+    markers: list[_Marker] = []
+    at = 0
+    while (match := _MARKER.match(text, at)) and (marker := _marker(match["inside"])):
+        markers.append(marker)
+        at = match.end()
+    return markers, text[at:].strip()
+
+
+def _marker(inside: str) -> _Marker | None:
+    """What stands in brackets as a marker; None: it is text."""
+    written = inside.strip()
+    if voice := _VOICE.fullmatch(written):
+        return _Marker(f"[{written}]", voice=voice["name"].strip())
+    name = unicodedata.normalize("NFC", written)
+    if len(name) > MAX_CHARACTER_CHARS or not any(map(str.isalpha, name)):
+        return None
+    if not name[0].isalnum() or not all(map(_is_of_names, name)):
+        return None
+    return _Marker(f"[{written}]", character=character_name(name))
+
+
+def _is_of_names(char: str) -> bool:
+    """A letter of any script, a mark on one, a digit, or one of a few signs."""
+    return char.isalnum() or char in _SIGNS_OF_NAMES or unicodedata.category(char)[0] == "M"

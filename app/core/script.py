@@ -13,6 +13,7 @@ in the segments' `written`, in order, whatever becomes of it in `spoken`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,6 +29,7 @@ from app.core.narration import (
     ScriptChapter,
     ScriptSegment,
     TextFinding,
+    folded,
 )
 from app.core.orpheus import ORPHEUS_TAGS
 from app.core.text import Cut, TextSplitter, boundaries, clean, has_speech, joins_previous
@@ -209,7 +211,8 @@ class _Replacements:
     """Whole words, in any case, and what to say instead. Words that a sentence lacks cost it nothing."""
 
     def __init__(self, replacements: Mapping[str, str]) -> None:
-        self._spoken = {written.lower(): spoken for written, spoken in replacements.items()}
+        composed = {unicodedata.normalize("NFC", written): spoken for written, spoken in replacements.items()}
+        self._spoken = {folded(written): spoken for written, spoken in composed.items()}
         self._by_word: dict[str, list[str]] = {}
         for written in self._spoken:
             first = re.search(r"\w+", written)
@@ -218,18 +221,31 @@ class _Replacements:
     def __call__(self, sentence: str) -> str:
         if not self._spoken:
             return sentence
-        words = {"", *re.findall(r"\w+", sentence.lower())}
+        text = folded(sentence)
+        words = {"", *re.findall(r"\w+", text)}
         present = sorted((w for word in words & self._by_word.keys() for w in self._by_word[word]), key=len)
         if not present:
             return sentence
-        pattern = "|".join(("<[A-Za-z_-]+>", *map(_whole, reversed(present))))  # no tag is taken for a word
-        return re.sub(pattern, lambda m: self._spoken.get(m[0].lower(), m[0]), sentence, flags=re.IGNORECASE)
+        pattern = "|".join(("<[a-z_-]+>", *map(_whole, reversed(present))))  # no tag is taken for a word
+        parts, done = list[str](), 0
+        for found in re.finditer(pattern, text):
+            if found[0] in self._spoken and not _goes_on(text, *found.span()):
+                parts += (sentence[done : found.start()], self._spoken[found[0]])
+                done = found.end()
+        return "".join((*parts, sentence[done:]))
 
 
 def _whole(written: str) -> str:
     """A pattern of it where no letter goes on; a sign as "&" may touch words."""
     before, after = (r"(?<!\w)" if written[0].isalnum() else ""), (r"(?!\w)" if written[-1].isalnum() else "")
     return before + re.escape(written) + after
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """Whether a mark makes part of a longer word of it: राम in रामी; `re` takes no mark for a part of a word."""
+    if end < len(text) and joins_previous(text[end]):
+        return True
+    return start > 0 and text[start].isalnum() and joins_previous(text[start - 1])
 
 
 class _Layout:
@@ -241,9 +257,14 @@ class _Layout:
         self._tag = tag
         self._chapters: list[tuple[str, list[ScriptSegment]]] = []
         self._number = 0
+        self._last_pause_s: float | None = None
+        """The break that the chapter before ends with, which its last gap is."""
 
     def chapters(self) -> list[ScriptChapter]:
         """What was laid out; nothing follows the last segment."""
+        if self._last_pause_s:
+            message = f"the pause of {self._last_pause_s:g} s at the very end is left out"
+            self.findings.add("left_out", "lost_break", message, len(self._chapters))
         if self._chapters:
             segments = self._chapters[-1][1]
             segments[-1] = segments[-1].model_copy(update={"gap_s": 0.0})
@@ -272,8 +293,23 @@ class _Layout:
             segments += laid
             if segments and (laid or here.pause_s is not None or following is None):
                 segments[-1] = segments[-1].model_copy(update={"gap_s": gap_s})
-        if not segments:
+            elif here.pause_s:
+                self._pause_before(here.pause_s)
+        if segments:
+            self._last_pause_s = stretches[-1].pause_s
+        else:
             self._chapters.pop()
+
+    def _pause_before(self, pause_s: float) -> None:
+        """A break before a chapter's first words is the gap behind the chapter before, with the one that is there."""
+        if len(self._chapters) > 1:
+            before = self._chapters[-2][1]
+            pause_s += self._last_pause_s or 0.0
+            before[-1] = before[-1].model_copy(update={"gap_s": pause_s})
+            self._last_pause_s = pause_s
+        else:
+            message = f"the pause of {pause_s:g} s before all words is left out"
+            self.findings.add("left_out", "lost_break", message, len(self._chapters))
 
     def _segments(self, stretch: _Stretch) -> Iterator[ScriptSegment]:
         sentence_s, segment_s = self._options.pauses.sentence_s, self._options.pauses.segment_s
@@ -297,14 +333,13 @@ class _Layout:
             )
 
     def _report(self, breath: Sequence[_Piece], written: str) -> None:
-        place = f"chapter {len(self._chapters)}, segment {self._number}"
         if any(piece.unread for piece in breath):
-            message = f"{place}: {written[:60]!r} could not be read as words and is spoken as written; listen to it"
+            message = f"{written[:60]!r} could not be read as words and is spoken as written; listen to it"
             self.findings.add("check", "unread", message, len(self._chapters), self._number)
         if any(piece.unpunctuated for piece in breath):
             message = (
-                f"{place}: {written[:60]!r} goes on for more than {MAX_WRITTEN_CHARS} characters without punctuation "
-                "and is cut between words; set stops"
+                f"{written[:60]!r} goes on for more than {MAX_WRITTEN_CHARS} characters without punctuation and is cut "
+                "between words; set stops"
             )
             self.findings.add("check", "long_sentence", message, len(self._chapters), self._number)
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.core.errors import ManuscriptUnfit
 from app.core.manuscript import MAX_FINDINGS, Block, compose
-from app.core.narration import Manuscript, Paragraph
+from app.core.narration import Manuscript, Paragraph, character_name
 
 
 def heading(text: str, level: int = 1) -> Block:
@@ -138,8 +138,55 @@ def test_other_brackets_are_text(written: str) -> None:
     assert speakers(written) == [("narrator", written)]
 
 
-def test_a_letter_with_an_accent_makes_a_name_too() -> None:
-    assert speakers("[Éowyn] No man am I.") == [("éowyn", "No man am I.")]
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("Éowyn", "éowyn"), ("Rene\u0301e", "ren\u00e9e"), ("हीरो", "हीरो"), ("Tom’s  Aunt", "tom's aunt")],
+)
+def test_a_name_may_be_of_any_script_and_is_the_same_however_its_accents_are_written(written: str, name: str) -> None:
+    assert speakers(f"[{written}] No man am I.") == [(name, "No man am I.")]
+    assert character_name(written) == name
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ("[The door opens.]", "[hero]", "Yes."),
+        ("[The door opens.]\n[hero]\nYes.",),
+        ("[The door opens.] [hero] Yes.",),
+        ("[The door opens.]", "[hero] Yes."),
+        ("[hero] Yes.", "[The door opens.]"),
+        ("[hero] Yes.", "[The door opens.] …"),
+    ],
+)
+def test_words_in_brackets_under_which_nobody_speaks_are_told(texts: tuple[str, ...]) -> None:
+    book = of(*map(text, texts))
+    assert [(p.character, p.text) for p in book.chapters[0].paragraphs] == [("hero", "Yes.")]
+    (finding,) = book.findings
+    assert (finding.code, finding.severity, finding.chapter) == ("silent_character", "left_out", 1)
+    assert "[The door opens.]" in finding.message
+
+
+def test_a_voice_between_a_name_and_its_words_is_no_silence() -> None:
+    book = of(text("[hero]\n[voice: ann]\nYes."), text("[narrator]"), text("[ann]\n[ann] No."))
+    assert [(p.character, p.voice) for p in book.chapters[0].paragraphs] == [("hero", "ann"), ("ann", None)]
+    assert not book.findings
+
+
+@pytest.mark.parametrize("begin", ["[voice:", "[voice", "[hero", "["])
+def test_a_marker_that_never_ends_is_text_however_long_it_is(begin: str) -> None:
+    """Trying every way to share out the spaces would take hours."""
+    written = begin + " " * 200_000 + "x"
+    assert speakers(written) == [("narrator", written)]
+
+
+def test_a_hundred_thousand_markers_in_a_row_are_read() -> None:
+    assert speakers("[a] " * 100_000 + "x") == [("a", "x")]
+
+
+@pytest.mark.parametrize("paragraph", ["[a]\nx\n", 'x<break time="1s"/>'])
+def test_a_text_of_too_many_paragraphs_is_refused(paragraph: str) -> None:
+    with pytest.raises(ManuscriptUnfit, match=r"book\.txt has more than 100000 paragraphs; split it"):
+        of(text(paragraph * 100_001))
 
 
 # Pauses
@@ -170,8 +217,22 @@ def test_a_break_that_is_none_is_told_with_its_place_and_not_read(written: str) 
     assert " ".join(book.chapters[1].paragraphs[1].text.split()) == "Wait. Now."
     (finding,) = book.findings
     assert (finding.code, finding.chapter) == ("bad_break", 2)
-    assert "chapter 2, paragraph 2" in finding.message
-    assert written in finding.message
+    assert finding.message.startswith(f"paragraph 2: {written} is no pause")
+
+
+def test_a_break_that_is_none_in_a_chapter_left_out_is_not_told_of_the_next_one() -> None:
+    book = of(heading("A"), text("a"), heading("C"), text('<break time="soon"/>'), heading("D"), text("d"))
+    assert [(finding.code, finding.chapter) for finding in book.findings] == [
+        ("bad_break", None),
+        ("empty_chapter", None),
+    ]
+
+
+def test_a_break_in_a_title_is_told() -> None:
+    book = of(heading('One <break time="1s"/> more'), text("a"), heading("Two"), text("b"))
+    assert book.chapters[0].title == "One more"
+    (finding,) = book.findings
+    assert (finding.code, finding.severity) == ("lost_break", "left_out")
 
 
 def test_a_break_between_paragraphs_belongs_to_the_one_before() -> None:
