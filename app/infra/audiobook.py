@@ -4,7 +4,7 @@ Every format says how long it is to the sample, or to a codec's frame where it c
 ffmpeg's), and the same audio gives the same bytes: no dates, no versions, no random serial numbers.
 
     format  audio                    chapters                         cover
-    mp3     LAME, 96 kbit/s, Xing    ID3v2.3 CHAP and CTOC            APIC
+    mp3     LAME, 96 kbit/s, Xing    ID3v2.3 CHAP and CTOC, 255       APIC
     m4b     AAC-LC, 64 kbit/s        QuickTime text track and chpl    covr
     flac    16 bit                   CHAPTERxxx comments              PICTURE
     opus    libopus, 48 kbit/s       CHAPTERxxx comments              METADATA_BLOCK_PICTURE
@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,8 +32,6 @@ from av.stream import Disposition
 from app.core.audio import Samples, finite, pcm16_of
 from app.core.errors import ManuscriptUnfit
 from app.core.narration import NarrationFormat
-
-MAX_COVER_BYTES = 10 * 2**20
 
 _ISO_639_2 = {
     "de": "deu",
@@ -51,6 +49,9 @@ _ISO_639_2 = {
     "zh": "zho",
 }
 """As ID3 and mp4 want the languages that voices speak; others go untold there."""
+
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # no marker, TEM, RSTm and SOI (T.81, table B.1)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Tags:
 
 @dataclass(frozen=True)
 class Encoding:
-    """One format and what ffmpeg calls its muxer and encoder, and what it does to levels.
+    """One format: what ffmpeg calls its muxer and encoder, how many chapters it can mark, what it does to levels.
 
     Decoded, a file is louder by `level_db` than what was encoded (LAME scales by 0.95), and beyond that it peaks up to
     `overshoot_db` higher: the most of five flite and espeak voices, 2.5 minutes each, mastered to -19 LUFS.
@@ -100,6 +101,7 @@ class Encoding:
     encoder_options: Mapping[str, str] = field(default_factory=dict)
     level_db: float = 0.0
     overshoot_db: float = 0.0
+    max_marks: int | None = None
 
 
 ENCODINGS: Mapping[NarrationFormat, Encoding] = {
@@ -112,6 +114,7 @@ ENCODINGS: Mapping[NarrationFormat, Encoding] = {
         {"id3v2_version": "3", "write_id3v1": "0"},
         level_db=-0.446,
         overshoot_db=0.35,
+        max_marks=255,  # CTOC counts them in one byte (ID3v2 Chapter Frame Addendum, 3.2)
     ),
     # ffmpeg's default coder is made for rates below ours: here the fast one errs 12 dB less in half the time, and
     # peaks 0.1 dB higher instead of 1.9.
@@ -134,7 +137,10 @@ ENCODINGS: Mapping[NarrationFormat, Encoding] = {
 def write_audiobook(
     blocks: Iterable[Samples], path: Path, format: NarrationFormat, *, sample_rate_hz: int, tags: Tags
 ) -> None:
-    """Encode mono blocks, shape [n] each and of any size, into `path`, which is replaced."""
+    """Encode mono blocks, shape [n] each and of any size, into `path`, which is replaced.
+
+    Of more marks than the format has room for, the first are written.
+    """
     it = ENCODINGS[format]
     rates_hz = av.Codec(it.encoder, "w").audio_rates
     rate_hz = sample_rate_hz if not rates_hz or sample_rate_hz in rates_hz else 48_000
@@ -150,7 +156,7 @@ def write_audiobook(
         stream.time_base = Fraction(1, rate_hz)
         if it.bit_rate_bps:
             stream.bit_rate = it.bit_rate_bps
-        _write_tags(container, stream, tags, sample_rate_hz)
+        _write_tags(container, stream, replace(tags, marks=tags.marks[: it.max_marks]), sample_rate_hz)
         cover = _add_cover(container, tags.cover)
         if cover:
             container.mux(cover)
@@ -261,12 +267,8 @@ def _flac_picture(cover: Cover) -> bytes:
 def read_cover(data: bytes) -> Cover:
     """The image as a cover. Only its header is read: no decoder sees what a stranger sent.
 
-    Raises ManuscriptUnfit for anything but a JPEG or PNG of at most MAX_COVER_BYTES that tells its size.
+    Raises ManuscriptUnfit for anything but a JPEG or PNG that tells its size.
     """
-    if len(data) > MAX_COVER_BYTES:
-        raise ManuscriptUnfit(
-            f"the cover is {len(data) / 2**20:.1f} MB; send one of at most {MAX_COVER_BYTES // 2**20} MB", param="cover"
-        )
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 33:
         media_type, (width, height) = "image/png", struct.unpack(">II", data[16:24])
     elif data.startswith(b"\xff\xd8\xff"):
@@ -279,15 +281,20 @@ def read_cover(data: bytes) -> Cover:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first start-of-frame segment (ITU-T T.81, B.2.2); zeros where there is none."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill bytes may precede a marker
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+    """Width and height from the first start-of-frame segment (ITU-T T.81, B.2.2); zeros where there is none.
+
+    As decoders do, it looks for the next marker where a segment does not tell a length that can be one.
+    """
+    at = data.find(b"\xff", 2)
+    while 0 <= at <= len(data) - 9:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _START_OF_FRAME:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # fill bytes may precede a marker
+            at += 1
+        elif marker in _WITHOUT_LENGTH or length < 2:
+            at = data.find(b"\xff", at + 2)
+        else:
+            at = data.find(b"\xff", at + 2 + length)
     return 0, 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -129,6 +129,15 @@ class Gain:
     block_samples: int
     static_db: float
     expected_lufs: float
+
+    def lowered(self, by_db: float) -> Gain:
+        """The same gain, less so much everywhere."""
+        return replace(
+            self,
+            factors=self.factors * np.float32(10 ** (-by_db / 20)),
+            static_db=self.static_db - by_db,
+            expected_lufs=self.expected_lufs - by_db,
+        )
 
     def apply(self, samples: Samples, first_sample: int) -> Samples:
         """The samples, of which the first is number `first_sample` of the programme, with the gain on them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from app.core.audio import Samples
 from app.core.errors import ManuscriptUnfit, ObjectMissing
 from app.core.joins import gap_samples, trim
 from app.core.narration import NarrationFormat, NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
-from app.infra.loudness import Meter
-from app.infra.mastering import Mastered, master
+from app.infra.audiobook import ENCODINGS, Mark
+from app.infra.loudness import Gain, LoudnessCurve, Meter
+from app.infra.mastering import ATTEMPTS, Mastered, lacking, master, within_bounds
 
 RATE_HZ = 24_000
 SYLLABLE = RATE_HZ // 5
@@ -227,6 +228,49 @@ def test_where_both_cannot_be_had_the_peak_holds_and_the_result_tells(tmp_path: 
     assert mastered.loudness_lufs < -15
 
 
+def curve_of(samples: Samples) -> LoudnessCurve:
+    meter = Meter(RATE_HZ)
+    meter.push(samples)
+    return meter.finish()
+
+
+def peaking_at(curve: LoudnessCurve, dbtp: float) -> LoudnessCurve:
+    return replace(curve, peaks=np.full_like(curve.peaks, 10 ** (dbtp / 20)))
+
+
+@pytest.mark.parametrize("overshoot_db", [0.2, 20.0])
+def test_a_peak_that_no_limiting_brings_down_is_lowered_with_all_of_the_rest(overshoot_db: float) -> None:
+    curve, gains = curve_of(speech(1, 20, 0.3)), list[Gain]()
+
+    def stubborn(gain: Gain) -> LoudnessCurve:
+        """What is heard of an encoder whose peaks stand as high however far they were limited."""
+        gains.append(gain)
+        lowered_db = 0.0 if len(gains) <= ATTEMPTS else gains[-2].static_db - gain.static_db
+        heard = peaking_at(curve, -3.0 + overshoot_db - lowered_db)
+        return replace(heard, energies=curve.energies * np.square(gain.factors))
+
+    heard = within_bounds(curve, stubborn, ENCODINGS[NarrationFormat.OPUS], NarrationOptions())
+    assert heard.true_peak_dbtp <= -3.0
+    assert len(gains) == ATTEMPTS + 1
+    np.testing.assert_allclose(gains[-2].factors / gains[-1].factors, 10 ** ((overshoot_db + 0.05) / 20), rtol=1e-4)
+
+
+def test_a_peak_that_stays_too_high_is_told() -> None:
+    heard = curve_of(speech(1, 3, 0.3))
+    [finding] = lacking(peaking_at(heard, -2.9), (), NarrationFormat.OPUS, NarrationOptions())
+    assert (finding.severity, finding.code) == ("check", "peak_missed")
+    assert "-2.90 dBTP, above the -3 asked for" in finding.message
+    assert list(lacking(peaking_at(heard, -3.01), (), NarrationFormat.OPUS, NarrationOptions())) == []
+
+
+def test_more_chapters_than_an_mp3_can_list_are_told() -> None:
+    heard = curve_of(speech(1, 3, 0.01))
+    marks = [Mark("One", 0, 1)] * 300
+    [finding] = lacking(heard, marks, NarrationFormat.MP3, NarrationOptions())
+    assert finding.message == "mp3 files have room for 255 chapter marks; 45 have none: choose m4b"
+    assert list(lacking(heard, marks, NarrationFormat.M4B, NarrationOptions())) == []
+
+
 @pytest.mark.parametrize("format", NarrationFormat)
 def test_a_book_of_silence_is_mastered_to_silence(tmp_path: Path, format: NarrationFormat) -> None:
     book = Book()
@@ -284,6 +328,17 @@ def test_a_script_without_a_take_is_refused(tmp_path: Path) -> None:
         book.master(tmp_path)
 
 
+@pytest.mark.parametrize("data", [b"no image", b"\xff\xd8\xff" + bytes(100)], ids=["text", "jpeg_without_size"])
+def test_a_cover_that_cannot_be_had_is_left_out_and_told(tmp_path: Path, data: bytes) -> None:
+    """All of the speech is there by then: it is not lost for a picture."""
+    cover = tmp_path / "cover"
+    cover.write_bytes(data)
+    mastered = Book().master(tmp_path, "m4b", cover=cover)
+    assert [(finding.severity, finding.code) for finding in mastered.findings] == [("left_out", "cover_left_out")]
+    with av.open(str(mastered.path)) as container:
+        assert container.streams.video == ()
+
+
 @pytest.mark.parametrize("damage", ["no_flac", "cut", "other"])
 def test_a_damaged_take_is_named(tmp_path: Path, damage: str) -> None:
     book = Book()
@@ -296,13 +351,6 @@ def test_a_damaged_take_is_named(tmp_path: Path, damage: str) -> None:
     with pytest.raises(ObjectMissing, match=r"segment 4: 'take-4'.*render it anew"):
         book.master(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_cover_that_is_no_image_is_refused_before_any_work(tmp_path: Path) -> None:
-    cover = tmp_path / "cover.txt"
-    cover.write_text("no image")
-    with pytest.raises(ManuscriptUnfit, match="cover"):
-        Book().master(tmp_path, "m4b", cover=cover, progress=lambda share: pytest.fail("it began"))
 
 
 def test_the_bench_masters_about_as_many_hours_as_it_was_told(tmp_path: Path) -> None:
