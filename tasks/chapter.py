@@ -62,13 +62,14 @@ class Chapter:
     async def render(
         self, *, known: Mapping[int, Take] | None = None, interrupted: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Fill `takes`, by segment; False when `interrupted` before the end. `known` were listed at an earlier turn.
+        """Fill `takes`, by segment. `known` were listed at an earlier turn.
+
+        Returns False when it was `interrupted`, which is asked after every segment that had to be spoken.
 
         Raises the CarillonError that stopped it, with the place in its message.
         """
+        *_, last = self._chapter.segments
         for segment in self._chapter.segments:
-            if interrupted():
-                return False
             try:
                 take, rendered = await self._take(segment, (known or {}).get(segment.number))
             except CarillonError as error:
@@ -76,6 +77,8 @@ class Chapter:
             self.takes[segment.number] = take
             self._count(take, rendered)
             await self._tell(self.progress)
+            if rendered and segment is not last and interrupted():
+                return False
         return True
 
     async def _take(self, segment: ScriptSegment, known: Take | None) -> tuple[Take, bool]:

@@ -20,7 +20,6 @@ from tasks.claim import patiently
 from tasks.step import Desk, Ended
 from tasks.takes import TakeShelf
 
-TURN_S = 600.0
 TOLD_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ async def render(desk: Desk) -> Ended:
     shelf, number = TakeShelf(desk.store, desk.narration), desk.step.number
     list_key = f"{desk.prefix}takes/{number}.json"
     clock = asyncio.get_running_loop().time
-    over_at = clock() + TURN_S
+    over_at = clock() + desk.settings.narration.turn_s
     finished = False
     async with _chapter(desk, shelf) as chapter:
         try:
@@ -64,7 +63,7 @@ async def _chapter(desk: Desk, shelf: TakeShelf) -> AsyncIterator[Chapter]:
     del script  # it may be a long book
     async with (
         open_speaker(desk.settings) as speaker,
-        speaker.narrator(temperature=options.temperature, patience_s=TURN_S) as narrator,
+        speaker.narrator(temperature=options.temperature, patience_s=desk.settings.narration.turn_s) as narrator,
     ):
         before = desk.progress_in(desk.narration)
         tell = _Teller(desk).tell

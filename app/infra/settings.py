@@ -135,10 +135,17 @@ class NarrationSettings(BaseModel):
 
     max_text_bytes: int = Field(default=5 * 1024**2, ge=1024, description="Of the text of one narration.")
     max_file_bytes: int = Field(default=64 * 1024**2, ge=1024, description="Of an uploaded book, pictures and all.")
-    max_cover_bytes: int = Field(default=8 * 1024**2, ge=1024, le=10 * 1024**2)
+    max_cover_bytes: int = Field(
+        default=8 * 1024**2, ge=1024, le=10 * 1024**2, description="At most 10 MiB: no FLAC holds more than 16."
+    )
     reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
     at_once: int = Field(
         default=2, ge=1, description="Chapters that one `carillon tasks --queue render` process renders at a time."
+    )
+    turn_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="A chapter is rendered, or waits for room, for so long; then others have a turn.",
     )
     max_setbacks: int = Field(
         default=20, ge=1, description="Dead processes and passing failures over one chapter before it fails."
@@ -146,7 +153,9 @@ class NarrationSettings(BaseModel):
     worker_usd_per_hour: float | None = Field(
         default=None, ge=0, description="What a worker costs; with it narrations tell their share of it."
     )
-    link_ttl_s: int = Field(default=900, ge=10, le=7 * 24 * 3600, description="How long a signed link holds.")
+    link_ttl_s: int = Field(
+        default=24 * 3600, ge=10, le=7 * 24 * 3600, description="How long a signed link holds; listening takes a while."
+    )
     segment_days: float = Field(
         default=30.0, gt=0, description="How long rendered segments are kept, for a narration to be given in anew."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -81,12 +81,10 @@ class Study:
 
     async def over(self, narration_id: str) -> Narration:
         """The narration at its end, one message after the other."""
-        for _ in range(20):
-            narration = await self.catalog.narrations.get(narration_id)
-            if narration.state.over:
-                return narration
-            await work_on(self.settings, narration_id)
-        raise AssertionError(f"not over after 20 messages: {narration.state}")
+        async with asyncio.timeout(60):
+            while not (narration := await self.catalog.narrations.get(narration_id)).state.over:
+                await work_on(self.settings, narration_id)
+        return narration
 
     @property
     def said(self) -> list[str]:
@@ -189,6 +187,23 @@ async def test_a_voice_deleted_meanwhile_fails_its_chapter_with_the_place_and_th
     await study.catalog.narrations.resume(narration_id, cast={"mary": "rms"}, voices={"slt": SLT, "rms": RMS})
     assert (await study.over(narration_id)).state is NarrationState.COMPLETED
     assert study.said[spoken:] == ["Who is there?"]
+
+
+async def test_a_chapter_longer_than_a_turn_is_rendered_in_turns(study: Study) -> None:
+    hasty = study.settings.narration.model_copy(update={"turn_s": 0.001})
+    study = replace(study, settings=study.settings.model_copy(update={"narration": hasty}))
+    narration_id = await study.handed_in()
+    await study.steps(narration_id, 2)
+    assert study.said == ["One"]
+    ended = await work_on(study.settings, narration_id)
+    assert ended and ended.messages == 1
+    assert study.said == ["One", "It was dark. Nobody spoke."]
+    assert [chapter.segments_done for chapter in ended.narration.chapters] == [1, 0]
+    narration = await study.over(narration_id)
+    assert narration.state is NarrationState.COMPLETED
+    assert len(study.said) == 5
+    lists = [key.rpartition("/")[2] for key in study.store.keys(f"{narration_prefix(narration_id)}takes/")]
+    assert all("-" in name for name in lists), "the list of an unfinished chapter goes with its end"
 
 
 async def test_a_text_that_cannot_be_planned_fails_with_its_reason(study: Study) -> None:
