@@ -37,15 +37,40 @@ def test_ten_hours_and_a_hundred_have_clocks() -> None:
     assert "10:00:00.000 --> 100:00:01.000" in vtt(late)
 
 
-def test_long_cues_are_wrapped_and_no_line_is_empty() -> None:
+CUE = re.compile(r"\d+\n(\S+) --> (\S+)\n(.+(?:\n.+)*)\n")
+
+
+def cues(text: str) -> list[tuple[str, str, list[str]]]:
+    """Of each cue when it begins, when it ends, and its lines."""
+    return [(start, end, lines.splitlines()) for start, end, lines in CUE.findall(text)]
+
+
+def test_a_long_segment_is_shown_in_cues_of_two_lines_that_leave_nothing_out() -> None:
     written = "A long sentence, which goes on and on.\n\n  And after a blank line " + "more of the same " * 20
-    for text in (
-        vtt(timeline({"written": written, "start_sample": 0, "end_sample": RATE_HZ})),
-        srt(timeline({"written": written, "start_sample": 0, "end_sample": RATE_HZ})),
-    ):
-        cue = text[text.index("-->") :].splitlines()[1:]
-        assert " ".join(cue) == " ".join(written.split())
-        assert all(0 < len(line) <= LINE_CHARS for line in cue)
+    long = timeline({"written": written, "start_sample": RATE_HZ, "end_sample": 21 * RATE_HZ})
+    for text in (vtt(long), srt(long)):
+        shown = [lines for _, _, lines in cues(text)]
+        assert " ".join(line for lines in shown for line in lines) == " ".join(written.split())
+        assert all(1 <= len(lines) <= 2 for lines in shown)
+        assert all(0 < len(line) <= LINE_CHARS for lines in shown for line in lines)
+        assert text.count("-->") == len(shown) == 5
+
+
+def test_cues_of_a_segment_share_its_time_by_their_letters() -> None:
+    """Its own bounds stay exact, and one cue ends where the next begins."""
+    word = "x" * LINE_CHARS
+    text = srt(
+        timeline(
+            {"written": f"{word} {word} {word[:21]}", "start_sample": RATE_HZ, "end_sample": 11 * RATE_HZ},
+            {"written": "The end.", "start_sample": 12 * RATE_HZ, "end_sample": 13 * RATE_HZ},
+        )
+    )
+    assert cues(text) == [
+        ("00:00:01,000", "00:00:09,000", [word, word]),
+        ("00:00:09,000", "00:00:11,000", [word[:21]]),
+        ("00:00:12,000", "00:00:13,000", ["The end."]),
+    ]
+    assert [line for line in text.splitlines() if line.isdigit()] == ["1", "2", "3"]
 
 
 def test_a_word_longer_than_a_line_stays_whole() -> None:

@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from app.core.errors import AuthenticationFailed
-from app.infra.links import Links
+from app.infra.links import MAX_CLOCK_SKEW_S, Links
+from app.infra.settings import NarrationSettings
 
 TTL_S = 900
 BOOK, OTHER = "nar-1", "nar-2"
@@ -39,6 +40,19 @@ def test_a_link_holds_at_every_front_door_until_it_expires(clock: Clock) -> None
     clock.now_s += 1
     with pytest.raises(AuthenticationFailed, match="expired after 900 s"):
         links(clock).check(token, BOOK)
+
+
+def test_a_link_holds_at_a_front_door_whose_clock_is_behind_and_not_when_its_time_has_yet_to_come(clock: Clock) -> None:
+    token, _ = links(clock).token(BOOK)
+    clock.now_s -= MAX_CLOCK_SKEW_S
+    links(clock).check(token, BOOK)
+    clock.now_s -= 1
+    with pytest.raises(AuthenticationFailed, match="signed 61 s from now"):
+        links(clock).check(token, BOOK)
+
+
+def test_a_link_outlasts_a_long_book() -> None:
+    assert NarrationSettings().link_ttl_s == 24 * 3600
 
 
 def test_a_link_opens_one_narration_alone(clock: Clock) -> None:
