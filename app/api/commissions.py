@@ -173,15 +173,15 @@ def _of_form(form: Form, door: Door) -> Commission:
     except ValidationError as error:
         raise invalid(error) from None
     cover = _sent_file(form, "cover", door.settings.narration.max_cover_bytes)
-    if wanted.text is not None and cover is None:
-        raise InvalidRequest("text: a form is for files; send this as application/json", param="text")
     file = _sent_file(form, "file", door.settings.narration.max_file_bytes)
-    if wanted.text is not None and cover is not None:
-        if file is not None:
-            raise InvalidRequest("text: the form has a file as well; send one of them", param="text")
-        return _of_text(wanted, cover.path.with_name("text"), door, cover)
     if file is None:
-        raise InvalidRequest("file: the form has none; send a text, Markdown or EPUB file", param="file")
+        if wanted.text is None:
+            raise InvalidRequest("file: the form has none; send a text, Markdown or EPUB file", param="file")
+        if cover is None:
+            raise InvalidRequest("text: a form is for files; send this as application/json", param="text")
+        return _of_text(wanted, cover.path.with_name("text"), door, cover)
+    if wanted.text is not None:
+        raise InvalidRequest("text: the form has a file as well; send one of them", param="text")
     name = shown_name(file.name)
     return Commission(wanted, file.path, _kind_of(file.path, name, wanted), name, cover)
 

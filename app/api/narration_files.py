@@ -60,10 +60,9 @@ async def audio(narration: Readable, request: Request, door: TheDoor) -> Respons
         "cache-control": "private, no-cache",
         "content-disposition": content_disposition(narration.title, output.format.value),
     }
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
-    span = byte_range(wanted, output.size_bytes) if wanted else None
+    if status := _precondition(request, etag):
+        return Response(status_code=status, headers=headers)
+    span = _wanted(request, etag, output.size_bytes)
     if span is not None and not span:
         return Response(status_code=416, headers={**headers, "content-range": f"bytes */{output.size_bytes}"})
     status = 200 if span is None else 206
@@ -76,6 +75,28 @@ async def audio(narration: Readable, request: Request, door: TheDoor) -> Respons
     pieces = door.store.read_range(output.key, span.start, span.stop)
     first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is told as what it is
     return StoredResponse(first, pieces, status=status, headers=headers)
+
+
+def _precondition(request: Request, etag: str) -> int | None:
+    """412 for who wants another file than this, 304 for who has it, None for who shall get it (RFC 9110, 13.2.2)."""
+    wanted, had = (_tags(request, name) for name in ("if-match", "if-none-match"))
+    if wanted and not wanted & {"*", etag}:
+        return 412
+    if {tag.removeprefix("W/") for tag in had} & {"*", etag}:
+        return 304
+    return None
+
+
+def _tags(request: Request, header: str) -> set[str]:
+    return {tag.strip() for line in request.headers.getlist(header) for tag in line.split(",")}
+
+
+def _wanted(request: Request, etag: str, size: int) -> range | None:
+    """The stretch asked for of this very file, as `byte_range` has it; None for the whole. Only GET has stretches."""
+    asked = request.headers.get("range")
+    if request.method != "GET" or asked is None or request.headers.get("if-range", etag) != etag:
+        return None
+    return byte_range(asked, size)
 
 
 class StoredResponse(Response):
@@ -145,20 +166,23 @@ def _etag(output: NarrationOutput) -> str:
     return f'"{digest[:32]}"'
 
 
+@router.head("/v1/narrations/{narration_id}/captions.vtt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.vtt", response_class=Response)
 async def captions_vtt(narration: Readable, door: TheDoor) -> Response:
-    """WebVTT, a cue for each segment."""
+    """WebVTT, in cues of at most two lines."""
     timeline = await read_timeline(door, narration)
     return Response(await asyncio.to_thread(vtt, timeline), media_type="text/vtt")
 
 
+@router.head("/v1/narrations/{narration_id}/captions.srt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.srt", response_class=Response)
 async def captions_srt(narration: Readable, door: TheDoor) -> Response:
-    """SubRip, a cue for each segment."""
+    """SubRip, in cues of at most two lines."""
     timeline = await read_timeline(door, narration)
     return Response(await asyncio.to_thread(srt, timeline), media_type="application/x-subrip")
 
 
+@router.head("/v1/narrations/{narration_id}/chapters", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/chapters")
 async def chapters(narration: Readable, door: TheDoor) -> dict[str, Any]:
     """Where each chapter lies in the file, in seconds; `chapters` as Podcasting 2.0 has it (JSON chapters 1.2)."""

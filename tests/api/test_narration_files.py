@@ -40,8 +40,9 @@ async def test_the_head_alone_is_told_without_the_body(library: Library, narrati
     assert (answer.status_code, answer.content) == (200, b"")
     assert answer.headers["content-length"] == str(len(AUDIO))
     assert answer.headers["etag"] == (await library.http.get(audio_path(narration))).headers["etag"]
-    part = await library.http.head(audio_path(narration), headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.headers["content-length"]) == (206, "10")
+    for asked in ("bytes=10-19", "bytes=99999999-"):  # only GET has ranges (RFC 9110, 14.2)
+        part = await library.http.head(audio_path(narration), headers={"Range": asked})
+        assert (part.status_code, part.headers["content-length"]) == (200, str(len(AUDIO)))
 
 
 RANGES = [
@@ -81,8 +82,29 @@ async def test_a_range_of_another_file_than_this_gives_the_whole(library: Librar
     for if_range, status in ((etag, 206), ('"another"', 200), ("Mon, 23 Nov 2026 00:00:00 GMT", 200)):
         headers = {"Range": "bytes=0-9", "If-Range": if_range}
         assert (await library.http.get(audio_path(narration), headers=headers)).status_code == status
-    unchanged = await library.http.get(audio_path(narration), headers={"If-None-Match": etag})
-    assert (unchanged.status_code, unchanged.content) == (304, b"")
+
+
+CONDITIONS = [
+    ("If-None-Match", "{etag}", 304),
+    ("If-None-Match", "W/{etag}", 304),
+    ("If-None-Match", '"another", W/{etag}', 304),
+    ("If-None-Match", "*", 304),
+    ("If-None-Match", '"another"', 206),
+    ("If-Match", "{etag}", 206),
+    ("If-Match", '"another",{etag}', 206),
+    ("If-Match", "*", 206),
+    ("If-Match", '"another"', 412),
+    ("If-Match", "W/{etag}", 412),
+]
+
+
+async def test_who_has_the_file_or_wants_another_gets_no_body(library: Library, narration: Narration) -> None:
+    etag = (await library.http.head(audio_path(narration))).headers["etag"]
+    for header, value, status in CONDITIONS:
+        headers = {header: value.format(etag=etag), "Range": "bytes=0-9"}
+        answer = await library.http.get(audio_path(narration), headers=headers)
+        assert (answer.status_code, answer.headers["etag"]) == (status, etag), (header, value)
+        assert answer.content == (AUDIO[:10] if status == 206 else b"")
 
 
 async def test_a_file_that_was_made_anew_has_another_tag_and_the_old_one_is_served_until_then(
@@ -151,6 +173,14 @@ async def test_captions_are_bound_to_the_segments(library: Library, narration: N
     srt = await library.http.get(f"/v1/narrations/{narration.id}/captions.srt")
     assert srt.headers["content-type"].startswith("application/x-subrip")
     assert "00:00:20,000 --> 00:00:30,000\nNobody answered." in srt.text
+
+
+async def test_what_is_beside_the_audio_has_a_head_too(library: Library, narration: Narration) -> None:
+    for file in ("captions.vtt", "captions.srt", "chapters"):
+        path = f"/v1/narrations/{narration.id}/{file}"
+        head, whole = await library.http.head(path), await library.http.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == str(len(whole.content))
 
 
 async def test_chapters_are_told_in_seconds(library: Library, narration: Narration) -> None:

@@ -275,7 +275,11 @@ FORMS: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"file": ("a.txt", b"Hello.")}, "narration: the form has it 0 times"),
     ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "Invalid JSON"),
     ({"narration": '{"voice": "slt"}'}, {"cover": ("c.png", PNG)}, "file: the form has none"),
-    ({"narration": '{"voice": "slt", "text": "Hi."}'}, {"file": ("a.txt", b"Hello.")}, "text: "),
+    (
+        {"narration": '{"voice": "slt", "text": "Hi."}'},
+        {"file": ("a.txt", b"Hello.")},
+        "text: the form has a file as well",
+    ),
     ({"narration": '{"voice": "slt"}', "book": "x"}, {"file": ("a.txt", b"Hello.")}, "'book' is no field"),
     ({"narration": '{"voice": "slt", "kind": "text"}'}, {"file": ("a.epub", b"PK\x03\x04")}, "kind: a.epub is no"),
 ]
