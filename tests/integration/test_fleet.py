@@ -14,15 +14,19 @@ import sys
 import time
 import wave
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import av
 import httpx
 import numpy as np
 import openai
 import psutil
+import pyloudnorm
 import pytest
+from mutagen.mp4 import MP4
 from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection
 
@@ -135,6 +139,59 @@ def test_the_readmes_python_client_hears_audio(fleet: RunningFleet) -> None:
     assert ran.returncode == 0, ran.stderr
     assert "s of audio" in ran.stdout
     assert "'type': 'done'" in ran.stdout
+
+
+SHORT_BOOK = """# Chapter I: The Owl
+
+The owl asked the girl for the time. It was 7:30 p.m.
+
+[robin] Why do owls need the time? <break time="800ms"/> I will never know.
+
+# Chapter II: The Market
+
+In the morning there was snow on the bridge.
+"""
+
+
+def test_the_readmes_narration_is_a_book_for_every_other_reader(fleet: RunningFleet, tmp_path: Path) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    command = re.findall(r"carillon (narrate .*?\.m4b)\n", readme.read_text("utf-8"), re.DOTALL)[0].replace("\\\n", " ")
+    words = shlex.split(command)
+    assert Path(words[1]).is_file(), "the bundled story, which takes minutes to narrate: here a shorter one"
+    words[1] = "short.md"
+    (tmp_path / "short.md").write_text(SHORT_BOOK, encoding="utf-8")
+    environment = {
+        **os.environ,
+        "CARILLON_DATA_DIR": str(fleet.data_dir),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command_line = [sys.executable, "-m", "app.cli", *words]
+    ran = subprocess.run(
+        command_line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+    captions = re.findall(r"([\d:.]+) --> ([\d:.]+)", (tmp_path / "owl-island.vtt").read_text("utf-8"))
+    path = tmp_path / words[-1]
+    file = MP4(path)
+    assert file.tags and file.tags["\xa9nam"] == ["short"]
+    assert [chapter.title for chapter in file.chapters or ()] == ["Chapter I: The Owl", "Chapter II: The Market"]
+    with av.open(path) as container:
+        rate_hz = container.streams.audio[0].rate
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        assert container.duration is not None
+        duration_s = container.duration / av.time_base
+    assert abs(pyloudnorm.Meter(rate_hz).integrated_loudness(samples.astype(np.float64)) + 19) < 0.5
+    assert abs(seconds(captions[-1][1]) - duration_s) < 0.05, "the last caption ends with the last word"
+    for (_, end), (start, _) in pairwise(captions):
+        gap = samples[round(seconds(end) * rate_hz) : round(seconds(start) * rate_hz)]
+        middle = gap[len(gap) // 4 : -len(gap) // 4]
+        assert not len(gap) or np.abs(middle).max() < 0.003, "nobody speaks between two captions"
+
+
+def seconds(clock: str) -> float:
+    hours, minutes, rest = clock.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
 
 
 async def test_openais_own_client_hears_every_format(fleet: RunningFleet) -> None:
