@@ -30,6 +30,7 @@ _ROMAN_AFTER_NAME = re.compile(
     rf"(?P<roman>(?=[IVXLCDM]){_ROMAN})(?!\w|['’](?!s\b)|-\w)"
 )
 _RULER = re.compile(r"\A(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Prince|Duke) ")
+_KEYWORD_END = re.compile(rf"\b(?i:{_NUMBERED}) \Z")
 _VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 _TITLES = {
@@ -49,6 +50,13 @@ _UNITS = {
 }  # fmt: skip
 _UNIT = re.compile(r"(?P<number>\d) ?(?P<unit>" + "|".join(_UNITS) + r")\.(?P<end>\s*\Z|(?=\s))")
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2}):00 o(?P<mark>['’])clock")
+_SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
+_PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
+_CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢")
+_PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
+_RANGE = re.compile(r"(?<![\w.,/:=+–-])(?P<first>\d{1,3})[-–](?P<last>\d{1,3})(?![\w/:=+°%–-]|[.,]\d)")
+_TELEPHONE = re.compile(r"(?<![\w-])555-\d{4}(?![\w-])")
+"""Of fiction; with other digits it may be a range."""
 _EMPHASIS = re.compile(r"(?<!\w)(?P<mark>\*{1,3}|_{1,3})(?=\S)(?P<text>[^*_]+?)(?<=\S)(?P=mark)(?!\w)")
 _STRAY_MARKS = re.compile(r"(?<!\d)\s*[*_]+\s*|\s*[*_]+\s*(?!\d)")
 
@@ -72,6 +80,12 @@ def prepare(sentence: str) -> str:
     text = _NAME_END.sub(lambda m: " " + _TITLES[m["title"] + "."], text)
     text = _NUMBER_SIGN.sub(lambda m: f"{'Number' if m['sign'][0] == 'N' else 'number'} ", text)
     text = _UNIT.sub(lambda m: f"{m['number']} {_UNITS[m['unit']]}{'.' if m.end() == len(m.string) else ''}", text)
+    text = _SHILLINGS.sub(r"\g<number> shillings", text)
+    text = _PENCE.sub(_pence, text)
+    text = _CENTS.sub(lambda m: _counted(m["before"] or m["after"], "cent", "cents"), text)
+    text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
+    text = _RANGE.sub(r"\g<first> to \g<last>", text)
+    text = _TELEPHONE.sub(lambda m: " ".join(m[0].replace("-", ",")).replace(" ,", ","), text)
     return _OCLOCK.sub(r"\g<hour> o\g<mark>clock", text)
 
 
@@ -84,7 +98,28 @@ def recased(title: str) -> str:
     """A title in capitals, as `CHAPTER IV. THE STORM`, in the case of other titles: voices spell capitals out."""
     if not title.isupper() or len(title) < 4:
         return title
-    return re.sub(r"[^\W\d_][\w'’]*", lambda m: m[0] if re.fullmatch(_ROMAN, m[0]) else m[0].capitalize(), title)
+    return re.sub(r"[^\W\d_][\w'’]*", lambda m: m[0] if _counts(m) else m[0].capitalize(), title)
+
+
+def _counts(match: re.Match[str]) -> bool:
+    """Whether a word of a title in capitals is a Roman numeral; MIX may be a word, but for `CHAPTER MIX` and `MIX.`"""
+    word, title = match[0], match.string
+    if re.fullmatch(_ROMAN, word) is None:
+        return False
+    alone = match.start() == 0 and title[match.end() : match.end() + 1] in ("", ".", ":", "–", "—")
+    return set(word) <= set("IVX") or alone or _KEYWORD_END.search(title[: match.start()]) is not None
+
+
+def _pence(match: re.Match[str]) -> str:
+    """`10 shillings 6d` and `6d.` are money; `3d` alone is not."""
+    if not (match["shillings"] or match["stop"]):
+        return match[0]
+    stop = "" if match["goes_on"] is not None else match["stop"]
+    return f"{match['shillings'] or ''}{_counted(match['number'], 'penny', 'pence')}{stop}"
+
+
+def _counted(number: str, one: str, many: str) -> str:
+    return f"{number} {one if number == '1' else many}"
 
 
 def _number(match: re.Match[str]) -> str:

@@ -47,6 +47,16 @@ def test_what_only_looks_like_a_roman_numeral_stays(written: str) -> None:
         ("It *was* _very_ **dark**", "It was very dark"),
         ("snake_case and * alone", "snake case and alone"),
         ("2*3", "2*3"),
+        ("£3 10s. 6d.", "£3 10 shillings 6 pence."),
+        ("£3 10s. in all", "£3 10 shillings in all"),
+        ("a 6d. loaf for 1d.", "a 6 pence loaf for 1 penny."),
+        ("10s 6d now", "10 shillings 6 pence now"),
+        ("after 10s and 3d", "after 10s and 3d"),
+        ("¢5 and 1¢", "5 cents and 1 cent"),
+        ("p. 5, pp. 3-5", "page 5, pages 3 to 5"),
+        ("3–5 men won 10-12.", "3 to 5 men won 10 to 12."),
+        ("2020-12-25, 1914-18, 1-2-3, 3-5% and 3-4.5", "2020-12-25, 1914-18, 1-2-3, 3-5% and 3-4.5"),
+        ("555-1234", "5 5 5, 1 2 3 4"),
     ],
 )
 def test_abbreviations_and_marks_are_made_words(written: str, prepared: str) -> None:
@@ -65,7 +75,16 @@ def test_numbers_signs_and_abbreviations_do(sentence: str) -> None:
 
 @pytest.mark.parametrize(
     ("title", "said"),
-    [("CHAPTER IV. THE SEA’S EDGE", "Chapter IV. The Sea’s Edge"), ("The BBC", "The BBC"), ("XIV", "XIV"), ("", "")],
+    [
+        ("CHAPTER IV. THE SEA’S EDGE", "Chapter IV. The Sea’s Edge"),
+        ("The BBC", "The BBC"),
+        ("XIV", "XIV"),
+        ("", ""),
+        ("THE MIX OF DI", "The Mix Of Di"),
+        ("HENRY VIII AND I", "Henry VIII And I"),
+        ("XLIV. THE MIX", "XLIV. The Mix"),
+        ("CHAPTER XCIX", "Chapter XCIX"),
+    ],
 )
 def test_titles_in_capitals_are_recased(title: str, said: str) -> None:
     assert recased(title) == said

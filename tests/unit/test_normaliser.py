@@ -52,6 +52,12 @@ READINGS = {
     "It was a *very* long way; 5 miles, to be \\ exact, ‘or so’—they said – all of them.": (
         "It was a very long way; five miles, to be \\ exact, ‘or so’—they said – all of them."
     ),
+    "“7,” she said—“8!”": "“seven,” she said—“eight!”",
+    "He said, ‘5 men’—no, 6 — or “8” to me.": "He said, ‘five men’—no, six — or “eight” to me.",
+    "It cost £3 10s. 6d., or 5¢, on pp. 3-5.": (
+        "It cost three pounds ten shillings six pence., or five cents, on pages three to five."
+    ),
+    "Call 555-1234 now.": "Call five five five, one two three four now.",
     "12,345 men, e.g. sailors": "twelve thousand three hundred and forty five men, for example sailors",
 }
 
@@ -88,9 +94,18 @@ async def test_numbers_are_left_unread_once_the_time_for_a_text_is_spent(cache: 
 
 async def test_a_text_over_which_the_process_dies_again_and_again_is_not_read_by_another(cache: Path) -> None:
     async with Normaliser("en", cache, limits=Limits(sentence_s=0, losses=1)) as normaliser:
-        with pytest.raises(ManuscriptUnfit, match="died or hung 2 times") as failed:
+        with pytest.raises(ManuscriptUnfit, match="died or hung 2 times and read nothing") as failed:
             await normaliser.read(["2 men"])
     assert not failed.value.retryable
+
+
+async def test_once_it_died_too_often_the_rest_of_a_text_is_left_unread(cache: Path) -> None:
+    async with Normaliser("en", cache, limits=Limits(losses=0)) as normaliser:
+        assert await normaliser.read(["1 man"]) == {"1 man": "one man"}
+        assert normaliser.pid
+        os.kill(normaliser.pid, signal.SIGKILL)
+        assert await normaliser.read(["2 men", "3 men", "None."]) == {"2 men": None, "3 men": None, "None.": "None."}
+        assert normaliser.pid is None
 
 
 async def test_a_process_that_does_not_start_fails_the_stage_with_its_last_words(tmp_path: Path) -> None:
@@ -112,10 +127,12 @@ async def test_its_process_ends_with_the_block(cache: Path) -> None:
     ("written", "reading", "spoken"),
     [
         ("At 10 p.m.", "At ten PM", "At ten PM."),
+        ("said—“8!”", "said —“ eight!”", "said—“eight!”"),
         ("He came at 5.”", "He came at five.”", "He came at five.”"),
         ("5", "", None),
         ("5", None, None),
         ("5 [men]", "5 \\[men\\]", None),
+        ("Mfite 3", "tokens { name: mfite } three", None),
         ("On 5 dark nights nobody came there", "On five", None),
     ],
 )
