@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.processes import until
+from tests.receiver import Receiver, running_receiver
 from tests.running_fleet import RunningFleet, running_fleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
@@ -38,7 +42,18 @@ def book(*tales: str, refrains: int) -> str:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    with running_fleet(tmp_path_factory.mktemp("chaos"), {"CARILLON_DRAIN_TIMEOUT_S": "1"}) as running:
+    configured = {
+        "CARILLON_DRAIN_TIMEOUT_S": "1",
+        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
+        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
+    }
+    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
+        yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, type[Receiver]]]:
+    with running_receiver() as running:
         yield running
 
 
@@ -81,10 +96,11 @@ def files_of(fleet: RunningFleet, narration_id: str, kind: str) -> list[Path]:
 
 
 async def test_a_narration_outlives_every_process_and_is_the_file_it_would_have_been(
-    fleet: RunningFleet, front_door: httpx.AsyncClient
+    fleet: RunningFleet, front_door: httpx.AsyncClient, receiver: tuple[str, type[Receiver]]
 ) -> None:
+    url, own = receiver
     text = book(*TALES, refrains=400)
-    narration_id = await start(front_door, text)
+    narration_id = await start(front_door, text, webhook_url=url)
     await narration_when(front_door, narration_id, "rendering", segments=2)
     os.killpg(fleet.pid_of("narrator"), signal.SIGKILL)
     await narration_when(front_door, narration_id, "rendering", segments=3)
@@ -96,6 +112,10 @@ async def test_a_narration_outlives_every_process_and_is_the_file_it_would_have_
     narration = await narration_when(front_door, narration_id, "completed")
     assert narration["segments_done"] == narration["segments"]
     assert len(files_of(fleet, narration_id, "audio")) == len(files_of(fleet, narration_id, "timeline")) == 1
+
+    await until(lambda: bool(own.heard))
+    assert {headers["webhook-id"].rpartition("-")[0] for headers, _ in own.heard} == {narration_id}
+    assert json.loads(own.heard[0][1])["type"] == "narration.completed"
 
     undisturbed = await start(front_door, text)
     again = await narration_when(front_door, undisturbed, "completed")
