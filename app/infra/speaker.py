@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from app.core.audio import Samples, samples_of
-from app.core.errors import CarillonError, Overloaded, UnknownModel, WorkerLost
+from app.core.errors import CarillonError, Overloaded, SpeechFailed, UnknownModel, WorkerLost
 from app.core.messages import AudioFrame, Eos, Error, Segment, Text, Utter, Uttered
 from app.core.models import Voice
 from app.infra.registry import Registry, open_fleet, open_redis
@@ -28,6 +28,9 @@ RETRY_S = 2.0
 
 MAX_BREAKDOWNS = 5
 """A text over which sessions break so often is itself at fault, and must not bring down one worker after the other."""
+
+VOICES_AT_HAND = 4
+"""Sessions a narrator keeps at most: the voices of a dialogue take turns."""
 
 _SESSION = "speaker"  # replaced by the lease's id
 
@@ -118,7 +121,7 @@ class FleetSpeaker:
     ) -> None:
         self.upstream = upstream
         self.now = clock
-        self._sleep = sleep
+        self.sleep = sleep
 
     @asynccontextmanager
     async def session(self, voice: Voice, *, temperature: float | None = None) -> AsyncIterator[SpeakerSession]:
@@ -130,8 +133,8 @@ class FleetSpeaker:
     async def narrator(
         self, *, temperature: float | None = None, patience_s: float | None = None
     ) -> AsyncIterator[Narrator]:
-        """A narrator, who waits for a spare place for `patience_s`, None: as long as there are workers at all."""
-        narrator = Narrator(self, temperature, lambda: _Patience(patience_s, self.now, self._sleep))
+        """A narrator, who waits for a spare place for `patience_s` a text, None: as long as there are workers."""
+        narrator = Narrator(self, temperature, patience_s)
         try:
             yield narrator
         finally:
@@ -143,100 +146,143 @@ class FleetSpeaker:
             return await narrator.ask(voice, lambda session: session.read(text))
 
 
-class Narrator:
-    """Speaks one text after the other, with a session kept from one to the next as long as the voice is the same.
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A narrator's session with one voice; closing `stack` ends it."""
 
-    For one caller at a time.
+    voice: Voice
+    session: SpeakerSession
+    stack: AsyncExitStack
+
+
+class Narrator:
+    """Speaks one text after the other, with sessions kept from one to the next for the voices that spoke last.
+
+    A session that waits for its voice's next line holds a place, so it is kept only as long as yet another place is
+    spare: it is in nobody's way, the narrator's own least of all. For one caller at a time.
     """
 
-    def __init__(self, speaker: FleetSpeaker, temperature: float | None, patience: Callable[[], _Patience]) -> None:
+    def __init__(self, speaker: FleetSpeaker, temperature: float | None, patience_s: float | None) -> None:
         self._speaker = speaker
         self._temperature = temperature
-        self._patience = patience
-        self._stack = AsyncExitStack()
-        self._session: SpeakerSession | None = None
-        self._voice: Voice | None = None
+        self._patience_s = patience_s
+        self._held: list[_Held] = []
+        """In the order in which they spoke last."""
 
     async def utter(self, voice: Voice, text: str, *, seed: int | None = None) -> Spoken:
         """Exactly `text`, in one breath, begun anew wherever the place is wanted, or a worker is lost or not there yet.
 
         Raises at once what no other worker would mend: InvalidRequest, UnknownVoice of a deleted voice,
         AdapterUnavailable. Raises Overloaded when the narrator's patience is at an end, or there has been no worker for
-        PATIENCE_S; and the last of MAX_BREAKDOWNS errors in a row that sessions broke with over this text.
+        PATIENCE_S; SpeechFailed when MAX_BREAKDOWNS sessions have broken over this text, and the last of their errors
+        when there has been no worker for so long after it.
         """
         return await self.ask(voice, lambda session: session.utter(text, seed=seed))
 
     async def ask(self, voice: Voice, request: Callable[[SpeakerSession], Awaitable[Spoken]]) -> Spoken:
         """What a session with `voice` answers to `request`, which is made again as `utter` says."""
-        if voice != self._voice:
-            await self.aclose()
-            self._voice = voice
-        patience = self._patience()
+        patience = _Patience(self._speaker, voice, self._patience_s)
         lost_s = 0.0
+        await self._make_room(voice)
         while True:
-            kept = self._session
-            session, asked_at = kept, self._speaker.now()
+            kept = self._find(voice)
+            held, asked_at = kept, self._speaker.now()
             try:
-                if session is None:
-                    session = await self._open(voice)
+                if held is None:
+                    held = await self._open(voice)
                     asked_at = self._speaker.now()
-                spoken = await request(session)
+                spoken = await request(held.session)
                 return replace(spoken, busy_s=spoken.busy_s + lost_s)
             except CarillonError as error:
-                await self.aclose()
-                lost_s += self._speaker.now() - asked_at if session else 0.0
-                # A session kept from before may have ended since, in silence: another is opened at once.
-                if not (kept and error.retryable):
-                    await patience.after(error, voice, broke=session is not None)
+                if held:
+                    lost_s += self._speaker.now() - asked_at
+                    await self._close(held)
+                if kept and error.retryable:
+                    continue  # it may have ended since, in silence: another is opened at once
+                if held is None and self._held and isinstance(error, Overloaded):
+                    await self._close(self._held[0])  # the place it needs may be its own
+                    continue
+                await patience.after(error, broke=held is not None)
 
     async def aclose(self) -> None:
-        """End the session, if there is one; another `utter` opens the next."""
-        self._session = None
-        await self._stack.aclose()
+        """End every session; another `utter` opens the next."""
+        async with AsyncExitStack() as stack:
+            while self._held:
+                stack.push_async_callback(self._held.pop().stack.aclose)
 
-    async def _open(self, voice: Voice) -> SpeakerSession:
-        opening = self._speaker.session(voice, temperature=self._temperature)
-        self._session = await self._stack.enter_async_context(opening)
-        return self._session
+    async def _make_room(self, voice: Voice) -> None:
+        """End the session of another voice that spoke longest ago, if it is one too many or has the last place."""
+        others = [held for held in self._held if held.voice != voice]
+        if others and (len(others) >= VOICES_AT_HAND or not self._speaker.upstream.has_spare_place(voice)):
+            await self._close(others[0])
+
+    def _find(self, voice: Voice) -> _Held | None:
+        """The session kept with `voice`, which is now the last that spoke."""
+        for held in self._held:
+            if held.voice == voice:
+                self._held.remove(held)
+                self._held.append(held)
+                return held
+        return None
+
+    async def _open(self, voice: Voice) -> _Held:
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(self._speaker.session(voice, temperature=self._temperature))
+            held = _Held(voice, session, stack.pop_all())
+        self._held.append(held)
+        return held
+
+    async def _close(self, held: _Held) -> None:
+        self._held.remove(held)
+        await held.stack.aclose()
 
 
 class _Patience:
-    """How long to go on over one request, given what went wrong each time."""
+    """How long to go on over one text, given what went wrong each time."""
 
-    def __init__(
-        self, patience_s: float | None, clock: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
-    ) -> None:
+    def __init__(self, speaker: FleetSpeaker, voice: Voice, patience_s: float | None) -> None:
+        self._speaker = speaker
+        self._model = voice.model
         self._patience_s = patience_s
-        self._clock = clock
-        self._sleep = sleep
-        self._began_at = clock()
+        self._began_at = speaker.now()
         self._absent_since: float | None = None
         self._breakdowns = 0
+        self._breakdown: CarillonError | None = None
 
-    async def after(self, error: CarillonError, voice: Voice, *, broke: bool) -> None:
+    async def after(self, error: CarillonError, *, broke: bool) -> None:
         """Wait before the next try, or raise. `broke` tells a session that broke from one that was not to be had."""
         if not (error.retryable or isinstance(error, UnknownModel)):
             raise error
-        wait_s = error.retry_after_s or RETRY_S
+        now, wait_s = self._speaker.now(), error.retry_after_s or RETRY_S
+        since, patience_s = self._began_at, self._patience_s
         if isinstance(error, Overloaded):
             self._absent_since = None
-            since, patience_s = self._began_at, self._patience_s
         elif broke:
-            self._breakdowns += 1
-            if self._breakdowns >= MAX_BREAKDOWNS:
-                raise error
-            since, patience_s = self._began_at, None
+            self._absent_since = None
+            self._count(error)
+            patience_s = None
         else:
-            since = self._absent_since = self._clock() if self._absent_since is None else self._absent_since
+            since = self._absent_since = now if self._absent_since is None else self._absent_since
             patience_s = PATIENCE_S
-        if patience_s is not None and self._clock() + wait_s > since + patience_s:
+        if patience_s is not None and now + wait_s > since + patience_s:
+            if self._breakdown and self._absent_since is not None:
+                raise self._breakdown  # not to be forgotten over a slow restart: whoever tries next shall count it
             raise Overloaded(
-                f"no worker of model {voice.model!r} spoke within {patience_s:g} s; the last answer was: "
+                f"no worker of model {self._model!r} spoke within {patience_s:g} s; the last answer was: "
                 f"{error.message}; start workers, or try again when there is room",
                 retry_after_s=wait_s,
             ) from error
         log.info("speaking again soon", extra={"code": error.code, "wait_s": wait_s})
-        await self._sleep(wait_s)
+        await self._speaker.sleep(wait_s)
+
+    def _count(self, error: CarillonError) -> None:
+        self._breakdowns += 1
+        self._breakdown = error
+        if self._breakdowns >= MAX_BREAKDOWNS:
+            raise SpeechFailed(
+                f"{self._breakdowns} sessions broke over this text, the last with: {error.message}; "
+                "change the words of this segment, or look into the workers' logs"
+            ) from error
 
 
 @asynccontextmanager

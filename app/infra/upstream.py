@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -53,6 +53,10 @@ PING_INTERVAL_S = 5.0
 UNACKNOWLEDGED_TIMEOUT_S = 10.0
 """A machine that has vanished takes nothing any more; one that is merely busy still acknowledges."""
 
+BACKGROUND_STALLS = 15
+"""A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker tells it
+sooner what keeps the engine, and a worker that is dead breaks the connection."""
+
 BYTES_PER_SAMPLE = 2
 
 Command = Text | Utter | Flush | Eos | Cancel
@@ -62,9 +66,29 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """What is asked of one worker after the other: a place for a session of this id."""
+
+    id: str
+    voice: Voice
+    pace: AssignedPace
+    temperature: float | None
+
+    @property
+    def background(self) -> bool:
+        return self.pace == "background"
+
+    def assignment_to(self, worker: Worker) -> Assign:
+        return Assign(
+            session=self.id, epoch=worker.epoch, voice=self.voice, temperature=self.temperature, pace=self.pace
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A session's place at a worker: the worker has said `ready` on this connection."""
 
+    lease: Lease
     worker: Worker
     connection: ClientConnection
     ready: Ready
@@ -85,14 +109,16 @@ class UpstreamSession:
         self.queue_ms = place.queue_ms
         self.route_ms = place.route_ms
         self._connection = place.connection
-        self._stall_timeout_s = settings.session.stall_timeout_s
+        self._paced = place.lease.pace == "realtime"
+        self._stall_timeout_s = settings.session.stall_timeout_s * (BACKGROUND_STALLS if place.lease.background else 1)
         self._send_timeout_s = settings.session.connect_timeout_s
         self._clock = clock
         self._over = False
         self._owed = 0
         """Answers due: to each `flush`, `utter` and `eos`, unless `cancelled` or `done` has come."""
         self._heard_until = clock()
-        """When the audio received so far has been heard, played from its arrival: pacing may be silent until then."""
+        """When the audio received so far has been heard, played from its arrival: a worker that paces it may be silent
+        until then, any other only for the stall timeout."""
 
     async def send(self, command: Command) -> None:
         """Send a command; its session id is replaced by the lease's. Raises DeadlineExceeded.
@@ -146,7 +172,7 @@ class UpstreamSession:
             return event
 
     def _note(self, event: Event) -> None:
-        if isinstance(event, AudioFrame):
+        if isinstance(event, AudioFrame) and self._paced:
             seconds = len(event.audio) / BYTES_PER_SAMPLE / self.ready.sample_rate_hz
             self._heard_until = max(self._heard_until, self._clock()) + seconds
         elif isinstance(event, Flushed | Uttered):
@@ -187,45 +213,48 @@ class Upstream:
         DeadlineExceeded, or what the worker refuses with. Leaving the context ends the session at the worker and
         releases its place.
         """
-        lease = uuid.uuid4().hex
-        place = await self._place(lease, voice, pace, temperature)
+        place = await self._place(Lease(uuid.uuid4().hex, voice, pace, temperature))
         try:
             yield UpstreamSession(place, self._settings, self._clock)
         finally:
-            await self._finish(self._end(place.worker, lease, place.connection, pace))
+            await self._finish(self._end(place.worker, place.lease, place.connection))
 
-    async def _place(self, lease: str, voice: Voice, pace: AssignedPace, temperature: float | None) -> Place:
+    def has_spare_place(self, voice: Voice) -> bool:
+        """Whether a background session with `voice` would find room now, as far as is known here."""
+        return bool(candidates(self._fleet.workers, voice, background=True))
+
+    async def _place(self, lease: Lease) -> Place:
         """Walk the candidates until one has taken the session; wait for room while there is none."""
         asked_at = self._clock()
         deadline = asked_at + self._settings.session.queue_timeout_s
-        refusal: CarillonError | None = None
+        faults: dict[str, CarillonError] = {}
         while True:
-            for candidate in candidates(self._fleet.workers, voice, background=pace == "background"):
+            for candidate in candidates(self._fleet.workers, lease.voice, background=lease.background):
                 worker = candidate.worker
-                if not await self._claim(worker, lease, voice, pace):
+                if not await self._claim(worker, lease):
                     continue
                 claimed_at = self._clock()
-                assign = Assign(session=lease, epoch=worker.epoch, voice=voice, temperature=temperature, pace=pace)
                 try:
-                    connection, ready = await self._dial(worker, assign)
+                    connection, ready = await self._dial(worker, lease)
                 except (Overloaded, WorkerLost, DeadlineExceeded) as error:
-                    refusal = error
-                    self._fleet.exclude(worker, background=pace == "background")
+                    if not isinstance(error, Overloaded):
+                        faults[worker.id] = error
+                    self._fleet.exclude(worker, background=lease.background)
                     log.warning("worker passed over", extra={"worker": worker.id, "code": error.code})
                     continue
-                log.info("session placed", extra={"worker": worker.id, "session": lease, "reason": candidate.reason})
-                return Place(
-                    worker, connection, ready, _ms(asked_at, claimed_at), route_ms=_ms(claimed_at, self._clock())
-                )
+                log.info("session placed", extra={"worker": worker.id, "session": lease.id, "reason": candidate.reason})
+                queue_ms, route_ms = _ms(asked_at, claimed_at), _ms(claimed_at, self._clock())
+                return Place(lease, worker, connection, ready, queue_ms, route_ms)
             remaining_s = deadline - self._clock()
-            if remaining_s <= 0 or not self._holders(voice):
-                raise self._no_room(voice, refusal)
+            if remaining_s <= 0 or not self._holders(lease.voice):
+                raise self._no_room(lease.voice, faults)
             await self._fleet.changed(remaining_s)
 
     def _holders(self, voice: Voice) -> list[Worker]:
         return [worker for worker in self._fleet.workers if worker.model.name == voice.model]
 
-    def _no_room(self, voice: Voice, refusal: CarillonError | None) -> CarillonError:
+    def _no_room(self, voice: Voice, faults: Mapping[str, CarillonError]) -> CarillonError:
+        """Why there is none, where `faults` tells what is wrong with which worker. One that is only full is enough."""
         holders = self._holders(voice)
         active = [worker for worker in holders if worker.state is WorkerState.ACTIVE]
         if not holders:
@@ -233,28 +262,27 @@ class Upstream:
             return UnknownModel(f"no worker serves model {voice.model!r} now; served are: {served}", param="model")
         if not active:
             return Overloaded(f"the workers of model {voice.model!r} are starting or leaving", retry_after_s=5)
-        if isinstance(refusal, WorkerLost | DeadlineExceeded):
-            return refusal
+        if all(worker.id in faults for worker in active):
+            return faults[active[-1].id]
         places = sum(worker.capacity for worker in active)
         return Overloaded(
             f"all {places} places for model {voice.model!r} are taken; try again in {RETRY_AFTER_S:g} s",
             retry_after_s=RETRY_AFTER_S,
         )
 
-    async def _claim(self, worker: Worker, lease: str, voice: Voice, pace: AssignedPace) -> bool:
-        background = pace == "background"
-        self._fleet.occupy(worker, voice, background=background)
+    async def _claim(self, worker: Worker, lease: Lease) -> bool:
+        self._fleet.occupy(worker, lease.voice, background=lease.background)
         try:
-            if await self._registry.claim(worker, lease, voice, background=background):
+            if await self._registry.claim(worker, lease.id, lease.voice, background=lease.background):
                 return True
         except BaseException:
             # Redis may have granted it before we stopped listening; if this fails too, the lease expires.
-            await self._finish(self._release(worker, lease, pace))
+            await self._finish(self._release(worker, lease))
             raise
-        self._fleet.exclude(worker, background=background)
+        self._fleet.exclude(worker, background=lease.background)
         return False
 
-    async def _dial(self, worker: Worker, assign: Assign) -> tuple[ClientConnection, Ready]:
+    async def _dial(self, worker: Worker, lease: Lease) -> tuple[ClientConnection, Ready]:
         """Connect, assign, await `ready`; on any failure the lease is given back."""
         limits = self._settings.session
         timeout_s = limits.connect_timeout_s
@@ -262,7 +290,7 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 connection = await self._connect(worker)
-                await connection.send(assign.model_dump_json())
+                await connection.send(lease.assignment_to(worker).model_dump_json())
             timeout_s = limits.ready_timeout_s
             async with asyncio.timeout(timeout_s):
                 first = _read(await connection.recv(), worker)
@@ -272,7 +300,7 @@ class Upstream:
                 raise WorkerLost(f"worker {worker.id} answered an assignment with {type(first).__name__}")
             return connection, first
         except BaseException as error:
-            await self._finish(self._end(worker, assign.session, connection, assign.pace))
+            await self._finish(self._end(worker, lease, connection))
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
             if isinstance(error, OSError | InvalidHandshake | ConnectionClosed):
@@ -311,19 +339,21 @@ class Upstream:
         """Wait for sessions that are being ended."""
         await asyncio.gather(*self._endings, return_exceptions=True)
 
-    async def _end(self, worker: Worker, lease: str, connection: ClientConnection | None, pace: AssignedPace) -> None:
+    async def _end(self, worker: Worker, lease: Lease, connection: ClientConnection | None) -> None:
         """Closing the connection is the cancel: the worker aborts what runs for it."""
         if connection is not None:
             await connection.close()
-        await self._release(worker, lease, pace)
+        await self._release(worker, lease)
 
-    async def _release(self, worker: Worker, lease: str, pace: AssignedPace) -> None:
+    async def _release(self, worker: Worker, lease: Lease) -> None:
         try:
-            await self._registry.release(worker.id, lease)
+            await self._registry.release(worker.id, lease.id)
         except DeadlineExceeded as error:
-            log.warning("lease left to expire", extra={"worker": worker.id, "session": lease, "error": error.message})
+            log.warning(
+                "lease left to expire", extra={"worker": worker.id, "session": lease.id, "error": error.message}
+            )
         finally:
-            self._fleet.vacate(worker, background=pace == "background")
+            self._fleet.vacate(worker, background=lease.background)
 
 
 def _ms(start_s: float, end_s: float) -> float:
