@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import sys
@@ -32,6 +33,9 @@ cli.add_typer(bench, name="bench")
 
 def main() -> None:
     """Run the command line. An error of ours ends it with its message and status 1, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal without some letter is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         cli()
     except CarillonError as error:

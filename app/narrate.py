@@ -6,7 +6,10 @@ running, and `--resume` comes back to it, to a download that broke off as well.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from app.narrate_progress import duration, teller
 FORMATS = ("m4b", "mp3", "flac", "opus", "wav")
 CAPTIONS = ("vtt", "srt")
 MAX_THINGS_TOLD = 20
+FIRST_BYTE = re.compile(r"bytes 0-0/(\d+)")
 
 
 class Publisher(FrontDoor):
@@ -80,11 +84,8 @@ class Publisher(FrontDoor):
             patience.wait(failure)
 
     def _fetch(self, source: str, path: Path, heard: Callable[[int, int], None]) -> None:
-        answer = self._answer("GET", source, headers={"Range": "bytes=0-0"})
-        etag, size = answer.headers["etag"], int(answer.headers["content-range"].rpartition("/")[2])
-        # Named after the very file: what is left of another one is never gone on with.
-        name = etag.strip('"')[:16]
-        partial = path.with_name(f".{path.name}.{name}.part")
+        etag, size = self._announced(source)
+        partial = _partial(path, etag)
         have = partial.stat().st_size if partial.exists() else 0
         if have < size:
             self._fetch_rest(source, partial, etag, range(have, size), heard)
@@ -95,6 +96,20 @@ class Publisher(FrontDoor):
         for left in path.absolute().parent.iterdir():
             if left.name.startswith(f".{path.name}.") and left.suffix == ".part":
                 left.unlink()
+
+    def _announced(self, source: str) -> tuple[str, int]:
+        """The file's tag and size. Raises WorkerLost where something on the way takes the ranges out of the answer."""
+        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        with self._http.stream("GET", source, headers=headers) as answer:  # which may be the whole file
+            if not answer.is_success:
+                answer.read()
+                raise refusal(answer)
+            etag, span = answer.headers.get("etag"), FIRST_BYTE.fullmatch(answer.headers.get("content-range", ""))
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT or etag is None or span is None:
+                raise WorkerLost(
+                    f"{self._http.base_url} does not serve ranges of {source}; does a proxy before it take out Range?"
+                )
+            return etag, int(span[1])
 
     def _fetch_rest(
         self, source: str, partial: Path, etag: str, rest: range, heard: Callable[[int, int], None]
@@ -112,6 +127,11 @@ class Publisher(FrontDoor):
                     file.write(piece)
                     have += len(piece)
                     heard(have, rest.stop)
+
+
+def _partial(path: Path, etag: str) -> Path:
+    """Where a file is while it is fetched. Named after the very file: what is left of another is never gone on with."""
+    return path.with_name(f".{path.name}.{hashlib.sha256(etag.encode()).hexdigest()[:16]}.part")
 
 
 def _opened(path: Path) -> Any:
@@ -158,24 +178,30 @@ def narrate(
 
     Returns the narration. Raises CarillonError when it fails.
     """
+    if (book is None) == (resume is None):
+        raise ConfigurationError("name the book to read, or else the narration to go on with (--resume ID)")
     format = _format(output)
-    if resume is not None:
-        narration = _resumed(publisher, resume, wish, format, out)
-    elif book is not None:
+    beside = [output.with_suffix(f".{form}") for form in CAPTIONS] if captions else []
+    for path in (output, *beside):
+        _check_writable(path)
+    if book is not None:
         narration = publisher.narrate(book, wish.fields(format), wish.cover)
-        out.write(f"{narration['id']}: {narration['title'] or book.name}\n")
     else:
-        raise ConfigurationError("name the book to read, or the narration to go on with (--resume ID)")
+        assert resume is not None
+        narration = _resumed(publisher, resume, wish, format)
+    out.write(narration["id"])
+    out.flush()  # whatever comes now, it can be come back to
     try:
+        out.write(f": {narration['title'] or (book or output).name}\n")
         narration = _followed(publisher, narration, out)
         with teller(out) as tells:
             publisher.download(narration["id"], output, tells.fetched)
-    except (KeyboardInterrupt, WorkerLost):
-        out.write(f"come back to it with: carillon narrate --resume {narration['id']} -o {output}\n")
+        for path in beside:
+            _write(path, publisher.captions(narration["id"], path.suffix.removeprefix(".")))
+        flagged = publisher.flagged(narration["id"]) if narration["flagged"] else []
+    except (KeyboardInterrupt, CarillonError):
+        out.write(f"come back to it with: carillon narrate --resume {narration['id']} -o {shlex.quote(str(output))}\n")
         raise
-    for form in CAPTIONS if captions else ():
-        output.with_suffix(f".{form}").write_bytes(publisher.captions(narration["id"], form))
-    flagged = publisher.flagged(narration["id"]) if narration["flagged"] else []
     for line in report(narration, output, flagged):
         out.write(line + "\n")
     return narration
@@ -186,12 +212,30 @@ def _format(output: Path) -> str:
     ending = output.suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         raise ConfigurationError(f"{output}: a narration becomes one of .{', .'.join(FORMATS)}; name such a file (-o)")
-    if not output.absolute().parent.is_dir():
-        raise ConfigurationError(f"{output}: there is no directory {output.absolute().parent}")
     return ending
 
 
-def _resumed(publisher: Publisher, narration_id: str, wish: Wish, format: str, out: TextIO) -> Json:
+def _check_writable(path: Path) -> None:
+    """Raises ConfigurationError for what could not be written in the end, before anybody has worked for it."""
+    try:
+        if path.is_dir():
+            raise ConfigurationError(f"{path} is a directory; name a file (-o)")
+        partial = _partial(path, "")
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}; name another (-o)") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Raises ConfigurationError."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _resumed(publisher: Publisher, narration_id: str, wish: Wish, format: str) -> Json:
     """The narration, set going again if it has stopped. Raises ConfigurationError for what cannot be changed now."""
     if wish.model or wish.options or wish.replacements or wish.cover:
         raise ConfigurationError("a narration that is gone on with can change its voices (--voice, --cast) alone")
@@ -204,7 +248,6 @@ def _resumed(publisher: Publisher, narration_id: str, wish: Wish, format: str, o
         raise ConfigurationError(
             f"{narration_id} is {narration['state']}; its voices can be changed once it has stopped"
         )
-    out.write(f"{narration_id}: {narration['title']}\n")
     return narration
 
 
@@ -216,10 +259,9 @@ def _followed(publisher: Publisher, narration: Json, out: TextIO) -> Json:
             narration = seen
             tells.tell(narration)
     if error := narration["error"]:
-        out.write(f"what is spoken is kept; go on with: carillon narrate --resume {narration['id']} -o FILE\n")
         raise CarillonError.from_wire(error["code"], error["message"])
     if narration["output"] is None:
-        raise Conflict(f"{narration['id']} was cancelled; `--resume {narration['id']}` goes on with it", param="id")
+        raise Conflict(f"{narration['id']} was cancelled; what is spoken is kept", param="id")
     return narration
 
 
@@ -239,6 +281,7 @@ def report(narration: Json, output: Path, flagged: list[Json]) -> Iterator[str]:
     things += [(one["chapter"], one["number"], f"{', '.join(one['flags'])}: {one['written']}") for one in flagged]
     for chapter, segment, message in things[:MAX_THINGS_TOLD]:
         places = [f"{what} {number}" for what, number in (("chapter", chapter), ("segment", segment)) if number]
-        yield f"  {', '.join(places) + ': ' if places else ''}{message}"
+        told = [place for place in places if not re.match(rf"{place}\b", message)]  # which may begin with its place
+        yield f"  {', '.join(told) + ': ' if told else ''}{message}"
     if len(things) > MAX_THINGS_TOLD:
         yield f"  and {len(things) - MAX_THINGS_TOLD} more: GET /v1/narrations/{narration['id']} and its /segments"

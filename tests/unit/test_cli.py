@@ -91,6 +91,16 @@ def test_an_error_of_ours_is_one_line_and_no_traceback(tmp_path: Path) -> None:
     assert ended.stderr == "carillon: there is no key 'nope'; `carillon keys list` shows them\n"
 
 
+def test_a_letter_that_the_terminal_lacks_is_no_reason_to_fail() -> None:
+    script = (
+        "import sys; from app.cli import cli, main; "
+        "cli.command('title')(lambda: sys.stdout.write('Zo\\xeb')); sys.argv[1:] = ['title']; main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "Zo?"), ended.stderr
+
+
 def test_the_doctor_names_what_a_fleet_of_several_machines_lacks(run: Run) -> None:
     nowhere = f"{LOOPBACK}:{free_port()}"
     result = run(

@@ -76,6 +76,13 @@ class Broken(httpx.SyncByteStream):
         raise httpx.ReadError("broken")
 
 
+class Unread(httpx.SyncByteStream):
+    """A body that nobody may read."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise AssertionError("it was read")
+
+
 class House:
     """Answers by method and path; of a list, one answer after the other, the last for good."""
 
@@ -173,13 +180,27 @@ def test_what_was_asked_for_is_what_is_sent(house: House, tmp_path: Path) -> Non
     assert 'filename="cover.png"' in body
 
 
-@pytest.mark.parametrize(("name", "message"), [("book.aac", "one of .m4b, .mp3"), ("no/book.mp3", "no directory")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("book.aac", "one of .m4b, .mp3"),
+        ("no/book.mp3", "No such file or directory"),
+        ("file/book.mp3", "Not a directory"),
+        ("taken.mp3", "is a directory"),
+        ("captions.mp3", r"captions\.srt is a directory"),
+        (f"{'x' * 235}.mp3", "File name too long"),
+    ],
+    ids=["format", "nowhere", "in_a_file", "directory", "captions", "long_name"],
+)
 def test_a_file_that_could_not_be_written_in_the_end_is_told_before_the_beginning(
     house: House, tmp_path: Path, name: str, message: str
 ) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "taken.mp3").mkdir()
+    (tmp_path / "captions.srt").mkdir()
     house.output = tmp_path / name
     with pytest.raises(ConfigurationError, match=message):
-        house.run(house.book)
+        house.run(house.book, captions=True)
     assert house.requests == []
 
 
@@ -248,6 +269,17 @@ def test_findings_are_told_though_only_the_first_event_had_them(house: House) ->
     assert "  chapter 2, segment 14: too long for its words\n" in house.run(house.book)
 
 
+def test_the_place_of_a_finding_is_told_once(house: House) -> None:
+    findings = [
+        {"chapter": 2, "segment": None, "message": "chapter 2, paragraph 1: a break was not understood"},
+        {"chapter": 1, "segment": 3, "message": "chapter 12 is spoken as it is written"},
+    ]
+    house.sets("/events", events(COMPLETED | {"findings": findings}))
+    told = house.run(house.book).splitlines()
+    assert "  chapter 2, paragraph 1: a break was not understood" in told
+    assert "  chapter 1, segment 3: chapter 12 is spoken as it is written" in told
+
+
 # Ends.
 
 
@@ -258,6 +290,37 @@ def test_a_failure_is_raised_with_the_way_back(house: House) -> None:
         house.run(house.book)
     assert f"carillon narrate --resume {ID}" in house.out.getvalue()
     assert not house.output.exists()
+
+
+def test_its_id_is_told_before_anything_can_go_wrong(house: House) -> None:
+    said = io.BytesIO()
+    terminal = io.TextIOWrapper(said, encoding="ascii")
+    house.answers["POST /v1/narrations"] = httpx.Response(202, json=narration("queued", title="Zoë"))
+    with pytest.raises(UnicodeEncodeError):
+        narrate(house.book, house.output, publisher=house.publisher, wish=Wish(), out=terminal)
+    assert said.getvalue().startswith(ID.encode())
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, "store_unavailable"), (409, "conflict"), (504, "deadline_exceeded")]
+)
+def test_whatever_goes_wrong_once_it_is_handed_in_the_way_back_is_told(house: House, status: int, code: str) -> None:
+    house.sets("/audio", refusal(status, code))
+    with pytest.raises(CarillonError) as caught:
+        house.run(house.book)
+    assert caught.value.code == code
+    assert house.out.getvalue().endswith(f"carillon narrate --resume {ID} -o {house.output}\n")
+
+
+def test_captions_that_cannot_be_written_are_told_with_the_way_back(house: House) -> None:
+    def taken(request: httpx.Request) -> httpx.Response:
+        house.output.with_suffix(".vtt").mkdir()
+        return served(request)
+
+    house.sets("/audio", taken, served)
+    with pytest.raises(ConfigurationError, match=r"book\.vtt cannot be written: Is a directory"):
+        house.run(house.book, captions=True)
+    assert f"--resume {ID}" in house.out.getvalue()
 
 
 def test_a_narration_that_somebody_cancelled_is_told(house: House) -> None:
@@ -309,9 +372,12 @@ def test_what_can_not_be_changed_any_more_is_refused(house: House) -> None:
         house.run(resume=ID, wish=Wish())
 
 
-def test_neither_book_nor_narration_is_an_error(house: House) -> None:
+def test_neither_book_nor_narration_is_an_error_and_both_are(house: House) -> None:
     with pytest.raises(ConfigurationError, match="--resume"):
         house.run()
+    with pytest.raises(ConfigurationError, match="--resume"):
+        house.run(house.book, resume=ID)
+    assert house.requests == []
 
 
 # Fetching.
@@ -358,6 +424,28 @@ def test_a_file_that_is_made_anew_meanwhile_is_fetched_anew(house: House) -> Non
         return httpx.Response(200, content=b"another", headers={"etag": '"another"'})
 
     house.sets("/audio", served, changed, served)
+    house.run(house.book)
+    assert house.output.read_bytes() == AUDIO
+
+
+@pytest.mark.parametrize("stripped", ["etag", "content-range"])
+def test_a_proxy_that_takes_ranges_out_is_told_and_the_book_not_read_into_memory(house: House, stripped: str) -> None:
+    def through_proxy(request: httpx.Request) -> httpx.Response:
+        headers = {name: value for name, value in served(request).headers.items() if name != stripped}
+        return httpx.Response(206 if stripped == "etag" else 200, headers=headers, stream=Unread())
+
+    house.sets("/audio", through_proxy)
+    with pytest.raises(WorkerLost, match="does not serve ranges"):
+        house.run(house.book)
+    assert [path.name for path in house.output.parent.iterdir()] == [house.book.name]
+
+
+def test_a_tag_is_no_path(house: House) -> None:
+    def elsewhere(request: httpx.Request) -> httpx.Response:
+        answer = served(request)
+        return httpx.Response(206, content=answer.content, headers={**answer.headers, "etag": 'W/"/../../x'})
+
+    house.sets("/audio", elsewhere)
     house.run(house.book)
     assert house.output.read_bytes() == AUDIO
 
