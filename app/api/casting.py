@@ -5,9 +5,11 @@ Everything that is wrong is told in one error, each with its place; what is mere
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Self
 
 from app.core.errors import CarillonError, InvalidRequest, UnknownVoice
 from app.core.models import Voice
@@ -45,11 +47,11 @@ async def casting(
     `cast` has no narrator. Raises UnknownModel, Overloaded while there is no worker, and UnknownVoice or InvalidRequest
     for all that is wrong with the voices.
     """
-    search, characters = _Search(directory, model), manuscript.characters
+    search, text = _Search(directory, model), await asyncio.to_thread(_Roles.of, manuscript, cast)
     narrator = await search.find(voice, "voice")
-    search.errors += [_no_such_character(name, characters) for name in cast if name not in characters]
+    search.errors += [_no_such_character(name, text.characters) for name in cast if name not in text.characters]
     named = ((name, f"cast.{character}") for character, name in cast.items())
-    for name, place in chain(named, _voices_of_text(manuscript)):
+    for name, place in chain(named, text.voices):
         if len(search.errors) > MAX_TOLD:
             break
         await search.find(name, place)
@@ -60,8 +62,26 @@ async def casting(
         cast=cast,
         voices=search.found,
         model=narrator.model,
-        findings=(*_without_voice(manuscript, cast), *_of_another_language(narrator, language)),
+        findings=(*text.findings, *_of_another_language(narrator, language)),
     )
+
+
+@dataclass(frozen=True)
+class _Roles:
+    """What a text asks of its voices: who speaks, which voices it names and where, and what is surprising in it."""
+
+    characters: frozenset[str]
+    voices: tuple[tuple[str, str], ...]
+    findings: tuple[TextFinding, ...]
+
+    @classmethod
+    def of(cls, manuscript: Manuscript, cast: Mapping[str, str]) -> Self:
+        """Walks through the whole text."""
+        return cls(
+            characters=manuscript.characters,
+            voices=tuple(_voices_of_text(manuscript)),
+            findings=tuple(_without_voice(manuscript, cast)),
+        )
 
 
 class _Search:

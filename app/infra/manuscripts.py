@@ -31,6 +31,7 @@ from app.infra.settings import NarrationSettings
 _READING = Path(__file__).with_name("reading.py")
 _UNPACKING = Path(__file__).with_name("unpacking.py")
 _COVERS = Path(__file__).with_name("covers.py")
+_COMPLAINT_BYTES = 2**16
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}  # none of our secrets; pandoc reads UTF-8 by it
 
 
@@ -46,6 +47,8 @@ class Limits:
     """Pandoc's own bound, told as what it is; the kernel's `memory_bytes` stands behind."""
     cpu_s: int = 60
     wall_s: float = 60.0
+    answer_bytes: int = 128 * 2**20
+    """What a reader may say: JSON of 5 MB of text takes 30 MB at most, a cover 11 MB."""
 
     @classmethod
     def of(cls, settings: NarrationSettings) -> Self:
@@ -142,7 +145,7 @@ async def _read_book(path: Path, name: str, limits: Limits) -> dict[str, Any]:
 
 def _composed(said: dict[str, Any], name: str) -> Manuscript:
     return compose(
-        (Block(*block) for block in said["blocks"]),
+        [*(Block(*block) for block in said["blocks"]), *(Block("dropped", what) for what in said.get("dropped", ()))],
         name=name,
         title=said.get("title", ""),
         author=said.get("author", ""),
@@ -155,7 +158,7 @@ async def _cover(said: dict[str, Any], manuscript: Manuscript, limits: Limits) -
     """The book's cover if it is a picture; a book can be narrated without."""
     if not said.get("cover"):
         return None
-    content = base64.b64decode(said["cover"])
+    content = await asyncio.to_thread(base64.b64decode, said["cover"])
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -179,7 +182,9 @@ async def _run(program: Path, request: dict[str, Any], *, name: str, param: str,
         return ManuscriptUnfit(f"{name} {fault}.", param=param)
 
     with tempfile.TemporaryDirectory(prefix="carillon-") as directory:  # what a killed program leaves goes with it
-        code, answer, complaints = await _communicate(command, {**_ENVIRONMENT, "TMPDIR": directory}, limits.wall_s)
+        code, answer, complaints = await _communicate(command, {**_ENVIRONMENT, "TMPDIR": directory}, limits)
+    if len(answer) > limits.answer_bytes:
+        raise refusal(f"reads as more than {limits.answer_bytes / 2**20:.0f} MB; split it")
     if code is None:
         raise refusal(f"took longer than {limits.wall_s:g} s to read; split it, or hand it in as plain text")
     if code == -signal.SIGXCPU:
@@ -191,24 +196,27 @@ async def _run(program: Path, request: dict[str, Any], *, name: str, param: str,
         raise CarillonError(
             f"reading a manuscript failed with status {code}: {lines[-1][:200] if lines else 'silence'}"
         )
-    said: dict[str, Any] = json.loads(answer)
+    said: dict[str, Any] = await asyncio.to_thread(json.loads, answer)
     if fault := said.get("fault"):
         raise refusal(fault)
     return said
 
 
 async def _communicate(
-    command: list[str], environment: dict[str, str], wall_s: float
+    command: list[str], environment: dict[str, str], limits: Limits
 ) -> tuple[int | None, bytes, bytes]:
-    """(return code, its answer, its complaints); the code is None where time was up."""
+    """(return code, its answer, its complaints), a byte more of them than is allowed; no code where time was up."""
     pipe = subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True, env=environment
     )
+    assert process.stdout and process.stderr
     try:
-        async with asyncio.timeout(wall_s):
-            answer, complaints = await process.communicate()
-        return process.returncode, answer, complaints
+        async with asyncio.timeout(limits.wall_s), asyncio.TaskGroup() as group:
+            answer = group.create_task(_kept(process.stdout, limits.answer_bytes))
+            complaints = group.create_task(_kept(process.stderr, _COMPLAINT_BYTES))
+            code = await process.wait()
+        return code, answer.result(), complaints.result()
     except TimeoutError:
         return None, b"", b""
     finally:
@@ -216,3 +224,11 @@ async def _communicate(
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())
+
+
+async def _kept(stream: asyncio.StreamReader, most: int) -> bytes:
+    """What the stream says to its end, `most` bytes and one more of it: the rest is only read away."""
+    kept = bytearray()
+    while piece := await stream.read(2**16):
+        kept += piece[: most + 1 - len(kept)]
+    return bytes(kept)

@@ -25,6 +25,9 @@ from typing import Any
 from urllib.parse import unquote
 
 MAX_DEPTH = 200  # of blocks in blocks
+MAX_BLOCKS = 100_000  # a long novel has 10,000
+MAX_TITLE_CHARS = 300
+MAX_LANGUAGE_CHARS = 35  # RFC 5646, section 4.4.1
 
 _MARKDOWN = "commonmark+footnotes+pipe_tables+strikeout+definition_lists"
 _ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
@@ -50,6 +53,8 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
             raise Fault(too_long(source.stat().st_size, request["max_text_bytes"]))
         text = decoded(source.read_bytes())
         answer = read_markdown(text, request) if kind == "markdown" else {"blocks": list(text_blocks(text))}
+    if len(answer["blocks"]) > MAX_BLOCKS:
+        raise Fault(f"holds {len(answer['blocks'])} paragraphs; at most {MAX_BLOCKS} are accepted: split it")
     size = sum(
         len(text.encode("utf-8", "replace")) for kind, text, _ in answer["blocks"] if kind in ("heading", "text")
     )
@@ -169,9 +174,9 @@ def walked(tree: dict[str, Any]) -> dict[str, Any]:
     meta = tree.get("meta", {})
     return {
         "blocks": blocks,
-        "title": _meta(meta.get("title")),
-        "author": _meta(meta.get("author")),
-        "language": _meta(meta.get("lang") or meta.get("language")),
+        "title": _meta(meta.get("title"))[:MAX_TITLE_CHARS],
+        "author": _meta(meta.get("author"))[:MAX_TITLE_CHARS],
+        "language": _meta(meta.get("lang") or meta.get("language"))[:MAX_LANGUAGE_CHARS],
     }
 
 

@@ -3,15 +3,17 @@
     unpacking.py '{"source": …, "target": …, "max_unpacked_bytes": …, "max_cover_bytes": …, …}'
 
 It binds itself to the limits it is given, refuses what would hurt (a zip bomb), what is locked or copy-protected, and
-what is no book or damaged; it writes a copy whose texts are whole and whose pictures, fonts and sounds are empty, and
-prints one JSON object: `author`, `contents`, the documents' entries in the table of contents, and `cover`, in base64
-and unseen; or a `fault`, words that follow the file's name. It imports nothing of ours, to start fast.
+what is no book or damaged; it writes a copy whose texts are whole and whose pictures, fonts and sounds are empty. In it
+every document has a name of its own, since pandoc tells but the last part of it. It prints one JSON object: `author`,
+`contents`, the documents' entries in the table of contents, `dropped`, the kinds of what is left out, and `cover`, in
+base64 and unseen; or a `fault`, words that follow the file's name. It imports nothing of ours, to start fast.
 """
 
 from __future__ import annotations
 
 import base64
 import errno
+import html.entities
 import json
 import posixpath
 import re
@@ -19,7 +21,7 @@ import resource
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,6 +29,7 @@ from xml.etree import ElementTree
 
 MAX_ENTRIES = 10_000
 MAX_RATIO = 100
+MAX_LABEL_CHARS = 300
 BOMB_BYTES = 16 * 2**20  # unpacked, below which no book is a bomb
 
 
@@ -43,6 +46,8 @@ _NAMES = {
 }
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _TEXTUAL = (".opf", ".ncx", ".xhtml", ".html", ".htm", ".xml")
+_XHTML = "application/xhtml+xml"
+_DOCUMENTS = (_XHTML, "text/html", "application/x-dtbook+xml", "text/x-oeb1-document", "application/xml", "text/xml")
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 
 
@@ -54,9 +59,11 @@ def unpack(source: Path, target: Path, request: dict[str, Any]) -> dict[str, Any
         with zipfile.ZipFile(source) as book:
             check_zip(book, source.stat().st_size, request)
             package = _Package(book)
-            write_slim(book, target)
+            contents, dropped = package.contents()
             cover = package.cover(request["max_cover_bytes"])
-            return {"author": package.author(), "contents": package.contents(), "cover": cover}
+            dropped += package.asides()
+            write_slim(book, target, package.renamed, package.rewritten())
+            return {"author": package.author(), "contents": contents, "dropped": dropped, "cover": cover}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise Fault(f"is no EPUB, or a damaged one ({error}); export or download it again") from None
 
@@ -85,12 +92,21 @@ def check_zip(book: zipfile.ZipFile, size_bytes: int, request: dict[str, Any]) -
             raise Fault(f"is protected against copying (META-INF/encryption.xml: {said}); hand in a copy that is not")
 
 
-def write_slim(book: zipfile.ZipFile, target: Path) -> None:
-    """A copy with pictures, fonts and sounds empty; every text is unpacked and held against its checksum."""
+def write_slim(book: zipfile.ZipFile, target: Path, renamed: Mapping[str, str], package: tuple[str, bytes]) -> None:
+    """A copy with pictures, fonts and sounds empty; every text is unpacked and held against its checksum.
+
+    `renamed` maps documents to their names in the copy, `package` is its package document.
+    """
+    taken = {*renamed.values(), package[0]}
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as slim:
+        slim.writestr(*package)
         for entry in {entry.filename: entry for entry in book.infolist()}.values():
-            textual = entry.filename.lower().endswith(_TEXTUAL) or entry.filename == "mimetype"
-            slim.writestr(entry.filename, book.read(entry) if textual else b"")
+            document = entry.filename in renamed
+            if not document and entry.filename in taken:
+                continue
+            name = renamed[entry.filename] if document else entry.filename
+            textual = document or name.lower().endswith(_TEXTUAL) or name == "mimetype"
+            slim.writestr(name, book.read(entry) if textual else b"")
 
 
 def _limited(book: zipfile.ZipFile, name: str, most: int) -> bytes:
@@ -107,18 +123,60 @@ class _Package:
         rootfile = container.find(f".//{_NAMES['container']}rootfile")
         if rootfile is None:
             raise Fault("is no EPUB: META-INF/container.xml names no package; export it again")
-        path = unquote(rootfile.get("full-path", ""))
-        self._folder = posixpath.dirname(path)
-        self._package = self._parsed(path)
+        self._name = unquote(rootfile.get("full-path", ""))
+        self._folder = posixpath.dirname(self._name)
+        self._package = self._parsed(self._name)
         self._items = list(self._package.iter(f"{_NAMES['opf']}item"))
+        self.renamed = self._new_names()
 
     def _parsed(self, name: str) -> ElementTree.Element:
+        parser = ElementTree.XMLParser()
+        parser.entity.update(html.entities.entitydefs)  # what the document type that it names would define
         try:
-            return ElementTree.fromstring(self._book.read(name))
+            return ElementTree.fromstring(self._book.read(name), parser)
         except KeyError:
             raise Fault(f"is damaged: it has no {name[:80]!r}; export it again") from None
         except ElementTree.ParseError as error:
             raise Fault(f"is damaged: {name[:80]} is no XML ({error}); export it again") from None
+
+    def _new_names(self) -> dict[str, str]:
+        """Documents, by their paths in the book, to names of which no two are the same."""
+        there = {*self._book.namelist()}
+        paths = dict.fromkeys(self._path(item) for item in self._items if item.get("media-type") in _DOCUMENTS)
+        return {
+            path: posixpath.join(posixpath.dirname(path), f"{number}.xhtml")
+            for number, path in enumerate(paths)
+            if path in there
+        }
+
+    def rewritten(self) -> tuple[str, bytes]:
+        """The package document of the copy, by its name: with the new names, and whatever is text as XHTML."""
+        for item in self._items:
+            if name := self.renamed.get(self._path(item)):
+                folder = posixpath.dirname(item.get("href", ""))
+                item.set("href", posixpath.join(folder, posixpath.basename(name)))
+                item.set("media-type", _XHTML)
+        return self._name, ElementTree.tostring(self._package, encoding="utf-8", xml_declaration=True)
+
+    def asides(self) -> list[str]:
+        """`aside` for each document with text that pandoc passes over: one outside of the reading order."""
+        by_id = {item.get("id"): item for item in self._items}
+        found: list[str] = []
+        for reference in self._package.iter(f"{_NAMES['opf']}itemref"):
+            item = by_id.get(reference.get("idref"))
+            if item is None or reference.get("linear") != "no" or "nav" in item.get("properties", "").split():
+                continue
+            path = self._path(item)
+            if path in self.renamed and self._has_text(path):
+                found.append("aside")
+        return found
+
+    def _has_text(self, path: str) -> bool:
+        try:
+            body = self._parsed(path).find(f"{_NAMES['html']}body")
+        except Fault:
+            return True
+        return body is None or any(map(str.isalnum, "".join(body.itertext())))
 
     def _path(self, item: ElementTree.Element) -> str:
         return posixpath.normpath(posixpath.join(self._folder, unquote(item.get("href", ""))))
@@ -126,11 +184,15 @@ class _Package:
     def author(self) -> str:
         """All of them, in their order, which pandoc turns around."""
         creators = (" ".join("".join(c.itertext()).split()) for c in self._package.iter(f"{_NAMES['dc']}creator"))
-        return ", ".join(filter(None, creators))
+        return ", ".join(filter(None, creators))[:MAX_LABEL_CHARS]
 
-    def contents(self) -> dict[str, str]:
-        """Documents, by file name as pandoc tells them, to their first entry in the table of contents."""
+    def contents(self) -> tuple[dict[str, str], list[str]]:
+        """Documents, by file name as pandoc tells them, to their first entry in the tables of contents.
+
+        And `broken_contents` for each table that cannot be read: a book can be, without.
+        """
         entries: dict[str, str] = {}
+        broken: list[str] = []
         for item in self._items:
             is_nav = "nav" in item.get("properties", "").split()
             if not is_nav and item.get("media-type") != "application/x-dtbncx+xml":
@@ -138,12 +200,15 @@ class _Package:
             try:
                 root = self._parsed(self._path(item))
             except Fault:
-                continue  # a book can be read without
+                broken.append("broken_contents")
+                continue
+            folder = posixpath.dirname(self._path(item))
             for href, label in _nav_entries(root) if is_nav else _ncx_entries(root):
-                name = posixpath.basename(unquote(href.partition("#")[0]))
-                if name and label.strip():
-                    entries.setdefault(name, " ".join(label.split()))
-        return entries
+                path = posixpath.normpath(posixpath.join(folder, unquote(href.partition("#")[0])))
+                if path in self.renamed and label.strip():
+                    name = posixpath.basename(self.renamed[path])
+                    entries.setdefault(name, " ".join(label.split())[:MAX_LABEL_CHARS])
+        return entries, broken
 
     def cover(self, most: int) -> str | None:
         """The cover's bytes in base64, unseen; None if there is none of a sensible size."""

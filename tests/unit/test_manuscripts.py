@@ -8,7 +8,7 @@ import signal
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import av
@@ -60,27 +60,35 @@ def epub(
     documents: dict[str, str],
     *,
     contents: str = "",
+    ncx: str = "",
     cover: bytes | None = None,
+    asides: Collection[str] = (),
+    media_type: str = "application/xhtml+xml",
+    author: str = "Ann Writer",
     extra: Mapping[str, str] | None = None,
 ) -> Path:
-    """A book of documents (name -> body), in this order."""
+    """A book of documents (name -> body), in this order; `asides` stand outside of it."""
     items = [
-        f'<item id="d{n}" href="{name.replace(" ", "%20")}" media-type="application/xhtml+xml"/>'
+        f'<item id="d{n}" href="{name.replace(" ", "%20")}" media-type="{media_type}"/>'
         for n, name in enumerate(documents)
     ]
-    spine = [f'<itemref idref="d{n}"/>' for n in range(len(documents))]
+    linear = ["no" if name in asides else "yes" for name in documents]
+    spine = [f'<itemref idref="d{n}" linear="{answer}"/>' for n, answer in enumerate(linear)]
     files: dict[str, str | bytes] = {f"OEBPS/{name}": xhtml(body) for name, body in documents.items()}
     if contents:
         items.append('<item id="nav" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>')
         spine.insert(0, '<itemref idref="nav"/>')
         files["OEBPS/nav.xhtml"] = xhtml(f'<nav epub:type="toc"><ol>{contents}</ol></nav>')
+    if ncx:
+        items.append('<item id="ncx" href="toc.ncx" media-type="application/x-dtbncx+xml"/>')
+        files["OEBPS/toc.ncx"] = ncx
     if cover is not None:
         items.append('<item id="c" href="c.jpg" media-type="image/jpeg" properties="cover-image"/>')
         files["OEBPS/c.jpg"] = cover
     package = (
         '<package xmlns="http://www.idpf.org/2007/opf" version="3.0"><metadata '
         'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>The Lantern</dc:title>'
-        "<dc:creator>Ann Writer</dc:creator><dc:creator>Bob</dc:creator><dc:language>en-GB</dc:language></metadata>"
+        f"<dc:creator>{author}</dc:creator><dc:creator>Bob</dc:creator><dc:language>en-GB</dc:language></metadata>"
         f"<manifest>{''.join(items)}</manifest>"
         f"<spine>{''.join(spine)}</spine></package>"
     )
@@ -290,6 +298,47 @@ def test_a_book_without_headings_and_contents_has_a_chapter_for_each_document(tm
     assert [chapter.title for chapter in book.manuscript.chapters] == ["", ""]
 
 
+@pytest.mark.parametrize("media_type", ["application/xhtml+xml", "text/html", "application/xml"])
+def test_a_document_is_known_by_what_the_package_calls_it_not_by_its_name(tmp_path: Path, media_type: str) -> None:
+    documents = {"one.xht": "<h1>One</h1><p>It was dark.</p>", "two": "<h1>Two</h1><p>It ended.</p>"}
+    book = read_epub(epub(tmp_path / "b.epub", documents, media_type=media_type))
+    assert chapters(book.manuscript) == {"One": ["It was dark."], "Two": ["It ended."]}
+
+
+def test_documents_of_one_name_in_two_folders_have_their_own_entries_in_the_contents(tmp_path: Path) -> None:
+    contents = '<li><a href="x/t.xhtml">First</a></li><li><a href="y/t.xhtml">Second</a></li>'
+    documents = {"0.xhtml": "<p>Once.</p>", "y/t.xhtml": "<p>It ended.</p>", "x/t.xhtml": "<p>It was dark.</p>"}
+    book = read_epub(epub(tmp_path / "b.epub", documents, contents=contents))
+    assert chapters(book.manuscript) == {"": ["Once."], "Second": ["It ended."], "First": ["It was dark."]}
+
+
+NCX = """<?xml version="1.0"?>
+<!DOCTYPE ncx PUBLIC "-//NISO//DTD ncx 2005-1//EN" "http://www.daisy.org/z3986/2005/ncx-2005-1.dtd">
+<ncx xmlns="http://www.daisy.org/z3986/2005/ncx/"><navMap><navPoint><navLabel><text>{}</text></navLabel>
+<content src="a.xhtml#top"/></navPoint></navMap></ncx>"""
+
+
+def test_older_contents_may_have_the_entities_of_html(tmp_path: Path) -> None:
+    book = read_epub(epub(tmp_path / "b.epub", {"a.xhtml": "<p>Dark.</p>"}, ncx=NCX.format("Caf&eacute;&nbsp;1")))
+    assert chapters(book.manuscript) == {"Café 1": ["Dark."]}
+    assert not book.manuscript.findings
+
+
+def test_contents_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    book = read_epub(epub(tmp_path / "b.epub", {"a.xhtml": "<p>Dark.</p>"}, ncx=NCX.format("<b>")))
+    assert chapters(book.manuscript) == {"": ["Dark."]}
+    assert found(book.manuscript) == {"broken_contents"}
+
+
+def test_documents_outside_of_the_books_order_are_told_unless_they_are_empty(tmp_path: Path) -> None:
+    documents = {"a.xhtml": "<p>Dark.</p>", "b.xhtml": "<p>An aside.</p>", "c.xhtml": "<p><img src='c.jpg'/></p>"}
+    book = read_epub(epub(tmp_path / "b.epub", documents, asides=["b.xhtml", "c.xhtml"]))
+    assert chapters(book.manuscript) == {"": ["Dark."]}
+    (finding,) = book.manuscript.findings
+    assert (finding.code, finding.severity) == ("aside", "left_out")
+    assert finding.message.endswith("1 left out")
+
+
 def test_a_cover_drawn_on_a_page_of_its_own_is_not_read(tmp_path: Path) -> None:
     drawn = '<div><svg viewBox="0 0 6 9"><image width="6" height="9" xlink:href="cover.png"/></svg></div>'
     book = read_epub(epub(tmp_path / "b.epub", {"cover.xhtml": drawn, "one.xhtml": "<h2>One</h2><p>It was dark.</p>"}))
@@ -386,6 +435,28 @@ def test_a_book_whose_package_is_missing_or_broken_is_refused(tmp_path: Path) ->
     elsewhere = CONTAINER.replace("OEBPS/content.opf", "../../etc/passwd")
     path = epub(tmp_path / "c.epub", {"a.xhtml": "<p>Dark.</p>"}, extra={"META-INF/container.xml": elsewhere})
     assert "it has no '../../etc/passwd'" in refusal(tmp_path, path.read_bytes(), SourceKind.EPUB)
+
+
+# Sizes
+
+
+def test_too_many_paragraphs_are_refused_with_their_number(tmp_path: Path) -> None:
+    assert "holds 150000 paragraphs; at most 100000" in refusal(tmp_path, "a\n\n" * 150_000, SourceKind.TEXT)
+
+
+def test_names_that_are_books_themselves_are_cut(tmp_path: Path) -> None:
+    contents = f'<li><a href="a.xhtml">{"x" * 10_000}</a></li>'
+    path = epub(tmp_path / "b.epub", {"a.xhtml": "<p>Dark.</p>"}, contents=contents, author="é" * 100_000)
+    manuscript = read_epub(path).manuscript
+    assert (manuscript.author, list(chapters(manuscript))) == ("é" * 300, ["x" * 300])
+    text = f"---\ntitle: {'t' * 1000}\nlang: {'l' * 1000}\n---\n\nDark."
+    manuscript = read(tmp_path, text, SourceKind.MARKDOWN)
+    assert (manuscript.title, manuscript.language) == ("t" * 300, "l" * 35)
+
+
+def test_a_reader_that_says_too_much_is_a_refusal_and_no_memory(tmp_path: Path) -> None:
+    limits = Limits(answer_bytes=2**20)
+    assert "reads as more than 1 MB; split it" in refusal(tmp_path, "It was dark.\n" * 2**18, SourceKind.TEXT, limits)
 
 
 # Covers
