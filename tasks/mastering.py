@@ -35,7 +35,7 @@ async def deliver(desk: Desk) -> Ended:
         await patiently(lambda: desk.catalog.steps.render_again(step))
         return Ended(narration, messages=min(len(narration.chapters), CHAPTERS_AT_ONCE))
     output = await _stored(desk, mastered)
-    findings = _shortfall(narration.options, output)
+    findings = (*mastered.findings, *_shortfall(narration.options, output))
     ended = await patiently(lambda: desk.catalog.steps.complete(step, output, findings=findings))
     log.info("narration over", extra={"narration": narration.id, "state": ended.state.value})
     await _tidy_up(desk, ended)

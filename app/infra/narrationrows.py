@@ -23,7 +23,7 @@ from app.infra.voicebook import voice_prefix
 ID_PREFIX = "nar-"
 CASTING = frozenset({"uncast_character", "language"})
 """The codes of findings that are about voices …"""
-MASTERED = frozenset({"loudness_missed"})
+MASTERED = frozenset({"loudness_missed", "peak_missed", "cover_left_out", "marks_left_out"})
 """… and of those about the finished file."""
 
 PLAN = 0

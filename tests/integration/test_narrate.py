@@ -232,7 +232,7 @@ async def test_a_cancelled_narration_ends_at_its_step_and_goes_on_there(study: S
     assert (await study.over(narration_id)).state is NarrationState.COMPLETED
 
 
-async def test_a_cover_that_is_gone_from_the_store_costs_the_cover_and_not_the_book(study: Study) -> None:
+async def test_a_cover_that_is_gone_or_no_cover_costs_the_cover_and_not_the_book(study: Study) -> None:
     narration_id = new_narration_id()
     key = f"{narration_prefix(narration_id)}source.md"
     study.store.put(key, TEXT.encode())
@@ -240,7 +240,13 @@ async def test_a_cover_that_is_gone_from_the_store_costs_the_cover_and_not_the_b
         kind=SourceKind.MARKDOWN, file_name="a.md", key=key, size_bytes=9, cover_key=f"{key}.cover.png"
     )
     narration = await study.over(await study.handed_in(narration_id=narration_id, source=source))
-    assert (narration.state, narration.error) == (NarrationState.COMPLETED, None)
+    assert (narration.state, narration.error, narration.findings) == (NarrationState.COMPLETED, None, ())
+    study.store.put(f"{key}.cover.png", b"no picture")
+    for _ in range(2):
+        await study.catalog.narrations.regenerate(narration_id, segment=1, chapter=1)
+        narration = await study.over(narration_id)
+        assert narration.state is NarrationState.COMPLETED
+        assert [finding.code for finding in narration.findings] == ["cover_left_out"]
 
 
 async def test_files_of_a_narration_without_a_row_go_when_they_are_old(study: Study) -> None:
