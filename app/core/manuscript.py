@@ -288,7 +288,7 @@ class _Chapter:
     def _tell_silent(self, marker: _Marker | None) -> None:
         """A stage direction, perhaps, which nobody will hear."""
         if marker and marker.character != NARRATOR:
-            message = f"{marker.written} is taken for a character, and nobody speaks; without brackets it would be read"
+            message = f"{marker.written} is taken for a character, who says nothing; without brackets it would be read"
             self.findings.add("left_out", "silent_character", message)
 
     def _speak(self, lines: Sequence[str]) -> None:
