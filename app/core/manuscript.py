@@ -33,6 +33,8 @@ from app.core.narration import NARRATOR, Manuscript, ManuscriptChapter, Paragrap
 from app.core.text import has_speech
 
 MAX_BREAK_S = 30.0
+MAX_PAUSE_S = 120.0
+"""Of breaks in a row: silence is small to write, and without a bound a short text could ask for days of it."""
 MAX_CHAPTERS = 2000
 MAX_PARAGRAPHS = 100_000
 """As cut by breaks and markers; a long novel has 10,000."""
@@ -333,7 +335,11 @@ class _Chapter:
         if not self.paragraphs:
             self.paragraphs.append(Paragraph(text=""))
         last = self.paragraphs[-1]
-        self.paragraphs[-1] = last.model_copy(update={"pause_s": (last.pause_s or 0.0) + pause_s})
+        together_s = (last.pause_s or 0.0) + pause_s
+        if together_s > MAX_PAUSE_S:
+            message = f"paragraph {self._blocks}: breaks in a row make {MAX_PAUSE_S:g}s at most; the rest is left out"
+            self.findings.add("fixed", "long_pause", message)
+        self.paragraphs[-1] = last.model_copy(update={"pause_s": min(together_s, MAX_PAUSE_S)})
 
     def _pause_s(self, written: str) -> float | None:
         match = _BREAK_TIME.fullmatch(written)

@@ -255,3 +255,9 @@ def test_speech_tags_are_text() -> None:
 
 def test_what_stands_for_a_picture_is_not_read() -> None:
     assert speakers("[Illustration: A ship]", "The ship.") == [("narrator", "The ship.")]
+
+
+def test_breaks_in_a_row_add_up_to_a_bound_and_no_further() -> None:
+    made = compose([Block("text", "Wait." + '<break time="30s"/>' * 5 + "Now.")], name="book.txt")
+    assert [p.pause_s for p in made.chapters[0].paragraphs] == [120.0, None]
+    assert [finding.code for finding in made.findings] == ["long_pause"]
