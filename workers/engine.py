@@ -14,9 +14,10 @@ import json
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
@@ -104,7 +105,7 @@ class Engine(Protocol):
         ...
 
     async def died(self) -> str:
-        """Wait until the engine has died of itself; returns the reason."""
+        """Wait until the engine has died of itself, or hangs; returns the reason."""
         ...
 
     def load_now(self) -> EngineLoad: ...
@@ -114,7 +115,14 @@ class VllmEngine:
     """The real engine: vLLM's CUDA build on a GPU, its CPU build elsewhere; the same code."""
 
     def __init__(
-        self, model_dir: Path, layout: TokenLayout, settings: EngineSettings, *, capacity: int, device: str
+        self,
+        model_dir: Path,
+        layout: TokenLayout,
+        settings: EngineSettings,
+        *,
+        capacity: int,
+        device: str,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.layout = layout
         self._model_dir = model_dir
@@ -123,6 +131,11 @@ class VllmEngine:
         self._device = device
         self._requests = itertools.count()
         self._load = EngineLoad()
+        self._clock = clock
+        self._calls = 0
+        """Calls of the core process that are open …"""
+        self._moved_at = clock()
+        """… and when it last did anything, or the first of them came."""
         self._started = False
         self._sampling_defaults = _generation_defaults(model_dir, settings)
 
@@ -166,6 +179,7 @@ class VllmEngine:
             priority=utterance.priority,
         )
         position = 0
+        self._began()
         try:
             async for output in outputs:
                 completion = output.outputs[0]
@@ -181,7 +195,13 @@ class VllmEngine:
         except EngineGenerateError as error:
             raise EngineFailed(f"the engine failed this utterance: {error}; try again") from error
         finally:
+            self._calls -= 1
             await outputs.aclose()
+
+    def _began(self) -> None:
+        if not self._calls:
+            self._moved_at = self._clock()
+        self._calls += 1
 
     async def load(self, adapter: EngineAdapter) -> None:
         from vllm.lora.request import LoRARequest
@@ -204,17 +224,21 @@ class VllmEngine:
     async def _ask(self, call: Coroutine[Any, Any, bool]) -> bool:
         """The core process's answer, or EngineFailed: vLLM leaves calls open for ever when that process dies."""
         asking, dying = asyncio.ensure_future(call), asyncio.ensure_future(self.died())
+        self._began()
         try:
             await asyncio.wait({asking, dying}, return_when=asyncio.FIRST_COMPLETED)
             if dying.done() or self._llm.errored:
                 raise EngineFailed("the engine died under an adapter; its worker restarts")
             return asking.result()
         finally:
+            self._calls -= 1
             asking.cancel()
             dying.cancel()
 
     async def died(self) -> str:
         while not self._llm.errored:
+            if self._calls and self._clock() - self._moved_at > self._settings.hang_timeout_s:
+                return f"the engine hangs: it did nothing for {self._settings.hang_timeout_s:g} s with work to do"
             await asyncio.sleep(_HEALTH_INTERVAL_S)
         return f"the engine died: {self._llm.dead_error}"
 
@@ -299,6 +323,7 @@ class VllmEngine:
             def log_engine_initialized(self) -> None: ...
 
             def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+                engine._moved_at = engine._clock()
                 if scheduler_stats is not None:
                     engine._load = EngineLoad(
                         running=scheduler_stats.num_running_reqs,

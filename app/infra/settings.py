@@ -58,6 +58,9 @@ class EngineSettings(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     repetition_penalty: float | None = Field(default=None, gt=0, description="Orpheus's model card asks for ≥ 1.1.")
     startup_timeout_s: float = Field(default=600, gt=0)
+    hang_timeout_s: float = Field(
+        default=60, gt=0, description="An engine that does nothing for so long though it has work is started anew."
+    )
 
 
 class SessionSettings(BaseModel):
