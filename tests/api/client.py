@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.core.messages import SERVER_MESSAGES, AudioFrame, Error, Message, Ready, parse
+from app.core.messages import SERVER_MESSAGES, AudioFrame, Done, Error, Message, Ready, parse
+from tests.fake_worker import tone
 
 if TYPE_CHECKING:
     from tests.api.conftest import House
@@ -104,3 +105,14 @@ def error_of(answer: httpx.Response) -> dict[str, str]:
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     return error
+
+
+def spoken(text: str) -> bytes:
+    return b"".join(map(tone, text))
+
+
+async def still_speaks(client: SessionsClient, session: str = "after") -> bool:
+    """The socket is alive: a new session is spoken from start to end."""
+    await client.say(session, "Still here.", pace="unpaced")
+    await client.until(Done, session)
+    return client.heard(session) == spoken("Still here.")

@@ -20,6 +20,7 @@ from app.infra.registry import Registry, open_redis
 from app.infra.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
 from app.infra.storage import ObjectStore
 from app.main import Server, make_server
+from tests.api.client import SessionsClient, sessions_client
 from tests.api.library import Library
 from tests.fake_worker import FakeWorker, running_worker
 
@@ -127,6 +128,12 @@ async def house(open_house: OpenHouse) -> AsyncIterator[House]:
 async def worker(house: House) -> AsyncIterator[FakeWorker]:
     async with house.worker() as worker:
         yield worker
+
+
+@pytest.fixture
+async def client(house: House, worker: FakeWorker) -> AsyncIterator[SessionsClient]:
+    async with sessions_client(house.sessions_url, house.key) as client:
+        yield client
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import connect
@@ -14,28 +13,11 @@ from websockets.frames import Frame, Opcode
 
 from app.core.errors import EngineFailed
 from app.core.messages import Done
-from tests.api.client import SessionsClient, sessions_client
+from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.api.conftest import House, OpenHouse
-from tests.fake_worker import FakeWorker, tone
+from tests.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def client(house: House, worker: FakeWorker) -> AsyncIterator[SessionsClient]:
-    async with sessions_client(house.sessions_url, house.key) as client:
-        yield client
-
-
-def spoken(text: str) -> bytes:
-    return b"".join(map(tone, text))
-
-
-async def still_speaks(client: SessionsClient, session: str = "after") -> bool:
-    """The socket is alive: a new session is spoken from start to end."""
-    await client.say(session, "Still here.", pace="unpaced")
-    await client.until(Done, session)
-    return client.heard(session) == spoken("Still here.")
 
 
 # Bad input: a clear answer, and the other sessions go on.

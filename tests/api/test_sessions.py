@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 
 from app.core.messages import AudioFrame, Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
-from tests.api.client import SessionsClient, sessions_client
+from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.api.conftest import House, OpenHouse
-from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
+from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def client(house: House, worker: FakeWorker) -> AsyncIterator[SessionsClient]:
-    async with sessions_client(house.sessions_url, house.key) as client:
-        yield client
-
-
-def spoken(text: str) -> bytes:
-    return b"".join(map(tone, text))
-
-
-async def still_speaks(client: SessionsClient, session: str = "after") -> bool:
-    """The socket is alive: a new session is spoken from start to end."""
-    await client.say(session, "Still here.", pace="unpaced")
-    await client.until(Done, session)
-    return client.heard(session) == spoken("Still here.")
 
 
 # The ordinary way.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ import pytest
 from app.clone import Studio, found
 from app.demo import RECORDINGS
 from tests.processes import until
-from tests.receiver import Receiver, running_receiver
-from tests.running_fleet import RunningFleet, running_fleet
+from tests.receiver import Receiver
+from tests.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -34,29 +32,6 @@ DEADLINE_S = 400.0
 """Only a hang fails by it."""
 
 AWAY_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    configured = {
-        "CARILLON_DRAIN_TIMEOUT_S": "1",
-        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
-        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
-    }
-    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, type[Receiver]]]:
-    with running_receiver() as running:
-        yield running
-
-
-@pytest.fixture
-async def front_door(fleet: RunningFleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=fleet.address, headers=fleet.headers, timeout=60, trust_env=False) as client:
-        yield client
 
 
 def voice_with_recordings(fleet: RunningFleet, name: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ import pytest
 import soundfile
 
 from tests.processes import until
-from tests.receiver import Receiver, running_receiver
-from tests.running_fleet import RunningFleet, running_fleet
+from tests.receiver import Receiver
+from tests.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -38,29 +36,6 @@ REFRAIN = "And the bell in the tower rang twelve times, loud and clear, over the
 def book(*tales: str, refrains: int) -> str:
     chapters = [f"# Chapter {number}\n\n" + "\n\n".join(tale.split(". ")) for number, tale in enumerate(tales, 1)]
     return "\n\n".join([*chapters, *[REFRAIN] * refrains])
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    configured = {
-        "CARILLON_DRAIN_TIMEOUT_S": "1",
-        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
-        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
-    }
-    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
-        yield running
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, type[Receiver]]]:
-    with running_receiver() as running:
-        yield running
-
-
-@pytest.fixture
-async def front_door(fleet: RunningFleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=fleet.address, headers=fleet.headers, timeout=60, trust_env=False) as client:
-        yield client
 
 
 async def start(front_door: httpx.AsyncClient, text: str, **fields: Any) -> str:

@@ -19,16 +19,6 @@ from tests.shelf import Clock, Shelf, SmallDisk, StrictEngine, cache, on_disk, s
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "store")
-
-
-@pytest.fixture
-def engine() -> StrictEngine:
-    return StrictEngine()
-
-
 async def test_a_store_that_is_away_is_asked_again_until_it_is_back(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:

@@ -25,16 +25,6 @@ from workers.adapters import check_adapter
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "store")
-
-
-@pytest.fixture
-def engine() -> StrictEngine:
-    return StrictEngine()
-
-
 async def test_an_adapter_is_fetched_and_loaded_once_for_many_callers(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,28 +13,18 @@ from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState, JobEr
 from app.core.errors import Conflict, JobLost, NotFound
 from app.infra.catalog import Catalog
 from app.infra.jobbook import CLAIM_S
+from tests.wall_clock import WallClock
 
 pytestmark = pytest.mark.anyio
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def advance(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path, clock: Clock) -> AsyncIterator[Catalog]:
+async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db", pepper=SecretStr("pepper"), now=clock)
     await catalog.migrate()
     yield catalog
@@ -82,7 +71,7 @@ async def test_of_many_that_claim_a_job_at_once_one_has_it(catalog: Catalog, job
     assert [taken.attempt for taken in claims if taken] == [1]
 
 
-async def test_a_claim_lasts_while_it_is_renewed(catalog: Catalog, job: CloneJob, clock: Clock) -> None:
+async def test_a_claim_lasts_while_it_is_renewed(catalog: Catalog, job: CloneJob, clock: WallClock) -> None:
     taken = await claimed(catalog, job)
     for _ in range(3):
         clock.advance(CLAIM_S - 1)
@@ -92,7 +81,7 @@ async def test_a_claim_lasts_while_it_is_renewed(catalog: Catalog, job: CloneJob
     assert (await claimed(catalog, job)).attempt == 2
 
 
-async def test_who_has_lost_a_job_can_change_nothing(catalog: Catalog, job: CloneJob, clock: Clock) -> None:
+async def test_who_has_lost_a_job_can_change_nothing(catalog: Catalog, job: CloneJob, clock: WallClock) -> None:
     first = await claimed(catalog, job)
     clock.advance(CLAIM_S + 1)
     second = await claimed(catalog, job)
@@ -162,7 +151,7 @@ async def test_a_job_asked_to_stop_is_not_given_to_the_next_worker(catalog: Cata
 
 
 async def test_a_job_asked_to_stop_whose_worker_died_ends_with_its_claim(
-    catalog: Catalog, job: CloneJob, clock: Clock
+    catalog: Catalog, job: CloneJob, clock: WallClock
 ) -> None:
     await claimed(catalog, job)
     await catalog.jobs.request_cancel(job.id)
@@ -194,7 +183,7 @@ async def test_a_job_given_back_is_the_next_ones_at_once(catalog: Catalog, job: 
 
 
 async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
-    catalog: Catalog, job: CloneJob, clock: Clock
+    catalog: Catalog, job: CloneJob, clock: WallClock
 ) -> None:
     assert await catalog.jobs.forsaken(for_s=30) == []
     clock.advance(31)
@@ -208,7 +197,7 @@ async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
 
 
 async def test_a_finished_job_is_unannounced_until_its_webhook_is_heard(
-    catalog: Catalog, job: CloneJob, clock: Clock
+    catalog: Catalog, job: CloneJob, clock: WallClock
 ) -> None:
     since = clock()
     assert await catalog.jobs.unannounced(since=since) == []

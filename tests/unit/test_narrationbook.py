@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from app.infra.catalog import Catalog
 from app.infra.jobbook import CLAIM_S
 from app.infra.narrationrows import MASTERING, PLAN, new_narration_id
 from app.infra.stepbook import Step
+from tests.wall_clock import WallClock
 
 pytestmark = pytest.mark.anyio
 
@@ -47,24 +47,13 @@ OUTPUT = NarrationOutput(
 )
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def advance(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path, clock: Clock) -> AsyncIterator[Catalog]:
+async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
     catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db", pepper=SecretStr("pepper"), now=clock)
     await catalog.migrate()
     yield catalog
@@ -154,7 +143,7 @@ async def test_steps_claimed_at_once_go_to_one_worker_each(catalog: Catalog, nar
 
 
 async def test_a_lapsed_claim_goes_to_the_next_worker_and_the_first_can_change_nothing(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     lost = await claimed(catalog, narration)
     clock.advance(CLAIM_S + 1)
@@ -169,7 +158,9 @@ async def test_a_lapsed_claim_goes_to_the_next_worker_and_the_first_can_change_n
     assert (await catalog.narrations.get(narration.id)).chapters == ()
 
 
-async def test_a_step_given_back_waits_for_the_reconciler(catalog: Catalog, narration: Narration, clock: Clock) -> None:
+async def test_a_step_given_back_waits_for_the_reconciler(
+    catalog: Catalog, narration: Narration, clock: WallClock
+) -> None:
     await catalog.steps.give_back(await claimed(catalog, narration))
     assert await catalog.narrations.forsaken(for_s=10) == []
     clock.advance(11)
@@ -177,7 +168,7 @@ async def test_a_step_given_back_waits_for_the_reconciler(catalog: Catalog, narr
 
 
 async def test_a_death_and_a_failure_stand_against_a_step_and_a_turn_that_ends_does_not(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     await catalog.steps.give_back(await claimed(catalog, narration))
     await catalog.steps.give_back(await claimed(catalog, narration), setback=True)
@@ -187,7 +178,7 @@ async def test_a_death_and_a_failure_stand_against_a_step_and_a_turn_that_ends_d
 
 
 async def test_a_step_waiting_while_another_is_worked_on_is_told_from_one_that_nobody_will_come_to(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     await planned(catalog, narration)
     clock.advance(11)
@@ -355,7 +346,7 @@ async def test_one_that_is_over_can_be_deleted_and_one_that_is_not_cannot(
 
 
 async def test_whoever_held_a_step_before_it_was_opened_anew_has_lost_it(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     await planned(catalog, narration, chapters=1)
     asleep = await claimed(catalog, narration)
@@ -378,7 +369,7 @@ async def test_a_segment_can_be_read_anew_as_often_as_somebody_likes(catalog: Ca
 
 
 async def test_an_end_that_was_told_too_late_leaves_the_next_to_be_told(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     first = await completed(catalog, narration)
     assert await catalog.narrations.to_announce(narration.id) == first
@@ -393,7 +384,7 @@ async def test_an_end_that_was_told_too_late_leaves_the_next_to_be_told(
 
 
 async def test_its_end_is_announced_once_and_again_after_it_ended_anew(
-    catalog: Catalog, narration: Narration, clock: Clock
+    catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     assert await catalog.narrations.unannounced(since=clock()) == []
     await completed(catalog, narration)
