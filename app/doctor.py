@@ -90,10 +90,10 @@ async def examine(settings: Settings) -> list[Finding]:
 
 def python(_: Settings) -> Iterator[Finding]:
     have = ".".join(map(str, sys.version_info[:3]))
-    if (3, 11) <= sys.version_info < (3, 15):
+    if (3, 11) <= sys.version_info < (3, 14):
         yield ok("python", have)
     else:
-        yield failure("python", have, "Carillon runs on Python 3.11 to 3.14; `make clean up PYTHON=python3.12`")
+        yield failure("python", have, "Carillon runs on Python 3.11 to 3.13; `make clean up PYTHON=python3.12`")
 
 
 def packages(_: Settings) -> Iterator[Finding]:

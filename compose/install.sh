@@ -14,8 +14,8 @@ say() { printf '%s\n' "carillon: $*"; }
 fail() { printf '%s\n' "carillon: $*" >&2; exit 1; }
 
 find_python() {
-    for candidate in ${PYTHON:-} python3.12 python3.11 python3.13 python3.14 python3; do
-        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null; then
+    for candidate in ${PYTHON:-} python3.12 python3.11 python3.13 python3; do
+        if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
         fi
