@@ -1,90 +1,194 @@
-"""Which worker speaks for a voice: a consistent hash ring over the active workers of one model, as pure functions.
+"""Which worker speaks for a voice: bounded-load consistent hashing over the active workers of one model, in pure
+functions.
 
 The key is the voice, not the session, so that a voice's adapter is needed on one worker only, as long as that has room.
 Weights are static capacity: load never turns the ring, it only decides who is passed over on the walk around it
-(https://arxiv.org/abs/1608.01350, with capacity as the bound). Background sessions make way for those who listen, but
-only where it is worth it: see `candidates`. This module does not know how a fleet is observed, nor how a place is
-claimed: a candidate is a guess, and the registry's one Lua call is the arbiter.
+(https://arxiv.org/abs/1608.01350). A popular voice outgrows its home's bound, is loaded on the next of the ring, and is
+then spread over all who have its adapter; where nobody asks for it any more, the worker's cache forgets it. So replicas
+follow from the snapshot alone, and front doors agree on them without talking. Background sessions make way for those
+who listen, but only where it is worth it: see `offers`.
 
-Bounded load and replicas of popular voices have their place between `_walk` and `_has_room`.
+This module does not know how a fleet is observed, nor how a place is claimed: a candidate is a guess, and the
+registry's one Lua call is the arbiter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
-
-from uhashring import HashRing
+from math import ceil
+from typing import Generic, Literal, Protocol, TypeVar
 
 from app.core.models import Voice, Worker, WorkerState
+from app.core.ring import Ring
 
 POINTS_PER_PLACE = 20
-"""Virtual nodes for each session a worker can speak with."""
+"""Points on the ring for each session a worker can speak with."""
 
 MIN_POINTS = 160
-"""Virtual nodes of the smallest worker; with 160, the fullest of equal workers has 1.09 to 1.26 of the mean's keys."""
+"""Points of the smallest worker; with 160, the fullest of equal workers has 1.09 to 1.26 of the mean's keys."""
 
-Reason = Literal["home", "next"]
+EPSILON = 0.25
+"""By how much more than its share of all sessions a worker may have before it is passed over."""
+
+FLOOR = 0.25
+"""Up to this part of its capacity no worker is passed over: at low traffic a share is less than one session."""
+
+Reason = Literal["home", "warm", "loading", "next", "over"]
+"""Why a worker is offered: it is the voice's home; it has the adapter; it is loading it; it is the next on the ring;
+it is over its bound, and nobody else is left."""
+
+
+class Host(Protocol):
+    """What placement reads of a worker: a `Worker` of a snapshot, or the simulator's."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def max_voices(self) -> int: ...
+    @property
+    def inflight(self) -> int: ...
+    @property
+    def active_adapters(self) -> Collection[str]: ...
+    @property
+    def background(self) -> int: ...
+    @property
+    def background_adapters(self) -> Collection[str]: ...
+    @property
+    def ready_adapters(self) -> Collection[str]: ...
+
+
+H = TypeVar("H", bound=Host)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A worker that seems to have room, and why it is offered: it is the voice's home, or the next on the ring."""
+class Candidate(Generic[H]):
+    """A worker that seems to have room, and why it is offered."""
 
-    worker: Worker
+    worker: H
     reason: Reason
 
 
-def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> list[Candidate]:
-    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model.
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """How many sessions a worker may have before others are asked: (1 + ε) of its share of all `sessions` and one."""
 
-    They are in the ring's order, but those where a background session would have to make way come last. A worker that
-    has the voice's adapter keeps its turn even so: somebody who listens would wait longer for it to be loaded elsewhere
-    than a narration for its next place.
-    """
+    sessions: int
+    capacity: int
+
+    def of(self, worker: Host) -> int:
+        share = (self.sessions + 1) * worker.capacity / self.capacity
+        return min(worker.capacity, max(ceil(FLOOR * worker.capacity), ceil((1 + EPSILON) * share)))
+
+
+def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
+    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
     active = {w.id: w for w in workers if w.model.name == voice.model and w.state is WorkerState.ACTIVE}
-    offered = [
-        Candidate(worker, "home" if position == 0 else "next")
-        for position, worker in enumerate(_walk(active, voice.id))
-        if has_room(worker, voice, background=background)
-    ]
-    return sorted(offered, key=lambda candidate: not _keeps_its_turn(candidate.worker, voice))
+    if not active:
+        return iter(())
+    ring = ring_of((worker.id, worker.capacity) for worker in active.values())
+    bound = Bound(
+        sum(_sessions(worker, background) for worker in active.values()),
+        sum(worker.capacity for worker in active.values()),
+    )
+    holders = [worker for worker in active.values() if voice.adapter and _holds(worker, voice.adapter.name)]
+    return offers(ring, active, holders, bound, voice, background=background)
 
 
-def has_room(worker: Worker, voice: Voice, *, background: bool = False) -> bool:
+def offers(
+    ring: Ring,
+    workers: Mapping[str, H],
+    holders: Iterable[H],
+    bound: Bound,
+    voice: Voice,
+    *,
+    background: bool = False,
+) -> Iterator[Candidate[H]]:
+    """The candidates among `workers`, all of them on the `ring`; `holders` are those that have or await the adapter.
+
+    First those within their bound that have the adapter, the one with the most to spare first; then whoever within its
+    bound is loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
+    loaded; those over their bound; and last those where a background session would have to make way. A holder keeps
+    its turn even so: somebody who listens would wait longer for the adapter to be loaded elsewhere than a narration
+    for its next place.
+    """
+    adapter = voice.adapter.name if voice.adapter else ""
+    home = next(ring.walk(voice.id))
+    held: set[str] = set()
+    loading: list[Candidate[H]] = []
+    over: list[Candidate[H]] = []
+    for worker in sorted(holders, key=lambda w: (_fullness(w, adapter, background), w.id != home, w.id)):
+        held.add(worker.id)
+        if not has_room(worker, voice, background=background):
+            continue
+        if _sessions(worker, background) >= bound.of(worker):
+            over.append(Candidate(worker, "over"))
+        elif adapter in worker.ready_adapters:
+            yield Candidate(worker, "home" if worker.id == home else "warm")
+        else:
+            loading.append(Candidate(worker, "loading"))
+    yield from loading
+    giving_way: list[Candidate[H]] = []
+    for name in ring.walk(voice.id):
+        worker = workers[name]
+        if name in held or not has_room(worker, voice, background=background):
+            continue
+        within = _sessions(worker, background) < bound.of(worker)
+        candidate: Candidate[H] = Candidate(worker, ("home" if name == home else "next") if within else "over")
+        if not background and worker.background and not has_room(worker, voice, background=True):
+            giving_way.append(candidate)
+        elif within:
+            yield candidate
+        else:
+            over.append(candidate)
+    yield from over
+    yield from giving_way
+
+
+def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:
     """Whether `worker` can take one more session with `voice`: a place, and a LoRA slot if the voice needs one.
 
     Without the second rule a worker with more distinct adapters than slots lets one of them starve. Background sessions
     make way, so an interactive one does not see them; a background session needs room beside everybody.
     """
-    sessions, active = worker.inflight, worker.active_adapters
-    if background:
-        sessions, active = sessions + worker.background, active | worker.background_adapters
-    if sessions >= worker.capacity:
+    if _sessions(worker, background) >= worker.capacity:
         return False
-    adapter = voice.adapter
-    return adapter is None or adapter.name in active or len(active) < worker.max_voices
+    if voice.adapter is None:
+        return True
+    active = worker.active_adapters
+    if background:
+        active = {*active, *worker.background_adapters}
+    return len(active) < worker.max_voices or voice.adapter.name in active
 
 
-def _keeps_its_turn(worker: Worker, voice: Voice) -> bool:
-    """Whether `voice` is at its place at `worker`: nobody makes way for it, or its adapter is there."""
-    there = worker.ready_adapters | worker.active_adapters | worker.background_adapters
-    return has_room(worker, voice, background=True) or (voice.adapter is not None and voice.adapter.name in there)
-
-
-def _walk(workers: Mapping[str, Worker], key: str) -> Iterator[Worker]:
-    """All of `workers`, in ring order from the key's node."""
-    if not workers:
-        return
-    ring = _ring(frozenset((worker.id, worker.capacity) for worker in workers.values()))
-    for node in ring.range(key):
-        yield workers[node["nodename"]]
+def ring_of(members: Iterable[tuple[str, int]]) -> Ring:
+    """The ring of workers, each (id, capacity)."""
+    return _ring(frozenset(members))
 
 
 @lru_cache(maxsize=64)
-def _ring(members: frozenset[tuple[str, int]]) -> HashRing:
-    """The ring of one set of (worker id, capacity). Building costs milliseconds; a ring once built is never changed."""
-    points = {name: {"vnodes": max(MIN_POINTS, POINTS_PER_PLACE * capacity)} for name, capacity in sorted(members)}
-    return HashRing(points)
+def _ring(members: frozenset[tuple[str, int]]) -> Ring:
+    """Building costs milliseconds, and members change seldom."""
+    return Ring({name: max(MIN_POINTS, POINTS_PER_PLACE * capacity) for name, capacity in members})
+
+
+def _sessions(worker: Host, background: bool) -> int:
+    return worker.inflight + worker.background if background else worker.inflight
+
+
+def _fullness(worker: Host, adapter: str, background: bool) -> float:
+    """The part that is taken of what is scarcer there: places, or slots where the adapter would need another one."""
+    places = _sessions(worker, background) / worker.capacity
+    if adapter in worker.active_adapters:
+        return places
+    return max(places, len(worker.active_adapters) / worker.max_voices)
+
+
+def _holds(worker: Host, adapter: str) -> bool:
+    """Whether `adapter` is there, or on its way."""
+    return (
+        adapter in worker.ready_adapters or adapter in worker.active_adapters or adapter in worker.background_adapters
+    )

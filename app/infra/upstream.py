@@ -221,7 +221,7 @@ class Upstream:
 
     def has_spare_place(self, voice: Voice) -> bool:
         """Whether a background session with `voice` would find room now, as far as is known here."""
-        return bool(candidates(self._fleet.workers, voice, background=True))
+        return any(True for _ in candidates(self._fleet.workers, voice, background=True))
 
     async def _place(self, lease: Lease) -> Place:
         """Walk the candidates until one has taken the session; wait for room while there is none."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.models import AdapterVersion, ModelCard, Voice, Worker, WorkerState
-from app.core.placement import candidates, has_room
+from app.core.placement import Bound, candidates, has_room
 
 CARD = ModelCard(
     name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03
@@ -148,3 +148,130 @@ def test_equal_workers_have_about_equally_many_voices():
     fleet = [worker(f"w{i}") for i in range(4)]
     homes = Counter(order(fleet, voice(f"voice-{i}"))[0] for i in range(4_000))
     assert max(homes.values()) < 1.4 * 1_000
+
+
+@st.composite
+def busy_fleets(draw: st.DrawFn) -> list[Worker]:
+    """Fleets of any load whose adapters are active, ready, both or neither, and never over capacity or slots."""
+    adapters = [f"{name}@1" for name in "abcdef"]
+    fleet: list[Worker] = []
+    for index in range(draw(st.integers(1, 6))):
+        capacity, max_voices = draw(st.integers(1, 20)), draw(st.integers(1, 4))
+        inflight = draw(st.integers(0, capacity))
+        fleet.append(
+            worker(
+                f"w{index}",
+                capacity=capacity,
+                max_voices=max_voices,
+                inflight=inflight,
+                background=draw(st.integers(0, capacity - inflight)),
+                active_adapters=draw(st.frozensets(st.sampled_from(adapters), max_size=min(inflight, max_voices))),
+                ready_adapters=draw(st.frozensets(st.sampled_from(adapters))),
+            )
+        )
+    return fleet
+
+
+known_voices = st.sampled_from("abcdefgh").map(voice)
+
+
+@given(busy_fleets(), known_voices, st.randoms(), st.booleans())
+def test_front_doors_that_see_the_same_fleet_agree_without_talking(fleet, wanted, random, background):
+    told = [(c.worker.id, c.reason) for c in candidates(fleet, wanted, background=background)]
+    elsewhere = random.sample(fleet, len(fleet))
+    assert [(c.worker.id, c.reason) for c in candidates(elsewhere, wanted, background=background)] == told
+
+
+@given(busy_fleets(), known_voices, st.booleans())
+def test_everybody_with_room_is_offered_once_and_nobody_else(fleet, wanted, background):
+    offered = [c.worker.id for c in candidates(fleet, wanted, background=background)]
+    assert sorted(offered) == sorted(w.id for w in fleet if has_room(w, wanted, background=background))
+
+
+@given(busy_fleets(), known_voices)
+def test_nobody_over_its_bound_is_asked_while_another_within_its_own_has_a_free_place(fleet, wanted):
+    bound = Bound(sum(w.inflight for w in fleet), sum(w.capacity for w in fleet))
+    offered = [c.worker for c in candidates(fleet, wanted) if has_room(c.worker, wanted, background=True)]
+    within = [w.inflight < bound.of(w) for w in offered]
+    assert within == sorted(within, reverse=True)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.lists(st.sampled_from("abcdefgh"), max_size=60))
+def test_sessions_placed_one_after_another_are_never_over_the_bound_nor_need_more_slots_than_there_are(sizes, wanted):
+    fleet = {f"w{i}": worker(f"w{i}", capacity=size, max_voices=8) for i, size in enumerate(sizes)}
+    for placed, name in enumerate(wanted[: sum(sizes)]):
+        bound = Bound(placed, sum(sizes))
+        chosen = next(candidates(fleet.values(), voice(name))).worker
+        assert chosen.inflight < bound.of(chosen) <= chosen.capacity
+        there = {"inflight": chosen.inflight + 1, "active_adapters": chosen.active_adapters | {f"{name}@1"}}
+        fleet[chosen.id] = chosen.model_copy(update=there)
+        assert len(fleet[chosen.id].active_adapters) <= chosen.max_voices
+
+
+@given(st.integers(1, 1_000), st.lists(st.integers(1, 50), min_size=1, max_size=8))
+def test_there_is_always_somebody_within_the_bound_until_the_fleet_is_full(load, sizes):
+    fleet = [worker(f"w{i}", capacity=size) for i, size in enumerate(sizes)]
+    left = load % sum(sizes)
+    for index, w in enumerate(fleet):
+        taken = min(left, w.capacity)
+        fleet[index], left = w.model_copy(update={"inflight": taken}), left - taken
+    bound = Bound(load % sum(sizes), sum(sizes))
+    assert any(w.inflight < bound.of(w) for w in fleet)
+
+
+def test_a_worker_that_joins_takes_about_its_share_of_the_voices_and_no_other_voice_moves():
+    fleet = [worker(f"w{i}") for i in range(19)]
+    wanted = [voice(f"voice-{i}") for i in range(2_000)]
+    before = [next(candidates(fleet, v)).worker.id for v in wanted]
+    after = [next(candidates([*fleet, worker("w19")], v)).worker.id for v in wanted]
+    moved = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert set(moved) == {"w19"}
+    assert len(moved) < 1.5 * 2_000 / 20
+
+
+def test_a_busy_home_hands_over_to_the_next_before_it_is_full():
+    fleet, wanted = [worker(f"w{i}", capacity=20) for i in range(4)], voice("v")
+    home, following, *_ = order(fleet, wanted)
+    busy = [w.model_copy(update={"inflight": 6 if w.id == home else 3}) for w in fleet]  # the bound: 1.25 × 16 ÷ 4
+    assert order(busy, wanted)[0] == following
+    assert [c.reason for c in candidates(busy, wanted)] == ["next"] * 3 + ["over"]
+
+
+def test_at_low_traffic_a_quarter_of_a_worker_s_places_is_its_home_s_to_fill():
+    fleet, wanted = [worker(f"w{i}", capacity=20) for i in range(4)], voice("v")
+    home = order(fleet, wanted)[0]
+    busy = [w.model_copy(update={"inflight": 4}) if w.id == home else w for w in fleet]
+    assert order(busy, wanted)[0] == home
+
+
+def test_of_several_that_have_the_adapter_the_least_loaded_is_asked_first_whoever_is_home():
+    fleet, wanted = [worker(f"w{i}", capacity=20, max_voices=9) for i in range(3)], voice("v")
+    home, following, last = order(fleet, wanted)
+    loads = {home: 4, following: 5, last: 2}
+    warm = [w.model_copy(update={"inflight": loads[w.id], "ready_adapters": frozenset({"v@1"})}) for w in fleet]
+    assert [(c.worker.id, c.reason) for c in candidates(warm, wanted)][:2] == [(last, "warm"), (home, "home")]
+
+
+def test_a_worker_that_has_the_adapter_goes_before_a_home_that_must_load_it():
+    fleet, wanted = [worker("w1"), worker("w2")], voice("v")
+    home, other = order(fleet, wanted)
+    warm = [w.model_copy(update={"ready_adapters": frozenset({"v@1"})}) if w.id == other else w for w in fleet]
+    assert order(warm, wanted) == [other, home]
+
+
+def test_no_second_copy_is_loaded_while_whoever_loads_the_first_is_within_its_bound():
+    fleet, wanted = [worker(f"w{i}", capacity=20) for i in range(2)], voice("v")
+    home, other = order(fleet, wanted)
+    awaited = {"inflight": 4, "active_adapters": frozenset({"v@1"})}
+    loading = [w.model_copy(update=awaited) if w.id == other else w for w in fleet]
+    assert [(c.worker.id, c.reason) for c in candidates(loading, wanted)] == [(other, "loading"), (home, "home")]
+    crowded = [w.model_copy(update={**awaited, "inflight": 12}) if w.id == other else w for w in fleet]
+    assert order(crowded, wanted) == [home, other]
+
+
+def test_where_slots_are_scarce_a_voice_goes_where_it_has_one_already():
+    fleet, wanted = [worker(f"w{i}", capacity=20, max_voices=4) for i in range(2)], voice("v")
+    ready = {"ready_adapters": frozenset({"v@1"})}
+    speaking = fleet[0].model_copy(update={**ready, "inflight": 4, "active_adapters": frozenset({"v@1"})})
+    resting = fleet[1].model_copy(update={**ready, "inflight": 3, "active_adapters": frozenset("abc")})
+    assert order([speaking, resting], wanted) == [speaking.id, resting.id]
