@@ -384,6 +384,51 @@ def demo(
     run(url=url, key=key, with_polish=polish, out=sys.stdout)
 
 
+@cli.command()
+def simulate(
+    *,
+    workers: Annotated[int, typer.Option(min=4)] = 100,
+    voices: Annotated[int, typer.Option(min=1, help="Each with an adapter of 100 to 200 MB.")] = 10_000,
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of traffic, after ten minutes of warm-up.")] = 1.0,
+    load: Annotated[float, typer.Option(min=0.01, max=2, help="Sessions wanted at once, of all places.")] = 0.7,
+    capacity: Annotated[int, typer.Option(min=1, help="Sessions a worker speaks with at once.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, help="Distinct voices it speaks with at once.")] = 12,
+    cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
+    bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
+    zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
+    storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
+    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
+    churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
+    price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
+    size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Our placement of sessions beside that of others, on one trace of traffic in virtual time."""
+    from app.core.simulation import FleetShape, Traffic
+    from app.simulate import simulate as run
+
+    shape = FleetShape(
+        workers=workers,
+        capacity=capacity,
+        max_voices=slots,
+        cached_adapters=cached,
+        bandwidth_bytes_per_s=bandwidth * 1e6,
+    )
+    traffic = Traffic(
+        seed=seed,
+        duration_s=hours * 3600,
+        concurrent=load * workers * capacity,
+        mean_session_s=session,
+        voices=voices,
+        zipf=zipf,
+        storm=storm,
+        joins=churn,
+        losses=min(churn, workers - 1),
+    )
+    run(traffic, shape, gpu_hour=price, find_size=size, json_path=json_path, out=sys.stdout)
+
+
 @bench.command("decode")
 def bench_decode(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
