@@ -52,11 +52,18 @@ def simulate(
         out.flush()
     moved = moved_by_a_join(shape)
     out.write(
+        f"{trace.heard_before:.1%} of the starts are of a voice that was wanted before: no more can be warm\n"
         f"a worker that joins is the new home of {moved:.2%} of the voices, where its share is "
         f"{1 / (shape.workers + 1):.2%}; no running session moves\n"
     )
     if json_path is not None:
-        report = {"traffic": asdict(traffic), "fleet": asdict(shape), "moved_by_a_join": moved, "policies": rows}
+        report = {
+            "traffic": asdict(traffic),
+            "fleet": asdict(shape),
+            "heard_before": trace.heard_before,
+            "moved_by_a_join": moved,
+            "policies": rows,
+        }
         json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 

@@ -78,6 +78,14 @@ class Trace:
     changes: tuple[tuple[float, Literal["join", "loss"], float], ...]
     """When, what, and a draw that says which worker is lost."""
 
+    @property
+    def heard_before(self) -> float:
+        """The part of the starts after the warm-up whose voice was wanted before: no policy has more of them warm."""
+        reported_from = np.searchsorted(self.start_s, self.traffic.warm_up_s)
+        first_times = np.unique(self.voice, return_index=True)[1]
+        starts = len(self.start_s) - reported_from
+        return 1 - int(np.count_nonzero(first_times >= reported_from)) / max(1, int(starts))
+
 
 def trace_of(traffic: Traffic) -> Trace:
     """The trace of `traffic`; the same seed gives the same trace."""

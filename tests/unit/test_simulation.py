@@ -50,6 +50,13 @@ def test_another_seed_gives_another_trace():
 
 
 @every_policy
+def test_no_more_starts_are_warm_than_are_of_a_voice_heard_before(name):
+    trace = trace_of(TRAFFIC)
+    outcome = Simulation(trace, SHAPE, POLICIES[name]).run()
+    assert outcome.warm <= round(trace.heard_before * outcome.starts)
+
+
+@every_policy
 def test_every_session_ends_or_is_refused_or_is_lost_with_its_worker(name):
     simulation = Simulation(trace_of(replace(TRAFFIC, concurrent=70)), SHAPE, POLICIES[name])
     outcome = simulation.run()
