@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.core.errors import CarillonError, ConfigurationError
+from app.cli_bench import bench, simulate
+from app.cli_fleet import running_fleet, voices_of
+from app.core.errors import CarillonError
 from app.core.models import Scope
-from app.core.narration import NarrationFormat
-from app.infra.settings import LOOPBACK_HOSTS, Settings, load_settings
+from app.infra.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.infra.catalog import Catalog
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A fleet of voices.")
 keys = typer.Typer(no_args_is_help=True, help="API keys: make, show, end.")
-bench = typer.Typer(no_args_is_help=True, help="Measurements.")
 cli.add_typer(keys, name="keys")
 cli.add_typer(bench, name="bench")
+cli.command()(simulate)
 
 
 def main() -> None:
@@ -209,10 +209,10 @@ def say(
     """Speak a text with a running fleet; the file grows as the audio comes."""
     from app.say import say as run
 
-    url, key = _fleet(url, key)
+    url, key = running_fleet(url, key)
     run(
         sys.stdin.read() if text == "-" else text,
-        voice=voice or _voices(url, key)[0],
+        voice=voice or voices_of(url, key)[0],
         output=output,
         url=url,
         key=key,
@@ -222,42 +222,6 @@ def say(
         progress=sys.stderr,
         out=sys.stdout,
     )
-
-
-def _fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
-    """The front door to speak to and the key to it; what is not given is that of `carillon up` here."""
-    from app.infra.embedded import load_secrets
-    from app.up import read_run_file
-
-    data_dir = load_settings().data_dir
-    running = read_run_file(data_dir)
-    if url is None:
-        if running is None or "api" not in running:
-            raise ConfigurationError(
-                f"no fleet runs on {data_dir}; start one with `carillon up`, or name one with --url and --key"
-            )
-        url = str(running["api"])
-    if key is None and running is not None and url == running.get("api"):
-        token = load_secrets(data_dir).api_token
-        key = token.get_secret_value() if token else None
-    return url, key
-
-
-def _voices(url: str, key: str | None) -> list[str]:
-    """The names of the fleet's voices, built-in ones first. Raises ConfigurationError when it tells none."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    # A proxy of the environment does not know what is on this machine.
-    through_proxy = httpx.URL(url).host not in LOOPBACK_HOSTS
-    try:
-        answer = httpx.get(f"{url}/v1/audio/voices", headers=headers, trust_env=through_proxy)
-        voices = answer.raise_for_status().json()["voices"]
-    except httpx.HTTPError as error:
-        raise ConfigurationError(f"{url} does not tell its voices ({error}); name one with --voice") from None
-    if not voices:
-        raise ConfigurationError(f"the fleet at {url} has no voice yet; is a worker running?")
-    return [voice["name"] for voice in voices]
 
 
 @cli.command()
@@ -280,7 +244,7 @@ def clone(
     from app.clone import Studio
     from app.clone import clone as run
 
-    with Studio(*_fleet(url, key)) as studio:
+    with Studio(*running_fleet(url, key)) as studio:
         run(
             recordings,
             name=name,
@@ -312,7 +276,7 @@ def polish(
     from app.clone import Studio
     from app.clone import polish as run
 
-    with Studio(*_fleet(url, key)) as studio:
+    with Studio(*running_fleet(url, key)) as studio:
         run(name, studio=studio, model=model, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
 
 
@@ -356,7 +320,7 @@ def narrate(
         replacements=_pairs(replace, "--replace"),
         cover=cover,
     )
-    with Publisher(*_fleet(url, key)) as publisher:
+    with Publisher(*running_fleet(url, key)) as publisher:
         run(book, output, publisher=publisher, wish=wish, resume=resume, captions=captions, out=sys.stdout)
 
 
@@ -380,150 +344,8 @@ def demo(
     """Clone the bundled speaker on a running fleet, and print what the voice gains."""
     from app.demo import demo as run
 
-    url, key = _fleet(url, key)
+    url, key = running_fleet(url, key)
     run(url=url, key=key, with_polish=polish, out=sys.stdout)
-
-
-@cli.command()
-def simulate(
-    *,
-    workers: Annotated[int, typer.Option(min=4)] = 100,
-    voices: Annotated[int, typer.Option(min=1, help="Each with an adapter of 100 to 200 MB.")] = 10_000,
-    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of traffic, after ten minutes of warm-up.")] = 1.0,
-    load: Annotated[float, typer.Option(min=0.01, max=2, help="Sessions wanted at once, of all places.")] = 0.7,
-    capacity: Annotated[int, typer.Option(min=1, help="Sessions a worker speaks with at once.")] = 16,
-    slots: Annotated[int, typer.Option(min=1, help="Distinct voices it speaks with at once.")] = 12,
-    cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
-    bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
-    zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
-    storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
-    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
-    churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
-    price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
-    size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
-) -> None:
-    """Our placement of sessions beside that of others, on one trace of traffic in virtual time."""
-    from app.core.simulation import FleetShape, Traffic
-    from app.simulate import simulate as run
-
-    shape = FleetShape(
-        workers=workers,
-        capacity=capacity,
-        max_voices=slots,
-        cached_adapters=cached,
-        bandwidth_bytes_per_s=bandwidth * 1e6,
-    )
-    traffic = Traffic(
-        seed=seed,
-        duration_s=hours * 3600,
-        concurrent=load * workers * capacity,
-        mean_session_s=session,
-        voices=voices,
-        zipf=zipf,
-        storm=storm,
-        joins=churn,
-        losses=min(churn, workers - 1),
-    )
-    run(traffic, shape, gpu_hour=price, find_size=size, json_path=json_path, out=sys.stdout)
-
-
-@bench.command("decode")
-def bench_decode(
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repetitions: Annotated[int, typer.Option(min=1)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
-    from app.infra.checkpoints import locate
-    from workers.bench_decode import random_24khz, run
-
-    codec = locate(load_settings().codec, variable="CARILLON_CODEC")
-    codecs = {"configured": codec, "random 24 kHz": random_24khz()}
-    report = run(
-        codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
-    )
-    typer.echo(report.to_json() if as_json else report.table())
-
-
-@bench.command("speech")
-def bench_speech(
-    *,
-    concurrency: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "1,2,4",
-    sessions: Annotated[int, typer.Option(min=1, help="Sessions at each level.")] = 8,
-    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
-) -> None:
-    """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
-    from app.bench import run
-
-    url, key = _fleet(url, key)
-    run(
-        url=url,
-        key=key,
-        voices=voice or _voices(url, key),
-        concurrency=_levels(concurrency),
-        sessions=sessions,
-        model=model,
-        pace="realtime" if realtime else "unpaced",
-        json_path=json_path,
-        out=sys.stdout,
-    )
-
-
-@bench.command("narration")
-def bench_narration(
-    *,
-    concurrency: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 1,
-    sessions: Annotated[int, typer.Option(min=1, help="Live sessions in each half of a round.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Each: sessions alone, then beside a narration.")] = 3,
-    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
-) -> None:
-    """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
-    from app.bench_narration import run
-
-    url, key = _fleet(url, key)
-    run(
-        url=url,
-        key=key,
-        voices=voice or _voices(url, key),
-        concurrency=concurrency,
-        sessions=sessions,
-        rounds=rounds,
-        model=model,
-        pace="unpaced" if unpaced else "realtime",
-        json_path=json_path,
-        out=sys.stdout,
-    )
-
-
-@bench.command("mastering")
-def bench_mastering(
-    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of audio.")] = 2.0,
-    format: Annotated[NarrationFormat, typer.Option()] = NarrationFormat.M4B,
-) -> None:
-    """Joining and mastering a long book of synthetic segments: CPU, peak memory, what the file came to."""
-    from app.bench_mastering import run
-
-    with tempfile.TemporaryDirectory() as directory:
-        typer.echo(run(hours=hours, format=format, directory=Path(directory)))
-
-
-def _levels(text: str) -> list[int]:
-    levels = text.split(",")
-    if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
-        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint="--concurrency")
-    return [int(level) for level in levels]
 
 
 @asynccontextmanager

@@ -1,0 +1,160 @@
+"""`carillon bench …` and `carillon simulate`: what is measured, and what is reckoned."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli_fleet import running_fleet, voices_of
+from app.core.narration import NarrationFormat
+from app.infra.settings import load_settings
+
+if TYPE_CHECKING:
+    pass
+
+bench = typer.Typer(no_args_is_help=True, help="Measurements.")
+
+
+@bench.command("decode")
+def bench_decode(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
+    from app.infra.checkpoints import locate
+    from workers.bench_decode import random_24khz, run
+
+    codec = locate(load_settings().codec, variable="CARILLON_CODEC")
+    codecs = {"configured": codec, "random 24 kHz": random_24khz()}
+    report = run(
+        codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
+    )
+    typer.echo(report.to_json() if as_json else report.table())
+
+
+@bench.command("speech")
+def bench_speech(
+    *,
+    concurrency: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "1,2,4",
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at each level.")] = 8,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
+    from app.bench import run
+
+    url, key = running_fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or voices_of(url, key),
+        concurrency=_levels(concurrency),
+        sessions=sessions,
+        model=model,
+        pace="realtime" if realtime else "unpaced",
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+@bench.command("narration")
+def bench_narration(
+    *,
+    concurrency: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 1,
+    sessions: Annotated[int, typer.Option(min=1, help="Live sessions in each half of a round.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Each: sessions alone, then beside a narration.")] = 3,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
+    from app.bench_narration import run
+
+    url, key = running_fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or voices_of(url, key),
+        concurrency=concurrency,
+        sessions=sessions,
+        rounds=rounds,
+        model=model,
+        pace="unpaced" if unpaced else "realtime",
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+@bench.command("mastering")
+def bench_mastering(
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of audio.")] = 2.0,
+    format: Annotated[NarrationFormat, typer.Option()] = NarrationFormat.M4B,
+) -> None:
+    """Joining and mastering a long book of synthetic segments: CPU, peak memory, what the file came to."""
+    from app.bench_mastering import run
+
+    with tempfile.TemporaryDirectory() as directory:
+        typer.echo(run(hours=hours, format=format, directory=Path(directory)))
+
+
+def _levels(text: str) -> list[int]:
+    levels = text.split(",")
+    if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
+        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint="--concurrency")
+    return [int(level) for level in levels]
+
+
+def simulate(
+    *,
+    workers: Annotated[int, typer.Option(min=4)] = 100,
+    voices: Annotated[int, typer.Option(min=1, help="Each with an adapter of 100 to 200 MB.")] = 10_000,
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of traffic, after ten minutes of warm-up.")] = 1.0,
+    load: Annotated[float, typer.Option(min=0.01, max=2, help="Sessions wanted at once, of all places.")] = 0.7,
+    capacity: Annotated[int, typer.Option(min=1, help="Sessions a worker speaks with at once.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, help="Distinct voices it speaks with at once.")] = 12,
+    cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
+    bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
+    zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
+    storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
+    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
+    churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
+    price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
+    size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+) -> None:
+    """Our placement of sessions beside that of others, on one trace of traffic in virtual time."""
+    from app.core.simulation import FleetShape, Traffic
+    from app.simulate import simulate as run
+
+    shape = FleetShape(
+        workers=workers,
+        capacity=capacity,
+        max_voices=slots,
+        cached_adapters=cached,
+        bandwidth_bytes_per_s=bandwidth * 1e6,
+    )
+    traffic = Traffic(
+        seed=seed,
+        duration_s=hours * 3600,
+        concurrent=load * workers * capacity,
+        mean_session_s=session,
+        voices=voices,
+        zipf=zipf,
+        storm=storm,
+        joins=churn,
+        losses=min(churn, workers - 1),
+    )
+    run(traffic, shape, gpu_hour=price, find_size=size, json_path=json_path, out=sys.stdout)
