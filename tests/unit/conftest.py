@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.shelf import Shelf, StrictEngine
+
+if TYPE_CHECKING:
+    from workers.decoder import Decoder
 
 
 @pytest.fixture
@@ -17,3 +22,12 @@ def shelf(tmp_path: Path) -> Shelf:
 @pytest.fixture
 def engine() -> StrictEngine:
     return StrictEngine()
+
+
+@pytest.fixture
+async def decoder() -> AsyncIterator[Decoder]:
+    from tests.unit.sessions import CODEC
+    from workers.decoder import Decoder
+
+    async with Decoder(CODEC, max_sessions=4) as decoder:
+        yield decoder
