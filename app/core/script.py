@@ -188,23 +188,27 @@ def _sentences(splitter: TextSplitter) -> Iterator[_Piece]:
 def _merged(text: str, pieces: Sequence[_Piece], tag: re.Pattern[str]) -> list[_Piece]:
     """Pieces without a word ("…", a lone tag) made part of the one before, or else of the one behind.
 
-    Ornaments that fit into neither are dropped; tags alone make a piece if there is nothing else.
+    Those that fit into neither stand alone if they hold a tag, and are dropped if they are ornaments.
     """
     merged: list[_Piece] = []
-    start: int | None = None
+    wordless: list[_Piece] = []
+
+    def tagged() -> list[_Piece]:
+        return [piece for piece in wordless if tag.search(text, piece.start, piece.end)]
+
     for piece in pieces:
         if has_speech(tag.sub("", text[piece.start : piece.end])):
-            if start is not None and piece.end - start <= MAX_WRITTEN_CHARS:
-                piece.start = start
+            if wordless and piece.end - wordless[0].start <= MAX_WRITTEN_CHARS:
+                piece.start = wordless[0].start
+            else:
+                merged += tagged()
             merged.append(piece)
-            start = None
-        elif not merged:
-            start = piece.start if start is None else start
-        elif piece.end - merged[-1].start <= MAX_WRITTEN_CHARS:
+            wordless = []
+        elif merged and not wordless and piece.end - merged[-1].start <= MAX_WRITTEN_CHARS:
             merged[-1].end, merged[-1].ends_sentence = piece.end, piece.ends_sentence
-    if not merged and tag.search(text):
-        merged = [piece for piece in pieces if tag.search(text, piece.start, piece.end)][:1]
-    return merged
+        else:
+            wordless.append(piece)
+    return merged + tagged()
 
 
 class _Replacements:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.core.errors import ManuscriptUnfit
@@ -81,6 +81,8 @@ ANY_TEXT = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ANY_TEXT, min_size=1, max_size=4), st.booleans())
+@example(["<LAUGH>: " + "0" * 330], False)
+@example(["x" * 300 + " <laugh>", "<laugh> " * 100], True)
 def test_every_letter_of_the_manuscript_is_in_the_segments_in_order(texts: list[str], alone: bool) -> None:
     try:
         manuscript = compose([Block("text", text) for text in texts], name="book.txt")
