@@ -61,6 +61,8 @@ class Utterance:
     temperature: float | None = None
     priority: int = 0
     seed: int | None = None
+    codes: tuple[int, ...] = ()
+    """Whole frames that were written elsewhere already: the engine goes on behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Engine(Protocol):
     async def aclose(self) -> None: ...
 
     def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
-        """Codes as they are written. Closing or cancelling the iterator takes the request out of the scheduler.
+        """Codes as they are written, after those of the utterance. Closing or cancelling the iterator takes the request out of the scheduler.
 
         Raises InvalidRequest when the text cannot fit the model, EngineFailed when the engine is gone.
         """
@@ -170,15 +172,16 @@ class VllmEngine:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         prompt = self._prompt(utterance)
+        prompt += [self.layout.token(code, position) for position, code in enumerate(utterance.codes)]
         adapter = utterance.adapter
         outputs = self._llm.generate(
             {"type": "token", "prompt_token_ids": prompt},
-            self._sampling(utterance, room=self._settings.max_model_len - len(prompt)),
+            self._sampling(utterance, room=self._settings.max_model_len - len(prompt) + len(utterance.codes)),
             f"utterance-{next(self._requests)}",
             lora_request=LoRARequest(adapter.name, adapter.lora_id, str(adapter.path)) if adapter else None,
             priority=utterance.priority,
         )
-        position = 0
+        position = len(utterance.codes)
         self._began()
         try:
             async for output in outputs:
@@ -260,21 +263,24 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
+        from workers.sampling import WRITTEN
+
         longest_s = LONGEST_SPEECH_S + LONGEST_SPEECH_S_PER_CHAR * len(utterance.text)
         frames = math.ceil(longest_s * self.layout.sample_rate_hz / self.layout.samples_per_frame)
         # One more than whole frames: the token that ends the speech.
-        limit = min(frames, (room - 1) // TOKENS_PER_FRAME) * TOKENS_PER_FRAME + 1
+        limit = min(frames, (room - 1) // TOKENS_PER_FRAME) * TOKENS_PER_FRAME + 1 - len(utterance.codes)
         defaults = self._sampling_defaults
         return SamplingParams(
             temperature=defaults["temperature"] if utterance.temperature is None else utterance.temperature,
             top_p=defaults["top_p"],
             repetition_penalty=defaults["repetition_penalty"],
-            max_tokens=limit,
+            max_tokens=max(1, limit),
             seed=utterance.seed,
             stop_token_ids=[self.layout.end_id],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
             stream_interval=self._settings.stream_interval,
+            extra_args={WRITTEN: len(utterance.codes)},
         )
 
     def _config(self) -> VllmConfig:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 CONFIG_KEY = "carillon_bands"
+WRITTEN = "carillon_written"
+"""Of a request's extra arguments: how many codes its prompt ends with, where speech goes on that began elsewhere."""
 
 
 def band_config(layout: TokenLayout) -> dict[str, Any]:
@@ -70,16 +72,17 @@ class BandMaskV1(LogitsProcessorV1):
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._mask = BandMask(vllm_config, device)
         self._device = device
-        self._outputs: dict[int, list[int]] = {}
+        self._written: dict[int, tuple[int, list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        process_dict_updates(self._outputs, batch_update, lambda _params, _prompt, outputs: outputs)
+        process_dict_updates(self._written, batch_update, lambda params, _prompt, outputs: (_before(params), outputs))
 
     def apply(self, logits: Tensor) -> Tensor:
-        positions = [len(self._outputs.get(row, ())) for row in range(logits.shape[0])]
+        rows = (self._written.get(row, (0, ())) for row in range(logits.shape[0]))
+        positions = [before + len(outputs) for before, outputs in rows]
         return self._mask.apply(logits, torch.tensor(positions, device=self._device))
 
 
@@ -89,10 +92,17 @@ class BandMaskV2(LogitsProcessorV2):
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
         self._mask = BandMask(vllm_config, req_states.device)
         self._states = req_states
+        self._before = torch.zeros_like(req_states.prompt_len.gpu)  # [requests]
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        self._before[req_idx] = _before(sampling_params)
         return True
 
     def apply(self, logits: Tensor, ctx: LogitsContext) -> Tensor:
         prompt_len = self._states.prompt_len.gpu[ctx.expanded_idx_mapping]  # [B]
-        return self._mask.apply(logits, (ctx.pos + 1 - prompt_len).clamp(min=0).long())
+        written = (ctx.pos + 1 - prompt_len).clamp(min=0) + self._before[ctx.expanded_idx_mapping]
+        return self._mask.apply(logits, written.long())
+
+
+def _before(params: SamplingParams) -> int:
+    return (params.extra_args or {}).get(WRITTEN, 0)

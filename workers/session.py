@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,14 +31,18 @@ from app.core.errors import (
     TextAfterEnd,
     TextTooLong,
 )
+from app.core.heard import heard_text
 from app.core.messages import (
     MAX_UTTERANCE_CHARS,
     Assign,
     AssignedPace,
     AudioFrame,
+    Begun,
     Cancelled,
     Done,
     Flushed,
+    PartialChunk,
+    Resumption,
     Segment,
     Utter,
     Uttered,
@@ -54,7 +59,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Outgoing = AudioFrame | Segment | Uttered | Flushed | Cancelled | Done
+Outgoing = AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done
 
 PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
 """The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
@@ -92,10 +97,11 @@ class Session:
         settings: SessionSettings,
         clock: Callable[[], float],
     ) -> None:
+        before = assign.resume or Resumption()
         self.id = assign.session
-        self.generation = 0
-        self.samples = 0
-        self.tokens = 0
+        self.generation = before.generation
+        self.samples = before.samples
+        self.tokens = before.tokens
         self._assign = assign
         self._engine = engine
         self._decoder = decoder
@@ -110,22 +116,29 @@ class Session:
         self._playback = Playback(self._sample_rate_hz, clock)
         self._wake = asyncio.Event()
         self._spoken: list[_Spoken] = []
-        self._chunks = 0
+        self._chunks = before.chunks
         self._sequence = 0
+        self._unsent_codes = array("H")
+        """Given to the decoder since the last frame was sent."""
         self._utterance: asyncio.Task[CarillonError | None] | None = None
         self._ended = False
-        self._begin_turn()
+        self._begin_turn(before)
 
-    def _begin_turn(self) -> None:
+    def _begin_turn(self, before: Resumption) -> None:
         self._splitter = TextSplitter(
-            tags=self._engine.layout.speech.tags, max_chunk_chars=self._settings.max_chunk_chars
+            tags=self._engine.layout.speech.tags,
+            max_chunk_chars=self._settings.max_chunk_chars,
+            begun=bool(before.chars or before.chunk),
         )
+        self._first_char = before.chars
+        self._partial = before.chunk
         self._utters: deque[Utter] = deque()
         self._flushes: list[int] = []
         self._idle = False
 
     @property
     def _pending_chars(self) -> int:
+        """Of text that no chunk has begun with."""
         return self._splitter.pending_chars + sum(len(utter.text) for utter in self._utters)
 
     # What the client says.
@@ -194,7 +207,7 @@ class Session:
         heard = heard_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
         self._playback.stop()
-        self._begin_turn()
+        self._begin_turn(Resumption())
         if self._ended:
             self._splitter.close()
         if not self.samples:
@@ -212,13 +225,17 @@ class Session:
             turn = self.generation
             if has_speech(chunk.text):
                 await self._speak_unless_cancelled(chunk)
-            if turn == self.generation and isinstance(chunk, Chunk):
-                await self._answer_flushes(chunk.end)
+            if turn == self.generation and not isinstance(chunk, Utter):
+                await self._answer_flushes(chunk.end if isinstance(chunk, Chunk) else 0)
         self._watch.mark("done")
         self._head_silence.finish()
         await self._say(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
 
     def ledger(self) -> Ledger:
+        if self._assign.resume:
+            return Ledger(
+                samples=self.samples, tokens=self.tokens, chunks=self._chunks, sample_rate_hz=self._sample_rate_hz
+            )
         watch = self._watch
         head_silence_s = self._head_silence.head_silence_s
         return Ledger(
@@ -235,8 +252,11 @@ class Session:
             sample_rate_hz=self._sample_rate_hz,
         )
 
-    async def _next_chunk(self) -> Chunk | Utter | None:
+    async def _next_chunk(self) -> Chunk | Utter | PartialChunk | None:
         """Wait until there is something to speak and it is time to; None once all text has been given out."""
+        if self._partial is not None:
+            partial, self._partial = self._partial, None
+            return partial
         while True:
             pending = self._pending_chars > 0
             early_s = self._playback.lead_s - self._settings.lead_s if self._assign.pace == "realtime" else 0.0
@@ -270,7 +290,7 @@ class Session:
             return False
         return True
 
-    async def _speak_unless_cancelled(self, chunk: Chunk | Utter) -> None:
+    async def _speak_unless_cancelled(self, chunk: Chunk | Utter | PartialChunk) -> None:
         """Speak one chunk, or as much of it as a barge-in leaves."""
         async with asyncio.TaskGroup() as group:
             self._utterance = utterance = group.create_task(self._speak(chunk))
@@ -278,14 +298,15 @@ class Session:
         if not utterance.cancelled() and (error := utterance.result()):
             raise error
 
-    async def _speak(self, chunk: Chunk | Utter) -> CarillonError | None:
+    async def _speak(self, chunk: Chunk | Utter | PartialChunk) -> CarillonError | None:
         """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
         self._watch.mark("chunk")
-        self._chunks += 1
-        spoken = _Spoken(chunk.text, self.samples, self.samples)
+        start_sample = chunk.start_sample if isinstance(chunk, PartialChunk) else self.samples
+        spoken = _Spoken(chunk.text, start_sample, start_sample)
         self._spoken.append(spoken)
         stream = None
         try:
+            await self._begin(chunk)
             stream = self._decoder.open(patient=self._patient)
             codes = await self._generate(chunk, stream, spoken)
         except CarillonError as error:
@@ -297,9 +318,27 @@ class Session:
         await self._say(self._report(chunk, spoken, codes))
         return None
 
-    def _report(self, chunk: Chunk | Utter, spoken: _Spoken, codes: list[int]) -> Segment | Uttered:
+    async def _begin(self, chunk: Chunk | Utter | PartialChunk) -> None:
+        """Count a chunk that begins here, and tell of it where somebody keeps a journal."""
+        self._unsent_codes = array("H")
+        if isinstance(chunk, PartialChunk):
+            return
+        self._chunks += 1
+        if isinstance(chunk, Chunk) and not self._patient:
+            await self._say(
+                Begun(
+                    session=self.id,
+                    generation=self.generation,
+                    text=chunk.text,
+                    start_char=self._first_char + chunk.start,
+                    end_char=self._first_char + chunk.end,
+                    start_sample=self.samples,
+                )
+            )
+
+    def _report(self, chunk: Chunk | Utter | PartialChunk, spoken: _Spoken, codes: list[int]) -> Segment | Uttered:
         """What is told of a chunk that has been spoken."""
-        if isinstance(chunk, Chunk):
+        if not isinstance(chunk, Utter):
             return Segment(
                 session=self.id,
                 generation=self.generation,
@@ -317,8 +356,16 @@ class Session:
             repeated_s=round(repeated_frames(codes) * frame_s, 3),
         )
 
-    async def _generate(self, chunk: Chunk | Utter, stream: DecodeStream, spoken: _Spoken) -> list[int]:
-        """Have the engine speak a chunk, and send it; returns its codes."""
+    async def _generate(
+        self, chunk: Chunk | Utter | PartialChunk, stream: DecodeStream, spoken: _Spoken
+    ) -> list[int]:
+        """Have the engine speak a chunk, or the rest of it, and send it; returns the codes written here."""
+        written_before: tuple[int, ...] = ()
+        if isinstance(chunk, PartialChunk):
+            written_before = chunk.codes[: len(chunk.codes) // TOKENS_PER_FRAME * TOKENS_PER_FRAME]
+            await self._decode(stream, written_before, final=chunk.whole, spoken=spoken, hurried=False)
+            if chunk.whole:
+                return []
         utterance = Utterance(
             voice=self._assign.voice.prompt_name,
             text=chunk.text,
@@ -326,6 +373,7 @@ class Session:
             temperature=self._assign.temperature,
             priority=PRIORITY[self._assign.pace],
             seed=chunk.seed if isinstance(chunk, Utter) else None,
+            codes=written_before,
         )
         codes: list[int] = []
         waiting: list[int] = []
@@ -345,7 +393,10 @@ class Session:
                     ready = len(waiting) // TOKENS_PER_FRAME
                     if written.ended or ready >= self._frames_wanted():
                         frames += ready
-                        await self._decode(stream, waiting, final=written.ended is not None, spoken=spoken)
+                        self._unsent_codes.extend(waiting)
+                        hurried = self._hurried and not written_before  # a stream that goes on stays exact
+                        final = written.ended is not None
+                        await self._decode(stream, waiting, final=final, spoken=spoken, hurried=hurried)
                         waiting = []
                     if written.ended == "length":
                         spoken.complete = False
@@ -378,18 +429,20 @@ class Session:
         """Frames worth a decode now."""
         return 1 if self._hurried else RELAXED_FRAMES
 
-    async def _decode(self, stream: DecodeStream, codes: list[int], *, final: bool, spoken: _Spoken) -> None:
-        hurried = self._hurried
+    async def _decode(
+        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool
+    ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
             self._watch.mark_anew("frames")
         # A listener who hears nothing yet has no deadline to miss; first packets go first in any case.
         deadline_s = self._playback.ends_at_s if self._playback.lead_s and not self._patient else None
         audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
-        if len(audio):
+        heard = self.samples - spoken.end_sample  # more than none where the listener has the beginning already
+        spoken.end_sample += len(audio)
+        if len(audio) > heard:
             self._watch.mark("audio")
-            await self._send(audio)
-            spoken.end_sample += len(audio)
+            await self._send(audio[max(0, heard) :])
 
     async def _send(self, audio: NDArray[np.float32]) -> None:
         frame = AudioFrame(
@@ -398,7 +451,9 @@ class Session:
             sequence=self._sequence,
             sample_offset=self.samples,
             audio=pcm16_of(audio),
+            codes=b"" if self._patient else self._unsent_codes.tobytes(),
         )
+        self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
         await self._say(frame)
@@ -429,26 +484,3 @@ class Session:
         for item in waiting:
             if isinstance(item, Cancelled | Done) or getattr(item, "generation", None) == self.generation:
                 self.outbox.put_nowait(item)
-
-
-def heard_text(spoken: list[_Spoken], heard_samples: int) -> str:
-    """The text whose audio lies before `heard_samples`; a chunk heard in part counts by whole words, pro rata.
-
-    A chunk still being spoken has no known length: it is taken to be at the pace of those that are whole, or at 14
-    characters a second, as English is read.
-    """
-    paced = [s for s in spoken if s.whole and s.end_sample > s.start_sample]
-    samples = sum(s.end_sample - s.start_sample for s in paced)
-    samples_per_char = samples / sum(len(s.text) for s in paced) if samples else 24_000 / 14
-    parts = []
-    for chunk in spoken:
-        length = chunk.end_sample - chunk.start_sample
-        if not chunk.whole:
-            length = max(length, round(samples_per_char * len(chunk.text)))
-        share = (heard_samples - chunk.start_sample) / length if length else 0.0
-        if share >= 1:
-            parts.append(chunk.text)
-        elif share > 0:
-            words = chunk.text.split()
-            parts.append(" ".join(words[: int(share * len(words))]))
-    return " ".join(part for part in parts if part)

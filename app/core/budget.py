@@ -37,6 +37,8 @@ class Ledger(BaseModel):
     samples: int = 0
     tokens: int = 0
     chunks: int = 0
+    moves: int = 0
+    """How often it went on at another worker. The parts of the first audio are then not known."""
     sample_rate_hz: int = 24_000
 
     @property

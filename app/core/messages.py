@@ -104,6 +104,26 @@ class Ping(Message):
     id: str | None = Field(default=None, max_length=64)
 
 
+class PartialChunk(Message):
+    """A chunk whose codes are known, in part or whole: what another worker needs to go on within it."""
+
+    text: str
+    start_sample: int
+    codes: tuple[int, ...] = Field(default=(), description="In frame order; a frame that is not whole is said anew.")
+    whole: bool = Field(default=False, description="These are all its codes: there is nothing left to generate.")
+
+
+class Resumption(Message):
+    """Where a session stands that began at another worker; what it says next is numbered from here."""
+
+    generation: int = 0
+    samples: int = Field(default=0, description="The listener has the audio up to this sample.")
+    chars: int = Field(default=0, description="Characters of the turn's cleaned text before the text that follows.")
+    tokens: int = 0
+    chunks: int = 0
+    chunk: PartialChunk | None = Field(default=None, description="Whose samples up to `samples` are not sent again.")
+
+
 class Assign(Message):
     """The front door gives a worker a session, under a lease it has claimed. Replaces `start` on a worker's socket."""
 
@@ -113,6 +133,7 @@ class Assign(Message):
     voice: Voice
     temperature: float | None = None
     pace: AssignedPace = "realtime"
+    resume: Resumption | None = Field(default=None, description="None: the session begins here.")
 
 
 class Utter(Message):
@@ -149,6 +170,18 @@ class Ready(Message):
     format: AudioFormat = AudioFormat.PCM
     sample_rate_hz: int
     limits: Limits
+
+
+class Begun(Message):
+    """A worker begins to speak a chunk: characters `[start_char, end_char)` of the turn's cleaned text."""
+
+    type: Literal["begun"] = "begun"
+    session: SessionId
+    generation: int
+    text: str
+    start_char: int
+    end_char: int
+    start_sample: int
 
 
 class Segment(Message):
@@ -238,7 +271,7 @@ ServerMessage = Annotated[
     Ready | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
 ]
 WorkerMessage = Annotated[
-    Ready | Segment | Uttered | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
+    Ready | Begun | Segment | Uttered | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
 ]
 
 CLIENT_MESSAGES: TypeAdapter[Any] = TypeAdapter(ClientMessage)
@@ -273,18 +306,31 @@ class AudioFrame:
     sequence: int
     sample_offset: int
     audio: bytes
+    codes: bytes = b""
+    """Codes that the decoder has been given since the frame before, u16 little-endian: all that this audio is made of
+    is in the codes up to here. Only workers send them (kind 2: a u16 behind the header counts them), to front doors."""
 
     HEADER: ClassVar[struct.Struct] = struct.Struct("<BxHIIQ")
+    CODED_HEADER: ClassVar[struct.Struct] = struct.Struct("<BxHIIQH")
     KIND: ClassVar[int] = 1
+    CODED_KIND: ClassVar[int] = 2
 
     def pack(self) -> bytes:
-        head = self.HEADER.pack(self.KIND, self.channel, self.generation, self.sequence, self.sample_offset)
-        return head + self.audio
+        numbers = self.channel, self.generation, self.sequence, self.sample_offset
+        if not self.codes:
+            return self.HEADER.pack(self.KIND, *numbers) + self.audio
+        return self.CODED_HEADER.pack(self.CODED_KIND, *numbers, len(self.codes) // 2) + self.codes + self.audio
 
     @classmethod
     def unpack(cls, raw: bytes) -> AudioFrame:
         """Raises InvalidRequest for bytes that are no audio frame."""
-        if len(raw) < cls.HEADER.size or raw[0] != cls.KIND:
-            raise InvalidRequest(f"{len(raw)} bytes are no audio frame of this protocol")
-        _, *fields = cls.HEADER.unpack_from(raw)
-        return cls(*fields, audio=raw[cls.HEADER.size :])
+        size = len(raw)
+        if size >= cls.HEADER.size and raw[0] == cls.KIND:
+            _, *fields = cls.HEADER.unpack_from(raw)
+            return cls(*fields, audio=raw[cls.HEADER.size :])
+        if size >= cls.CODED_HEADER.size and raw[0] == cls.CODED_KIND:
+            _, *fields, count = cls.CODED_HEADER.unpack_from(raw)
+            start = cls.CODED_HEADER.size + 2 * count
+            if start <= size:
+                return cls(*fields, audio=raw[start:], codes=raw[cls.CODED_HEADER.size : start])
+        raise InvalidRequest(f"{size} bytes are no audio frame of this protocol")

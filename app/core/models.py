@@ -13,6 +13,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.errors import UnknownModel, UnknownVoice
+from app.core.orpheus import ORPHEUS_TAGS
 
 
 class Frozen(BaseModel):
@@ -101,6 +102,7 @@ class ModelCard(Frozen):
     stand_in: bool
     languages: tuple[str, ...]
     voices: tuple[str, ...]
+    tags: tuple[str, ...] = Field(default=ORPHEUS_TAGS, description="What it can do but speak: <laugh>.")
     sample_rate_hz: int
     tokens_per_s: float
 

@@ -96,6 +96,10 @@ class TokenLayout(BaseModel):
         start = self.speech.audio_token_base + position % TOKENS_PER_FRAME * self.codebook_size
         return start, start + self.codebook_size
 
+    def token(self, code: int, position: int) -> int:
+        """The token that means `code` at `position`."""
+        return self.band(position)[0] + code
+
     def code(self, token_id: int, position: int) -> int:
         """The codebook index (0 ≤ code < codebook_size) that `token_id` means at `position`.
 

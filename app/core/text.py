@@ -271,7 +271,9 @@ class TextSplitter:
         first_clause_words: int = 4,
         first_words: int = 12,
         idle_words: int = 3,
+        begun: bool = False,
     ) -> None:
+        """`begun` says that somebody has been speaking already: the first chunk need not make haste."""
         self._cleaner = Cleaner(tags)
         longest_tag = max(map(len, tags), default=0)
         if max_chunk_chars < longest_tag + _MAX_MARKS + 2:
@@ -291,7 +293,7 @@ class TextSplitter:
         self._base = 0  # where in the cleaned stream `_text` begins
         self._start = 0  # where in `_text` the next chunk begins
         self._marks: deque[tuple[int, Cut]] = deque()  # stream offsets no chunk crosses
-        self._first = True
+        self._first = not begun
         self._idle = False
         self._closed = False
 

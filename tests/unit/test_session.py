@@ -28,7 +28,6 @@ from tests.unit.random_codecs import full_decode
 from tests.unit.sessions import CODEC, everything, pcm, session, until
 from workers.decoder import Decoder
 from workers.engine import EngineLoad
-from workers.session import heard_text
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +175,7 @@ async def test_audio_a_cancel_takes_back_does_not_count_as_sent(decoder: Decoder
     speaking = session(engine, decoder)
     running = asyncio.create_task(speaking.run())
     speaking.push("A sentence that is cut short. ")
-    first = await speaking.outbox.get()
+    *_, first = await until(speaking, AudioFrame)
     assert isinstance(first, AudioFrame)
     while speaking.outbox.empty():
         await asyncio.sleep(0)
@@ -337,25 +336,6 @@ async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None
     assert ledger.tokens == 7 * len("A short one.")
     assert ledger.chunks == 1
     assert ledger.queue_ms is None  # the front door's part is not invented here
-
-
-@pytest.mark.parametrize(
-    ("heard_samples", "expected"),
-    [
-        (0, ""),
-        (1000, "one two three."),
-        (1500, "one two three. four five"),
-        (9000, "one two three. four five six seven."),
-    ],
-)
-def test_heard_text_counts_whole_words_of_what_was_played(heard_samples: int, expected: str) -> None:
-    from workers.session import _Spoken
-
-    spoken = [
-        _Spoken("one two three.", 0, 1000, whole=True),
-        _Spoken("four five six seven.", 1000, 2000, whole=True),
-    ]
-    assert heard_text(spoken, heard_samples) == expected
 
 
 def test_every_session_error_has_a_code_of_its_own() -> None:

@@ -375,6 +375,7 @@ async def test_an_engine_failure_reaches_the_front_door_as_its_code(tmp_path: Pa
     async with serving(engine, tmp_path) as server, session(server, "a") as talk:
         await talk.receive()
         await talk.say("Never heard. Really.")
+        assert (await talk.receive()).type == "begun"
         failure = await talk.receive()
         assert (failure.code, failure.retryable, failure.closed) == ("engine_failed", True, True)
 
