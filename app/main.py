@@ -33,9 +33,10 @@ from app.api.metrics import Metrics
 from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
 from app.infra.directory import Directory
+from app.infra.fleet import open_fleet
 from app.infra.links import Links
 from app.infra.queue import Queue
-from app.infra.registry import Registry, open_fleet, open_redis
+from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
 from app.infra.upstream import Upstream

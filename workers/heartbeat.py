@@ -1,9 +1,8 @@
 """What a worker tells the fleet of itself, and keeps telling while it lives.
 
 Each beat renews the worker's record and the leases of the sessions it speaks with, and brings back which voices have
-been deleted. A registry that does not answer
-stops nothing: sessions play on, and the next beat that arrives brings the worker back. Leases that have expired
-meanwhile stay so; the worker itself then refuses what would be too much.
+been deleted, and whether the worker is to drain. A registry that does not answer stops nothing: sessions play on, and
+the next beat that arrives brings the worker back, with its leases where they are lost.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.core.models import Worker
-from app.infra.registry import Registry
+from app.infra.registry import Held, Pulse, Registry
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +25,24 @@ class Heartbeat:
         self,
         registry: Registry,
         describe: Callable[[], Worker],
-        sessions: Callable[[], Iterable[str]],
+        leases: Callable[[], Iterable[Held]],
         retire: Callable[[str], None],
         *,
         interval_s: float,
+        drain: Callable[[float], None] = lambda deadline_s: None,
     ) -> None:
-        """`retire` is called with the id of each voice that was deleted; it must return at once."""
+        """`retire` is called with the id of each voice that was deleted, and `drain` with how long sessions may go on,
+        at each beat while the worker is to drain; both must return at once.
+        """
         self._registry = registry
         self._describe = describe
-        self._sessions = sessions
+        self._leases = leases
         self._retire = retire
+        self._drain = drain
         self._retired_until = 0
+        self._unknown: tuple[str, ...] = ()
+        """Sessions that the registry did not know at the last beat. Whoever speaks on has not been released: what the
+        registry has lost is brought back with this beat."""
         self._interval_s = interval_s
         self._changed = asyncio.Event()
 
@@ -50,7 +56,7 @@ class Heartbeat:
             self._changed.clear()
             try:
                 pulse = await self._registry.beat(
-                    self._describe(), list(self._sessions()), retired_since=self._retired_until
+                    self._describe(), list(self._leases()), retired_since=self._retired_until, again=self._unknown
                 )
             except DeadlineExceeded as error:
                 log.warning("heartbeat failed", extra={"error": error.message})
@@ -59,11 +65,17 @@ class Heartbeat:
                     raise ConfigurationError(
                         f"another worker has started as {self._describe().id!r}; give each its own CARILLON_WORKER_ID"
                     )
-                for voice_id in pulse.retired:
-                    self._retire(voice_id)
-                self._retired_until = pulse.retired_until
+                self._hear(pulse)
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
             except TimeoutError:
                 pass
+
+    def _hear(self, pulse: Pulse) -> None:
+        self._unknown = pulse.unknown
+        self._retired_until = pulse.retired_until
+        for voice_id in pulse.retired:
+            self._retire(voice_id)
+        if pulse.drain_s is not None:
+            self._drain(pulse.drain_s)

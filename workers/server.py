@@ -13,7 +13,7 @@ import http
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -42,6 +42,7 @@ from app.core.messages import (
     parse,
 )
 from app.core.models import ModelCard, Worker, WorkerState
+from app.infra.registry import Held
 from app.infra.settings import Settings
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
@@ -107,6 +108,13 @@ class WorkerServer:
     def sessions(self) -> tuple[str, ...]:
         return tuple(self._sessions)
 
+    @property
+    def leases(self) -> tuple[Held, ...]:
+        """What the sessions hold, as the registry is told."""
+        return tuple(
+            Held(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
+        )
+
     def describe(self) -> Worker:
         layout = self._engine.layout
         interactive, background = self._interactive(), self._background()
@@ -119,6 +127,7 @@ class WorkerServer:
                 stand_in=layout.speech.stand_in,
                 languages=layout.speech.languages,
                 voices=layout.speech.voices,
+                tags=layout.speech.tags,
                 sample_rate_hz=layout.sample_rate_hz,
                 tokens_per_s=layout.tokens_per_s,
             ),
@@ -134,8 +143,8 @@ class WorkerServer:
 
     # Its life.
 
-    async def listen(self) -> None:
-        """Bind, and take sessions from now on. `address` is then what front doors dial."""
+    async def listen(self, state: WorkerState = WorkerState.ACTIVE) -> None:
+        """Bind; `address` is then what front doors dial. Sessions are taken while the state is ACTIVE."""
         self._server = await serve(
             self._serve,
             self._settings.worker_host,
@@ -149,26 +158,29 @@ class WorkerServer:
         )
         port = next(iter(self._server.sockets)).getsockname()[1]
         self.address = self._settings.worker_address or f"ws://{self._settings.worker_host}:{port}"
-        self.state = WorkerState.ACTIVE
+        self.state = state
 
-    async def drain(self, timeout_s: float) -> None:
-        """Take no new session, let those that run end, at most `timeout_s`, then close what is left.
+    async def drain(self, deadline_s: float, *, handover_s: float = 0.0) -> int:
+        """Take no new session, let those that run end within `deadline_s`, then close. Returns how many were cut.
 
-        Background sessions end at once: they go on elsewhere, and have no end of their own.
+        Each session's front door is told the deadline. It moves what is left by then to other workers, for which
+        `handover_s` more are given. Background sessions end at once: they go on elsewhere, and have no end of their
+        own.
         """
         self.state = WorkerState.DRAINING
         for held in self._background():
             self._dismiss(held)
-        goodbye = GoAway(deadline_ms=round(timeout_s * 1000))
-        try:
-            async with asyncio.timeout(timeout_s):
+        goodbye = GoAway(deadline_ms=round(deadline_s * 1000))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s + handover_s):
                 await asyncio.gather(*(_tell(socket, goodbye) for socket in self._sockets))
                 await self._empty.wait()
-        except TimeoutError:
-            log.warning("sessions cut at the drain deadline", extra={"sessions": len(self._sessions)})
+        cut = len(self._sessions)
+        log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"sessions_cut": cut})
         if self._server is not None:
             self._server.close(code=1001, reason="the worker ends")
             await self._server.wait_closed()
+        return cut
 
     # One socket.
 

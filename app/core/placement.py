@@ -14,6 +14,7 @@ registry's one Lua call is the arbiter.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -66,10 +67,14 @@ H = TypeVar("H", bound=Host)
 
 @dataclass(frozen=True, slots=True)
 class Candidate(Generic[H]):
-    """A worker that seems to have room, and why it is offered."""
+    """A worker that seems to have room, why it is offered, and how many sessions it may have at most with this one.
+
+    The `bound` is for the registry: of several front doors that see the last place below a worker's bound, one gets it.
+    """
 
     worker: H
     reason: Reason
+    bound: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +91,80 @@ class Bound:
 
 def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
     """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
-    active = {w.id: w for w in workers if w.model.name == voice.model and w.state is WorkerState.ACTIVE}
-    if not active:
-        return iter(())
-    ring = ring_of((worker.id, worker.capacity) for worker in active.values())
-    bound = Bound(
-        sum(_sessions(worker, background) for worker in active.values()),
-        sum(worker.capacity for worker in active.values()),
-    )
-    holders = [worker for worker in active.values() if voice.adapter and _holds(worker, voice.adapter.name)]
-    return offers(ring, active, holders, bound, voice, background=background)
+    picture = Picture()
+    for worker in workers:
+        if worker.model.name == voice.model:
+            picture.put(worker)
+    return picture.candidates(voice, background=background)
+
+
+class Picture:
+    """The workers of one model, and what a placement derives from all of them, kept up to date as they change.
+
+    What it offers depends on the workers alone, not on the order or the history in which they came to be known.
+    """
+
+    def __init__(self) -> None:
+        self._active: dict[str, Worker] = {}
+        self._holders: defaultdict[str, set[str]] = defaultdict(set)
+        """Adapter -> the active workers that have it, or await it."""
+        self._sessions = 0
+        self._background = 0
+        self._capacity = 0
+        self._ring: Ring | None = None
+
+    def put(self, worker: Worker) -> None:
+        """Know `worker` as it is now."""
+        if worker.state is not WorkerState.ACTIVE:
+            self.remove(worker.id)
+            return
+        known = self._active.get(worker.id)
+        if known is worker:
+            return
+        self._active[worker.id] = worker
+        self._count(worker, +1)
+        if known is not None:
+            self._count(known, -1)
+        if known is None or known.capacity != worker.capacity:
+            self._ring = None
+        for adapters, before in zip(_adapters(worker), _adapters(known), strict=True):
+            if adapters is not before:
+                for adapter in adapters - before:
+                    self._holders[adapter].add(worker.id)
+                self._let_go(worker.id, before - adapters)
+
+    def remove(self, worker_id: str) -> None:
+        """Forget a worker; it does not matter whether it is known."""
+        known = self._active.pop(worker_id, None)
+        if known is not None:
+            self._count(known, -1)
+            self._ring = None
+            self._let_go(worker_id, frozenset().union(*_adapters(known)))
+
+    def candidates(self, voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
+        """As the function of this name. Changes that are made during the walk are seen by the rest of it."""
+        if not self._active:
+            return iter(())
+        if self._ring is None:
+            self._ring = ring_of((worker.id, worker.capacity) for worker in self._active.values())
+        bound = Bound(self._sessions + (self._background if background else 0), self._capacity)
+        names = self._holders.get(voice.adapter.name, ()) if voice.adapter else ()
+        holders = [self._active[name] for name in names]
+        return offers(self._ring, self._active, holders, bound, voice, background=background)
+
+    def _count(self, worker: Worker, sign: int) -> None:
+        self._sessions += sign * worker.inflight
+        self._background += sign * worker.background
+        self._capacity += sign * worker.capacity
+
+    def _let_go(self, worker_id: str, adapters: Iterable[str]) -> None:
+        """`adapters` are no longer what they were at a worker; they may still be there otherwise."""
+        worker = self._active.get(worker_id)
+        for adapter in adapters:
+            if worker is None or not _holds(worker, adapter):
+                self._holders[adapter].discard(worker_id)
+                if not self._holders[adapter]:
+                    del self._holders[adapter]
 
 
 def offers(
@@ -107,7 +176,7 @@ def offers(
     *,
     background: bool = False,
 ) -> Iterator[Candidate[H]]:
-    """The candidates among `workers`, all of them on the `ring`; `holders` are those that have or await the adapter.
+    """The candidates among `workers`, on the `ring`; `holders` are those that have or await the adapter.
 
     First those within their bound that have the adapter, the one with the most to spare first; then whoever within its
     bound is loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
@@ -125,19 +194,23 @@ def offers(
         if not has_room(worker, voice, background=background):
             continue
         if _sessions(worker, background) >= bound.of(worker):
-            over.append(Candidate(worker, "over"))
+            over.append(Candidate(worker, "over", worker.capacity))
         elif adapter in worker.ready_adapters:
-            yield Candidate(worker, "home" if worker.id == home else "warm")
+            yield Candidate(worker, "home" if worker.id == home else "warm", bound.of(worker))
         else:
-            loading.append(Candidate(worker, "loading"))
+            loading.append(Candidate(worker, "loading", bound.of(worker)))
     yield from loading
     giving_way: list[Candidate[H]] = []
     for name in ring.walk(voice.id):
-        worker = workers[name]
-        if name in held or not has_room(worker, voice, background=background):
+        worker = workers.get(name)  # one may leave during a walk
+        if worker is None or name in held or not has_room(worker, voice, background=background):
             continue
         within = _sessions(worker, background) < bound.of(worker)
-        candidate: Candidate[H] = Candidate(worker, ("home" if name == home else "next") if within else "over")
+        candidate: Candidate[H] = (
+            Candidate(worker, "home" if name == home else "next", bound.of(worker))
+            if within
+            else Candidate(worker, "over", worker.capacity)
+        )
         if not background and worker.background and not has_room(worker, voice, background=True):
             giving_way.append(candidate)
         elif within:
@@ -185,6 +258,13 @@ def _fullness(worker: Host, adapter: str, background: bool) -> float:
     if adapter in worker.active_adapters:
         return places
     return max(places, len(worker.active_adapters) / worker.max_voices)
+
+
+def _adapters(worker: Worker | None) -> tuple[frozenset[str], ...]:
+    """What `worker` has or awaits, in three kinds that may overlap."""
+    if worker is None:
+        return (frozenset(),) * 3
+    return worker.ready_adapters, worker.active_adapters, worker.background_adapters
 
 
 def _holds(worker: Host, adapter: str) -> bool:

@@ -5,39 +5,62 @@
 -- slot of a cluster.
 --
 --   workers        SET   ids of workers that may have a record
---   epochs         HASH  worker id -> the epoch of its latest start; never expires, so that an epoch is never reused
+--   epochs         HASH  worker id -> the epoch of its latest start; never expires, so that an epoch is never reused.
+--                        An epoch is at least the time of its start, ms since 1970: nor is it after a flush
 --   worker:<id>    STR   the worker's last heartbeat (JSON of app.core.models.Worker); expires after the worker's TTL
 --   leases:<id>    ZSET  lease id -> when it expires, ms since 1970: one for each session at the worker
 --   voices:<id>    HASH  lease id -> the adapter the session needs (`voice@version`); sessions without one are absent
 --   background:<id> SET  those of the leases that have a spare place: interactive claims pass them over, and the worker
 --                        then ends their sessions
 --   pin:<lease>    STR   `<worker id> <epoch>`: where a session lives; expires with its lease
+--   drains         HASH  worker id -> until when its sessions may go on, ms since 1970. Such a worker is no longer
+--                        active, whatever its record says; it hears of it with its next heartbeat. Until it is gone
 --   retired        ZSET  id of a deleted voice -> when, ms since 1970, each later than the one before: workers purge what
 --                        they have of it. Kept for a day; whoever starts later than that has nothing of it
+--   demand:<model> ZSET  adapter -> the interactive claims for it, each counting half as much every ten minutes
+--   versions:<model> HASH adapter -> its AdapterVersion (JSON), for a worker that has never seen it
+--   faded:<model>  STR   when `demand` was last brought up to date, ms since 1970. The three have the same adapters, of
+--                        which the least wanted are dropped; they expire a day after the last claim
 --
 -- ARGV[1] is the operation, the rest its arguments:
 --   join     id                                               -> epoch
---   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since lease...
---                                                             -> [voice, retired_ms, ...] of the voices retired after
---                                                                retired_since (0 at first), earliest first; or
+--   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since, and for each session: lease adapter how
+--                                                             -> [[voice, retired_ms, ...] of the voices retired after
+--                                                                retired_since (0 at first), earliest first;
+--                                                                [lease...] that are not known here;
+--                                                                ms until a drain's deadline, or nil without one]; or
 --                                                                nil when a later start has taken the id
+--                                                                how is "interactive" | "background": renew the lease,
+--                                                                or one of these and "!": bring it back if need be. All
+--                                                                are brought back when there is no record of the worker
 --   leave    id epoch                                         -> 1, or 0 when a later start has taken the id
---   claim    id epoch lease adapter lease_ttl_ms kind         -> "claimed", or the reason it is refused:
---                                                                "gone" | "epoch" | "inactive" | "full" | "adapters"
+--   claim    id epoch lease adapter lease_ttl_ms kind bound version_json
+--                                                             -> ["claimed", or the reason it is refused:
+--                                                                "gone" | "epoch" | "inactive" | "full" | "adapters" |
+--                                                                "over"; the sessions found there]
 --                                                                kind is "interactive" | "background"; the latter
---                                                                needs room beside everybody
+--                                                                needs room beside everybody. bound is how many
+--                                                                sessions there may be, "" for as many as places
 --   release  id lease                                         -> 1 if there was such a lease
+--   drain    id deadline_ms                                   -> [epoch, ms until the deadline], of an earlier order if
+--                                                                there is one, the latter nil if the worker drains of
+--                                                                itself; nil if there is no such worker
 --   snapshot                                                  -> [[record_json, inflight, [adapter...],
---                                                                  background, [adapter...]]...]: the sessions and
---                                                                what they need, of interactive ones, and besides of
---                                                                background ones
+--                                                                  background, [adapter...], drains 0|1]...]: the
+--                                                                sessions and what they need, of interactive ones, and
+--                                                                besides of background ones
 --   retire   voice                                            -> 1
+--   hottest  model                                            -> [version_json...], the most wanted first, without
+--                                                                those of retired voices
 
 local root = KEYS[1]
 local operation, id = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local retired_ttl_ms = 24 * 3600 * 1000
+local day_ms = 24 * 3600 * 1000
+local demand_half_life_ms = 600 * 1000
+local demand_fades_every_ms = 60 * 1000
+local demand_kept, demand_most = 1000, 2000
 
 local function record_key(worker) return root .. 'worker:' .. worker end
 local function leases_key(worker) return root .. 'leases:' .. worker end
@@ -78,34 +101,64 @@ end
 local function forget(worker)
   redis.call('DEL', record_key(worker), leases_key(worker), voices_key(worker), background_key(worker))
   redis.call('SREM', root .. 'workers', worker)
+  redis.call('HDEL', root .. 'drains', worker)
 end
 
 local function current_epoch(worker)
   return tonumber(redis.call('HGET', root .. 'epochs', worker) or 0)
 end
 
+local function drains_until(worker)
+  return tonumber(redis.call('HGET', root .. 'drains', worker) or nil)
+end
+
 local function join()
+  local epoch = math.max(current_epoch(id) + 1, now_ms)
   forget(id)
-  return redis.call('HINCRBY', root .. 'epochs', id, 1)
+  redis.call('HSET', root .. 'epochs', id, epoch)
+  return epoch
+end
+
+local function hold(worker, epoch, lease, adapter, yields, lease_ttl_ms)
+  redis.call('ZADD', leases_key(worker), now_ms + lease_ttl_ms, lease)
+  if adapter ~= '' then redis.call('HSET', voices_key(worker), lease, adapter) end
+  if yields then redis.call('SADD', background_key(worker), lease) end
+  redis.call('SET', root .. 'pin:' .. lease, worker .. ' ' .. string.format('%.0f', epoch), 'PX', lease_ttl_ms)
+end
+
+local function keep(worker, lease_ttl_ms)
+  redis.call('PEXPIRE', leases_key(worker), lease_ttl_ms)
+  redis.call('PEXPIRE', voices_key(worker), lease_ttl_ms)
+  redis.call('PEXPIRE', background_key(worker), lease_ttl_ms)
 end
 
 local function beat()
   local epoch, record, record_ttl_ms, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
   local retired_since = ARGV[7]
   if current_epoch(id) > epoch then return false end
+  local lost = redis.call('EXISTS', record_key(id)) == 0
   redis.call('HSET', root .. 'epochs', id, epoch)
   redis.call('SADD', root .. 'workers', id)
   redis.call('SET', record_key(id), record, 'PX', record_ttl_ms)
-  -- XX: a lease released a moment ago must not come back because this list is a moment old.
-  for i = 8, #ARGV do
-    redis.call('ZADD', leases_key(id), 'XX', now_ms + lease_ttl_ms, ARGV[i])
-    redis.call('PEXPIRE', root .. 'pin:' .. ARGV[i], lease_ttl_ms)
+  local unknown = {}
+  for i = 8, #ARGV, 3 do
+    local lease, adapter, how = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local yields, again = how:sub(1, 10) == 'background', how:sub(-1) == '!'
+    if redis.call('ZSCORE', leases_key(id), lease) then
+      redis.call('ZADD', leases_key(id), now_ms + lease_ttl_ms, lease)
+      redis.call('PEXPIRE', root .. 'pin:' .. lease, lease_ttl_ms)
+    elseif lost or again then
+      hold(id, epoch, lease, adapter, yields, lease_ttl_ms)
+    else
+      -- A lease released a moment ago must not come back because this list is a moment old.
+      unknown[#unknown + 1] = lease
+    end
   end
   prune(id)
-  redis.call('PEXPIRE', leases_key(id), lease_ttl_ms)
-  redis.call('PEXPIRE', voices_key(id), lease_ttl_ms)
-  redis.call('PEXPIRE', background_key(id), lease_ttl_ms)
-  return redis.call('ZRANGEBYSCORE', root .. 'retired', '(' .. retired_since, '+inf', 'WITHSCORES')
+  keep(id, lease_ttl_ms)
+  local retired = redis.call('ZRANGEBYSCORE', root .. 'retired', '(' .. retired_since, '+inf', 'WITHSCORES')
+  local until_ms = drains_until(id)
+  return { retired, unknown, until_ms and math.max(0, until_ms - now_ms) or false }
 end
 
 local function leave()
@@ -114,14 +167,48 @@ local function leave()
   return 1
 end
 
+-- Drop what is least wanted. `versions` follows `demand`.
+local function tidy(demand, versions)
+  redis.call('ZREMRANGEBYRANK', demand, 0, -demand_kept - 1)
+  redis.call('ZREMRANGEBYSCORE', demand, '-inf', 0.01)
+  for _, adapter in ipairs(redis.call('HKEYS', versions)) do
+    if not redis.call('ZSCORE', demand, adapter) then redis.call('HDEL', versions, adapter) end
+  end
+end
+
+local function want(model, adapter, version_json)
+  local demand, versions = root .. 'demand:' .. model, root .. 'versions:' .. model
+  local faded = root .. 'faded:' .. model
+  local elapsed_ms = now_ms - tonumber(redis.call('GET', faded) or 0)
+  if elapsed_ms >= demand_fades_every_ms then
+    local weight = string.format('%.9f', 0.5 ^ (elapsed_ms / demand_half_life_ms))
+    redis.call('ZUNIONSTORE', demand, 1, demand, 'WEIGHTS', weight)
+    redis.call('SET', faded, string.format('%.0f', now_ms))
+    tidy(demand, versions)
+  end
+  redis.call('ZINCRBY', demand, 1, adapter)
+  redis.call('HSETNX', versions, adapter, version_json)
+  if redis.call('ZCARD', demand) > demand_most then tidy(demand, versions) end
+  for _, key in ipairs({ demand, versions, faded }) do redis.call('PEXPIRE', key, day_ms) end
+end
+
+local function hottest()
+  local demand, versions, found = root .. 'demand:' .. id, root .. 'versions:' .. id, {}
+  for _, adapter in ipairs(redis.call('ZREVRANGE', demand, 0, demand_kept - 1)) do
+    local voice, version_json = adapter:match('^(.*)@'), redis.call('HGET', versions, adapter)
+    if version_json and not redis.call('ZSCORE', root .. 'retired', voice) then found[#found + 1] = version_json end
+  end
+  return found
+end
+
 local function claim()
   local epoch, lease, adapter, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
-  local yields = ARGV[7] == 'background'
+  local yields, bound, version_json = ARGV[7] == 'background', tonumber(ARGV[8]), ARGV[9]
   local record = redis.call('GET', record_key(id))
-  if not record then return 'gone' end
+  if not record then return { 'gone', 0 } end
   local worker = cjson.decode(record)
-  if worker.epoch ~= epoch then return 'epoch' end
-  if worker.state ~= 'active' then return 'inactive' end
+  if worker.epoch ~= epoch then return { 'epoch', 0 } end
+  if worker.state ~= 'active' or drains_until(id) then return { 'inactive', 0 } end
   prune(id)
   local interactive, background, holder = held(id)
   local sessions, slots = interactive.sessions, #interactive.adapters
@@ -130,20 +217,27 @@ local function claim()
     sessions, slots = sessions + background.sessions, slots + #background.adapters
     has_slot = holder[adapter] ~= nil
   end
-  if sessions >= worker.capacity then return 'full' end
-  if adapter ~= '' then
-    if not has_slot and slots >= worker.max_voices then return 'adapters' end
-    redis.call('HSET', voices_key(id), lease, adapter)
-    redis.call('PEXPIRE', voices_key(id), lease_ttl_ms)
+  if redis.call('ZSCORE', leases_key(id), lease) then return { 'claimed', sessions } end  -- asked again
+  if sessions >= worker.capacity then return { 'full', sessions } end
+  if bound and sessions >= bound then return { 'over', sessions } end
+  if adapter ~= '' and not has_slot and slots >= worker.max_voices then return { 'adapters', sessions } end
+  hold(id, epoch, lease, adapter, yields, lease_ttl_ms)
+  keep(id, lease_ttl_ms)
+  if adapter ~= '' and not yields then want(worker.model.name, adapter, version_json) end
+  return { 'claimed', sessions + 1 }
+end
+
+local function drain()
+  local record = redis.call('GET', record_key(id))
+  if not record then return false end
+  local worker, until_ms = cjson.decode(record), drains_until(id)
+  if not until_ms then
+    if worker.state == 'draining' then return { worker.epoch, false } end
+    until_ms = now_ms + tonumber(ARGV[3])
+    redis.call('HSET', root .. 'drains', id, string.format('%.0f', until_ms))
+    redis.call('PEXPIRE', root .. 'drains', day_ms)
   end
-  if yields then
-    redis.call('SADD', background_key(id), lease)
-    redis.call('PEXPIRE', background_key(id), lease_ttl_ms)
-  end
-  redis.call('ZADD', leases_key(id), now_ms + lease_ttl_ms, lease)
-  redis.call('PEXPIRE', leases_key(id), lease_ttl_ms)
-  redis.call('SET', root .. 'pin:' .. lease, id .. ' ' .. epoch, 'PX', lease_ttl_ms)
-  return 'claimed'
+  return { worker.epoch, math.max(0, until_ms - now_ms) }
 end
 
 local function release()
@@ -155,7 +249,8 @@ local function release()
 end
 
 local function snapshot()
-  local found = {}
+  local found, drains = {}, {}
+  for _, worker in ipairs(redis.call('HKEYS', root .. 'drains')) do drains[worker] = 1 end
   for _, worker in ipairs(redis.call('SMEMBERS', root .. 'workers')) do
     local record = redis.call('GET', record_key(worker))
     if record then
@@ -163,9 +258,11 @@ local function snapshot()
       local interactive, background = held(worker)
       found[#found + 1] = {
         record, interactive.sessions, interactive.adapters, background.sessions, background.adapters,
+        drains[worker] or 0,
       }
     else
       redis.call('SREM', root .. 'workers', worker)
+      redis.call('HDEL', root .. 'drains', worker)
     end
   end
   return found
@@ -177,12 +274,13 @@ local function retire()
   -- A worker asks for what is later than the latest it knows: two at one moment, or a clock set back, must not hide one.
   local retired_ms = math.max(now_ms, tonumber(latest or 0) + 1)
   redis.call('ZADD', key, retired_ms, id)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - retired_ttl_ms)
-  redis.call('PEXPIRE', key, retired_ttl_ms)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - day_ms)
+  redis.call('PEXPIRE', key, day_ms)
   return 1
 end
 
 local operations = {
-  join = join, beat = beat, leave = leave, claim = claim, release = release, snapshot = snapshot, retire = retire,
+  join = join, beat = beat, leave = leave, claim = claim, release = release, drain = drain, snapshot = snapshot,
+  retire = retire, hottest = hottest,
 }
 return operations[operation]()

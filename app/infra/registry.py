@@ -1,4 +1,4 @@
-"""Workers, leases, pins and retired voices in Redis: what may be lost, and comes back with the next heartbeats.
+"""Workers, leases, pins, drains and demand in Redis: what may be lost, and comes back with the next heartbeats.
 
 `registry.lua` holds every operation and documents every key. A lease says that a session has a place at a worker: the
 front door claims it before it dials, the worker renews it with each heartbeat, whoever ends the session releases it,
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
-from app.core.models import ModelCard, Voice, Worker
+from app.core.models import AdapterVersion, Voice, Worker, WorkerState
 from app.infra.settings import Settings, without_secrets
 
 ROOT = "carillon:{fleet}:"
@@ -49,11 +48,56 @@ def open_redis(settings: Settings) -> Redis:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as its worker knows it: enough to bring it back where Redis has lost it."""
+
+    session: str
+    adapter: str = ""
+    """`AdapterVersion.name`; empty without one."""
+    background: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a heartbeat brings back: the voices deleted since the last look, and what to say at the next."""
+    """What a heartbeat brings back: the voices deleted since the last look, and what to say at the next.
+
+    `unknown` are the sessions of which the registry holds no lease: they were released a moment ago, or it has lost
+    them. `drain_s` is how long sessions may go on at a worker that is to drain; None: it is not.
+    """
 
     retired: tuple[str, ...]
     retired_until: int
+    unknown: tuple[str, ...] = ()
+    drain_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DrainOrder:
+    """A worker drains: of its own (None), or until `deadline_s` from now."""
+
+    epoch: int
+    deadline_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a claim, and how many sessions the worker then has, of those that are in its way."""
+
+    reason: Literal["claimed", "gone", "epoch", "inactive", "full", "adapters", "over"]
+    sessions: int
+
+    @property
+    def claimed(self) -> bool:
+        return self.reason == "claimed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A row of a snapshot and what was made of it: of 1,000 workers, few change between two looks."""
+
+    observed: list[Any]
+    described: Worker
+    worker: Worker
 
 
 class Registry:
@@ -64,12 +108,15 @@ class Registry:
         self._script = redis.register_script(files("app.infra").joinpath("registry.lua").read_text("utf-8"))
         self._unreadable: list[str] = []
         """What was wrong at the last look, so that it is told once and not twice a second."""
+        self._seen: dict[bytes, _Seen] = {}
+        """The last snapshot, by the workers' records."""
         self._record_ttl_ms = round(settings.worker_ttl_s * 1000)
         self._lease_ttl_ms = round(settings.lease_ttl_s * 1000)
+        self._beat_timeout_s = max(settings.heartbeat_s, settings.worker_ttl_s / 3)
 
-    async def _call(self, operation: str, *arguments: str | int) -> Any:
+    async def _call(self, operation: str, *arguments: str | int, timeout_s: float = CALL_TIMEOUT_S) -> Any:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await self._script(keys=[ROOT], args=[operation, *arguments])
         except (RedisError, TimeoutError) as error:
             raise DeadlineExceeded(
@@ -80,22 +127,40 @@ class Registry:
     # A worker's side.
 
     async def join(self, worker_id: str) -> int:
-        """A new start of `worker_id`: its epoch, greater than any before. What an older epoch held is forgotten."""
+        """A new start of `worker_id`: its epoch, greater than any before. What an older epoch held is forgotten.
+
+        Epochs are greater also after Redis has lost everything, as long as its clock has not been set back.
+        """
         return int(await self._call("join", worker_id))
 
-    async def beat(self, worker: Worker, sessions: Iterable[str], *, retired_since: int = 0) -> Pulse | None:
-        """Say that `worker` lives, and renew the leases of the `sessions` it is speaking with.
+    async def beat(
+        self, worker: Worker, leases: Iterable[Held], *, retired_since: int = 0, again: Collection[str] = ()
+    ) -> Pulse | None:
+        """Say that `worker` lives, and renew the `leases` of the sessions it is speaking with.
 
+        Leases are brought back where the registry has lost the worker altogether, and those of the sessions in `again`.
         `retired_since` is `retired_until` of the pulse before. None when a later start has taken the id: this process
         is a ghost and should end.
         """
         record = worker.model_dump_json(exclude=OBSERVED)
         ttls_ms = (self._record_ttl_ms, self._lease_ttl_ms)
-        answer = await self._call("beat", worker.id, worker.epoch, record, *ttls_ms, retired_since, *sessions)
+        held: list[str] = []
+        for lease in leases:
+            how = ("background" if lease.background else "interactive") + "!" * (lease.session in again)
+            held += (lease.session, lease.adapter, how)
+        answer = await self._call(
+            "beat", worker.id, worker.epoch, record, *ttls_ms, retired_since, *held, timeout_s=self._beat_timeout_s
+        )
         if answer is None:
             return None
-        voices, times_ms = answer[::2], answer[1::2]
-        return Pulse(tuple(voice.decode() for voice in voices), int(times_ms[-1]) if times_ms else retired_since)
+        retired, unknown, drain_ms = answer
+        voices, times_ms = retired[::2], retired[1::2]
+        return Pulse(
+            retired=tuple(voice.decode() for voice in voices),
+            retired_until=int(times_ms[-1]) if times_ms else retired_since,
+            unknown=tuple(session.decode() for session in unknown),
+            drain_s=None if drain_ms is None else drain_ms / 1000,
+        )
 
     async def leave(self, worker_id: str, epoch: int) -> bool:
         """Remove a worker that ends. False (and no change) when a later start has taken the id."""
@@ -104,6 +169,10 @@ class Registry:
     async def release(self, worker_id: str, session: str) -> bool:
         """End a lease; it does not matter who does it, or how often. True the first time."""
         return bool(await self._call("release", worker_id, session))
+
+    async def hottest(self, model: str) -> tuple[AdapterVersion, ...]:
+        """The adapters of `model` that listeners have wanted lately, the most wanted first; of deleted voices none."""
+        return tuple(AdapterVersion.model_validate_json(version) for version in await self._call("hottest", model))
 
     # A front door's side.
 
@@ -114,124 +183,84 @@ class Registry:
         """
         await self._call("retire", voice_id)
 
+    async def drain(self, worker_id: str, deadline_s: float) -> DrainOrder | None:
+        """Let a worker end: no claim succeeds there from now on, and its next heartbeat brings it the news.
+
+        An earlier order stands, and is what is returned. None if there is no such worker.
+        """
+        answer = await self._call("drain", worker_id, round(deadline_s * 1000))
+        if answer is None:
+            return None
+        epoch, deadline_ms = answer
+        return DrainOrder(epoch, None if deadline_ms is None else deadline_ms / 1000)
+
     async def snapshot(self) -> tuple[Worker, ...]:
         """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`).
 
-        A record that cannot be read, because its worker is of another version, is left out.
+        A worker of which nothing has changed is the same object as the last time. A record that cannot be read, because
+        its worker is of another version, is left out.
         """
-        workers, unreadable = [], []
-        for record, inflight, adapters, background, background_adapters in await self._call("snapshot"):
+        seen: dict[bytes, _Seen] = {}
+        unreadable: list[str] = []
+        for record, *observed in await self._call("snapshot"):
             try:
-                worker = Worker.model_validate_json(record)
+                seen[record] = _look(record, observed, self._seen.get(record))
             except ValidationError as error:
                 unreadable.append(_first_problem(error))
-                continue
-            observed = {
-                "inflight": inflight,
-                "active_adapters": _names(adapters),
-                "background": background,
-                "background_adapters": _names(background_adapters),
-            }
-            workers.append(worker.model_copy(update=observed))
+        self._seen = seen
         if unreadable != self._unreadable:
             self._unreadable = unreadable
             for problem in unreadable:
                 log.warning("worker of another version left out", extra={"problem": problem})
-        return tuple(workers)
+        return tuple(row.worker for row in seen.values())
 
-    async def claim(self, worker: Worker, session: str, voice: Voice, *, background: bool = False) -> bool:
+    async def ask(
+        self,
+        worker: Worker,
+        session: str,
+        voice: Voice,
+        *,
+        background: bool = False,
+        bound: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> Answer:
         """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
 
-        The lease holds for `lease_ttl_s`; the worker's heartbeats renew it. A place taken in the `background` is one
-        that nobody wants, and is no hindrance to an interactive claim: the worker then ends the session.
+        There is none where it has `bound` sessions already (None: as many as it has places). The lease holds for
+        `lease_ttl_s`; the worker's heartbeats renew it. A place taken in the `background` is one that nobody wants, and
+        is no hindrance to an interactive claim: the worker then ends the session.
         """
-        adapter, kind = voice.adapter.name if voice.adapter else "", "background" if background else "interactive"
-        answer = await self._call("claim", worker.id, worker.epoch, session, adapter, self._lease_ttl_ms, kind)
-        if answer != b"claimed":
-            log.info("claim refused", extra={"worker": worker.id, "session": session, "reason": answer.decode()})
-        return answer == b"claimed"
+        adapter, version = (voice.adapter.name, voice.adapter.model_dump_json()) if voice.adapter else ("", "")
+        kind, most = "background" if background else "interactive", "" if bound is None else bound
+        what = (session, adapter, self._lease_ttl_ms, kind, most, version)
+        reason, sessions = await self._call("claim", worker.id, worker.epoch, *what, timeout_s=timeout_s)
+        answer = Answer(reason.decode(), sessions)
+        if not answer.claimed:
+            log.info("claim refused", extra={"worker": worker.id, "session": session, "reason": answer.reason})
+        return answer
+
+    async def claim(
+        self, worker: Worker, session: str, voice: Voice, *, background: bool = False, bound: int | None = None
+    ) -> bool:
+        """`ask`, for those who need no reason."""
+        return (await self.ask(worker, session, voice, background=background, bound=bound)).claimed
 
 
-class Fleet:
-    """A front door's picture of the fleet: refreshed in the background, and told at once of what happens here.
-
-    Between two refreshes a claim made here counts as a session, so that many starts at one moment do not all rush to
-    the same last place. A session start reads the picture and makes one claim, in which Redis arbitrates.
-    """
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._workers: dict[str, Worker] = {}
-        self._changed = asyncio.Event()
-
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        return tuple(self._workers.values())
-
-    @property
-    def models(self) -> tuple[ModelCard, ...]:
-        """The models the living workers hold, each once."""
-        return tuple({worker.model.name: worker.model for worker in self.workers}.values())
-
-    async def refresh(self) -> None:
-        """Look now. Raises DeadlineExceeded."""
-        self._workers = {worker.id: worker for worker in await self._registry.snapshot()}
-        self._wake()
-
-    async def changed(self, timeout_s: float) -> None:
-        """Wait until the picture changes, at most `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._changed.wait()
-        except TimeoutError:
-            return
-
-    def occupy(self, worker: Worker, voice: Voice, *, background: bool = False) -> None:
-        """Count a session that is being claimed at `worker`."""
-        names = {voice.adapter.name} if voice.adapter else set()
-        self._adjust(worker.id, +1, names, background)
-
-    def vacate(self, worker: Worker, *, background: bool = False) -> None:
-        """Take back one `occupy`: the session has ended. Its adapter counts on until the next refresh."""
-        self._adjust(worker.id, -1, set(), background)
-        self._wake()
-
-    def exclude(self, worker: Worker, *, background: bool = False) -> None:
-        """A place was refused: `worker` counts as full until the next refresh."""
-        known = self._workers.get(worker.id)
-        if known is not None:
-            kind = "background" if background else "inflight"
-            self._workers[worker.id] = known.model_copy(update={kind: max(getattr(known, kind), known.capacity)})
-
-    def _adjust(self, worker_id: str, sessions: int, names: set[str], background: bool) -> None:
-        worker = self._workers.get(worker_id)
-        if worker is None:
-            return
-        if background:
-            names -= worker.active_adapters
-            counted = {
-                "background": max(0, worker.background + sessions),
-                "background_adapters": worker.background_adapters | names,
-            }
-        else:
-            counted = {
-                "inflight": max(0, worker.inflight + sessions),
-                "active_adapters": worker.active_adapters | names,
-                "background_adapters": worker.background_adapters - names,
-            }
-        self._workers[worker_id] = worker.model_copy(update=counted)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _watch(self, every_s: float) -> None:
-        while True:
-            try:
-                await self.refresh()
-            except DeadlineExceeded as error:
-                log.warning("registry unreachable", extra={"error": error.message})
-            await asyncio.sleep(every_s)
+def _look(record: bytes, observed: list[Any], before: _Seen | None) -> _Seen:
+    """A row of the snapshot, read only as far as it has changed. Raises ValidationError."""
+    if before is not None and before.observed == observed:
+        return before
+    described = before.described if before is not None else Worker.model_validate_json(record)
+    inflight, adapters, background, background_adapters, drains = observed
+    counted: dict[str, Any] = {
+        "inflight": inflight,
+        "active_adapters": _names(adapters),
+        "background": background,
+        "background_adapters": _names(background_adapters),
+    }
+    if drains:
+        counted["state"] = WorkerState.DRAINING
+    return _Seen(observed, described, described.model_copy(update=counted))
 
 
 def _names(adapters: Iterable[bytes]) -> frozenset[str]:
@@ -241,17 +270,3 @@ def _names(adapters: Iterable[bytes]) -> frozenset[str]:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
-
-
-@asynccontextmanager
-async def open_fleet(registry: Registry, settings: Settings) -> AsyncIterator[Fleet]:
-    """A fleet whose picture is kept fresh while the context lasts."""
-    fleet = Fleet(registry)
-    with suppress(DeadlineExceeded):
-        await fleet.refresh()
-    watcher = asyncio.create_task(fleet._watch(settings.fleet_refresh_s), name="fleet")
-    try:
-        yield fleet
-    finally:
-        watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)

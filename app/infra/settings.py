@@ -78,6 +78,9 @@ class SessionSettings(BaseModel):
     slow_reader_timeout_s: float = Field(default=30, gt=0)
     stall_timeout_s: float = Field(default=20, gt=0, description="No audio for so long while text is pending: a fault.")
     queue_timeout_s: float = Field(default=1.0, ge=0, description="How long a start waits for room before 503.")
+    move_timeout_s: float = Field(
+        default=60, gt=0, description="How long a session whose worker is gone waits for a place at another."
+    )
     connect_timeout_s: float = Field(default=5, gt=0)
     ready_timeout_s: float = Field(
         default=30.0, gt=0, description="How long a worker may take to load an adapter before the session is ready."
@@ -196,6 +199,13 @@ class Settings(BaseSettings):
     lease_ttl_s: float = Field(default=10.0, gt=0)
     fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's picture of workers may be.")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
+    warm_up_voices: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of the voices wanted most, a worker that joins loads so many before it takes sessions; "
+        "default: half of engine.max_cpu_loras.",
+    )
+    warm_up_timeout_s: float = Field(default=30.0, ge=0, description="How long a worker that joins may take over it.")
 
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()

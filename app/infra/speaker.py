@@ -17,7 +17,8 @@ from app.core.audio import Samples, samples_of
 from app.core.errors import CarillonError, Overloaded, SpeechFailed, UnknownModel, WorkerLost
 from app.core.messages import AudioFrame, Eos, Error, Segment, Text, Utter, Uttered
 from app.core.models import Voice
-from app.infra.registry import Registry, open_fleet, open_redis
+from app.infra.fleet import open_fleet
+from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings
 from app.infra.upstream import Upstream, UpstreamSession
 

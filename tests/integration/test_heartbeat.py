@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from app.core.errors import ConfigurationError
 from app.core.models import ModelCard, Worker, WorkerState
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import Held, Registry, open_redis
 from app.infra.settings import Settings
 from tests.processes import until_async
 from workers.heartbeat import Heartbeat
@@ -107,6 +107,35 @@ async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_star
     assert sorted(heard) == [("early", "ada"), ("early", "bob"), ("late", "ada"), ("late", "bob")]
 
 
+async def test_a_session_that_the_registry_has_lost_is_back_after_two_beats_and_one_that_was_released_is_not(
+    registry: Registry,
+) -> None:
+    worker = Person("w1", await registry.join("w1"))
+    speaking = [Held("lost"), Held("released")]
+    heartbeat = Heartbeat(registry, worker.describe, lambda: speaking, lambda _: None, interval_s=3600)
+    await registry.beat(worker.describe(), [])
+    task = asyncio.create_task(heartbeat.run())
+    await until_async(lambda: _beaten(heartbeat))
+    assert [worker.inflight for worker in await registry.snapshot()] == [0]
+    speaking.remove(Held("released"))
+    heartbeat.hurry()
+    await until_async(lambda: _sessions_in(registry, 1))
+    task.cancel()
+
+
+async def test_an_order_to_drain_is_heard_with_the_next_beat(registry: Registry) -> None:
+    worker = Person("w1", await registry.join("w1"))
+    heard: list[float] = []
+    heartbeat = Heartbeat(registry, worker.describe, lambda: (), lambda _: None, interval_s=0.02, drain=heard.append)
+    task = asyncio.create_task(heartbeat.run())
+    await until_async(lambda: _is(registry, "w1", WorkerState.ACTIVE))
+    assert heard == []
+    assert await registry.drain("w1", 30)
+    await until_async(lambda: _heard(heard))
+    assert 25 < heard[0] <= 30
+    task.cancel()
+
+
 async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey: str) -> None:
     settings = Settings(redis_url=SecretStr("redis://127.0.0.1:1"))
     redis = open_redis(settings)
@@ -129,3 +158,15 @@ async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey:
 
 async def _is(registry: Registry, worker_id: str, state: WorkerState) -> bool:
     return await state_in(registry, worker_id) is state
+
+
+async def _sessions_in(registry: Registry, count: int) -> bool:
+    return sum(worker.inflight for worker in await registry.snapshot()) == count
+
+
+async def _beaten(heartbeat: Heartbeat) -> bool:
+    return bool(heartbeat._unknown)
+
+
+async def _heard(heard: list[float]) -> bool:
+    return bool(heard)

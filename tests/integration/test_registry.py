@@ -10,21 +10,12 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.core.errors import DeadlineExceeded
-from app.core.models import AdapterVersion, ModelCard, Voice, Worker, WorkerState
-from app.infra.registry import ROOT, Fleet, Pulse, Registry, open_redis
+from app.core.models import WorkerState
+from app.infra.registry import ROOT, Held, Pulse, Registry, open_redis
 from app.infra.settings import Settings
+from tests.registries import BUILT_IN, clone, expire, join, only
 
 pytestmark = pytest.mark.anyio
-
-CARD = ModelCard(
-    name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03
-)
-BUILT_IN = Voice(id="slt", name="slt", model="standin")
-
-
-def clone(id: str, version: int = 1) -> Voice:
-    adapter = AdapterVersion(voice_id=id, version=version, lora_id=1, uri="file:///a/", sha256={}, rank=16)
-    return Voice(id=id, name=id, model="standin", adapter=adapter)
 
 
 @pytest.fixture
@@ -38,22 +29,6 @@ async def redis(valkey: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 def registry(redis: Redis, valkey: str) -> Registry:
     return Registry(redis, Settings(redis_url=SecretStr(valkey)))
-
-
-async def join(registry: Registry, id: str = "w1", **fields: object) -> Worker:
-    values = {"address": "ws://x", "model": CARD, "state": "active", "capacity": 2, "max_voices": 2, **fields}
-    worker = Worker.model_validate({"id": id, "epoch": await registry.join(id), **values})
-    assert await registry.beat(worker, [])
-    return worker
-
-
-async def only(registry: Registry) -> Worker:
-    (worker,) = await registry.snapshot()
-    return worker
-
-
-async def expire(redis: Redis, lease: str, worker_id: str = "w1") -> None:
-    assert await redis.zadd(f"{ROOT}leases:{worker_id}", {lease: 1}, xx=True, ch=True)
 
 
 async def test_a_worker_that_beats_is_in_the_snapshot_as_it_described_itself(registry: Registry) -> None:
@@ -118,7 +93,7 @@ async def test_a_heartbeat_renews_the_leases_it_names_and_no_others(registry: Re
     before = await redis.zscore(f"{ROOT}leases:w1", "s1")
     await expire(redis, "s1")
     await expire(redis, "s2")
-    await registry.beat(worker, ["s1"])
+    await registry.beat(worker, [Held("s1")])
     after = await redis.zscore(f"{ROOT}leases:w1", "s1")
     assert before is not None and after is not None and after >= before
     assert (await only(registry)).inflight == 1
@@ -128,7 +103,7 @@ async def test_a_heartbeat_does_not_bring_back_a_lease_that_was_released(registr
     worker = await join(registry)
     await registry.claim(worker, "s1", BUILT_IN)
     await registry.release("w1", "s1")
-    await registry.beat(worker, ["s1"])
+    await registry.beat(worker, [Held("s1")])
     assert (await only(registry)).inflight == 0
 
 
@@ -143,6 +118,20 @@ async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registr
     await registry.release("w1", "s2")
     assert await registry.claim(worker, "s7", clone("c"))
     assert (await only(registry)).active_adapters == {"a@1", "c@1"}
+
+
+async def test_of_many_claims_at_once_no_more_win_than_their_bound_says(registry: Registry) -> None:
+    worker = await join(registry, capacity=9)
+    answers = await asyncio.gather(*(registry.ask(worker, f"s{i}", BUILT_IN, bound=4) for i in range(20)))
+    assert sum(answer.claimed for answer in answers) == 4
+    assert {(answer.reason, answer.sessions) for answer in answers if not answer.claimed} == {("over", 4)}
+    assert await registry.claim(worker, "beyond", BUILT_IN, bound=5)
+
+
+async def test_a_claim_that_is_repeated_is_the_same_claim(registry: Registry) -> None:
+    worker = await join(registry, capacity=1)
+    assert [await registry.claim(worker, "s1", clone("a")) for _ in range(2)] == [True, True]
+    assert (await only(registry)).inflight == 1
 
 
 async def test_of_many_claims_at_once_no_more_voices_win_than_there_are_slots(registry: Registry) -> None:
@@ -216,7 +205,7 @@ async def test_a_heartbeat_renews_a_background_lease_as_any_other(registry: Regi
     worker = await join(registry)
     await registry.claim(worker, "book", BUILT_IN, background=True)
     await redis.pexpire(f"{ROOT}background:w1", 500)
-    await registry.beat(worker, ["book"])
+    await registry.beat(worker, [Held("book", background=True)])
     assert await redis.pttl(f"{ROOT}background:w1") > 5_000
     assert (await only(registry)).background == 1
 
@@ -277,6 +266,52 @@ async def test_a_claim_on_an_older_epoch_is_refused(registry: Registry) -> None:
     assert await registry.claim(newer, "s1", BUILT_IN)
 
 
+async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_hears_of_it_with_its_heartbeat(
+    registry: Registry,
+) -> None:
+    worker = await join(registry)
+    order = await registry.drain("w1", 30)
+    assert order is not None and order.epoch == worker.epoch and order.deadline_s == 30
+    assert not await registry.claim(worker, "s1", BUILT_IN)
+    assert (await only(registry)).state is WorkerState.DRAINING
+    pulse = await registry.beat(worker, [])
+    assert pulse is not None and pulse.drain_s is not None and 29 < pulse.drain_s <= 30
+
+
+async def test_the_first_order_to_drain_stands_until_the_worker_has_started_anew(registry: Registry) -> None:
+    worker = await join(registry)
+    await registry.drain("w1", 30)
+    again = await registry.drain("w1", 3600)
+    assert again is not None and again.deadline_s is not None and again.deadline_s <= 30
+    heir = await join(registry)
+    assert heir.epoch > worker.epoch
+    pulse = await registry.beat(heir, [])
+    assert pulse is not None and pulse.drain_s is None
+    assert await registry.claim(heir, "s1", BUILT_IN)
+
+
+async def test_a_worker_that_drains_of_itself_needs_no_order(registry: Registry) -> None:
+    worker = await join(registry, state=WorkerState.DRAINING)
+    order = await registry.drain("w1", 30)
+    assert order is not None and (order.epoch, order.deadline_s) == (worker.epoch, None)
+
+
+async def test_nobody_can_drain_a_worker_that_is_not_there(registry: Registry) -> None:
+    assert await registry.drain("w1", 30) is None
+
+
+async def test_a_worker_of_which_nothing_has_changed_is_the_same_object_at_the_next_look(registry: Registry) -> None:
+    await join(registry, "idle")
+    busy = await join(registry, "busy")
+    before = {worker.id: worker for worker in await registry.snapshot()}
+    await registry.claim(busy, "s1", clone("a"))
+    after = {worker.id: worker for worker in await registry.snapshot()}
+    assert after["idle"] is before["idle"]
+    assert (after["busy"].inflight, after["busy"].active_adapters) == (1, {"a@1"})
+    await registry.beat(busy.model_copy(update={"ready_adapters": frozenset({"a@1"})}), [Held("s1")])
+    assert {worker.id: worker.ready_adapters for worker in await registry.snapshot()}["busy"] == {"a@1"}
+
+
 async def test_a_record_of_another_version_is_left_out_and_the_others_are_seen(
     registry: Registry, redis: Redis
 ) -> None:
@@ -307,11 +342,7 @@ async def test_a_worker_that_leaves_is_gone_at_once(registry: Registry, redis: R
     await registry.claim(worker, "book", clone("a"), background=True)
     assert await registry.leave("w1", worker.epoch)
     assert await registry.snapshot() == ()
-    assert set(await redis.keys(f"{ROOT}*")) <= {
-        f"{ROOT}epochs".encode(),
-        f"{ROOT}pin:s1".encode(),
-        f"{ROOT}pin:book".encode(),
-    }
+    assert [key for key in await redis.keys(f"{ROOT}*w1*")] == []
 
 
 async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: Registry, redis: Redis) -> None:
@@ -328,7 +359,8 @@ async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redi
     await registry.claim(worker, "s1", clone("a"))
     await registry.claim(worker, "book", clone("a"), background=True)
     await registry.retire_voice("b")
-    await registry.beat(worker, ["s1"])
+    await registry.drain("w1", 3600)
+    await registry.beat(worker, [Held("s1")])
     lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
     assert sorted(lasting) == [f"{ROOT}epochs".encode(), f"{ROOT}workers".encode()]
 
@@ -338,6 +370,7 @@ async def test_all_keys_lie_in_one_slot_of_a_cluster(registry: Registry, redis: 
     await registry.claim(worker, "s1", clone("a"))
     await registry.claim(worker, "book", clone("a"), background=True)
     await registry.retire_voice("b")
+    await registry.drain("w1", 3600)
     assert await redis.keys("*") == await redis.keys("carillon:{fleet}:*")
 
 
@@ -346,48 +379,6 @@ async def test_a_redis_that_is_away_is_an_error_of_ours(redis: Redis) -> None:
     async with open_redis(nowhere) as client:
         with pytest.raises(DeadlineExceeded, match="CARILLON_REDIS_URL"):
             await Registry(client, nowhere).snapshot()
-
-
-async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(registry: Registry) -> None:
-    await join(registry, capacity=2, max_voices=1)
-    fleet = Fleet(registry)
-    await fleet.refresh()
-    (worker,) = fleet.workers
-    fleet.occupy(worker, clone("a"))
-    (busier,) = fleet.workers
-    assert (busier.inflight, busier.active_adapters) == (1, {"a@1"})
-    fleet.exclude(worker)
-    assert fleet.workers[0].inflight == 2
-    await fleet.refresh()
-    assert fleet.workers == (worker,)
-
-
-async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: Registry) -> None:
-    await join(registry, capacity=2, max_voices=1)
-    fleet = Fleet(registry)
-    await fleet.refresh()
-    (worker,) = fleet.workers
-    fleet.occupy(worker, clone("a"), background=True)
-    (busier,) = fleet.workers
-    assert (busier.inflight, busier.background, busier.background_adapters) == (0, 1, {"a@1"})
-    fleet.exclude(worker, background=True)
-    assert (fleet.workers[0].inflight, fleet.workers[0].background) == (0, 2)
-    fleet.occupy(worker, clone("a"))
-    assert (fleet.workers[0].active_adapters, fleet.workers[0].background_adapters) == ({"a@1"}, frozenset())
-    await fleet.refresh()
-    fleet.occupy(worker, BUILT_IN, background=True)
-    fleet.vacate(worker, background=True)
-    assert fleet.workers == (worker,)
-
-
-async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: Registry) -> None:
-    await join(registry)
-    fleet = Fleet(registry)
-    waiting = asyncio.create_task(fleet.changed(timeout_s=60))
-    await asyncio.sleep(0)
-    await fleet.refresh()
-    async with asyncio.timeout(5):
-        await waiting
 
 
 async def test_a_cancel_is_never_lost_in_a_call(registry: Registry) -> None:

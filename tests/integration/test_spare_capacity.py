@@ -37,7 +37,7 @@ async def registry(settings: Settings) -> AsyncIterator[Registry]:
 @asynccontextmanager
 async def beating(server: WorkerServer, registry: Registry) -> AsyncIterator[None]:
     """The worker registered, its leases renewed."""
-    heartbeat = Heartbeat(registry, server.describe, lambda: server.sessions, lambda voice: None, interval_s=0.1)
+    heartbeat = Heartbeat(registry, server.describe, lambda: server.leases, lambda voice: None, interval_s=0.1)
     beating = asyncio.create_task(heartbeat.run())
     async with asyncio.timeout(5):
         while not await registry.snapshot():
