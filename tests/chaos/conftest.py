@@ -1,13 +1,17 @@
-"""One running fleet for all the chaos: what one test kills, the next finds started again."""
+"""The fleets that all the chaos is about, each started once: what one test kills, the next finds started again."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
+from tests.chaos.loose_fleet import LooseFleet, loose_fleet
+from tests.chaos.network import obstacle, running_network
+from tests.chaos.undisturbed import Undisturbed
 from tests.receiver import Receiver, running_receiver
 from tests.running_fleet import RunningFleet, running_fleet
 
@@ -33,3 +37,25 @@ def receiver() -> Iterator[tuple[str, type[Receiver]]]:
 async def front_door(fleet: RunningFleet) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=fleet.address, headers=fleet.headers, timeout=60, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LooseFleet]:
+    """Separate programs."""
+    no_network = obstacle()
+    with ExitStack() as stack:
+        network = None if no_network else stack.enter_context(running_network())
+        async with loose_fleet(tmp_path_factory.mktemp("loose"), network, no_network) as fleet:
+            yield fleet
+
+
+@pytest.fixture(scope="session")
+def undisturbed(started: LooseFleet) -> Undisturbed:
+    return Undisturbed(started)
+
+
+@pytest.fixture
+async def loose(started: LooseFleet) -> LooseFleet:
+    """The separate programs, every one of them running."""
+    await started.until_whole()
+    return started

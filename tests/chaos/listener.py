@@ -1,0 +1,212 @@
+"""A client of `WS /v1/sessions` that keeps all it hears, and faults what no listener should hear.
+
+It speaks the protocol itself, message by message: what it asserts of a session is what any client can rely on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from app.core.messages import (
+    SERVER_MESSAGES,
+    AudioFrame,
+    Cancelled,
+    Done,
+    Eos,
+    Error,
+    GoAway,
+    Message,
+    Pace,
+    Ready,
+    Segment,
+    Start,
+    Text,
+    parse,
+)
+
+Samples = NDArray[np.int16]
+
+BYTES_PER_SAMPLE = 2
+
+DEADLINE_S = 240.0
+"""Only a hang fails by it: a session may wait for a worker to load."""
+
+
+@dataclass
+class Heard:
+    """All that came of one session, in order. Frames that do not follow on each other are a fault."""
+
+    ready: Ready | None = None
+    segments: list[Segment] = field(default_factory=list)
+    errors: list[Error] = field(default_factory=list)
+    cancelled: list[Cancelled] = field(default_factory=list)
+    done: Done | None = None
+    closed: bool = False
+    """The socket has ended."""
+    frames: list[AudioFrame] = field(default_factory=list)
+    end_sample: int = 0
+    """Behind the last sample that came."""
+    arrived_at: list[float] = field(default_factory=list)
+
+    @property
+    def audio(self) -> Samples:
+        return np.frombuffer(b"".join(frame.audio for frame in self.frames), dtype="<i2")
+
+    @property
+    def text(self) -> str:
+        return " ".join(segment.text for segment in self.segments)
+
+    @property
+    def longest_gap_s(self) -> float:
+        return max(np.diff(self.arrived_at), default=0.0)
+
+    def last_turn(self) -> Heard:
+        """Only what came after the last cancel, counted from its own beginning."""
+        generation = len(self.cancelled)
+        frames = [frame for frame in self.frames if frame.generation == generation]
+        segments = [segment for segment in self.segments if segment.generation == generation]
+        begins = frames[0].sample_offset
+        return replace(
+            self,
+            segments=[
+                segment.model_copy(
+                    update={
+                        "generation": 0,
+                        "start_sample": segment.start_sample - begins,
+                        "end_sample": segment.end_sample - begins,
+                    }
+                )
+                for segment in segments
+            ],
+            frames=frames,
+            end_sample=self.end_sample - begins,
+            done=self.done and self.done.model_copy(update={"samples": self.done.samples - begins}),
+        )
+
+    def take(self, frame: AudioFrame) -> None:
+        """Raises AssertionError for a frame that repeats or leaves out a number or a sample, or is of another turn."""
+        assert frame.sequence == len(self.frames), f"frame {frame.sequence} came after {len(self.frames)} frames"
+        assert frame.generation == len(self.cancelled), f"a frame of turn {frame.generation} in {len(self.cancelled)}"
+        turn_begins = not self.frames or self.frames[-1].generation != frame.generation
+        if self.cancelled and turn_begins:
+            assert frame.sample_offset >= self.end_sample, "a cancelled turn is said again"
+        else:
+            assert frame.sample_offset == self.end_sample, f"{frame.sample_offset} came after {self.end_sample}"
+        self.end_sample = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
+        self.frames.append(frame)
+        self.arrived_at.append(time.monotonic())
+
+
+class Listener:
+    """One session on a socket of its own. `heard` grows while it is spoken; `until` waits for something in it."""
+
+    def __init__(self, socket: ClientConnection, session: str) -> None:
+        self.session = session
+        self.heard = Heard()
+        self._socket = socket
+        self._news = asyncio.Condition()
+        self._fault: Exception | None = None
+
+    async def say(self, message: Message) -> None:
+        await self._socket.send(message.model_dump_json())
+
+    async def tell(self, text: str | Sequence[str], *, ends: bool = True) -> None:
+        """Send all of a text, in one piece or in these, and unless the session goes on, that it is all."""
+        for piece in [text] if isinstance(text, str) else text:
+            await self.say(Text(session=self.session, text=piece))
+        if ends:
+            await self.say(Eos(session=self.session))
+
+    async def until(self, holds: Callable[[Heard], bool]) -> Heard:
+        """What has been heard once `holds`. Raises AssertionError for an error, or an end that leaves it unheard."""
+        heard = self.heard
+        await self._wait(lambda: holds(heard) or bool(heard.errors) or heard.done is not None or heard.closed)
+        assert not self.heard.errors, self.heard.errors
+        assert holds(self.heard), f"it ended after {self.heard.end_sample} samples; done: {self.heard.done}"
+        return self.heard
+
+    async def ready(self) -> Ready:
+        heard = await self.until(lambda heard: heard.ready is not None)
+        assert heard.ready
+        return heard.ready
+
+    async def refused(self) -> Error | None:
+        """Whether the session could not begin, and why."""
+        await self._wait(lambda: bool(self.heard.ready or self.heard.errors or self.heard.closed))
+        return next(iter(self.heard.errors), None)
+
+    async def spoken(self, samples: int) -> Heard:
+        """What has been heard once there are so many samples."""
+        return await self.until(lambda heard: heard.end_sample >= samples)
+
+    async def done(self) -> Heard:
+        return await self.until(lambda heard: heard.done is not None)
+
+    async def hear(self) -> None:
+        """Take in messages until the socket ends."""
+        try:
+            async for raw in self._socket:
+                self._take(raw)
+                await self._tell()
+        except ConnectionClosed:
+            pass
+        except Exception as fault:
+            self._fault = fault
+        finally:
+            self.heard.closed = True
+            await self._tell()
+
+    async def _wait(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S), self._news:
+            await self._news.wait_for(lambda: holds() or self._fault is not None)
+        if self._fault is not None:
+            raise self._fault
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    def _take(self, raw: str | bytes) -> None:
+        heard = self.heard
+        if isinstance(raw, bytes):
+            heard.take(AudioFrame.unpack(raw))
+            return
+        match parse(SERVER_MESSAGES, raw):
+            case Ready() as ready:
+                heard.ready = ready
+            case Segment() as segment:
+                heard.segments.append(segment)
+            case Error() as error:
+                heard.errors.append(error)
+            case Cancelled() as cancelled:
+                heard.cancelled.append(cancelled)
+            case Done() as done:
+                heard.done = done
+            case GoAway():
+                pass
+            case other:
+                raise AssertionError(f"{type(other).__name__} was not asked for")
+
+
+@asynccontextmanager
+async def listening(address: str, headers: Mapping[str, str], *, voice: str, pace: Pace) -> AsyncIterator[Listener]:
+    """A session that has begun; leaving the context leaves it."""
+    url = f"{address.replace('http', 'ws')}/v1/sessions"
+    async with connect(url, additional_headers=headers, max_size=None, proxy=None) as socket:
+        listener = Listener(socket, "listened")
+        hearing = asyncio.create_task(listener.hear())
+        try:
+            await listener.say(Start(session=listener.session, voice=voice, pace=pace))
+            yield listener
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
