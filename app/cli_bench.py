@@ -14,7 +14,7 @@ from app.core.narration import NarrationFormat
 from app.infra.settings import load_settings
 
 if TYPE_CHECKING:
-    pass
+    from app.bench_figures import Target
 
 bench = typer.Typer(no_args_is_help=True, help="Measurements.")
 
@@ -109,10 +109,65 @@ def bench_mastering(
         typer.echo(run(hours=hours, format=format, directory=Path(directory)))
 
 
-def _levels(text: str) -> list[int]:
+@bench.command("fleet")
+def bench_fleet(
+    *,
+    sessions: Annotated[
+        str, typer.Option(help="Sessions at once, one level after another; none measures starts only.")
+    ] = "100,200,300,400,500,600",
+    starts: Annotated[str, typer.Option(help="Starts per second, one rate after another; none leaves them out.")] = (
+        "25,50,75,100,150,200,300"
+    ),
+    seconds: Annotated[float, typer.Option(min=0.5, help="Measured at each level, after it has settled.")] = 5.0,
+    settle: Annotated[float, typer.Option(min=0.0)] = 3.0,
+    length: Annotated[float, typer.Option(min=1.0, help="Mean length of a session in seconds.")] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, help="That replay audio.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="In one message of a worker that is ahead of its listener.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    real: Annotated[bool, typer.Option(help="Load the fleet of `carillon up` here, within its capacity.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """The front door alone: live sessions per core, what it adds to a frame's way, starts, memory, placement."""
+    from app.bench_figures import Plan
+    from app.bench_fleet import run
+
+    plan = Plan(
+        sessions=tuple(_levels(sessions, "--sessions")) if sessions else (),
+        starts_per_s=tuple(_levels(starts, "--starts")) if starts else (),
+        seconds=seconds,
+        settle_s=settle,
+        length_s=length,
+        seed=seed,
+    )
+    run(
+        plan=plan,
+        workers=workers,
+        frames_per_message=frames,
+        running=_running_target() if real else None,
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+def _running_target() -> Target:
+    """The fleet of `carillon up` here."""
+    from app.bench_figures import Target
+    from app.up import read_run_file
+
+    url, key = running_fleet(None, None)
+    running = read_run_file(load_settings().data_dir) or {}
+    return Target(
+        url=url,
+        key=key,
+        voices=tuple(voices_of(url, key)),
+        front_door_pid=running.get("programs", {}).get("api", {}).get("pid"),
+    )
+
+
+def _levels(text: str, option: str = "--concurrency") -> list[int]:
     levels = text.split(",")
     if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
-        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint="--concurrency")
+        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint=option)
     return [int(level) for level in levels]
 
 
