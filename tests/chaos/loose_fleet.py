@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +47,8 @@ CONFIGURED = {
     "CARILLON_ENGINE__TEMPERATURE": "0",
     "CARILLON_SESSION__MAX_CHUNK_CHARS": str(CHUNK_CHARS),
     "CARILLON_SESSION__STALL_TIMEOUT_S": "6",
+    "CARILLON_SESSION__IDLE_TIMEOUT_S": str(DEADLINE_S),
+    "CARILLON_SESSION__MOVE_TIMEOUT_S": str(DEADLINE_S),
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -146,24 +148,26 @@ class LooseFleet:
             answer = (await client.get("/v1/fleet")).raise_for_status().json()
         return {worker["id"]: Worker.model_validate(worker) for worker in answer["workers"]}
 
-    async def until_whole(self) -> None:
+    async def until_whole(self, *, idle: bool = True) -> None:
         """Wait until every program runs, and every front door sees every worker active and without a session."""
+        for program, child in self.supervisor.children.items():
+            await _until(lambda child=child: child.state is State.READY and child.pid is not None, program)
+        for front_door in FRONT_DOORS:
+            for worker in WORKERS:
+                await self.until_active(worker, at=front_door, idle=idle)
+
+    async def until_active(self, worker: str, *, at: str = FRONT_DOORS[0], idle: bool = False) -> None:
+        """Wait until a front door sees a worker as active, and `idle` without a session."""
         async with asyncio.timeout(DEADLINE_S):
-            while not await self._is_whole():
+            while True:
+                seen = (await self.seen_by(at)).get(worker)
+                if seen and seen.state is WorkerState.ACTIVE and not (idle and seen.inflight):
+                    return
                 await asyncio.sleep(0.1)
 
-    async def _is_whole(self) -> bool:
-        if any(child.state is not State.READY or child.pid is None for child in self.supervisor.children.values()):
-            return False
-        for front_door in FRONT_DOORS:
-            try:
-                seen = await self.seen_by(front_door)
-            except httpx.HTTPError:
-                return False
-            idle = {id for id, worker in seen.items() if worker.state is WorkerState.ACTIVE and not worker.inflight}
-            if idle != set(WORKERS):
-                return False
-        return True
+    async def until_gone(self, program: str, pid: int) -> None:
+        """Wait until this incarnation of a program has ended."""
+        await _until(lambda: self.child(program).pid != pid, program)
 
     def log_of(self, program: str) -> str:
         return self.child(program).log.path.read_text()
@@ -236,3 +240,12 @@ def _worker(name: str, network: Network | None, environment: Mapping[str, str]) 
         start_timeout_s=DEADLINE_S,
         grace_s=2,
     )
+
+
+async def _until(holds: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not holds():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"waited for {what} for {DEADLINE_S:g} s") from None
