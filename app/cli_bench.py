@@ -185,15 +185,26 @@ def simulate(
     storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
     session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
     churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
+    doors: Annotated[int, typer.Option(min=1, help="Front doors, each with a picture of its own.")] = 4,
+    refresh: Annotated[float, typer.Option(min=0, help="Seconds between a door's looks at the fleet.")] = 0.5,
+    queue: Annotated[float, typer.Option(min=0, help="Seconds a start waits for room.")] = 1.0,
+    policy: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: ours and its peers.")] = None,
     price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
     size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+    plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw it to this SVG.")] = None,
 ) -> None:
     """Our placement of sessions beside that of others, on one trace of traffic in virtual time."""
-    from app.core.simulation import FleetShape, Traffic
+    from app.core.policies import POLICIES
+    from app.core.simulated_fleet import FleetShape
+    from app.core.simulation import FrontDoors
+    from app.core.traffic import Traffic
     from app.simulate import simulate as run
 
+    unknown = [name for name in policy or () if name not in POLICIES]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of: {', '.join(POLICIES)}", param_hint="--policy")
     shape = FleetShape(
         workers=workers,
         capacity=capacity,
@@ -212,4 +223,14 @@ def simulate(
         joins=churn,
         losses=min(churn, workers - 1),
     )
-    run(traffic, shape, gpu_hour=price, find_size=size, json_path=json_path, out=sys.stdout)
+    run(
+        traffic,
+        shape,
+        FrontDoors(count=doors, refresh_s=refresh, queue_s=queue),
+        policies=[name for name in POLICIES if not policy or name in policy],
+        gpu_hour=price,
+        find_size=size,
+        json_path=json_path,
+        plot_path=plot_path,
+        out=sys.stdout,
+    )

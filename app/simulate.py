@@ -1,23 +1,19 @@
-"""`carillon simulate`: our placement beside that of others on one trace of traffic, as a table and as JSON."""
+"""`carillon simulate`: our placement beside that of others on one trace of traffic: a table, JSON, a plot."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from app.core.outcome import Outcome
 from app.core.policies import POLICIES
-from app.core.simulation import (
-    FleetShape,
-    Policy,
-    Simulation,
-    Trace,
-    Traffic,
-    moved_by_a_join,
-    trace_of,
-    workers_needed,
-)
+from app.core.simulated_fleet import FleetShape
+from app.core.simulation import FrontDoors, Simulation, moved_by_a_join, workers_needed
+from app.core.traffic import Trace, Traffic, trace_of
+from app.plot import plot
 
 Report = dict[str, Any]
 
@@ -30,7 +26,9 @@ COLUMNS = (
     ("wait P99 s", "wait_p99_s", "{:.2f}"),
     ("loaded TB", "cold_bytes", "{:.2f}"),
     ("P99/mean", "p99_over_mean", "{:.2f}"),
+    ("queued", "queued_rate", "{:.2%}"),
     ("refused", "refused_rate", "{:.2%}"),
+    ("claims", "claims_per_start", "{:.3f}"),
     ("moved/loss", "moved_per_loss", "{:.1f}"),
     ("GPUs", "gpus", "{}"),
     ("$/audio h", "audio_hour", "{:.4f}"),
@@ -39,15 +37,27 @@ COLUMNS = (
 
 
 def simulate(
-    traffic: Traffic, shape: FleetShape, *, gpu_hour: float, find_size: bool, json_path: Path | None, out: TextIO
+    traffic: Traffic,
+    shape: FleetShape,
+    doors: FrontDoors,
+    *,
+    policies: Sequence[str] = tuple(POLICIES),
+    gpu_hour: float,
+    find_size: bool,
+    json_path: Path | None = None,
+    plot_path: Path | None = None,
+    out: TextIO,
 ) -> None:
-    """Run every policy on the trace of `traffic` and write a row of the table for each."""
+    """Run `policies` on the trace of `traffic` and write a row of the table for each."""
     trace = trace_of(traffic)
     rows: list[Report] = []
-    out.write(heading(trace, shape))
+    outcomes: dict[str, Outcome] = {}
+    out.write(heading(trace, shape, doors))
     out.write(line({key: title for title, key, _ in COLUMNS}, formatted=False))
-    for name, policy in POLICIES.items():
-        rows.append({"policy": name, **measure(trace, shape, policy, gpu_hour=gpu_hour, find_size=find_size)})
+    for name in policies:
+        outcomes[name] = Simulation(trace, shape, POLICIES[name], doors).run()
+        gpus = workers_needed(trace, shape, POLICIES[name], doors, refused=REFUSED) if find_size else None
+        rows.append({"policy": name, **row(trace, shape, outcomes[name], gpus=gpus, gpu_hour=gpu_hour)})
         out.write(line(rows[-1]))
         out.flush()
     moved = moved_by_a_join(shape)
@@ -60,20 +70,25 @@ def simulate(
         report = {
             "traffic": asdict(traffic),
             "fleet": asdict(shape),
+            "doors": asdict(doors),
             "heard_before": trace.heard_before,
             "moved_by_a_join": moved,
             "policies": rows,
         }
         json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    if plot_path is not None:
+        plot_path.write_text(plot(trace, outcomes), "utf-8")
 
 
-def measure(trace: Trace, shape: FleetShape, policy: Policy, *, gpu_hour: float, find_size: bool) -> Report:
-    """A row: what became of the trace in this fleet, and what an hour of audio costs, `find_size` in one that fits."""
-    outcome = Simulation(trace, shape, policy).run()
-    gpus = workers_needed(trace, shape, policy, refused=REFUSED) if find_size else shape.workers
-    served = trace.traffic.concurrent * (1 - REFUSED) if find_size else outcome.mean_concurrent
+def row(trace: Trace, shape: FleetShape, outcome: Outcome, *, gpus: int | None, gpu_hour: float) -> Report:
+    """What became of the trace in this fleet, and what an hour of audio costs, in one of the `gpus` needed if known."""
+    served = outcome.mean_concurrent if gpus is None else trace.traffic.concurrent * (1 - REFUSED)
+    gpus = shape.workers if gpus is None else gpus
     return {
         "starts": outcome.starts,
+        "queued": outcome.queued,
+        "queued_rate": outcome.queued_rate,
+        "room_wait_p99_s": outcome.room_wait_p99_s,
         "refused": outcome.refused,
         "refused_rate": outcome.refused_rate,
         "warm_rate": outcome.warm_rate,
@@ -81,6 +96,8 @@ def measure(trace: Trace, shape: FleetShape, policy: Policy, *, gpu_hour: float,
         "cold_loads": outcome.cold_loads,
         "cold_bytes": outcome.cold_bytes,
         "p99_over_mean": outcome.p99_over_mean,
+        "claims_per_start": outcome.claims_per_start,
+        "refused_claims": outcome.refused_claims,
         "cut": outcome.cut,
         "moved_per_loss": outcome.moved_per_loss,
         "mean_concurrent": outcome.mean_concurrent,
@@ -89,13 +106,15 @@ def measure(trace: Trace, shape: FleetShape, policy: Policy, *, gpu_hour: float,
     }
 
 
-def heading(trace: Trace, shape: FleetShape) -> str:
+def heading(trace: Trace, shape: FleetShape, doors: FrontDoors) -> str:
     traffic = trace.traffic
     return (
         f"{shape.workers:,} workers of {shape.capacity} places, {shape.max_voices} slots, {shape.cached_adapters} "
         f"adapters at hand; {traffic.voices:,} voices, Zipf {traffic.zipf:g}\n{len(trace.start_s):,} sessions of "
         f"{traffic.mean_session_s:g} s, {traffic.concurrent:,.0f} wanted at once; {traffic.losses} workers lost, "
         f"{traffic.joins} join; a storm of {traffic.storm:.0%}; seed {traffic.seed}\n"
+        f"{doors.count} front doors, each with a picture at most {doors.refresh_s:g} s old; a start waits at most "
+        f"{doors.queue_s:g} s for room\n"
     )
 
 

@@ -1,73 +1,76 @@
 """Ways to choose a worker for a session: ours, and those of its peers, for the simulator to compare.
 
-Every policy is given the front door's admission, `has_room`: it never fills a worker over its capacity or its LoRA
-slots, and goes on to another worker where one is full, which is more than some of the peers do.
+Every policy sees the picture that a front door has of the fleet, and is given its admission, `has_room`: it goes on to
+another worker where one is full, which is more than some of the peers do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from app.core.models import Voice
 from app.core.placement import EPSILON, Bound, has_room, offers
-from app.core.simulation import Policy, SimulatedFleet, SimulatedWorker, adapter_of
+from app.core.simulated_fleet import SeenFleet, SeenWorker
+from app.core.simulation import Offer, Policy
+from app.core.traffic import adapter_of
 
 
-def ours(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
+def ours(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """`app.core.placement`, as the front door runs it."""
-    holders = fleet.holders.get(adapter_of(voice), {}).values()
-    offered = offers(fleet.ring, fleet.workers, holders, Bound(fleet.sessions, fleet.capacity), voice)
-    return next((candidate.worker for candidate in offered), None)
+    bound = Bound(fleet.sessions, fleet.capacity)
+    for candidate in offers(fleet.ring, fleet.workers, fleet.holders(adapter_of(voice)), bound, voice):
+        yield Offer(candidate.worker, candidate.bound)
 
 
-def ring_of_voices(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
+def ring_of_voices(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """The voice's place on the ring, and on from there past whoever is full."""
-    return _first_with_room((fleet.workers[name] for name in fleet.ring.walk(voice.id)), voice)
+    return _with_room((fleet.workers[name] for name in fleet.ring.walk(voice.id)), voice)
 
 
-def ring_of_sessions(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
+def ring_of_sessions(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """The session's place on the ring, whatever its voice: the router of vLLM's production-stack."""
-    return _first_with_room((fleet.workers[name] for name in fleet.ring.walk(repr(draw))), voice)
+    return _with_room((fleet.workers[name] for name in fleet.ring.walk(repr(draw))), voice)
 
 
-def bounded_ring(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
-    """The first on the voice's walk with less than (1 + ε) of its share: HAProxy's hash-balance-factor.
+def bounded_ring(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    """Those on the voice's walk with less than (1 + ε) of their share, then the others: HAProxy's hash-balance-factor.
 
     Envoy's bounded load has the same bound, and sends what overflows on in another order.
     """
     share = (1 + EPSILON) * (fleet.sessions + 1) / fleet.capacity
-    over = None
+    over: list[SeenWorker] = []
     for name in fleet.ring.walk(voice.id):
         worker = fleet.workers[name]
-        if has_room(worker, voice):
-            if worker.inflight < max(1, share * worker.capacity):
-                return worker
-            over = over or worker
-    return over
+        if worker.inflight < max(1, share * worker.capacity):
+            yield from _with_room((worker,), voice)
+        else:
+            over.append(worker)
+    yield from _with_room(over, voice)
 
 
-def least_loaded(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
-    """Whoever has the fewest sessions for its capacity."""
-    first = fleet.by_index[int(fleet.loads.argmin())]
-    if has_room(first, voice):
-        return first
-    order = np.argsort(fleet.loads, kind="stable")[: len(fleet.workers)]
-    return _first_with_room((fleet.by_index[index] for index in order.tolist()), voice)
+def least_loaded(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    """Whoever has the fewest sessions for its capacity; among equals, one that is drawn."""
+    first = int(draw * len(fleet.loads))
+    turned = np.concatenate((fleet.loads[first:], fleet.loads[:first]))
+    if found := list(_with_room((fleet.by_index[(first + int(turned.argmin())) % len(turned)],), voice)):
+        yield found[0]
+    order = (np.argsort(turned, kind="stable")[: len(fleet.listed)] + first) % len(turned)
+    yield from _with_room((fleet.by_index[index] for index in order.tolist()), voice)
 
 
-def at_random(fleet: SimulatedFleet, voice: Voice, draw: float) -> SimulatedWorker | None:
+def at_random(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """Anybody with room: from a drawn worker on, in drawn steps, so that a full one does not fill its neighbour."""
     size = len(fleet.listed)
     first = int(draw * size)
     step = 1 + int(draw * 1e6) % size
-    drawn = (fleet.listed[(first + i * step) % size] for i in range(8))
-    return _first_with_room(drawn, voice) or _first_with_room(fleet.listed[first:] + fleet.listed[:first], voice)
+    yield from _with_room((fleet.listed[(first + i * step) % size] for i in range(8)), voice)
+    yield from _with_room((fleet.listed[(first + i) % size] for i in range(size)), voice)
 
 
-def _first_with_room(workers: Iterable[SimulatedWorker], voice: Voice) -> SimulatedWorker | None:
-    return next((worker for worker in workers if has_room(worker, voice)), None)
+def _with_room(workers: Iterable[SeenWorker], voice: Voice) -> Iterator[Offer]:
+    return (Offer(worker, worker.capacity) for worker in workers if has_room(worker, voice))
 
 
 POLICIES: dict[str, Policy] = {

@@ -1,385 +1,293 @@
 """A fleet in virtual time: one trace of session starts, placed by the real placement code or by another policy.
 
-A session is speech from its start to its end, and holds one place so long. A start for which nobody has room is refused
-at once; a session whose adapter is not there waits for it, holding its place. A worker loads one adapter after another,
-keeps as many as its cache takes, and forgets the least recently used. Every policy is given the front door's admission:
-it never fills a worker over its capacity or its LoRA slots, which is more than some of the peers do.
+A session is speech from its start to its end, and holds one place so long. It comes to one of several front doors,
+which chooses from its own picture of the fleet, and claims: whether there is room is decided by the fleet as it is, as
+Redis does, and a claim that is refused goes to the next candidate. A start for which nobody has room waits for the
+door's picture to change, for a moment, and is then refused. A session whose adapter is not there waits for it, holding
+its place. Sessions of a worker that is lost are placed again by the door they came through.
 
-What the model leaves out: pictures of the fleet that are old (here a front door sees everything at once), the wait
-for room before a refusal, and the stall that loading an adapter is to the streams beside it.
+Every policy is given all of this, which is more than some of the peers have: pictures that tell what other doors did,
+an arbiter that never lets a worker be filled over its capacity or its LoRA slots, and the wait for room.
+
+What the model leaves out: the time that a claim takes; the heartbeat by which a door learns that an adapter is loaded,
+and the seconds for which Redis believes in a worker that is lost; and the stall that loading an adapter is to the
+streams beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import count
 from math import ceil
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.core.models import AdapterVersion, Voice
-from app.core.placement import ring_of
-from app.core.ring import Ring
+from app.core.models import Voice
+from app.core.outcome import Outcome, Sample
+from app.core.placement import has_room
+from app.core.simulated_fleet import FleetShape, SeenFleet, SeenWorker, SimulatedFleet, SimulatedWorker
+from app.core.traffic import ChangeKind, Trace, adapter_of, voice_of
 
-MIN_ADAPTER_BYTES, MAX_ADAPTER_BYTES = 100_000_000, 200_000_000
 SAMPLE_EVERY_S = 10.0
-MIN_SESSION_S = 2.0
+BLOCK = 100_000
+"""Starts that are turned into Python's numbers at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
-    """Who wants to hear what: Poisson starts, exponential lengths, voices by Zipf's law."""
+class FrontDoors:
+    """Through how many doors sessions come, in turns, and what each knows and does."""
 
-    seed: int = 0
-    duration_s: float = 3600.0
-    warm_up_s: float = 600.0
-    """Before the duration, and not reported: an empty fleet is not what is asked about."""
-    concurrent: float = 1_000.0
-    """Sessions at once, on average, if none is refused."""
-    mean_session_s: float = 240.0
-    voices: int = 10_000
-    zipf: float = 1.0
-    """The voice of rank r is wanted r^-zipf times as often as the first."""
-    storm: float = 0.1
-    """For a sixth of the duration, from its middle, a voice that nobody has wanted adds this share of all starts."""
-    joins: int = 2
-    losses: int = 2
-    """Spread over the duration, losses first: at the end there are as many workers as at its start."""
+    count: int = 4
+    refresh_s: float = 0.5
+    """How often a door looks at the fleet, the doors one after another; 0: whenever it decides."""
+    queue_s: float = 1.0
+    """How long a start waits for room before it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class FleetShape:
-    """How many workers there are, and what each can do."""
+class Offer:
+    """A worker that a session may be claimed at, if it has fewer sessions than `bound` when the claim arrives."""
 
-    workers: int = 100
-    capacity: int = 16
-    max_voices: int = 12
-    cached_adapters: int = 64
-    bandwidth_bytes_per_s: float = 250e6
-    """At which one worker takes adapters from the store and to the engine."""
+    worker: SeenWorker
+    bound: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What happens, the same for every policy: starts in order of time, and what changes in the fleet meanwhile."""
-
-    traffic: Traffic
-    start_s: NDArray[np.float64]
-    voice: NDArray[np.int64]
-    length_s: NDArray[np.float64]
-    draw: NDArray[np.float64]
-    """In [0, 1): the session's own luck, for policies that use any."""
-    adapter_bytes: NDArray[np.int64]
-    changes: tuple[tuple[float, Literal["join", "loss"], float], ...]
-    """When, what, and a draw that says which worker is lost."""
-
-    @property
-    def heard_before(self) -> float:
-        """The part of the starts after the warm-up whose voice was wanted before: no policy has more of them warm."""
-        reported_from = np.searchsorted(self.start_s, self.traffic.warm_up_s)
-        first_times = np.unique(self.voice, return_index=True)[1]
-        starts = len(self.start_s) - reported_from
-        return 1 - int(np.count_nonzero(first_times >= reported_from)) / max(1, int(starts))
-
-
-def trace_of(traffic: Traffic) -> Trace:
-    """The trace of `traffic`; the same seed gives the same trace."""
-    random = np.random.default_rng(traffic.seed)
-    rate_per_s = traffic.concurrent / traffic.mean_session_s
-    end_s = traffic.warm_up_s + traffic.duration_s
-    calm = random.uniform(0, end_s, random.poisson(rate_per_s * end_s))
-    storm_s = traffic.duration_s / 6
-    storm_at_s = traffic.warm_up_s + traffic.duration_s / 2
-    wild = random.uniform(storm_at_s, storm_at_s + storm_s, random.poisson(rate_per_s * storm_s * traffic.storm))
-    weights = np.arange(1, traffic.voices + 1, dtype=np.float64) ** -traffic.zipf
-    ranks = np.searchsorted(np.cumsum(weights) / weights.sum(), random.random(len(calm)))
-    start_s = np.concatenate([calm, wild])
-    voice = np.concatenate([ranks, np.full(len(wild), traffic.voices)])
-    order = np.argsort(start_s, kind="stable")
-    kinds: tuple[Literal["join", "loss"], ...] = ("loss",) * traffic.losses + ("join",) * traffic.joins
-    times = traffic.warm_up_s + traffic.duration_s * (np.arange(len(kinds)) + 1) / (len(kinds) + 1)
-    return Trace(
-        traffic=traffic,
-        start_s=start_s[order],
-        voice=voice[order],
-        length_s=np.maximum(MIN_SESSION_S, random.exponential(traffic.mean_session_s, len(order))),
-        draw=random.random(len(order)),
-        adapter_bytes=random.integers(MIN_ADAPTER_BYTES, MAX_ADAPTER_BYTES, traffic.voices + 1, endpoint=True),
-        changes=tuple(zip(times.tolist(), kinds, random.random(len(kinds)).tolist(), strict=True)),
-    )
+Policy = Callable[[SeenFleet, Voice, float], Iterator[Offer]]
+"""`policy(fleet, voice, draw)`: the workers that seem to have room for a session, best first."""
 
 
 @dataclass(eq=False, slots=True)
-class SimulatedWorker:
-    """A worker as placement sees it, in place of `app.core.models.Worker`, and changed as things happen to it."""
+class Session:
+    """One that waits for room, or speaks."""
 
-    id: str
-    index: int
-    capacity: int
-    max_voices: int
-    inflight: int = 0
-    active_adapters: dict[str, int] = field(default_factory=dict)
-    ready_adapters: dict[str, None] = field(default_factory=dict)
-    """Least recently used first."""
-    loading: dict[str, float] = field(default_factory=dict)
-    """Adapter -> when it is ready."""
-    link_free_s: float = 0.0
-    sessions: dict[int, float] = field(default_factory=dict)
-    """Session -> when it ends."""
-    background: int = 0
-    background_adapters: frozenset[str] = frozenset()
-
-
-class SimulatedFleet:
-    """The workers that live, with what placement derives from a snapshot kept up to date instead."""
-
-    def __init__(self, shape: FleetShape) -> None:
-        self.shape = shape
-        self.workers: dict[str, SimulatedWorker] = {}
-        self.by_index: list[SimulatedWorker] = []
-        """Those that are lost too."""
-        self.holders: dict[str, dict[str, SimulatedWorker]] = {}
-        self.sessions = 0
-        self.capacity = 0
-        self.loads = np.empty(0)
-        """Sessions ÷ capacity, by a worker's index; infinite where a worker is lost."""
-        for _ in range(shape.workers):
-            self._add()
-        self._turn()
-
-    def join(self) -> SimulatedWorker:
-        worker = self._add()
-        self._turn()
-        return worker
-
-    def _add(self) -> SimulatedWorker:
-        index = len(self.loads)
-        worker = SimulatedWorker(f"worker-{index}", index, self.shape.capacity, self.shape.max_voices)
-        self.workers[worker.id] = worker
-        self.by_index.append(worker)
-        self.capacity += worker.capacity
-        self.loads = np.append(self.loads, 0.0)
-        return worker
-
-    def lose(self, worker: SimulatedWorker) -> None:
-        del self.workers[worker.id]
-        self.sessions -= worker.inflight
-        self.capacity -= worker.capacity
-        self.loads[worker.index] = np.inf
-        for adapter in (*worker.ready_adapters, *worker.loading):
-            del self.holders[adapter][worker.id]
-        worker.loading = {}
-        self._turn()
-
-    def _turn(self) -> None:
-        self.ring: Ring = ring_of((worker.id, worker.capacity) for worker in self.workers.values())
-        self.listed = list(self.workers.values())
-
-    def occupy(self, worker: SimulatedWorker, adapter: str) -> None:
-        worker.inflight += 1
-        worker.active_adapters[adapter] = worker.active_adapters.get(adapter, 0) + 1
-        self.sessions += 1
-        self.loads[worker.index] = worker.inflight / worker.capacity
-
-    def vacate(self, worker: SimulatedWorker, adapter: str) -> None:
-        worker.inflight -= 1
-        left = worker.active_adapters.pop(adapter) - 1
-        if left:
-            worker.active_adapters[adapter] = left
-        self.sessions -= 1
-        self.loads[worker.index] = worker.inflight / worker.capacity
-
-    def load(self, worker: SimulatedWorker, adapter: str, size: int, now_s: float) -> float:
-        """Begin to load an adapter; when it is ready."""
-        ready_s = max(now_s, worker.link_free_s) + size / self.shape.bandwidth_bytes_per_s
-        worker.link_free_s = worker.loading[adapter] = ready_s
-        self.holders.setdefault(adapter, {})[worker.id] = worker
-        return ready_s
-
-    def loaded(self, worker: SimulatedWorker, adapter: str) -> None:
-        """The adapter is there; those used least recently, and not now, make room for it."""
-        del worker.loading[adapter]
-        worker.ready_adapters[adapter] = None
-        excess = len(worker.ready_adapters) - self.shape.cached_adapters
-        if excess > 0:
-            idle = [name for name in worker.ready_adapters if name not in worker.active_adapters]
-            for name in idle[:excess]:
-                del worker.ready_adapters[name]
-                del self.holders[name][worker.id]
+    rank: int
+    adapter: str
+    draw: float
+    door: Door
+    length_s: float
+    """That it has yet to speak."""
+    asked_s: float
+    """When it came, or lost its place."""
+    reported: bool
+    worker: SimulatedWorker | None = None
+    begins_s: float = 0.0
+    ends_s: float = 0.0
+    waiting: bool = False
+    is_cut: bool = False
 
 
-Policy = Callable[[SimulatedFleet, Voice, float], SimulatedWorker | None]
-"""`policy(fleet, voice, draw)`: the worker with room that shall have a session, None when there is none."""
+@dataclass(eq=False, slots=True)
+class Door:
+    """A front door: its picture, and who waits at it for room, first come first."""
 
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of the sessions that started after the warm-up, and of the fleet meanwhile."""
-
-    starts: int = 0
-    refused: int = 0
-    warm: int = 0
-    """Starts whose adapter was ready."""
-    waits_s: list[float] = field(default_factory=list)
-    """Of the starts whose adapter was not."""
-    ended: int = 0
-    cut: int = 0
-    """Sessions at lost workers."""
-    moved: int = 0
-    """Those of them that found another place."""
-    losses: int = 0
-    cold_loads: int = 0
-    cold_bytes: int = 0
-    peaks: list[float] = field(default_factory=list)
-    """At each sample: the P99 worker's load over the mean."""
-    concurrent: list[int] = field(default_factory=list)
-    """At each sample: sessions."""
-
-    @property
-    def refused_rate(self) -> float:
-        return self.refused / max(1, self.starts)
-
-    @property
-    def warm_rate(self) -> float:
-        return self.warm / max(1, self.starts - self.refused)
-
-    @property
-    def wait_p99_s(self) -> float:
-        """Over all starts that were served."""
-        waits_s = np.zeros(max(1, self.warm + len(self.waits_s)))
-        waits_s[: len(self.waits_s)] = self.waits_s
-        return float(np.percentile(waits_s, 99))
-
-    @property
-    def p99_over_mean(self) -> float:
-        return float(np.mean(self.peaks)) if self.peaks else 0.0
-
-    @property
-    def mean_concurrent(self) -> float:
-        return float(np.mean(self.concurrent)) if self.concurrent else 0.0
-
-    @property
-    def moved_per_loss(self) -> float:
-        return self.moved / max(1, self.losses)
+    picture: SeenFleet
+    waiting: list[Session] = field(default_factory=list)
 
 
 class Simulation:
     """One policy on one trace."""
 
-    def __init__(self, trace: Trace, shape: FleetShape, policy: Policy) -> None:
+    def __init__(self, trace: Trace, shape: FleetShape, policy: Policy, doors: FrontDoors | None = None) -> None:
         self.fleet = SimulatedFleet(shape)
         self.outcome = Outcome()
         self._trace = trace
         self._policy = policy
-        self._voice_of = trace.voice.tolist()
-        self._draw_of = trace.draw.tolist()
-        self._reported_from = int(np.searchsorted(trace.start_s, trace.traffic.warm_up_s))
-        self._due: list[tuple[float, int, SimulatedWorker, str, int | None]] = []
-        """A heap of (when, order among equals, worker, adapter, session that ends; None: the adapter is ready)."""
+        self._settings = doors or FrontDoors()
+        self._doors = [Door(self.fleet.picture()) for _ in range(self._settings.count)]
+        self._speaking: dict[int, dict[Session, None]] = {}
+        """By a worker's index."""
+        self._started = 0
+        self._due: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
+        """A heap of (when, order among equals, what happens, to whom)."""
         self._order = count()
 
     def run(self) -> Outcome:
         """Play the trace to its end, and the sessions that run then to theirs. Once."""
-        lengths_s = self._trace.length_s.tolist()
-        changes = list(reversed(self._trace.changes))
-        sample_s = self._trace.traffic.warm_up_s
-        for session, now_s in enumerate(self._trace.start_s.tolist()):
-            while changes and changes[-1][0] <= now_s:
-                self._change(*changes.pop())
-            self._settle(now_s)
-            if now_s >= sample_s:
-                self._sample()
-                sample_s += SAMPLE_EVERY_S
-            self._start(session, lengths_s[session], now_s)
+        refresh_s, traffic = self._settings.refresh_s, self._trace.traffic
+        if refresh_s:
+            for number, door in enumerate(self._doors):
+                self._at(refresh_s * (number + 1) / len(self._doors), self._refresh, door)
+        for at_s, kind, draw in self._trace.changes:
+            self._at(at_s, self._change, (kind, draw))
+        for at_s in np.arange(traffic.warm_up_s, traffic.end_s + SAMPLE_EVERY_S / 2, SAMPLE_EVERY_S).tolist():
+            self._at(at_s, self._sample, None)
+        for rank, start_s, length_s, draw in _starts(self._trace):
+            self._settle(start_s)
+            self._start(rank, start_s, length_s, draw)
         self._settle(float("inf"))
         return self.outcome
 
-    def _start(self, session: int, length_s: float, now_s: float) -> None:
-        wait_s = self._place(session, length_s, now_s)
-        if session < self._reported_from:
+    def _at(self, when_s: float, action: Callable[[float, Any], None], subject: Any) -> None:
+        heappush(self._due, (when_s, next(self._order), action, subject))
+
+    def _settle(self, until_s: float) -> None:
+        """Let everything happen that is due."""
+        due = self._due
+        while due and due[0][0] <= until_s:
+            when_s, _, action, subject = heappop(due)
+            action(when_s, subject)
+
+    # What happens, each at its time.
+
+    def _start(self, rank: int, now_s: float, length_s: float, draw: float) -> None:
+        door = self._doors[self._started % len(self._doors)]
+        self._started += 1
+        reported = now_s >= self._trace.traffic.warm_up_s
+        self.outcome.starts += reported
+        self._ask(now_s, Session(rank, adapter_of(voice_of(rank)), draw, door, length_s, now_s, reported))
+
+    def _end(self, now_s: float, session: Session) -> None:
+        worker = session.worker
+        if worker is None or now_s != session.ends_s:
+            return  # of a place it has lost meanwhile
+        session.worker = None
+        self._speaking[worker.index].pop(session)
+        self.fleet.vacate(worker, session.adapter)
+        self.outcome.ended += session.reported
+        session.door.picture.vacate(worker.index)
+        for door in self._doors if not self._settings.refresh_s else (session.door,):
+            self._wake(now_s, door)
+
+    def _loaded(self, now_s: float, copy: tuple[SimulatedWorker, str]) -> None:
+        worker, adapter = copy
+        if adapter in worker.loading:
+            self.fleet.loaded(worker, adapter, now_s)
+
+    def _refresh(self, now_s: float, door: Door) -> None:
+        door.picture.refresh()
+        self.fleet.forget(now_s - self._settings.refresh_s)
+        self._wake(now_s, door)
+        if now_s < self._trace.traffic.end_s or door.waiting:
+            self._at(now_s + self._settings.refresh_s, self._refresh, door)
+
+    def _give_up(self, now_s: float, session: Session) -> None:
+        if session.waiting:
+            session.waiting = False
+            session.door.waiting.remove(session)
+            self._refuse(session)
+
+    def _change(self, now_s: float, change: tuple[ChangeKind, float]) -> None:
+        kind, draw = change
+        if kind == "join":
+            self.fleet.join()
             return
-        self.outcome.starts += 1
-        if wait_s is None:
-            self.outcome.refused += 1
-        elif wait_s:
-            self.outcome.waits_s.append(wait_s)
-        else:
-            self.outcome.warm += 1
+        lost = list(self.fleet.living.values())[int(draw * len(self.fleet.living))]
+        self.fleet.lose(lost, now_s)
+        self.outcome.losses += 1
+        for session in self._speaking.pop(lost.index, {}):
+            self.outcome.cut += session.reported
+            session.worker, session.is_cut, session.asked_s = None, True, now_s
+            session.length_s = session.ends_s - max(now_s, session.begins_s)
+            picture = session.door.picture
+            picture.exclude(picture.by_index[lost.index])
+            self._ask(now_s, session)
 
-    def _place(self, session: int, length_s: float, now_s: float) -> float | None:
-        """Give a session a place, and say how long it waits for its adapter there; None when nobody has room."""
-        rank = self._voice_of[session]
-        voice = _voice(rank)
-        worker = self._policy(self.fleet, voice, self._draw_of[session])
-        if worker is None:
-            return None
-        adapter = adapter_of(voice)
-        ready_s = now_s
-        if adapter in worker.ready_adapters:
-            worker.ready_adapters[adapter] = worker.ready_adapters.pop(adapter)
-        elif adapter in worker.loading:
-            ready_s = worker.loading[adapter]
-        else:
-            ready_s = self._load(worker, adapter, int(self._trace.adapter_bytes[rank]), now_s, session)
-        self.fleet.occupy(worker, adapter)
-        worker.sessions[session] = ready_s + length_s
-        heappush(self._due, (ready_s + length_s, next(self._order), worker, adapter, session))
-        return ready_s - now_s
+    def _sample(self, now_s: float, _: None) -> None:
+        loads = self.fleet.loads[np.isfinite(self.fleet.loads)]
+        mean, found = float(loads.mean()), self.outcome
+        peak = float(np.percentile(loads, 99)) / mean if mean else 0.0
+        found.samples.append(Sample(now_s, self.fleet.sessions, peak, found.served, found.warm, found.cold_bytes))
 
-    def _load(self, worker: SimulatedWorker, adapter: str, size: int, now_s: float, session: int) -> float:
+    # Placing.
+
+    def _ask(self, now_s: float, session: Session) -> None:
+        """Place a session, or let it wait for room."""
+        if self._place(now_s, session):
+            return
+        if not self._settings.queue_s:
+            self._refuse(session)
+            return
+        session.waiting = True
+        session.door.waiting.append(session)
+        self.outcome.queued += session.reported and not session.is_cut
+        self._at(now_s + self._settings.queue_s, self._give_up, session)
+
+    def _wake(self, now_s: float, door: Door) -> None:
+        """The door's picture has changed: whoever waits asks again."""
+        if door.waiting:
+            door.waiting = [session for session in door.waiting if not self._place(now_s, session)]
+
+    def _refuse(self, session: Session) -> None:
+        self.outcome.refused += session.reported and not session.is_cut
+
+    def _place(self, now_s: float, session: Session) -> bool:
+        picture = session.door.picture
+        if not self._settings.refresh_s:
+            picture.refresh()
+        if not picture.may_have_room(session.adapter):
+            return False
+        for offer in self._policy(picture, voice_of(session.rank), session.draw):
+            worker = self.fleet.by_index[offer.worker.index]
+            granted = worker.alive and worker.inflight < offer.bound and has_room(worker, voice_of(session.rank))
+            if session.reported and not session.is_cut:
+                self.outcome.claims += 1
+                self.outcome.refused_claims += not granted
+            if granted:
+                picture.occupy(offer.worker, session.adapter)
+                self._begin(now_s, session, worker)
+                return True
+            if worker.alive and worker.inflight >= offer.bound:
+                picture.learn(offer.worker, worker.inflight)
+            else:
+                picture.exclude(offer.worker)
+        return False
+
+    def _begin(self, now_s: float, session: Session, worker: SimulatedWorker) -> None:
+        session.waiting, session.worker = False, worker
+        session.begins_s = self._ready_s(now_s, session, worker)
+        session.ends_s = session.begins_s + session.length_s
+        self.fleet.occupy(worker, session.adapter)
+        self._speaking.setdefault(worker.index, {})[session] = None
+        self._at(session.ends_s, self._end, session)
+        self._report(now_s, session)
+
+    def _ready_s(self, now_s: float, session: Session, worker: SimulatedWorker) -> float:
+        """When the session's adapter is there; where it is not, it is loaded."""
+        adapter = session.adapter
+        if adapter in worker.cached:
+            worker.cached[adapter] = worker.cached.pop(adapter)
+            return now_s
+        if adapter in worker.loading:
+            return worker.loading[adapter]
+        size = int(self._trace.adapter_bytes[session.rank])
         ready_s = self.fleet.load(worker, adapter, size, now_s)
-        heappush(self._due, (ready_s, next(self._order), worker, adapter, None))
-        if session >= self._reported_from:
+        self._at(ready_s, self._loaded, (worker, adapter))
+        if now_s >= self._trace.traffic.warm_up_s:
             self.outcome.cold_loads += 1
             self.outcome.cold_bytes += size
         return ready_s
 
-    def _settle(self, now_s: float) -> None:
-        """Let everything happen that is due; what a lost worker still had to do is not."""
-        due = self._due
-        while due and due[0][0] <= now_s:
-            _, _, worker, adapter, session = heappop(due)
-            if session is None:
-                if adapter in worker.loading:
-                    self.fleet.loaded(worker, adapter)
-            elif worker.sessions.pop(session, None) is not None:
-                self.fleet.vacate(worker, adapter)
-                self.outcome.ended += session >= self._reported_from
-
-    def _change(self, at_s: float, kind: Literal["join", "loss"], draw: float) -> None:
-        self._settle(at_s)
-        if kind == "join":
-            self.fleet.join()
+    def _report(self, now_s: float, session: Session) -> None:
+        if not session.reported:
             return
-        lost = self.fleet.listed[int(draw * len(self.fleet.listed))]
-        cut = lost.sessions
-        lost.sessions = {}
-        self.fleet.lose(lost)
-        self.outcome.losses += 1
-        for session, ends_s in cut.items():
-            reported = session >= self._reported_from
-            self.outcome.cut += reported
-            if self._place(session, ends_s - at_s, at_s) is not None:
-                self.outcome.moved += reported
-
-    def _sample(self) -> None:
-        loads = self.fleet.loads[np.isfinite(self.fleet.loads)]
-        mean = float(loads.mean())
-        self.outcome.concurrent.append(self.fleet.sessions)
-        if mean:
-            self.outcome.peaks.append(float(np.percentile(loads, 99)) / mean)
+        if session.is_cut:
+            self.outcome.moved += 1
+            return
+        is_storm = session.rank == self._trace.traffic.voices
+        self.outcome.serve(0 if is_storm else session.rank + 1, warm=session.begins_s == now_s)
+        if now_s > session.asked_s:
+            self.outcome.room_waits_s.append(now_s - session.asked_s)
+        if session.begins_s > session.asked_s:
+            self.outcome.waits_s.append(session.begins_s - session.asked_s)
 
 
-def workers_needed(trace: Trace, shape: FleetShape, policy: Policy, *, refused: float = 0.01) -> int:
+def _starts(trace: Trace) -> Iterator[tuple[int, float, float, float]]:
+    """(rank, start_s, length_s, draw) of every session."""
+    columns = (trace.voice, trace.start_s, trace.length_s, trace.draw)
+    for first in range(0, len(trace.start_s), BLOCK):
+        yield from zip(*(column[first : first + BLOCK].tolist() for column in columns), strict=True)
+
+
+def workers_needed(
+    trace: Trace, shape: FleetShape, policy: Policy, doors: FrontDoors | None = None, *, refused: float = 0.01
+) -> int:
     """How many workers it takes to refuse at most this part of the starts, to a hundredth."""
 
     def serves(workers: int) -> bool:
-        return Simulation(trace, replace(shape, workers=workers), policy).run().refused_rate <= refused
+        return Simulation(trace, replace(shape, workers=workers), policy, doors).run().refused_rate <= refused
 
     floor = trace.traffic.losses + 1
     too_few, enough = floor - 1, max(floor, ceil(trace.traffic.concurrent / shape.capacity))
@@ -395,16 +303,3 @@ def moved_by_a_join(shape: FleetShape, *, keys: int = 10_000) -> float:
     """The part of the keys of a ring whose home is another worker once one more has joined; ideally its share."""
     ring, larger = (SimulatedFleet(replace(shape, workers=shape.workers + more)).ring for more in (0, 1))
     return sum(next(ring.walk(str(key))) != next(larger.walk(str(key))) for key in range(keys)) / keys
-
-
-def adapter_of(voice: Voice) -> str:
-    """The name of a voice's adapter; every simulated voice has one."""
-    assert voice.adapter is not None
-    return voice.adapter.name
-
-
-@lru_cache(maxsize=1_000_000)
-def _voice(rank: int) -> Voice:
-    id = f"voice-{rank}"
-    adapter = AdapterVersion(voice_id=id, version=1, lora_id=rank + 1, uri="file:///adapter/", sha256={}, rank=16)
-    return Voice(id=id, name=id, model="simulated", adapter=adapter)
