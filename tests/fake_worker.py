@@ -1,9 +1,9 @@
 """A worker without an engine: the real private protocol over a real socket, and a tone for each character.
 
-Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own. A
-test steers it by `allow` (how many characters may sound), `refusal` (the answer to assignments), `failure` (raised in
-place of speech), `mute` (no text sounds), `faults` (what is told of the next utterances' codes), `end_sessions` and
-`crash`.
+Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own, made
+of seven codes, its number. A session that began elsewhere goes on where it was. A test steers it by `allow` (how many
+characters may sound), `refusal` (the answer to assignments), `failure` (raised in place of speech), `mute` (no text
+sounds), `faults` (what is told of the next utterances' codes), `end_sessions`, `drain`, `vanish` and `crash`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from app.core.messages import (
     WORKER_COMMANDS,
     Assign,
     AudioFrame,
+    Begun,
     Cancel,
     Cancelled,
     Done,
@@ -31,9 +32,11 @@ from app.core.messages import (
     Error,
     Flush,
     Flushed,
+    GoAway,
     Limits,
     Message,
     Ready,
+    Resumption,
     Segment,
     Text,
     Utter,
@@ -41,11 +44,13 @@ from app.core.messages import (
     parse,
 )
 from app.core.models import ModelCard, Worker, WorkerState
-from app.infra.registry import Registry
+from app.core.text import clean
+from app.infra.registry import Held, Registry
 from app.infra.settings import Settings
 
 SAMPLE_RATE_HZ = 24_000
 SAMPLES_PER_CHARACTER = 1_200
+CODES_PER_CHARACTER = 7
 
 STAND_IN = ModelCard(
     name="standin", stand_in=True, languages=("en",), voices=("slt", "rms"), sample_rate_hz=SAMPLE_RATE_HZ,
@@ -71,10 +76,14 @@ class FakeSession:
         self._socket = socket
         self._commands: asyncio.Queue[Message] = asyncio.Queue()
         self.cancels_waiting = 0
+        before = assign.resume or Resumption()
+        self._chunk = before.chunk
         self._pending = ""
-        self._samples = 0
+        self._chars_before = before.chars
+        self._turn = ""
+        self._samples = before.samples
         self._sequence = 0
-        self._generation = 0
+        self._generation = before.generation
         self._ended = False
 
     async def run(self) -> None:
@@ -96,6 +105,10 @@ class FakeSession:
 
     async def _talk(self) -> None:
         try:
+            if self._chunk:
+                known = len(self._chunk.codes) // CODES_PER_CHARACTER
+                if await self._sound(self._chunk.text, known):
+                    await self._report(self._chunk.text, self._chunk.start_sample)
             while not await self._obey(await self._commands.get()):
                 pass
         except CarillonError as error:
@@ -128,6 +141,7 @@ class FakeSession:
             await self._send(Error.of(TextTooLong(f"at most {limit} characters may be pending"), session=self.id))
         else:
             self._pending += text
+            self._turn += text
             if self._pending.rstrip().endswith((".", "!", "?")):
                 await self._speak(self._pending)
 
@@ -143,28 +157,42 @@ class FakeSession:
     async def _speak(self, text: str) -> None:
         self._pending = ""
         spoken, start = "" if self._worker.mute else text.strip(), self._samples
-        if not await self._sound(spoken):
-            return
         if spoken:
+            end_char = self._chars_before + len(clean(self._turn))
             await self._send(
-                Segment(
+                Begun(
                     session=self.id,
                     generation=self._generation,
                     text=spoken,
+                    start_char=end_char - len(clean(text)),
+                    end_char=end_char,
                     start_sample=start,
-                    end_sample=self._samples,
                 )
             )
+        if await self._sound(spoken) and spoken:
+            await self._report(spoken, start)
 
-    async def _sound(self, spoken: str) -> bool:
-        """Send the sound of a text; False when a cancel cut it off."""
+    async def _report(self, spoken: str, start_sample: int) -> None:
+        await self._send(
+            Segment(
+                session=self.id,
+                generation=self._generation,
+                text=spoken,
+                start_sample=start_sample,
+                end_sample=self._samples,
+            )
+        )
+
+    async def _sound(self, spoken: str, known: int = 0) -> bool:
+        """Send the sound of a text after its first `known` characters; False when a cancel cut it off."""
         if self._worker.failure:
             raise self._worker.failure
-        for index, character in enumerate(spoken):
+        for index, character in enumerate(spoken[known:], known):
             await self._worker.leave_to_speak(self)
             if await self._interrupted(spoken[:index]):
                 return False
-            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character))
+            codes = np.full(CODES_PER_CHARACTER, ord(character) % 4096, dtype="<u2").tobytes()
+            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character), codes)
             await self._socket.send(frame.pack())
             self._sequence += 1
             self._samples += SAMPLES_PER_CHARACTER
@@ -182,7 +210,7 @@ class FakeSession:
         self.cancels += 1
         self.cancels_waiting -= 1
         self._generation += 1
-        self._pending = ""
+        self._pending, self._turn, self._chars_before = "", "", 0
         await self._send(
             Cancelled(session=self.id, generation=self._generation, spoken_text=spoken, samples=self._samples)
         )
@@ -191,6 +219,16 @@ class FakeSession:
         """End the session with an error, whatever is under way."""
         await self._send(Error.of(error, session=self.id, closed=True))
         await self._socket.close()
+
+    @property
+    def held(self) -> Held:
+        """The session's lease."""
+        adapter = self.assign.voice.adapter
+        return Held(self.id, adapter.name if adapter else "", background=self.assign.pace == "background")
+
+    async def say_goodbye(self, deadline_s: float) -> None:
+        """Tell the front door that the worker drains."""
+        await self._send(GoAway(deadline_ms=round(deadline_s * 1000)))
 
     async def _send(self, message: Message) -> None:
         await self._socket.send(message.model_dump_json())
@@ -219,6 +257,8 @@ class FakeWorker:
         self._epoch = 0
         self._address = ""
         self._server: Server | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._unknown: tuple[str, ...] = ()
         self._changed = asyncio.Condition()
         self._allowed: float = math.inf
         self._may_speak = asyncio.Event()
@@ -270,7 +310,20 @@ class FakeWorker:
             await self._changed.wait_for(lambda: len(self.sessions) == count)
 
     async def beat(self) -> None:
-        await self._registry.beat(self.record, self.sessions)
+        """Renew the record and the leases, as a worker does; a drain that is ordered then begins."""
+        held = [session.held for session in self.sessions.values()]
+        pulse = await self._registry.beat(self.record, held, again=self._unknown)
+        if pulse is not None:
+            self._unknown = pulse.unknown
+            if pulse.drain_s is not None and self.state is not WorkerState.DRAINING:
+                await self.drain(pulse.drain_s)
+
+    async def drain(self, deadline_s: float) -> None:
+        """Take no new session, and tell those that run until when they may stay."""
+        self.state = WorkerState.DRAINING
+        for session in list(self.sessions.values()):
+            await session.say_goodbye(deadline_s)
+        await self.beat()
 
     async def end_sessions(self, error: CarillonError) -> None:
         """End every session with an error, as a worker does that needs their places, or finds them idle."""
@@ -283,6 +336,14 @@ class FakeWorker:
         assert self._server is not None
         for connection in list(self._server.connections):
             connection.transport.abort()
+
+    async def vanish(self) -> None:
+        """Fall silent with every socket open, as a machine does whose network is cut; its record has expired."""
+        self.allow(characters=0)
+        assert self._heart is not None
+        self._heart.cancel()
+        await asyncio.gather(self._heart, return_exceptions=True)
+        await self._registry.leave(self.id, self._epoch)
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert socket.request is not None
@@ -355,7 +416,7 @@ async def running_worker(
         worker._address = f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         worker._epoch = await registry.join(worker.id)
         await worker.beat()
-        heart = asyncio.create_task(worker._beat_for_ever())
+        worker._heart = heart = asyncio.create_task(worker._beat_for_ever())
         try:
             yield worker
         finally:

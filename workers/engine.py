@@ -92,7 +92,9 @@ class Engine(Protocol):
     async def aclose(self) -> None: ...
 
     def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
-        """Codes as they are written, after those of the utterance. Closing or cancelling the iterator takes the request out of the scheduler.
+        """Codes as they are written, after those of the utterance.
+
+        Closing or cancelling the iterator takes the request out of the scheduler.
 
         Raises InvalidRequest when the text cannot fit the model, EngineFailed when the engine is gone.
         """

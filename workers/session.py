@@ -27,6 +27,7 @@ from app.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
+    SessionIdle,
     SlowReader,
     TextAfterEnd,
     TextTooLong,
@@ -276,7 +277,7 @@ class Session:
                     self._splitter.idle()
                     self._idle = True
             elif not await self._woken(self._settings.idle_timeout_s + self._playback.lead_s):
-                raise DeadlineExceeded(
+                raise SessionIdle(
                     f"no text for {self._settings.idle_timeout_s:g} s; start a new session when there is some"
                 )
 
@@ -356,9 +357,7 @@ class Session:
             repeated_s=round(repeated_frames(codes) * frame_s, 3),
         )
 
-    async def _generate(
-        self, chunk: Chunk | Utter | PartialChunk, stream: DecodeStream, spoken: _Spoken
-    ) -> list[int]:
+    async def _generate(self, chunk: Chunk | Utter | PartialChunk, stream: DecodeStream, spoken: _Spoken) -> list[int]:
         """Have the engine speak a chunk, or the rest of it, and send it; returns the codes written here."""
         written_before: tuple[int, ...] = ()
         if isinstance(chunk, PartialChunk):

@@ -25,7 +25,6 @@ from app.core.messages import (
     Eos,
     Error,
     Flush,
-    Segment,
     Start,
     Text,
 )
@@ -61,7 +60,7 @@ class ClientSession:
         self._cancels_due: deque[Cancel] = deque()
         """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
         self._generation = 0
-        self._segments: list[Segment] = []
+        self._upstream: UpstreamSession | None = None
 
     def obey(self, command: Command | Credit) -> None:
         """Take a client's command, without waiting. Raises TextTooLong, TextAfterEnd or InvalidRequest if it cannot."""
@@ -82,9 +81,10 @@ class ClientSession:
         if self._ended:
             raise TextAfterEnd(f"text after eos: session {self.id!r} takes no more; start another, or cancel first")
         most = self._limits.max_pending_chars
-        if self._waiting_chars + len(command.text) > most:
+        waiting = self._waiting_chars + (self._upstream.pending_chars if self._upstream else 0)
+        if waiting + len(command.text) > most:
             raise TextTooLong(
-                f"{len(command.text)} characters with {self._waiting_chars} still waiting; at most {most} may be "
+                f"{len(command.text)} characters with {waiting} still waiting; at most {most} may be "
                 "pending: send the rest when `segment` messages have come",
                 param="text",
             )
@@ -124,7 +124,7 @@ class ClientSession:
         """The worker was done before it heard of the cancel, so the answer is ours to give."""
         heard = command.played_samples or 0
         self._generation += 1
-        words = " ".join(filter(None, (_heard(segment, heard) for segment in self._segments)))
+        words = self._upstream.spoken_text(heard) if self._upstream else ""
         self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
 
     async def run(self) -> None:
@@ -153,6 +153,7 @@ class ClientSession:
         start = self._start
         voice = await self._door.directory.find(start.voice, start.model)
         async with self._door.upstream.open(voice, pace=start.pace, temperature=start.temperature) as upstream:
+            self._upstream = upstream
             rate_hz = upstream.ready.sample_rate_hz
             self._outlet = Outlet(start.format, sample_rate_hz=rate_hz, speed=start.speed)
             self._box.open(self._outlet, room_samples=round(self._limits.buffer_s * rate_hz))
@@ -186,12 +187,11 @@ class ClientSession:
             case Done():
                 self._finish(event)
                 return
-            case Segment():
-                self._segments.append(event)
             case Cancelled():
                 self._cancels_due.popleft()
-                self._segments.clear()
                 self._generation = event.generation
+            case _:
+                pass
         if self._cancels_due:
             return
         if isinstance(event, AudioFrame):
@@ -219,12 +219,3 @@ class ClientSession:
         for cancel in self._cancels_due:
             self._answer_cancel(cancel)
         self._box.post(complete)
-
-
-def _heard(segment: Segment, until: int) -> str:
-    """The words of `segment` that are heard by the sample `until`, taking all words for equally long."""
-    if until >= segment.end_sample:
-        return segment.text
-    words = segment.text.split()
-    share = max(0, until - segment.start_sample) / max(1, segment.end_sample - segment.start_sample)
-    return " ".join(words[: int(len(words) * share)])

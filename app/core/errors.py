@@ -240,6 +240,12 @@ class DeadlineExceeded(CarillonError):
     retryable = True
 
 
+class SessionIdle(DeadlineExceeded):
+    """Nothing was sent into a session for too long."""
+
+    code = "session_idle"
+
+
 class SlowReader(CarillonError):
     """The client does not take the audio it asked for."""
 

@@ -43,7 +43,7 @@ Command = Text | Flush | Eos | Cancel
 
 @dataclass(slots=True)
 class Cursor:
-    """A place in a turn's text: `offset` in the text as it was sent, `chars` in what `cleaner` has made of it so far."""
+    """A place in a turn's text: `offset` in it as it was sent, `chars` in what `cleaner` has made of it so far."""
 
     cleaner: Cleaner
     offset: int = 0
@@ -78,13 +78,16 @@ class SpokenChunk:
 class Journal:
     """One session's journal. `tags` are the checkpoint's; `keep_samples` of what was received stay resumable."""
 
-    def __init__(self, *, tags: Sequence[str] = ORPHEUS_TAGS, keep_samples: int = 0) -> None:
+    def __init__(
+        self, *, tags: Sequence[str] = ORPHEUS_TAGS, sample_rate_hz: int = 24_000, keep_samples: int = 0
+    ) -> None:
         self.generation = 0
         self.samples = 0
         """Received of the worker so far."""
         self.tokens = 0
         self.ended = False
         self._tags = tags
+        self._sample_rate_hz = sample_rate_hz
         self._keep_samples = keep_samples
         self._cancels: deque[Cancel] = deque()
         """Sent, and not yet answered: what the worker says until then is of an older turn."""
@@ -107,6 +110,11 @@ class Journal:
     def pending_chars(self) -> int:
         """Characters of text that no chunk has begun with, as they were sent."""
         return self.text_chars - self._cursor.offset
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been said yet, by anybody."""
+        return not (self.text_chars or self.samples or self.generation or self.ended or self._cancels)
 
     @property
     def between_chunks(self) -> bool:
@@ -246,4 +254,9 @@ class Journal:
 
     def spoken_text(self, until: int) -> str:
         """The words of the worker's turn that are heard by the sample `until`."""
-        return heard_text(self._chunks, until)
+        return heard_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz)
+
+    def text_before_cancel(self) -> str:
+        """The words that were heard when the next cancel to be answered was sent."""
+        played = self._cancels[0].played_samples
+        return self.spoken_text(self.samples if played is None else played)

@@ -199,6 +199,9 @@ class Settings(BaseSettings):
     lease_ttl_s: float = Field(default=10.0, gt=0)
     fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's picture of workers may be.")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
+    handover_timeout_s: float = Field(
+        default=20.0, ge=0, description="How long front doors may then take to move what is left to other workers."
+    )
     warm_up_voices: int | None = Field(
         default=None,
         ge=0,

@@ -1,66 +1,67 @@
-"""Sessions with workers: find a place, claim it, dial, speak the session protocol, and account for the way there.
+"""Sessions with workers: find a place, claim it, dial, speak, and go on elsewhere when a worker is lost or drained.
 
-`Upstream.open` is all that the edges know of the fleet. It does not know dialects, formats, credits or clients; and it
-does not yet move a session to another worker when its own dies: that raises WorkerLost.
+`Upstream.open` is all that the edges know of the fleet: a session they hold ends with `done` or with its own fault, not
+with its worker. It does not know dialects, formats, credits or clients.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-
-from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, UnknownModel, WorkerLost
+from app.core.budget import Ledger
+from app.core.errors import (
+    CarillonError,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    SessionIdle,
+    SpeechFailed,
+    UnknownModel,
+    WorkerLost,
+)
+from app.core.journal import Journal
 from app.core.messages import (
-    WORKER_MESSAGES,
     Assign,
     AssignedPace,
-    AudioFrame,
-    Cancel,
+    Begun,
     Cancelled,
     Done,
-    Eos,
     Error,
-    Flush,
-    Flushed,
-    GoAway,
-    Pong,
-    Ready,
+    Resumption,
     Segment,
-    Text,
     Utter,
-    Uttered,
-    parse,
 )
 from app.core.models import ModelCard, Voice, Worker, WorkerState
-from app.core.placement import candidates
-from app.infra.registry import Fleet, Registry
+from app.core.placement import Candidate
+from app.infra.connection import Command, Event, WorkerConnection, dial
+from app.infra.fleet import Fleet
+from app.infra.registry import CALL_TIMEOUT_S, Registry
 from app.infra.settings import Settings
 
 RETRY_AFTER_S = 2.0
 """What a client refused for want of room is told: about a short sentence's time."""
 
-PING_INTERVAL_S = 5.0
-UNACKNOWLEDGED_TIMEOUT_S = 10.0
-"""A machine that has vanished takes nothing any more; one that is merely busy still acknowledges."""
+MIN_CLAIM_S = 1.0
+"""A claim is waited for so long, whatever a start's patience."""
 
-BACKGROUND_STALLS = 15
-"""A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker tells it
-sooner what keeps the engine, and a worker that is dead breaks the connection."""
+AWAY_RETRY_S = 0.2
+"""After which a registry that is away is asked again."""
 
-BYTES_PER_SAMPLE = 2
+WATCH_INTERVAL_S = 0.5
+"""How often sessions are looked at whose worker may have vanished, or wants them gone."""
 
-Command = Text | Utter | Flush | Eos | Cancel
-Event = Ready | AudioFrame | Segment | Uttered | Flushed | Cancelled | Done | Error
+MAX_MOVES_PER_CHUNK = 5
+"""A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
+
+LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
+"""What is the worker's fault and not the session's: it can go on elsewhere."""
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Lease:
     voice: Voice
     pace: AssignedPace
     temperature: float | None
+    resume: Resumption | None = None
 
     @property
     def background(self) -> bool:
@@ -80,105 +82,169 @@ class Lease:
 
     def assignment_to(self, worker: Worker) -> Assign:
         return Assign(
-            session=self.id, epoch=worker.epoch, voice=self.voice, temperature=self.temperature, pace=self.pace
+            session=self.id,
+            epoch=worker.epoch,
+            voice=self.voice,
+            temperature=self.temperature,
+            pace=self.pace,
+            resume=self.resume,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A session's place at a worker: the worker has said `ready` on this connection."""
+    """A session's place at a worker, which has said `ready` on this connection."""
 
     lease: Lease
-    worker: Worker
-    connection: ClientConnection
-    ready: Ready
+    connection: WorkerConnection
     queue_ms: float
     route_ms: float
 
 
 class UpstreamSession:
-    """One session at one worker. Iterate it for events; it ends after `done`.
+    """One session, at one worker after the other. Iterate it for events; it ends after `done`.
 
-    Raises what the worker reports as the session's end, WorkerLost if the connection breaks, DeadlineExceeded if
-    nothing comes although an answer is due.
+    Raises what the session itself has done wrong; WorkerLost when its worker is gone and no other took it in time;
+    SpeechFailed when one worker after the other was lost over the same text. A background session does not move: it
+    raises what its worker's end was.
     """
 
-    def __init__(self, place: Place, settings: Settings, clock: Callable[[], float]) -> None:
-        self.worker = place.worker
-        self.ready = place.ready
+    def __init__(self, upstream: Upstream, place: Place, journal: Journal | None) -> None:
+        self.ready = place.connection.ready
         self.queue_ms = place.queue_ms
         self.route_ms = place.route_ms
-        self._connection = place.connection
-        self._paced = place.lease.pace == "realtime"
-        self._stall_timeout_s = settings.session.stall_timeout_s * (BACKGROUND_STALLS if place.lease.background else 1)
-        self._send_timeout_s = settings.session.connect_timeout_s
-        self._clock = clock
+        self.moves = 0
+        self._upstream = upstream
+        self._place: Place | None = place
+        self._lease = place.lease
+        self._worker = place.connection.worker
+        self._journal = journal
+        self._sending = asyncio.Lock()
+        """Held while the session moves, so that what is told again comes before what follows."""
+        self._moves_in_chunk = 0
+        self._leaving = False
         self._over = False
-        self._owed = 0
-        """Answers due: to each `flush`, `utter` and `eos`, unless `cancelled` or `done` has come."""
-        self._heard_until = clock()
-        """When the audio received so far has been heard, played from its arrival: a worker that paces it may be silent
-        until then, any other only for the stall timeout."""
+
+    @property
+    def worker(self) -> Worker:
+        """Where it is, or was last."""
+        return self._worker
+
+    @property
+    def pending_chars(self) -> int:
+        """Characters of text that it has been sent and has not begun to speak."""
+        return self._journal.pending_chars if self._journal else 0
+
+    def spoken_text(self, until: int) -> str:
+        """The words of the present turn that are heard by the sample `until`."""
+        return self._journal.spoken_text(until) if self._journal else ""
 
     async def send(self, command: Command) -> None:
-        """Send a command; its session id is replaced by the lease's. Raises DeadlineExceeded.
+        """Send a command; its session id is replaced. While the session moves, commands wait.
 
-        A broken connection is for the reader to report: what the worker said last, and why, is still in its queue.
+        Raises DeadlineExceeded in the background, when the worker reads nothing.
         """
-        if isinstance(command, Flush | Utter | Eos):
-            self._owed += 1
-        message = command.model_copy(update={"session": self.ready.session}).model_dump_json()
-        try:
-            async with asyncio.timeout(self._send_timeout_s):
-                with suppress(ConnectionClosed):
-                    await self._connection.send(message)
-        except TimeoutError:
-            raise DeadlineExceeded(f"worker {self.worker.id} reads nothing") from None
+        async with self._sending:
+            if self._journal is None or isinstance(command, Utter):
+                assert self._place is not None
+                await self._place.connection.send(command)
+                return
+            self._journal.sent(command)
+            if self._place is not None:  # else it was left, and whoever moves it tells the journal's commands
+                await self.tell([command])
 
     def __aiter__(self) -> UpstreamSession:
         return self
 
     async def __anext__(self) -> Event:
-        if self._over:
-            raise StopAsyncIteration
-        event = await self._next()
+        while not self._over:
+            try:
+                event = await self._next()
+            except LOST as error:
+                if self._journal is None or isinstance(error, SessionIdle):
+                    raise
+                await self._move(error, self._journal)
+            else:
+                if not isinstance(event, Begun):
+                    return event
+        raise StopAsyncIteration
+
+    async def _next(self) -> Event:
+        assert self._place is not None
+        event = await self._place.connection.next()
         if isinstance(event, Error) and event.closed:
             raise event.rebuilt()
         if isinstance(event, Done):
             self._over = True
-            ledger = event.ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms})
-            return event.model_copy(update={"ledger": ledger})
+            return event.model_copy(update={"ledger": self._completed(event.ledger)})
+        if self._journal is not None:
+            if isinstance(event, Cancelled) and self.moves:
+                # The worker heard only what it spoke itself.
+                event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
+            self._journal.heard(event)
+            if isinstance(event, Segment):
+                self._moves_in_chunk = 0
         return event
 
-    async def _next(self) -> Event:
-        called_at = self._clock()
-        while True:
-            patience_s = max(self._heard_until, called_at) + self._stall_timeout_s - self._clock()
-            try:
-                async with asyncio.timeout(patience_s):
-                    event = _read(await self._connection.recv(), self.worker)
-            except TimeoutError:
-                if self._owed:
-                    raise DeadlineExceeded(
-                        f"worker {self.worker.id} sent nothing for {self._stall_timeout_s:g} s though text was pending"
-                    ) from None
-                called_at = self._clock()
-                continue
-            except ConnectionClosed:
-                raise WorkerLost(f"the connection to worker {self.worker.id} broke") from None
-            if isinstance(event, GoAway | Pong):
-                continue
-            self._note(event)
-            return event
+    def _completed(self, ledger: Ledger) -> Ledger:
+        return ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms, "moves": self.moves})
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, AudioFrame) and self._paced:
-            seconds = len(event.audio) / BYTES_PER_SAMPLE / self.ready.sample_rate_hz
-            self._heard_until = max(self._heard_until, self._clock()) + seconds
-        elif isinstance(event, Flushed | Uttered):
-            self._owed = max(0, self._owed - 1)
-        elif isinstance(event, Cancelled | Done):
-            self._owed = 0
+    # Going on elsewhere.
+
+    def look(self, missing: Callable[[Worker], bool], now: float, silence_s: float) -> None:
+        """Break the connection to a worker that has vanished and is silent, or that drains and has had its time."""
+        if self._place is None or self._journal is None:
+            return
+        connection = self._place.connection
+        vanished = now - connection.heard_at > silence_s and missing(self._worker)
+        drained = connection.leave_at is not None and now >= connection.leave_at and self._journal.between_chunks
+        if vanished or drained:
+            self._leaving = drained
+            connection.abort()
+
+    async def _move(self, why: CarillonError, journal: Journal) -> None:
+        """Take the session to another worker. Raises SpeechFailed or WorkerLost when that is useless, or in vain."""
+        self._count(why, journal)
+        log.warning("session moves", extra={"session": self._lease.id, "worker": self._worker.id, "code": why.code})
+        await self.leave(wait=False)
+        self._upstream.avoid(self._worker)
+        async with self._sending:
+            resumption, commands = journal.move()
+            lease = replace(self._lease, id=uuid.uuid4().hex, resume=resumption)
+            try:
+                place = await self._upstream.place(lease, patience_s=self._upstream.settings.session.move_timeout_s)
+            except LOST as error:
+                raise WorkerLost(f"{why.message}; no other worker took the session: {error.message}") from error
+            self._place, self._lease, self._worker = place, lease, place.connection.worker
+            self.moves += 1
+            await self.tell(commands)
+
+    async def tell(self, commands: Iterable[Command]) -> None:
+        """Send what the journal has noted already."""
+        assert self._place is not None
+        connection = self._place.connection
+        try:
+            for command in commands:
+                await connection.send(command)
+        except DeadlineExceeded:
+            connection.abort()  # its reader then finds it lost
+
+    def _count(self, why: CarillonError, journal: Journal) -> None:
+        leaving, self._leaving = self._leaving, False
+        if leaving or (journal.between_chunks and not journal.pending_chars):
+            return
+        self._moves_in_chunk += 1
+        if self._moves_in_chunk > MAX_MOVES_PER_CHUNK:
+            raise SpeechFailed(
+                f"{self._moves_in_chunk} workers in a row were lost over the same text (the last: {why.message}); "
+                "change it before you send it again"
+            )
+
+    async def leave(self, *, wait: bool = True) -> None:
+        """Give up the present place, whatever is under way there."""
+        place, self._place = self._place, None
+        if place is not None:
+            await self._upstream.vacate(place, wait=wait)
 
 
 class Upstream:
@@ -187,10 +253,12 @@ class Upstream:
     def __init__(
         self, fleet: Fleet, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic
     ) -> None:
+        self.settings = settings
         self._fleet = fleet
         self._registry = registry
-        self._settings = settings
         self._clock = clock
+        self._sessions: set[UpstreamSession] = set()
+        self._watcher: asyncio.Task[None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
 
     @property
@@ -204,39 +272,67 @@ class Upstream:
 
     @asynccontextmanager
     async def open(
-        self, voice: Voice, *, pace: AssignedPace = "realtime", temperature: float | None = None
+        self,
+        voice: Voice,
+        *,
+        pace: AssignedPace = "realtime",
+        temperature: float | None = None,
+        journal: Journal | None = None,
     ) -> AsyncIterator[UpstreamSession]:
         """A session with `voice`, at the worker placement likes best of those with room.
 
         Waits `session.queue_timeout_s` for room; in the "background" for room that nobody else wants, and the session
-        may end at any time with Overloaded, for somebody who does. Raises Overloaded, UnknownModel, WorkerLost,
+        may end at any time with Overloaded, for somebody who does. With the `journal` of a session that was broken off
+        it goes on with that. Raises Overloaded, UnknownModel, WorkerLost,
         DeadlineExceeded, or what the worker refuses with. Leaving the context ends the session at the worker and
         releases its place.
         """
-        place = await self._place(Lease(uuid.uuid4().hex, voice, pace, temperature))
+        lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature), []
+        if journal is not None and not journal.is_new:
+            resumption, commands = journal.move()
+            lease = replace(lease, resume=resumption)
+        place = await self.place(lease, patience_s=self.settings.session.queue_timeout_s)
+        session = UpstreamSession(self, place, journal or self._new_journal(lease, place))
+        self._sessions.add(session)
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch(), name="sessions' watcher")
         try:
-            yield UpstreamSession(place, self._settings, self._clock)
+            await session.tell(commands)
+            yield session
         finally:
-            await self._finish(self._end(place.worker, place.lease, place.connection))
+            self._sessions.discard(session)
+            await session.leave()
+
+    @staticmethod
+    def _new_journal(lease: Lease, place: Place) -> Journal | None:
+        card = place.connection.worker.model
+        return None if lease.background else Journal(tags=card.tags, sample_rate_hz=card.sample_rate_hz)
 
     def has_spare_place(self, voice: Voice) -> bool:
         """Whether a background session with `voice` would find room now, as far as is known here."""
-        return any(True for _ in candidates(self._fleet.workers, voice, background=True))
+        return any(True for _ in self._fleet.candidates(voice, background=True))
 
-    async def _place(self, lease: Lease) -> Place:
-        """Walk the candidates until one has taken the session; wait for room while there is none."""
+    async def place(self, lease: Lease, *, patience_s: float) -> Place:
+        """Walk the candidates until one has taken the session; wait for room while there is none.
+
+        A session that goes on waits for workers even while there is none at all.
+        """
         asked_at = self._clock()
-        deadline = asked_at + self._settings.session.queue_timeout_s
         faults: dict[str, CarillonError] = {}
         while True:
-            for candidate in candidates(self._fleet.workers, lease.voice, background=lease.background):
+            away: DeadlineExceeded | None = None
+            for candidate in self._fleet.candidates(lease.voice, background=lease.background):
                 worker = candidate.worker
-                if not await self._claim(worker, lease):
-                    continue
+                try:
+                    if not await self._claim(candidate, lease, self._remaining_s(lease, asked_at, patience_s)):
+                        continue
+                except DeadlineExceeded as error:
+                    away = error  # the registry: no other candidate would fare better
+                    break
                 claimed_at = self._clock()
                 try:
-                    connection, ready = await self._dial(worker, lease)
-                except (Overloaded, WorkerLost, DeadlineExceeded) as error:
+                    connection = await self._dial(worker, lease)
+                except LOST as error:
                     if not isinstance(error, Overloaded):
                         faults[worker.id] = error
                     self._fleet.exclude(worker, background=lease.background)
@@ -244,17 +340,30 @@ class Upstream:
                     continue
                 log.info("session placed", extra={"worker": worker.id, "session": lease.id, "reason": candidate.reason})
                 queue_ms, route_ms = _ms(asked_at, claimed_at), _ms(claimed_at, self._clock())
-                return Place(lease, worker, connection, ready, queue_ms, route_ms)
-            remaining_s = deadline - self._clock()
-            if remaining_s <= 0 or not self._holders(lease.voice):
-                raise self._no_room(lease.voice, faults)
-            await self._fleet.changed(remaining_s)
+                return Place(lease, connection, queue_ms, route_ms)
+            remaining_s = self._remaining_s(lease, asked_at, patience_s)
+            if remaining_s <= 0 or not (lease.resume or self._holders(lease.voice)):
+                raise self._no_room(lease.voice, faults, away)
+            await self._fleet.changed(min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
+
+    def _remaining_s(self, lease: Lease, asked_at: float, patience_s: float) -> float:
+        """How much longer to wait; at least until workers that the registry has just lost may be back."""
+        if self._fleet.settling(lease.voice.model):
+            patience_s = max(patience_s, self.settings.worker_ttl_s)
+        return asked_at + patience_s - self._clock()
 
     def _holders(self, voice: Voice) -> list[Worker]:
         return [worker for worker in self._fleet.workers if worker.model.name == voice.model]
 
-    def _no_room(self, voice: Voice, faults: Mapping[str, CarillonError]) -> CarillonError:
-        """Why there is none, where `faults` tells what is wrong with which worker. One that is only full is enough."""
+    def _no_room(
+        self, voice: Voice, faults: Mapping[str, CarillonError], away: DeadlineExceeded | None
+    ) -> CarillonError:
+        """Why there is none, where `faults` tells what is wrong with which worker. One that is only full is enough.
+
+        `away` is what the registry last failed with.
+        """
+        if away is not None:
+            return Overloaded(away.message, retry_after_s=RETRY_AFTER_S)
         holders = self._holders(voice)
         active = [worker for worker in holders if worker.state is WorkerState.ACTIVE]
         if not holders:
@@ -262,6 +371,11 @@ class Upstream:
             return UnknownModel(f"no worker serves model {voice.model!r} now; served are: {served}", param="model")
         if not active:
             return Overloaded(f"the workers of model {voice.model!r} are starting or leaving", retry_after_s=5)
+        if self._fleet.settling(voice.model):
+            return Overloaded(
+                f"the registry has lost the workers of model {voice.model!r}; try again in {RETRY_AFTER_S:g} s",
+                retry_after_s=RETRY_AFTER_S,
+            )
         if all(worker.id in faults for worker in active):
             return faults[active[-1].id]
         places = sum(worker.capacity for worker in active)
@@ -270,80 +384,53 @@ class Upstream:
             retry_after_s=RETRY_AFTER_S,
         )
 
-    async def _claim(self, worker: Worker, lease: Lease) -> bool:
-        self._fleet.occupy(worker, lease.voice, background=lease.background)
+    async def _claim(self, candidate: Candidate[Worker], lease: Lease, patience_s: float) -> bool:
+        """Raises DeadlineExceeded when the registry does not answer."""
+        timeout_s = min(CALL_TIMEOUT_S, max(patience_s, MIN_CLAIM_S))
         try:
-            if await self._registry.claim(worker, lease.id, lease.voice, background=lease.background):
-                return True
-        except BaseException:
+            return await self._fleet.claim(
+                candidate, lease.id, lease.voice, background=lease.background, timeout_s=timeout_s
+            )
+        except BaseException as error:
             # Redis may have granted it before we stopped listening; if this fails too, the lease expires.
+            ending = self._release(candidate.worker, lease)
+            await self._finish(ending, wait=not isinstance(error, DeadlineExceeded))
+            raise
+
+    async def _dial(self, worker: Worker, lease: Lease) -> WorkerConnection:
+        """Connect, assign, await `ready`; on any failure the lease is given back."""
+        try:
+            return await dial(worker, lease.assignment_to(worker), self.settings, self._clock)
+        except BaseException:
             await self._finish(self._release(worker, lease))
             raise
-        self._fleet.exclude(worker, background=lease.background)
-        return False
 
-    async def _dial(self, worker: Worker, lease: Lease) -> tuple[ClientConnection, Ready]:
-        """Connect, assign, await `ready`; on any failure the lease is given back."""
-        limits = self._settings.session
-        timeout_s = limits.connect_timeout_s
-        connection: ClientConnection | None = None
-        try:
-            async with asyncio.timeout(timeout_s):
-                connection = await self._connect(worker)
-                await connection.send(lease.assignment_to(worker).model_dump_json())
-            timeout_s = limits.ready_timeout_s
-            async with asyncio.timeout(timeout_s):
-                first = _read(await connection.recv(), worker)
-            if isinstance(first, Error):
-                raise first.rebuilt()
-            if not isinstance(first, Ready):
-                raise WorkerLost(f"worker {worker.id} answered an assignment with {type(first).__name__}")
-            return connection, first
-        except BaseException as error:
-            await self._finish(self._end(worker, lease, connection))
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
-            if isinstance(error, OSError | InvalidHandshake | ConnectionClosed):
-                raise WorkerLost(f"worker {worker.id} cannot be reached ({_reason(error)})") from None
-            raise
+    def avoid(self, worker: Worker) -> None:
+        """Ask others first until the next look at the fleet: a session was lost there."""
+        self._fleet.exclude(worker)
 
-    async def _connect(self, worker: Worker) -> ClientConnection:
-        """A late pong is no death, and so has no deadline: it waits behind all the audio a slow listener has to come.
+    async def vacate(self, place: Place, *, wait: bool) -> None:
+        """End a session at its worker and release its place: to its end, whether that is waited for or not."""
+        await self._finish(self._end(place), wait=wait)
 
-        The pings are for the kernel: it breaks a connection whose other end acknowledges none of them.
-        """
-        connection = await connect(
-            f"{worker.address}/session",
-            additional_headers={"Authorization": f"Bearer {self._settings.fleet_secret.get_secret_value()}"},
-            compression=None,
-            proxy=None,
-            open_timeout=None,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=None,
-            close_timeout=1,
-        )
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            timeout_ms = round(UNACKNOWLEDGED_TIMEOUT_S * 1000)
-            peer = connection.transport.get_extra_info("socket")
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-        return connection
-
-    async def _finish(self, ending: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, ending: Coroutine[Any, Any, None], *, wait: bool = True) -> None:
         """Await `ending`, which goes on to its end even if the caller is cancelled meanwhile."""
         task = asyncio.create_task(ending)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
-        await asyncio.shield(task)
+        if wait:
+            await asyncio.shield(task)
 
     async def aclose(self) -> None:
         """Wait for sessions that are being ended."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
         await asyncio.gather(*self._endings, return_exceptions=True)
 
-    async def _end(self, worker: Worker, lease: Lease, connection: ClientConnection | None) -> None:
-        """Closing the connection is the cancel: the worker aborts what runs for it."""
-        if connection is not None:
-            await connection.close()
-        await self._release(worker, lease)
+    async def _end(self, place: Place) -> None:
+        await place.connection.close()
+        await self._release(place.connection.worker, place.lease)
 
     async def _release(self, worker: Worker, lease: Lease) -> None:
         try:
@@ -355,19 +442,13 @@ class Upstream:
         finally:
             self._fleet.vacate(worker, background=lease.background)
 
+    async def _watch(self) -> None:
+        """Look after the sessions for as long as there are any."""
+        while self._sessions:
+            for session in tuple(self._sessions):
+                session.look(self._fleet.missing, self._clock(), self.settings.worker_ttl_s)
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
 
 def _ms(start_s: float, end_s: float) -> float:
     return round((end_s - start_s) * 1000, 3)
-
-
-def _read(raw: str | bytes, worker: Worker) -> Any:
-    try:
-        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(WORKER_MESSAGES, raw)
-    except InvalidRequest as error:
-        raise WorkerLost(f"worker {worker.id} speaks another protocol: {error.message}") from None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, InvalidStatus):
-        return f"HTTP {error.response.status_code}; is CARILLON_FLEET_SECRET the same on both sides?"
-    return type(error).__name__

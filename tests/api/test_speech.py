@@ -323,11 +323,11 @@ async def test_a_worker_that_cannot_be_reached_is_passed_over_for_the_next(house
         assert (await speak(house)).headers["x-carillon-worker"] == alive.id
 
 
-async def test_a_worker_that_fails_before_audio_has_the_status_of_its_error(house: House, worker: FakeWorker) -> None:
+async def test_workers_that_fail_before_audio_are_told_with_a_status(house: House, worker: FakeWorker) -> None:
     worker.failure = EngineFailed("the engine is gone")
     answer = await speak(house)
     assert answer.status_code == 502
-    assert error_of(answer)["code"] == "engine_failed"
+    assert error_of(answer)["code"] == "speech_failed"
 
 
 async def test_text_that_a_worker_takes_only_a_part_of_is_an_error(house: House, worker: FakeWorker) -> None:
@@ -337,26 +337,42 @@ async def test_text_that_a_worker_takes_only_a_part_of_is_an_error(house: House,
     assert (answer.status_code, error_of(answer)["code"]) == (400, "text_too_long")
 
 
-async def test_a_worker_lost_during_the_audio_breaks_the_connection(house: House, worker: FakeWorker) -> None:
+async def test_a_worker_lost_during_the_audio_is_not_heard(house: House, worker: FakeWorker) -> None:
+    worker.allow(characters=1)
+    body = {"model": "standin", "voice": "slt", "input": "Hello.", "response_format": "pcm"}
+    audio = b""
+    async with house.http.stream("POST", SPEECH, json=body) as answer:
+        async for piece in answer.aiter_bytes():
+            audio += piece
+            if len(worker.assigned) == 1:
+                worker.allow(characters=None)
+                await worker.crash()
+    assert audio == b"".join(map(tone, "Hello."))
+    assert len(worker.assigned) > 1
+
+
+async def test_speech_that_nobody_can_go_on_with_breaks_the_connection(house: House, worker: FakeWorker) -> None:
     worker.allow(characters=1)
     body = {"model": "standin", "voice": "slt", "input": "Hello.", "response_format": "pcm"}
     with pytest.raises(httpx.RemoteProtocolError):
         async with house.http.stream("POST", SPEECH, json=body) as answer:
             async for _ in answer.aiter_bytes():
+                worker.failure = EngineFailed("the engine is gone")
                 await worker.crash()
 
 
-async def test_a_worker_lost_during_events_is_an_event(house: House, worker: FakeWorker) -> None:
+async def test_events_that_nobody_can_go_on_with_end_with_an_error(house: House, worker: FakeWorker) -> None:
     worker.allow(characters=1)
     body = {"model": "standin", "voice": "slt", "input": "Hello.", "response_format": "pcm", "stream_format": "sse"}
     async with house.http.stream("POST", SPEECH, json=body) as answer:
         text = ""
         async for piece in answer.aiter_text():
             text += piece
+            worker.failure = EngineFailed("the engine is gone")
             await worker.crash()
     last = json.loads(text.split("\n\n")[-2].removeprefix("data: "))
     assert last["type"] == "error"
-    assert last["error"]["code"] == "worker_lost"
+    assert last["error"]["code"] == "speech_failed"
 
 
 async def test_a_client_that_leaves_ends_the_session_at_the_worker_and_frees_its_place(

@@ -30,7 +30,22 @@ ANY_TEXT = st.one_of(
     st.text(max_size=600),
     st.lists(
         st.sampled_from(
-            ["word", "Stop. ", "“Why?” ", "x" * 90, "<laugh>", "<b>", "…", "12,345", "日本語。", "é́", "é", "\n\n", " ", "<"]
+            [
+                "word",
+                "Stop. ",
+                "“Why?” ",
+                "x" * 90,
+                "<laugh>",
+                "<b>",
+                "…",
+                "12,345",
+                "日本語。",
+                "é́",
+                "é",
+                "\n\n",
+                " ",
+                "<",
+            ]
         ),
         max_size=120,
     ).map("".join),
@@ -249,7 +264,7 @@ def test_beyond_what_is_kept_it_is_read_on_from_the_first_sample_that_is() -> No
     resumption, commands = spoken_journal(keep_samples=1300).move(from_sample=10)
     assert resumption.samples == 800
     assert resumption.chunk and resumption.chunk.text == "Two two."
-    assert [command.text.strip() for command in commands if isinstance(command, Text)][0].startswith("Three three.")
+    assert isinstance(commands[0], Text) and commands[0].text.strip().startswith("Three three.")
 
 
 def test_what_was_all_heard_is_not_said_again() -> None:
