@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from app.api.encoding import Outlet
 from app.core.errors import SlowReader
 from app.core.messages import AudioFrame, Message
+from app.infra.deadline import Deadline
 
 BYTES_PER_SAMPLE = 2
 
@@ -194,41 +195,48 @@ class Writer:
         self._send = send
         self._timeout_s = slow_reader_timeout_s
         self._boxes: dict[int, Outbox] = {}
+        self._waiting: dict[int, Outbox] = {}
+        """Boxes that may have something to send, in the order of their turns."""
         self._work = asyncio.Event()
 
     def box(self, channel: int, *, window_samples: int | None = None) -> Outbox:
         """A new box, served from now on. Channel 0 is the socket's own: it carries no audio."""
-        box = Outbox(
-            self._work.set,
-            channel=channel,
-            window_samples=window_samples,
-            slow_reader_timeout_s=self._timeout_s,
-        )
+
+        def wake() -> None:
+            if self._boxes.get(channel) is box:
+                self._waiting.setdefault(channel, box)
+                self._work.set()
+
+        box = Outbox(wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s)
         self._boxes[channel] = box
         return box
 
     def close(self, channel: int) -> None:
         self._boxes.pop(channel, None)
+        self._waiting.pop(channel, None)
 
     async def run(self) -> None:
         """Serve the boxes until cancelled. Raises SlowReader."""
-        while True:
-            self._work.clear()
-            if not await self._round():
-                await self._work.wait()
-
-    async def _round(self) -> bool:
-        sent = False
-        for box in tuple(self._boxes.values()):
-            item = box.take()
-            if item is not None:
-                await self._write(item)
-                sent = True
-        return sent
-
-    async def _write(self, item: str | bytes) -> None:
+        deadline = Deadline()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(item)
-        except TimeoutError:
-            raise SlowReader(f"the client read nothing for {self._timeout_s:g} s") from None
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                await self._serve(deadline)
+        finally:
+            deadline.close()
+
+    async def _serve(self, deadline: Deadline) -> None:
+        """Send one item of each box in turn, until none has any."""
+        while self._waiting:
+            channel, box = next(iter(self._waiting.items()))
+            del self._waiting[channel]
+            item = box.take()
+            if item is None:
+                continue
+            self._waiting[channel] = box
+            try:
+                with deadline.within(self._timeout_s):
+                    await self._send(item)
+            except TimeoutError:
+                raise SlowReader(f"the client read nothing for {self._timeout_s:g} s") from None

@@ -155,3 +155,24 @@ async def test_the_writer_gives_up_a_client_that_takes_nothing() -> None:
     writer.box(1).post(Pong())
     with pytest.raises(SlowReader):
         await writer.run()
+
+
+async def test_a_closed_box_sends_nothing_more_and_its_number_may_be_given_anew() -> None:
+    sent: list[str] = []
+    enough = asyncio.Event()
+
+    async def send(item: str | bytes) -> None:
+        sent.append(str(item))
+        enough.set()
+
+    writer = Writer(send, slow_reader_timeout_s=10)
+    old = writer.box(1)
+    old.post(Pong(id="old"))
+    writer.close(1)
+    writer.box(1).post(Pong(id="new"))
+    old.post(Pong(id="late"))
+    running = asyncio.create_task(writer.run())
+    await enough.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert [item.split('"')[-2] for item in sent] == ["new"]
