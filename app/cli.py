@@ -348,6 +348,39 @@ def demo(
     run(url=url, key=key, with_polish=polish, out=sys.stdout)
 
 
+@cli.command()
+def drain(
+    worker: Annotated[str | None, typer.Argument(help="Its id, as `GET /v1/fleet` has it.")] = None,
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="A rolling restart: each worker once the one before is back.")
+    ] = False,
+    deadline: Annotated[
+        float | None, typer.Option(min=0, help="Seconds its sessions may go on there. Default: the front door's.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Until the worker has ended.")] = True,
+    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+) -> None:
+    """Let a worker end without its sessions: they go on at others. `carillon up` then starts it anew."""
+    from app.drain import Dispatcher
+    from app.drain import drain as run
+
+    if (worker is None) != everything:
+        raise typer.BadParameter("name one worker, or say --all", param_hint="WORKER")
+    if everything and not wait:
+        raise typer.BadParameter("--all waits for each worker before the next", param_hint="--no-wait")
+    with Dispatcher(*running_fleet(url, key)) as dispatcher:
+        run(
+            [worker] if worker else [],
+            dispatcher=dispatcher,
+            deadline_s=deadline,
+            wait=wait,
+            rolling=everything,
+            out=sys.stdout,
+        )
+
+
 @asynccontextmanager
 async def _catalog(settings: Settings) -> AsyncIterator[Catalog]:
     from app.infra.catalog import Catalog

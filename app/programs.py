@@ -61,7 +61,7 @@ def worker(name: str, id: str, settings: Settings, environment: Mapping[str, str
         stage=BEHIND_THE_FRONT_DOOR,
         ready=answers(LOOPBACK, port, "/healthz"),
         start_timeout_s=settings.engine.startup_timeout_s,
-        grace_s=settings.drain_timeout_s + 5,
+        grace_s=settings.drain_timeout_s + settings.handover_timeout_s + 5,
     )
 
 

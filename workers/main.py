@@ -1,7 +1,8 @@
 """A worker process, put together: one engine, one decoder, one server, one heartbeat.
 
-The engine's death ends the process with its reason; whoever supervises it starts another, under a new epoch. SIGTERM
-and SIGINT drain: no new session, those that run may finish.
+It warms up before it takes sessions. The engine's death ends the process with its reason; whoever supervises it starts
+another, under a new epoch. SIGTERM, SIGINT and an order from the registry drain: no new session, those that run may
+finish, or go on elsewhere; the process then ends with status 0.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import ConfigurationError, DeadlineExceeded, EngineFailed
+from app.core.models import WorkerState
 from app.core.orpheus import read_layout
 from app.infra.checkpoints import locate
 from app.infra.registry import Registry, open_redis
@@ -29,6 +31,7 @@ from workers.decoder import Decoder
 from workers.engine import VllmEngine
 from workers.heartbeat import Heartbeat
 from workers.server import WorkerServer
+from workers.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ async def _serve(settings: Settings, device: str) -> None:
     try:
         await engine.start()
         # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
-        stop = _stop_signal()
+        stop = _stop_signal(settings.drain_timeout_s)
         async with Decoder(Path(codec_dir), device=device, max_sessions=settings.capacity) as decoder:
             server = WorkerServer(
                 settings,
@@ -82,16 +85,26 @@ async def _serve(settings: Settings, device: str) -> None:
                 adapters=adapters,
                 clock=time.monotonic,
             )
-            await server.listen()
-            log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
+            await server.listen(WorkerState.STARTING)
             heartbeat = Heartbeat(
                 registry,
                 server.describe,
-                lambda: server.sessions,
+                lambda: server.leases,
                 adapters.retire,
                 interval_s=settings.heartbeat_s,
+                drain=lambda deadline_s: _stop_within(stop, deadline_s),
             )
-            await _until_stopped(settings, server, registry, heartbeat, stop, engine.died(), decoder.died())
+
+            async def join() -> None:
+                most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
+                most = settings.engine.max_cpu_loras // 2 if most is None else most
+                await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
+                server.state = WorkerState.ACTIVE
+                heartbeat.hurry()
+                log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
+
+            deaths = (engine.died(), decoder.died())
+            await _until_stopped(settings, server, registry, heartbeat, join=join(), stop=stop, deaths=deaths)
     finally:
         await adapters.aclose()
         await engine.aclose()
@@ -104,38 +117,54 @@ async def _until_stopped(
     server: WorkerServer,
     registry: Registry,
     heartbeat: Heartbeat,
-    stop: asyncio.Event,
-    *deaths: Coroutine[Any, Any, str],
+    *,
+    join: Coroutine[Any, Any, None],
+    stop: asyncio.Future[float],
+    deaths: Iterable[Coroutine[Any, Any, str]],
 ) -> None:
-    """Serve until `stop`, then drain. Raises EngineFailed with what any of `deaths` returns, if one comes first."""
+    """Join and serve until `stop`, then drain for as long as it says.
+
+    Raises EngineFailed with what any of `deaths` returns, if one comes first.
+    """
     beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
+    joining = asyncio.create_task(join, name="join")
     dying = [asyncio.create_task(death) for death in deaths]
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    watched = [beating, stopping, *dying]
+    watched = [beating, stop, *dying]
     try:
-        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([joining, *watched], return_when=asyncio.FIRST_COMPLETED)
+        if joining.done():
+            await joining
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         if beating.done():
             await beating
         for death in dying:
             if death.done():
                 raise EngineFailed(f"{death.result()}; this worker ends and is started anew")
-        drain = asyncio.create_task(server.drain(settings.drain_timeout_s))
+        joining.cancel()
+        drain = asyncio.create_task(server.drain(await stop, handover_s=settings.handover_timeout_s))
         heartbeat.hurry()
         await drain
     finally:
-        for task in watched:
+        for task in (joining, *watched):
             task.cancel()
-        await asyncio.gather(*watched, return_exceptions=True)
+        await asyncio.gather(joining, *watched, return_exceptions=True)
         with suppress(DeadlineExceeded):  # the record then expires
             await registry.leave(server.describe().id, server.describe().epoch)
 
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
+def _stop_signal(deadline_s: float) -> asyncio.Future[float]:
+    """How long sessions may go on, once the worker is to end; the first who says so decides."""
     loop = asyncio.get_running_loop()
+    stop = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _stop_within, stop, deadline_s)
     return stop
+
+
+def _stop_within(stop: asyncio.Future[float], deadline_s: float) -> None:
+    if not stop.done():
+        log.info("worker drains", extra={"deadline_s": deadline_s})
+        stop.set_result(deadline_s)
 
 
 def _device(setting: str) -> str:

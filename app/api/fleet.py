@@ -1,15 +1,30 @@
-"""`GET /v1/fleet`: the workers as this front door sees them."""
+"""`/v1/fleet`: the workers as this front door sees them, and the end of one that its sessions survive."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import TheDoor, requires
-from app.core.models import Scope
+from app.core.errors import NotFound
+from app.core.models import Scope, WorkerState
 
 router = APIRouter(tags=["fleet"])
+
+MAX_DRAIN_S = 24 * 3600.0
+
+
+class DrainRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    deadline_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_DRAIN_S,
+        description="How long sessions may go on at the worker, before they go on at another. None: drain_timeout_s.",
+    )
 
 
 @router.get("/v1/fleet", dependencies=[Depends(requires(Scope.FLEET))])
@@ -17,3 +32,18 @@ async def fleet(door: TheDoor) -> dict[str, Any]:
     """Every living worker: its state, places, sessions and the adapters these hold, background ones apart."""
     workers = sorted(door.upstream.workers, key=lambda worker: worker.id)
     return {"workers": [worker.model_dump(mode="json") for worker in workers]}
+
+
+@router.post("/v1/fleet/workers/{id}/drain", status_code=202, dependencies=[Depends(requires(Scope.FLEET))])
+async def drain(id: str, door: TheDoor, request: DrainRequest | None = None) -> dict[str, Any]:
+    """Let a worker end: it takes no new session, and is gone when it has none. Whoever supervises it starts it anew.
+
+    Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
+    where the worker was not told by us.
+    """
+    wanted_s = request.deadline_s if request else None
+    order = await door.registry.drain(id, door.settings.drain_timeout_s if wanted_s is None else wanted_s)
+    if order is None:
+        there = ", ".join(sorted(worker.id for worker in door.upstream.workers)) or "none"
+        raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
+    return {"id": id, "epoch": order.epoch, "state": WorkerState.DRAINING, "deadline_s": order.deadline_s}

@@ -18,10 +18,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from math import ceil
 from typing import Generic, Literal, Protocol, TypeVar
 
-from app.core.models import Voice, Worker, WorkerState
+from app.core.models import AdapterVersion, Voice, Worker, WorkerState
 from app.core.ring import Ring
 
 POINTS_PER_PLACE = 20
@@ -235,6 +236,27 @@ def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:
     if background:
         active = {*active, *worker.background_adapters}
     return len(active) < worker.max_voices or voice.adapter.name in active
+
+
+def share_of(joining: Worker, others: Iterable[Worker], wanted: Iterable[AdapterVersion]) -> list[AdapterVersion]:
+    """What `joining` will be asked for of `wanted`, in that order, once it is on the ring with the `others`.
+
+    A voice belongs to its home; one that is being spoken with on several workers belongs to as many, in the order in
+    which the ring asks them. Of several versions of a voice, only the latest will be wanted.
+    """
+    there = [worker for worker in others if worker.model.name == joining.model.name and worker.id != joining.id]
+    staying = [worker for worker in there if worker.state is not WorkerState.DRAINING]
+    ring = ring_of((worker.id, worker.capacity) for worker in (joining, *staying))
+    wanted = list(wanted)
+    latest: dict[str, int] = {}
+    for version in wanted:
+        latest[version.voice_id] = max(version.version, latest.get(version.voice_id, 0))
+    share: list[AdapterVersion] = []
+    for version in wanted:
+        replicas = max(1, sum(version.name in worker.active_adapters for worker in there))
+        if latest[version.voice_id] == version.version and joining.id in islice(ring.walk(version.voice_id), replicas):
+            share.append(version)
+    return share
 
 
 def ring_of(members: Iterable[tuple[str, int]]) -> Ring:

@@ -1,9 +1,9 @@
 """Child processes of `carillon up`: started in order, watched, restarted, and stopped in stages.
 
 Every program runs in a session of its own, so a terminal's Ctrl-C reaches only the supervisor, and a program's whole
-process group can be ended with it. A program that dies is restarted after a growing pause; one that dies before it was
-ever ready ends the start with its last words. The supervisor knows nothing of what the programs do: each brings a
-`ready` probe, asked anew for every incarnation.
+process group can be ended with it. A program that dies is restarted after a growing pause, one that ends by itself with
+status 0 after a short one; one that dies before it was ever ready ends the start with its last words. The supervisor
+knows nothing of what the programs do: each brings a `ready` probe, asked anew for every incarnation.
 """
 
 from __future__ import annotations
@@ -164,10 +164,13 @@ class Supervisor:
             status = await self._reap(child)
             if watchdog:
                 watchdog.cancel()
-            if child.state is State.READY and loop.time() - ready_at > MAX_BACKOFF_S:
+            if child.state is State.READY and (status == 0 or loop.time() - ready_at > MAX_BACKOFF_S):
                 backoff_s = FIRST_BACKOFF_S
+            if child.state is State.READY and status == 0:
+                self._tell(f"{child.program.name} has ended; it starts again")
+            else:
+                self._tell(f"{child.program.name} {_describe(status)}; it starts again in {backoff_s:g} s")
             self._set(child, State.WAITING)
-            self._tell(f"{child.program.name} {_describe(status)}; it starts again in {backoff_s:g} s")
             backoff_s = await self._restart_after(backoff_s, child)
 
     async def _restart_after(self, backoff_s: float, child: Child) -> float:

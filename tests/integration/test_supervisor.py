@@ -161,6 +161,23 @@ async def test_a_program_that_stops_answering_is_killed_and_started_again(
     assert "stuck has not answered for 0.2 s; it is killed" in told
 
 
+async def test_a_program_that_ends_by_itself_in_order_starts_again_and_is_no_failure(
+    supervise: Callable[[], Supervisor], tmp_path: Path, told: list[str]
+) -> None:
+    ends = script(
+        "import pathlib, sys, time\nwhile pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n",
+        tmp_path / "go on",
+    )
+    (tmp_path / "go on").touch()
+    async with supervise() as supervisor:
+        child = await supervisor.start(Program(name="worker-1", command=ends, ready=at_once))
+        (tmp_path / "go on").unlink()
+        await until(lambda: child.incarnation >= 4)
+    ended_so_often = told.count("worker-1 has ended; it starts again")
+    assert ended_so_often >= 3
+    assert not [sentence for sentence in told if "status" in sentence]
+
+
 async def test_a_program_that_the_machine_cannot_start_is_tried_until_it_can(
     supervise: Callable[[], Supervisor], told: list[str]
 ) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.models import AdapterVersion, ModelCard, Voice, Worker, WorkerState
-from app.core.placement import Bound, candidates, has_room
+from app.core.placement import Bound, Candidate, Picture, candidates, has_room, share_of
 
 CARD = ModelCard(
     name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03
@@ -19,9 +20,12 @@ def worker(id: str, **fields: object) -> Worker:
     return Worker.model_validate({"id": id, **values, **fields})
 
 
+def adapter(id: str, version: int = 1) -> AdapterVersion:
+    return AdapterVersion(voice_id=id, version=version, lora_id=1, uri="file:///a/", sha256={}, rank=16)
+
+
 def voice(id: str, *, cloned: bool = True) -> Voice:
-    adapter = AdapterVersion(voice_id=id, version=1, lora_id=1, uri="file:///a/", sha256={}, rank=16)
-    return Voice(id=id, name=id, model="standin", adapter=adapter if cloned else None)
+    return Voice(id=id, name=id, model="standin", adapter=adapter(id) if cloned else None)
 
 
 def order(workers: list[Worker], wanted: Voice) -> list[str]:
@@ -275,3 +279,99 @@ def test_where_slots_are_scarce_a_voice_goes_where_it_has_one_already():
     speaking = fleet[0].model_copy(update={**ready, "inflight": 4, "active_adapters": frozenset({"v@1"})})
     resting = fleet[1].model_copy(update={**ready, "inflight": 3, "active_adapters": frozenset("abc")})
     assert order([speaking, resting], wanted) == [speaking.id, resting.id]
+
+
+def told(offered: Iterator[Candidate[Worker]]) -> list[tuple[str, str, int]]:
+    return [(candidate.worker.id, candidate.reason, candidate.bound) for candidate in offered]
+
+
+@given(st.lists(st.tuples(busy_fleets(), st.booleans()), min_size=1, max_size=5), known_voices, st.booleans())
+def test_a_picture_offers_what_its_workers_are_whatever_they_were_before(history, wanted, background):
+    picture, there = Picture(), {}
+    for fleet, leave in history:
+        for w in fleet:
+            picture.put(w)
+            there[w.id] = w
+        if leave and len(there) > 1:
+            gone = sorted(there)[0]
+            picture.remove(gone)
+            del there[gone]
+        assert told(picture.candidates(wanted, background=background)) == told(
+            candidates(there.values(), wanted, background=background)
+        )
+
+
+@given(busy_fleets(), known_voices, st.randoms())
+def test_counting_sessions_one_by_one_comes_to_the_same_as_looking_again(fleet, wanted, random):
+    picture, there = Picture(), {w.id: w for w in fleet}
+    for w in fleet:
+        picture.put(w)
+    for _ in range(8):
+        chosen = there[random.choice(sorted(there))]
+        more = {"inflight": max(0, chosen.inflight + random.choice([-1, 1]))}
+        if random.random() < 0.5:
+            more["active_adapters"] = chosen.active_adapters ^ {f"{random.choice('abcdef')}@1"}
+        if random.random() < 0.2:
+            more["state"] = random.choice([WorkerState.DRAINING, WorkerState.ACTIVE])
+        there[chosen.id] = chosen.model_copy(update=more)
+        picture.put(there[chosen.id])
+    assert told(picture.candidates(wanted)) == told(candidates(there.values(), wanted))
+
+
+@given(busy_fleets(), known_voices, st.booleans())
+def test_a_candidate_brings_the_bound_it_is_offered_under(fleet, wanted, background):
+    sessions = sum(w.inflight + (w.background if background else 0) for w in fleet)
+    bound = Bound(sessions, sum(w.capacity for w in fleet))
+    for candidate in candidates(fleet, wanted, background=background):
+        over = candidate.reason == "over"
+        assert candidate.bound == (candidate.worker.capacity if over else bound.of(candidate.worker))
+        load = candidate.worker.inflight + (candidate.worker.background if background else 0)
+        assert load < candidate.bound
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.lists(st.sampled_from("abcdefgh"), max_size=60))
+def test_front_doors_that_have_not_seen_each_others_claims_put_no_worker_over_its_bound(sizes, wanted):
+    """Two front doors, one old picture: the registry counts, and refuses what would be over the bound it is told."""
+    seen = [worker(f"w{i}", capacity=size, max_voices=8) for i, size in enumerate(sizes)]
+    pictures = [Picture(), Picture()]
+    held = {w.id: 0 for w in seen}
+    for picture in pictures:
+        for w in seen:
+            picture.put(w)
+    for number, name in enumerate(wanted):
+        for candidate in pictures[number % 2].candidates(voice(name)):
+            if candidate.reason != "over" and held[candidate.worker.id] < candidate.bound:
+                held[candidate.worker.id] += 1
+                assert held[candidate.worker.id] <= Bound(sum(held.values()), sum(sizes)).of(candidate.worker)
+                break
+
+
+@given(fleets, st.lists(st.text("abcd0123", min_size=1, max_size=6), min_size=1, max_size=12, unique=True))
+def test_every_wanted_voice_is_in_the_share_of_its_home_and_of_nobody_else(fleet, names):
+    wanted = [adapter(name) for name in names]
+    for joining in fleet:
+        share = share_of(joining, fleet, wanted)
+        homes = [next(candidates(fleet, voice(name))).worker.id for name in names]
+        assert share == [version for version, home in zip(wanted, homes, strict=True) if home == joining.id]
+
+
+def test_a_voice_that_several_workers_speak_with_belongs_to_as_many():
+    fleet, wanted = [worker(f"w{i}") for i in range(5)], voice("v")
+    first, second, third, *_ = order(fleet, wanted)
+    speaking = {first: {"active_adapters": {"v@1"}, "inflight": 1}, third: {"active_adapters": {"v@1"}, "inflight": 1}}
+    busy = [worker(w.id, **speaking.get(w.id, {})) for w in fleet]
+    sharing = [w.id for w in busy if share_of(w, busy, [adapter("v")])]
+    assert sorted(sharing) == sorted([first, second])
+
+
+def test_whoever_drains_or_speaks_another_language_leaves_its_share_to_those_that_stay():
+    wanted = [adapter(f"v{i}") for i in range(20)]
+    joining, other = worker("w1"), CARD.model_copy(update={"name": "orpheus"})
+    others = [worker("w2", state="draining"), worker("w3", model=other)]
+    assert share_of(joining, others, wanted) == wanted
+    assert len(share_of(joining, [*others, worker("w4", state="starting")], wanted)) < 20
+
+
+def test_of_a_voice_with_two_versions_the_later_is_warmed():
+    old, new = adapter("v"), adapter("v", version=2)
+    assert share_of(worker("w1"), [], [old, new]) == [new]
