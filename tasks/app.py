@@ -7,7 +7,9 @@ import socket
 
 from celery import Celery
 
-from app.infra.broker import QUEUES, make_celery
+from app.core.orpheus import read_layout
+from app.infra.broker import QUEUES, make_celery, train_queue
+from app.infra.checkpoints import locate
 from app.infra.settings import Settings
 from tasks.janitor import Janitor
 from tasks.lease import Lease
@@ -32,12 +34,13 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
     Rendering is waiting for workers, so a process that does nothing else renders several chapters at a time. The caller
     has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits for the task's end.
     """
+    names = [train_queue(_own_model(settings)) if queue == "train" else queue for queue in queues]
     node = f"tasks-{os.getpid()}@{socket.gethostname()}"
     options = [
         "--hostname",
         node,
         "--queues",
-        ",".join(queues),
+        ",".join(names),
         "--concurrency",
         str(settings.narration.at_once if queues == ("render",) else 1),
         "--loglevel",
@@ -46,3 +49,10 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
         "--without-mingle",
     ]
     make_worker_app(settings).worker_main(["worker", *options])
+
+
+def _own_model(settings: Settings) -> str:
+    """The name of the model this machine trains."""
+    model_dir = locate(settings.model, variable="CARILLON_MODEL")
+    codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
+    return read_layout(model_dir, codec_dir).speech.name

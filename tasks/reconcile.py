@@ -19,6 +19,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import CarillonError
+from app.infra.broker import train_queue
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings, load_settings
@@ -56,9 +57,9 @@ def reconcile(celery: Celery) -> None:
     try:
         left = asyncio.run(left_over(settings))
         with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
-            if redis.llen("train") < len(left.jobs):  # those that wait for a trainer have theirs
-                for job_id in left.jobs:
-                    celery.send_task("carillon.clone", args=[job_id], queue="train", expires=4 * INTERVAL_S)
+            for queue, job_ids in jobs_to_send(redis, left.jobs):
+                for job_id in job_ids:
+                    celery.send_task("carillon.clone", args=[job_id], queue=queue, expires=4 * INTERVAL_S)
             for narration_id in narrations_to_send(redis, left.narrations):
                 celery.send_task(NARRATE, args=[narration_id], queue="render")
             for job_id, finished_at in left.unannounced:
@@ -66,6 +67,14 @@ def reconcile(celery: Celery) -> None:
                     celery.send_task("carillon.webhook", args=[job_id], queue="interactive", expires=INTERVAL_S)
     except (CarillonError, RedisError, OperationalError, OSError) as error:
         log.warning("reconciliation failed", extra={"error": type(error).__name__})
+
+
+def jobs_to_send(redis: Redis, forsaken: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """The queues that hold fewer messages than jobs (id, model) which wait for a trainer, with these."""
+    waiting: dict[str, list[str]] = {}
+    for job_id, model in forsaken:
+        waiting.setdefault(train_queue(model), []).append(job_id)
+    return [(queue, job_ids) for queue, job_ids in waiting.items() if redis.llen(queue) < len(job_ids)]  # type: ignore[operator]
 
 
 def narrations_to_send(redis: Redis, forsaken: list[tuple[str, bool]]) -> list[str]:
@@ -92,10 +101,10 @@ def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
 class LeftOver:
     """What is not over and has nobody for it, and what ended, and when, without its webhook being heard.
 
-    Each narration comes with whether anybody works on another step of it.
+    Each job comes with the model it trains, each narration with whether anybody works on another step of it.
     """
 
-    jobs: list[str]
+    jobs: list[tuple[str, str]]
     narrations: list[tuple[str, bool]]
     unannounced: list[tuple[str, datetime]]
 

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.deps import Door, TheDoor, requires
 from app.api.events import event_stream
-from app.core.cloning import CloneConfig, CloneJob, CloneKind
+from app.core.cloning import CloneConfig, CloneJob, CloneKind, VoiceRecord
 from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
 from app.core.models import ModelCard, Scope
 from app.infra import webhooks
+from app.infra.broker import train_queue
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 
@@ -61,7 +62,7 @@ async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
             f"the voice {voice.name!r} has no recordings; POST /v1/voices/{voice.id}/samples", param="voice"
         )
     config = await _checked(door, wanted)
-    return await _queued(door, voice.id, CloneKind.CLONE, config, wanted.webhook_url)
+    return await _queued(door, voice, CloneKind.CLONE, config, wanted.webhook_url)
 
 
 @router.post("/v1/voices/{name}/polish", status_code=202)
@@ -80,7 +81,7 @@ async def polish(name: str, wanted: PolishRequest, door: TheDoor) -> dict[str, A
         )
     elif voice.prompt_name != name:
         raise Conflict(f"{name!r} is the name of a clone, not of a polished voice; rename or delete it", param="name")
-    return await _queued(door, voice.id, CloneKind.POLISH, config, wanted.webhook_url)
+    return await _queued(door, voice, CloneKind.POLISH, config, wanted.webhook_url)
 
 
 def _model_of(door: Door, voice: str, model: str | None) -> ModelCard:
@@ -115,10 +116,10 @@ async def _checked(door: Door, wanted: CloneRequest | PolishRequest) -> CloneCon
 
 
 async def _queued(
-    door: Door, voice_id: str, kind: CloneKind, config: CloneConfig, webhook_url: str | None
+    door: Door, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
 ) -> dict[str, Any]:
-    job = await door.catalog.jobs.create(voice_id, kind=kind, config=config, webhook_url=webhook_url)
-    await door.queue.send("carillon.clone", job.id, queue="train")
+    job = await door.catalog.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
+    await door.queue.send("carillon.clone", job.id, queue=train_queue(voice.model))
     return shown(job)
 
 

@@ -5,6 +5,8 @@ The front door makes one to send tasks by name; `tasks.app` makes one to run the
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from celery import Celery
 from kombu.entity import Exchange, Queue
 
@@ -12,6 +14,8 @@ from app.core.errors import ConfigurationError
 from app.infra.settings import Settings
 
 QUEUES = ("interactive", "render", "train")
+"""Kinds of work; the queue of `train` is each model's own, since a trainer holds one model."""
+
 VISIBILITY_TIMEOUT_S = 60
 """A message whose worker is gone comes back after so long. `tasks.lease` keeps it from running twice meanwhile."""
 
@@ -23,6 +27,11 @@ def heartbeat_key(node: str) -> str:
     return f"carillon:tasks:{node}"
 
 
+def train_queue(model: str) -> str:
+    """Where jobs wait for a trainer of `model`."""
+    return f"train.{quote(model, safe='')}"  # no comma: Celery takes a list of queues as one text
+
+
 def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_TIMEOUT_S) -> Celery:
     """A Celery application on the configured Redis. Raises ConfigurationError when none is configured."""
     if settings.redis_url is None:
@@ -30,7 +39,7 @@ def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_
     url = settings.redis_url.get_secret_value()
     celery = Celery("carillon", broker=url, backend=url, set_as_current=False)
     celery.conf.update(
-        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in QUEUES],
+        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in ("interactive", "render")],
         task_default_queue="interactive",
         task_default_exchange="carillon",
         task_default_routing_key="interactive",

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState, JobError
 from app.core.errors import Conflict, JobLost, NotFound
 from app.infra.database import Database
-from app.infra.tables import JobRow
+from app.infra.tables import JobRow, VoiceRow
 from app.infra.voicebook import put_in_force, voice_prefix
 
 CLAIM_S = 60.0
@@ -193,13 +193,19 @@ class JobBook:
                 .values(state=CloneState.CANCELLED.value, finished_at=now, revision=JobRow.revision + 1)
             )
 
-    async def forsaken(self, *, for_s: float) -> list[str]:
-        """The ids of jobs that are not over and have been nobody's for so long: message or worker is lost."""
+    async def forsaken(self, *, for_s: float) -> list[tuple[str, str]]:
+        """Jobs, each with its voice's model, that are not over and have been nobody's for so long: message or worker
+        is lost."""
         limit = self._now() - timedelta(seconds=for_s)
         lost = or_(JobRow.lease_expires_at < limit, JobRow.lease_expires_at.is_(None) & (JobRow.created_at < limit))
-        statement = select(JobRow.id).where(JobRow.finished_at.is_(None), lost).order_by(JobRow.created_at)
+        statement = (
+            select(JobRow.id, VoiceRow.model)
+            .join(VoiceRow, VoiceRow.id == JobRow.voice_id)
+            .where(JobRow.finished_at.is_(None), lost)
+            .order_by(JobRow.created_at)
+        )
         async with self._database.reading() as connection:
-            return list(await connection.scalars(statement))
+            return [(row.id, row.model) for row in await connection.execute(statement)]
 
     async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
         """Jobs that ended since then, and when, whose webhook has not been heard."""

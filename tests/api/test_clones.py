@@ -68,7 +68,7 @@ async def test_a_job_is_queued_for_a_trainer(house: House, http: httpx.AsyncClie
     assert (await http.get(f"/v1/clones/{job['id']}")).json() == job
     assert [entry["id"] for entry in (await http.get("/v1/clones")).json()["data"]] == [job["id"]]
     async with Redis.from_url(valkey) as redis:
-        [message] = await redis.lrange("train", 0, -1)  # type: ignore[misc]
+        [message] = await redis.lrange("train.standin", 0, -1)  # type: ignore[misc]
     assert json.loads(message)["headers"]["task"] == "carillon.clone"
 
 

@@ -11,7 +11,7 @@ from app.core.cloning import CloneConfig, CloneKind, CloneState
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings
-from tasks.reconcile import LeftOver, due, left_over, narrations_to_send
+from tasks.reconcile import LeftOver, due, jobs_to_send, left_over, narrations_to_send
 
 pytestmark = pytest.mark.anyio
 
@@ -24,12 +24,20 @@ async def test_a_job_made_long_ago_that_nobody_holds_is_left_over(settings: Sett
     job = await catalog.jobs.create(
         voice.id, kind=CloneKind.CLONE, config=CloneConfig(), webhook_url="https://example.org/"
     )
-    assert await left_over(settings) == LeftOver([job.id], [], [])
+    assert await left_over(settings) == LeftOver([(job.id, "standin")], [], [])
     claimed = await catalog.jobs.claim(job.id)
     assert claimed
     await catalog.jobs.finish(claimed, CloneState.CANCELLED)
     await catalog.aclose()
     assert await left_over(settings) == LeftOver([], [], [(job.id, past)])
+
+
+def test_jobs_are_sent_again_to_the_queue_of_their_model_unless_it_is_full_of_them(valkey: str) -> None:
+    with Redis.from_url(valkey) as redis:
+        redis.flushdb()
+        redis.rpush("train.standin", "the message of job-1")
+        forsaken = [("job-1", "standin"), ("job-2", "polly/3b"), ("job-3", "polly/3b")]
+        assert jobs_to_send(redis, forsaken) == [("train.polly%2F3b", ["job-2", "job-3"])]
 
 
 def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:

@@ -187,11 +187,11 @@ async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
 ) -> None:
     assert await catalog.jobs.forsaken(for_s=30) == []
     clock.advance(31)
-    assert await catalog.jobs.forsaken(for_s=30) == [job.id]
+    assert await catalog.jobs.forsaken(for_s=30) == [(job.id, "standin")]
     taken = await claimed(catalog, job)
     assert await catalog.jobs.forsaken(for_s=30) == []
     clock.advance(CLAIM_S + 31)
-    assert await catalog.jobs.forsaken(for_s=30) == [job.id]
+    assert await catalog.jobs.forsaken(for_s=30) == [(job.id, "standin")]
     await catalog.jobs.finish(taken, CloneState.CANCELLED)
     assert await catalog.jobs.forsaken(for_s=30) == []
 
