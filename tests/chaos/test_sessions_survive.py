@@ -1,0 +1,133 @@
+"""Workers that are killed, stopped and cut off under their sessions: each is heard as if nothing had happened.
+
+A listener asserts of every frame that it follows on the one before; at the end the audio and the text are compared with
+those of an undisturbed session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from app.core.messages import Cancel
+from tests.chaos.listener import Heard
+from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
+from tests.chaos.tale import SENTENCES, SHORT_TALE, TALE
+from tests.chaos.undisturbed import Undisturbed, assert_same, assert_same_audio
+
+pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+Harm = Literal["its engine killed", "stopped", "cut off"]
+
+MID_SENTENCE = 60_000
+"""Samples: two and a half seconds, of a sentence of four."""
+
+
+@asynccontextmanager
+async def harmed(loose: LooseFleet, worker: str, how: Harm) -> AsyncIterator[None]:
+    """Harm a worker; what does not mend by itself is mended when the context ends."""
+    match how:
+        case "its engine killed":
+            os.kill(loose.engine_of(worker), signal.SIGKILL)
+            yield
+        case "stopped":
+            loose.stop(worker)
+            try:
+                yield
+            finally:
+                loose.wake(worker)
+        case "cut off":
+            assert loose.network
+            loose.network.cut(worker)
+            try:
+                yield
+            finally:
+                loose.network.mend(worker)
+
+
+def moves(heard: Heard) -> int:
+    """How often a session went on at another worker."""
+    assert heard.done
+    return heard.done.ledger.moves
+
+
+async def test_the_same_text_is_the_same_audio_however_it_comes_and_whoever_speaks_beside(
+    loose: LooseFleet, undisturbed: Undisturbed
+) -> None:
+    expected = await undisturbed.run()
+    assert [segment.text for segment in expected.segments] == list(SENTENCES)
+    assert all(segment.complete for segment in expected.segments)
+    words = [f"{word} " for word in TALE.split()]
+    async with loose.speaking(words) as first, loose.speaking(at=FRONT_DOORS[1]) as second:
+        assert_same(await first.done(), expected)
+        assert_same(await second.done(), expected)
+
+
+@pytest.mark.parametrize("how", ["its engine killed", "stopped", "cut off"])
+async def test_sessions_whose_worker_is_lost_go_on_as_if_nothing_had_happened(
+    loose: LooseFleet, undisturbed: Undisturbed, how: Harm
+) -> None:
+    if how == "cut off" and loose.network is None:
+        pytest.skip(f"no worker can be cut off: {loose.no_network}")
+    expected = await undisturbed.run()
+    async with (
+        asyncio.TaskGroup() as group,
+        loose.speaking(pace="realtime") as live,
+        loose.speaking() as hurried,
+        loose.speaking(None) as silent,
+    ):
+        downloading = group.create_task(loose.download())
+        worker = (await live.ready()).worker
+        await silent.ready()
+        await hurried.spoken(MID_SENTENCE)
+        await live.spoken(MID_SENTENCE)
+        async with harmed(loose, worker, how):
+            await silent.tell(SHORT_TALE)
+            heard = await live.done()
+            assert_same(heard, expected)
+            assert_same(await hurried.done(), expected)
+            assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
+            assert_same(await silent.done(), await undisturbed.run(SHORT_TALE))
+    assert moves(heard) >= 1
+
+
+async def test_sessions_whose_every_worker_is_killed_go_on_with_the_first_that_is_back(
+    loose: LooseFleet, undisturbed: Undisturbed
+) -> None:
+    expected = await undisturbed.run()
+    async with asyncio.TaskGroup() as group, loose.speaking(pace="realtime") as live:
+        worker = (await live.ready()).worker
+        [other] = set(WORKERS) - {worker}
+        downloading = group.create_task(loose.download())
+        await live.spoken(MID_SENTENCE)
+        loose.kill(worker)
+        # Beyond what the first had sent ahead, so that it is the second who speaks.
+        await live.spoken(live.heard.end_sample + 4 * MID_SENTENCE)
+        loose.kill(other)
+        heard = await live.done()
+        assert_same(heard, expected)
+        assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
+    assert moves(heard) >= 2
+
+
+async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_is_heard(
+    loose: LooseFleet, undisturbed: Undisturbed
+) -> None:
+    async with loose.speaking(pace="realtime", ends=False) as listener:
+        worker = (await listener.ready()).worker
+        played = (await listener.spoken(MID_SENTENCE)).end_sample
+        async with harmed(loose, worker, "stopped"):
+            await listener.say(Cancel(session=listener.session, played_samples=played))
+            await listener.tell(SHORT_TALE)
+            heard = await listener.done()
+    [cancelled] = heard.cancelled
+    assert cancelled.spoken_text
+    assert SENTENCES[0].startswith(cancelled.spoken_text)
+    assert_same(heard.last_turn(), await undisturbed.run(SHORT_TALE))
