@@ -2,12 +2,15 @@
 
 A journal is told everything that is sent to a worker and everything the worker says. Should the worker be gone, `move`
 gives what the next one must be told; that one then goes on at the very sample where the listener is, with the codes
-that were heard. Nothing is repeated and nothing is missing, whatever was under way. The journal knows no worker, no
-socket and no clock. It keeps text and codes in memory, and never writes them to a log.
+that were heard. Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what
+`record` gave is enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and
+codes in memory, and never writes them to a log.
 """
 
 from __future__ import annotations
 
+import json
+import struct
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ from app.core.messages import (
     Segment,
     Text,
 )
-from app.core.orpheus import ORPHEUS_TAGS
+from app.core.orpheus import ORPHEUS_TAGS, TOKENS_PER_FRAME
 from app.core.text import Cleaner
 
 BYTES_PER_SAMPLE = 2
@@ -37,6 +40,16 @@ TEXT_PIECE_CHARS = 16_000
 """Of one message, well below its limit."""
 
 STRIDES = (64, 16, 4, 1)
+
+MAX_FLUSHED = 1_000
+
+RECORDED_CHARS = 10_000
+"""Of what was spoken longer ago than can be gone back to, a record keeps so many characters, for `spoken_text`: that is
+twelve minutes of one turn."""
+
+RECORD_VERSION = 1
+RECORD_HEAD = struct.Struct("<I")
+"""A record: the length of its JSON (u32), the JSON, and the codes of all its chunks (u16), little-endian."""
 
 Command = Text | Flush | Eos | Cancel
 
@@ -73,6 +86,8 @@ class SpokenChunk:
     """Where the text that follows begins, in the text as it was sent."""
     codes: array[int] = field(default_factory=lambda: array("H"))
     whole: bool = False
+    kept: bool = True
+    """Its codes are still here; else it is heard, and nobody can go back to it."""
 
 
 class Journal:
@@ -86,6 +101,8 @@ class Journal:
         """Received of the worker so far."""
         self.tokens = 0
         self.ended = False
+        self.version = 0
+        """Another one after each change."""
         self._tags = tags
         self._sample_rate_hz = sample_rate_hz
         self._keep_samples = keep_samples
@@ -101,6 +118,8 @@ class Journal:
         self._pieces: list[str] = []
         self._text_start = 0
         self._flushes: deque[int] = deque()
+        self._flushed: deque[tuple[int, int]] = deque(maxlen=MAX_FLUSHED)
+        """Flushes that were answered, and at which sample, as far back as codes are kept."""
         self.text_chars = 0
         """Characters of text that this turn has been sent."""
         self._cursor = Cursor(Cleaner(self._tags))
@@ -117,6 +136,11 @@ class Journal:
         return not (self.text_chars or self.samples or self.generation or self.ended or self._cancels)
 
     @property
+    def cancels(self) -> tuple[Cancel, ...]:
+        """Those that have not been answered."""
+        return tuple(self._cancels)
+
+    @property
     def between_chunks(self) -> bool:
         """Whether no chunk is being spoken."""
         return not self._chunks or self._chunks[-1].whole
@@ -125,6 +149,7 @@ class Journal:
 
     def sent(self, command: Command) -> None:
         """Note what the client says."""
+        self.version += 1
         match command:
             case Text():
                 self._pieces.append(command.text)
@@ -134,11 +159,12 @@ class Journal:
             case Eos():
                 self.ended = True
             case Cancel():
-                self._cancels.append(command)
+                self._cancels.append(command.model_copy(update={"session": "-"}))
                 self._begin_turn()
 
     def heard(self, event: Message | AudioFrame) -> None:
         """Note what the worker says."""
+        self.version += 1
         match event:
             case AudioFrame():
                 self._hear(event)
@@ -148,7 +174,7 @@ class Journal:
                 self._chunks[-1].whole = True
                 self._forget()
             case Flushed() if self._flushes and not self._cancels:
-                self._flushes.popleft()
+                self._flushed.append((self._flushes.popleft(), event.samples))
             case Cancelled():
                 self._cancels.popleft()
                 self._chunks.clear()
@@ -160,7 +186,7 @@ class Journal:
         self.samples = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
         if self._chunks:
             chunk = self._chunks[-1]
-            chunk.end_sample = self.samples
+            chunk.end_sample = max(chunk.end_sample, self.samples)  # less where known codes are heard again
             chunk.codes.frombytes(frame.codes)
             self.tokens += len(frame.codes) // chunk.codes.itemsize
 
@@ -186,10 +212,13 @@ class Journal:
         for chunk in reversed(self._chunks):
             if chunk.end_sample > self.samples - self._keep_samples:
                 oldest = chunk
-            elif chunk.codes:
+            elif chunk.kept:
+                chunk.kept = False
                 del chunk.codes[:]
             else:
                 break
+        while self._flushed and self._flushed[0][1] <= self.samples - self._keep_samples:
+            self._flushed.popleft()
         self._text, self._text_start = self._text_from(oldest.end.offset), oldest.end.offset
 
     # What the next worker is told.
@@ -204,9 +233,11 @@ class Journal:
             self._go_back(from_sample)
         chunk = self._chunks[-1] if self._chunks and not self._cancels else None
         unfinished = chunk if chunk and (not chunk.whole or chunk.end_sample > self.samples) else None
-        self._cursor = Cursor(Cleaner(self._tags), self._cursor.offset, self._cursor.chars)
+        self._cursor = self._cursor_at(self._cursor.offset, self._cursor.chars)
         if chunk:
             chunk.end = self._cursor
+        if unfinished and not unfinished.whole:
+            del unfinished.codes[len(unfinished.codes) // TOKENS_PER_FRAME * TOKENS_PER_FRAME :]
         resumption = Resumption(
             generation=self.generation,
             samples=self.samples,
@@ -227,12 +258,14 @@ class Journal:
         """Take back what was received from `sample` on, or from the first sample whose codes are kept."""
         if self._cancels or sample >= self.samples:
             return
-        while self._chunks and self._chunks[-1].codes:
+        while self._chunks and self._chunks[-1].kept:
             chunk = self._chunks[-1]
             self._cursor, self.samples = chunk.end, max(sample, chunk.start_sample)
-            if sample >= chunk.start_sample or len(self._chunks) == 1 or not self._chunks[-2].codes:
+            if sample >= chunk.start_sample or len(self._chunks) == 1 or not self._chunks[-2].kept:
                 break
             self._chunks.pop()
+        while self._flushed and self._flushed[-1][1] > self.samples:
+            self._flushes.appendleft(self._flushed.pop()[0])
 
     def _unspoken(self) -> list[Command]:
         """The text that follows the last chunk begun, its flushes between, and its end."""
@@ -251,6 +284,72 @@ class Journal:
         if self.ended:
             commands.append(Eos(session="-"))
         return commands
+
+    # What another process is told.
+
+    def record(self) -> bytes:
+        """All that `move` needs, to be kept outside of this process: see `Journal.restored`."""
+        chunks = self._recorded_chunks()
+        fields = {
+            "version": RECORD_VERSION,
+            "tags": list(self._tags),
+            "sample_rate_hz": self._sample_rate_hz,
+            "generation": self.generation,
+            "samples": self.samples,
+            "tokens": self.tokens,
+            "ended": self.ended,
+            "cancels": [cancel.played_samples for cancel in self._cancels],
+            "text": self._text_from(self._text_start),
+            "text_start": self._text_start,
+            "text_chars": self.text_chars,
+            "flushes": list(self._flushes),
+            "flushed": list(self._flushed),
+            "cursor": (self._cursor.offset, self._cursor.chars),
+            "chunk_count": self._chunk_count,
+            "chunks": [
+                (it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars, it.whole, it.kept, len(it.codes))
+                for it in chunks
+            ],
+        }
+        written = json.dumps(fields, separators=(",", ":")).encode()
+        return b"".join((RECORD_HEAD.pack(len(written)), written, *(chunk.codes.tobytes() for chunk in chunks)))
+
+    def _recorded_chunks(self) -> list[SpokenChunk]:
+        first, chars = len(self._chunks), 0
+        while first and (chars <= RECORDED_CHARS or self._chunks[first - 1].kept):
+            first -= 1
+            chars += len(self._chunks[first].text) if not self._chunks[first].kept else 0
+        return self._chunks[first:]
+
+    @classmethod
+    def restored(cls, record: bytes, *, keep_samples: int = 0) -> Journal:
+        """The journal of a `record`, which goes on with `move`. Raises ValueError for one of another version."""
+        codes_at = RECORD_HEAD.size + RECORD_HEAD.unpack_from(record)[0]
+        fields = json.loads(record[RECORD_HEAD.size : codes_at])
+        if fields["version"] != RECORD_VERSION:
+            raise ValueError(f"a journal of version {fields['version']}; this is version {RECORD_VERSION}")
+        journal = cls(tags=fields["tags"], sample_rate_hz=fields["sample_rate_hz"], keep_samples=keep_samples)
+        journal.generation, journal.samples = fields["generation"], fields["samples"]
+        journal.tokens, journal.ended = fields["tokens"], fields["ended"]
+        journal._cancels += (Cancel(session="-", played_samples=played) for played in fields["cancels"])
+        journal._text, journal._text_start = fields["text"], fields["text_start"]
+        journal.text_chars = fields["text_chars"]
+        journal._flushes += fields["flushes"]
+        journal._flushed += map(tuple, fields["flushed"])
+        journal._cursor = journal._cursor_at(*fields["cursor"])
+        journal._chunk_count = fields["chunk_count"]
+        for text, start, end, offset, chars, whole, kept, count in fields["chunks"]:
+            chunk = SpokenChunk(text, start, end, journal._cursor_at(offset, chars), whole=whole, kept=kept)
+            chunk.codes.frombytes(record[codes_at : codes_at + count * chunk.codes.itemsize])
+            codes_at += count * chunk.codes.itemsize
+            journal._chunks.append(chunk)
+        return journal
+
+    def _cursor_at(self, offset: int, chars: int) -> Cursor:
+        """A cursor as `move` leaves it: the next worker cleans what follows it as a text of its own."""
+        return Cursor(Cleaner(self._tags), offset, chars)
+
+    # What was heard.
 
     def spoken_text(self, until: int) -> str:
         """The words of the worker's turn that are heard by the sample `until`."""

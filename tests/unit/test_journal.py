@@ -104,12 +104,14 @@ class Speaker:
             )
         return chunk
 
+    def hear(self, start: int, samples: int, codes: bytes = b"") -> None:
+        self.journal.heard(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
+
     def speak(self, words: str, *, start: int, known: int = 0, until: int | None = None) -> None:
         """Send what is missing of a chunk, up to so many of its characters; whole without `until`."""
         for index in range(known // CODES_PER_CHAR, len(words) if until is None else until):
             codes = np.full(CODES_PER_CHAR, ord(words[index]) % 4096, dtype="<u2").tobytes()
-            audio = bytes(2 * SAMPLES_PER_CHAR)
-            self.journal.heard(AudioFrame(0, self.generation, 0, start + index * SAMPLES_PER_CHAR, audio, codes))
+            self.hear(start + index * SAMPLES_PER_CHAR, SAMPLES_PER_CHAR, codes)
         if until is None:
             self.samples = start + len(words) * SAMPLES_PER_CHAR
             self.spoken.append(words)
