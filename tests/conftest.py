@@ -9,12 +9,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 from pydantic import SecretStr
 
 from app.infra import embedded
 from app.infra.settings import Settings, StoreSettings
 from app.infra.storage import ObjectStore
 from tests.valkey import running_valkey
+
+# A slow machine is no failure: a timing is never an assertion.
+examples.register_profile("carillon", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("carillon")
 
 
 @pytest.fixture(scope="session")

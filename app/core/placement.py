@@ -15,10 +15,10 @@ registry's one Lua call is the arbiter.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from math import ceil
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -78,7 +78,7 @@ class Candidate(Generic[H]):
     bound: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bound:
     """How many sessions a worker may have before others are asked: (1 + ε) of its share of all `sessions` and one."""
 
@@ -109,9 +109,8 @@ class Picture:
         self._active: dict[str, Worker] = {}
         self._holders: defaultdict[str, set[str]] = defaultdict(set)
         """Adapter -> the active workers that have it, or await it."""
-        self._sessions = 0
-        self._background = 0
-        self._capacity = 0
+        self._bound = Bound(0, 0)
+        self._background_bound = Bound(0, 0)
         self._ring: Ring | None = None
 
     def put(self, worker: Worker) -> None:
@@ -148,15 +147,15 @@ class Picture:
             return iter(())
         if self._ring is None:
             self._ring = ring_of((worker.id, worker.capacity) for worker in self._active.values())
-        bound = Bound(self._sessions + (self._background if background else 0), self._capacity)
+        bound = self._background_bound if background else self._bound
         names = self._holders.get(voice.adapter.name, ()) if voice.adapter else ()
         holders = [self._active[name] for name in names]
         return offers(self._ring, self._active, holders, bound, voice, background=background)
 
     def _count(self, worker: Worker, sign: int) -> None:
-        self._sessions += sign * worker.inflight
-        self._background += sign * worker.background
-        self._capacity += sign * worker.capacity
+        for bound, background in ((self._bound, False), (self._background_bound, True)):
+            bound.sessions += sign * _sessions(worker, background)
+            bound.capacity += sign * worker.capacity
 
     def _let_go(self, worker_id: str, adapters: Iterable[str]) -> None:
         """`adapters` are no longer what they were at a worker; they may still be there otherwise."""
@@ -181,45 +180,45 @@ def offers(
 
     First those within their bound that have the adapter, the one with the most to spare first; then whoever within its
     bound is loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
-    loaded; those over their bound; and last those where a background session would have to make way. A holder keeps
-    its turn even so: somebody who listens would wait longer for the adapter to be loaded elsewhere than a narration
-    for its next place.
+    loaded; and those where a background session would have to make way. A holder keeps its turn even so: somebody who
+    listens would wait longer for the adapter to be loaded elsewhere than a narration for its next place. Those over
+    their bound come last, and only while nobody with room is within his.
+
+    `workers` and `bound` may change during the walk: what is refused in a race shows there, and lets nobody over his
+    bound who need not be.
     """
     adapter = voice.adapter.name if voice.adapter else ""
     home = next(ring.walk(voice.id))
-    held: set[str] = set()
-    loading: list[Candidate[H]] = []
-    over: list[Candidate[H]] = []
-    for worker in sorted(holders, key=lambda w: (_fullness(w, adapter, background), w.id != home, w.id)):
-        held.add(worker.id)
-        if not has_room(worker, voice, background=background):
-            continue
-        if _sessions(worker, background) >= bound.of(worker):
-            over.append(Candidate(worker, "over", worker.capacity))
-        elif adapter in worker.ready_adapters:
-            yield Candidate(worker, "home" if worker.id == home else "warm", bound.of(worker))
-        else:
-            loading.append(Candidate(worker, "loading", bound.of(worker)))
-    yield from loading
-    giving_way: list[Candidate[H]] = []
-    for name in ring.walk(voice.id):
-        worker = workers.get(name)  # one may leave during a walk
-        if worker is None or name in held or not has_room(worker, voice, background=background):
-            continue
-        within = _sessions(worker, background) < bound.of(worker)
-        candidate: Candidate[H] = (
-            Candidate(worker, "home" if name == home else "next", bound.of(worker))
-            if within
-            else Candidate(worker, "over", worker.capacity)
-        )
-        if not background and worker.background and not has_room(worker, voice, background=True):
-            giving_way.append(candidate)
-        elif within:
-            yield candidate
-        else:
-            over.append(candidate)
-    yield from over
-    yield from giving_way
+    having = sorted(holders, key=lambda w: (_fullness(w, adapter, background), w.id != home, w.id))
+    offered: set[str] = set()
+
+    def fits(worker: H) -> bool:
+        return has_room(worker, voice, background=background)
+
+    def within(worker: H) -> bool:
+        return _sessions(worker, background) < bound.of(worker)
+
+    def makes_way(worker: H) -> bool:
+        return not background and worker.background > 0 and not has_room(worker, voice, background=True)
+
+    def pick(among: Iterable[H], accepts: Callable[[H], bool]) -> Iterator[H]:
+        for worker in among:
+            if worker.id not in offered and fits(worker) and accepts(worker):
+                offered.add(worker.id)
+                yield worker
+
+    def around() -> Iterator[H]:
+        return (workers[name] for name in ring.walk(voice.id) if name in workers)
+
+    for worker in pick(having, lambda w: within(w) and adapter in w.ready_adapters):
+        yield Candidate(worker, "home" if worker.id == home else "warm", bound.of(worker))
+    for worker in pick(having, within):
+        yield Candidate(worker, "loading", bound.of(worker))
+    for worker in chain(pick(around(), lambda w: within(w) and not makes_way(w)), pick(around(), within)):
+        yield Candidate(worker, "home" if worker.id == home else "next", bound.of(worker))
+    nobody_within = not any(fits(worker) and within(worker) for worker in workers.values())
+    for worker in pick(chain(having, around()), lambda _: nobody_within):
+        yield Candidate(worker, "over", worker.capacity)
 
 
 def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:

@@ -67,6 +67,8 @@ class Fleet:
 
     def settling(self, model: str) -> bool:
         """Whether all active workers of `model` have vanished a moment ago, as they do where Redis has lost them."""
+        if not self._absent_since:
+            return False
         active = [w for w in self._workers.values() if w.model.name == model and w.state is WorkerState.ACTIVE]
         return bool(active) and all(worker.id in self._absent_since for worker in active)
 
