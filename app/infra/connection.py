@@ -6,13 +6,10 @@ It ends where the worker ends. It knows neither how a worker is chosen nor that 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from picows import WSHandshakeError
 
 from app.core.errors import DeadlineExceeded, InvalidRequest, WorkerLost
 from app.core.messages import (
@@ -37,11 +34,9 @@ from app.core.messages import (
     parse,
 )
 from app.core.models import Worker
+from app.infra.deadline import Deadline
 from app.infra.settings import Settings
-
-PING_INTERVAL_S = 5.0
-UNACKNOWLEDGED_TIMEOUT_S = 10.0
-"""A machine that has vanished takes nothing any more; one that is merely busy still acknowledges."""
+from app.infra.wire import Wire, WireClosed
 
 BACKGROUND_STALLS = 15
 """A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker tells it
@@ -59,7 +54,7 @@ class WorkerConnection:
     def __init__(
         self,
         worker: Worker,
-        connection: ClientConnection,
+        wire: Wire,
         assign: Assign,
         settings: Settings,
         clock: Callable[[], float],
@@ -70,7 +65,8 @@ class WorkerConnection:
         """When the worker last said anything."""
         self.leave_at: float | None = None
         """When a worker that drains wants its sessions gone."""
-        self._connection = connection
+        self._wire = wire
+        self._deadline = Deadline()
         self._session = assign.session
         self._paced = assign.pace == "realtime"
         limits = settings.session
@@ -93,10 +89,12 @@ class WorkerConnection:
         await self._send(command.model_copy(update={"session": self._session}).model_dump_json())
 
     async def _send(self, message: str) -> None:
+        self._wire.send(message)
+        if not self._wire.clogged:
+            return
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                with suppress(ConnectionClosed):
-                    await self._connection.send(message)
+                await self._wire.cleared()
         except TimeoutError:
             raise DeadlineExceeded(f"worker {self.worker.id} reads nothing") from None
 
@@ -107,8 +105,8 @@ class WorkerConnection:
         while True:
             patience_s = max(self._heard_until, called_at) + self._stall_timeout_s - self._clock()
             try:
-                async with asyncio.timeout(patience_s):
-                    event = _read(await self._connection.recv(), self.worker)
+                with self._deadline.within(patience_s):
+                    event = _read(await self._wire.receive(), self.worker)
             except TimeoutError:
                 if self._owed:
                     raise DeadlineExceeded(
@@ -116,7 +114,7 @@ class WorkerConnection:
                     ) from None
                 called_at = self._clock()
                 continue
-            except ConnectionClosed:
+            except WireClosed:
                 raise WorkerLost(f"the connection to worker {self.worker.id} broke") from None
             self.heard_at = self._clock()
             if isinstance(event, GoAway):
@@ -147,11 +145,12 @@ class WorkerConnection:
 
     def abort(self) -> None:
         """Break the connection without a word; what was received before can still be read."""
-        self._connection.transport.abort()
+        self._wire.abort()
 
     async def close(self) -> None:
         """Closing the connection is the cancel: the worker aborts what runs for it."""
-        await self._connection.close()
+        self._deadline.close()
+        await self._wire.close()
 
 
 async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callable[[], float]) -> WorkerConnection:
@@ -175,31 +174,14 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
             connection.abort()
         if isinstance(error, TimeoutError):
             raise DeadlineExceeded(f"worker {worker.id} was not ready within {timeout_s:g} s") from None
-        if isinstance(error, OSError | InvalidHandshake):
+        if isinstance(error, OSError | WSHandshakeError):
             raise WorkerLost(f"worker {worker.id} cannot be reached ({_reason(error)})") from None
         raise
 
 
-async def _connect(worker: Worker, settings: Settings) -> ClientConnection:
-    """A late pong is no death, and so has no deadline: it waits behind all the audio a slow listener has to come.
-
-    The pings are for the kernel: it breaks a connection whose other end acknowledges none of them.
-    """
-    connection = await connect(
-        f"{worker.address}/session",
-        additional_headers={"Authorization": f"Bearer {settings.fleet_secret.get_secret_value()}"},
-        compression=None,
-        proxy=None,
-        open_timeout=None,
-        ping_interval=PING_INTERVAL_S,
-        ping_timeout=None,
-        close_timeout=1,
-    )
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        timeout_ms = round(UNACKNOWLEDGED_TIMEOUT_S * 1000)
-        peer = connection.transport.get_extra_info("socket")
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
-    return connection
+async def _connect(worker: Worker, settings: Settings) -> Wire:
+    headers = {"Authorization": f"Bearer {settings.fleet_secret.get_secret_value()}"}
+    return await Wire.connect(f"{worker.address}/session", headers, timeout_s=settings.session.connect_timeout_s)
 
 
 def _read(raw: str | bytes, worker: Worker) -> Any:
@@ -210,6 +192,6 @@ def _read(raw: str | bytes, worker: Worker) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, InvalidStatus):
-        return f"HTTP {error.response.status_code}; is CARILLON_FLEET_SECRET the same on both sides?"
+    if isinstance(error, WSHandshakeError) and error.response is not None:
+        return f"HTTP {error.response.status.value}; is CARILLON_FLEET_SECRET the same on both sides?"
     return type(error).__name__

@@ -35,7 +35,7 @@ def configure_logging(settings: Settings) -> None:
     # At DEBUG these would write headers and messages, which are keys and users' texts.
     for indiscreet in ("uvicorn", "websockets"):
         logging.getLogger(indiscreet).setLevel(max(logging.INFO, logging.getLogger().level))
-    for chatty in ("botocore", "boto3", "s3transfer", "urllib3", "httpx", "httpcore", "alembic", "aiosqlite"):
+    for chatty in ("botocore", "boto3", "s3transfer", "urllib3", "httpx", "httpcore", "alembic", "aiosqlite", "picows"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
