@@ -125,7 +125,11 @@ async def test_a_start_and_its_end_are_two_round_trips_to_the_registry(
     assert not {name for name in ("eval", "script|load", "multi", "subscribe") if after.get(name) != before.get(name)}
 
 
-async def test_front_doors_that_start_sessions_at_once_put_no_worker_over_its_bound(houses: Houses) -> None:
+async def test_front_doors_that_start_sessions_at_once_put_no_worker_over_its_bound(
+    registry: Registry, settings: Settings, stack: AsyncExitStack
+) -> None:
+    patient = settings.model_copy(update={"session": SessionSettings(queue_timeout_s=60)})
+    houses = Houses(registry, patient, stack)
     workers = [await houses.worker(f"w{number}", capacity=8, max_voices=8) for number in range(3)]
     doors = [await houses.front_door() for _ in range(4)]
     voice = clone("popular")
