@@ -131,6 +131,16 @@ class UpstreamSession:
         return self._worker
 
     @property
+    def voice(self) -> Voice:
+        return self._lease.voice
+
+    @property
+    def journal(self) -> Journal:
+        """What it would need to go on elsewhere. A background session has none."""
+        assert self._journal is not None
+        return self._journal
+
+    @property
     def pending_chars(self) -> int:
         """Characters of text that it has been sent and has not begun to speak."""
         return self._journal.pending_chars if self._journal else 0
@@ -171,20 +181,32 @@ class UpstreamSession:
 
     async def _next(self) -> Event:
         assert self._place is not None
-        event = await self._place.connection.next()
+        event = await self._heard(self._place.connection)
         if isinstance(event, Error) and event.closed:
             raise event.rebuilt()
         if isinstance(event, Done):
             self._over = True
             return event.model_copy(update={"ledger": self._completed(event.ledger)})
         if self._journal is not None:
-            if isinstance(event, Cancelled) and self.moves:
+            if isinstance(event, Cancelled) and self._lease.resume:
                 # The worker heard only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
             self._journal.heard(event)
             if isinstance(event, Segment):
                 self._moves_in_chunk = 0
         return event
+
+    async def _heard(self, connection: WorkerConnection) -> Event:
+        """What the worker says next. One that is silent but lives is waited for while nobody else has room: to begin
+        anew with the same worker would only make it slower."""
+        while True:
+            try:
+                return await connection.next()
+            except DeadlineExceeded:
+                patience_s = self._upstream.settings.session.move_timeout_s
+                if self._journal is None or connection.silence_s > patience_s or self._upstream.has_room_beside(self):
+                    raise
+                log.warning("worker is slow", extra={"worker": self._worker.id, "session": self._lease.id})
 
     def _completed(self, ledger: Ledger) -> Ledger:
         return ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms, "moves": self.moves})
@@ -196,7 +218,7 @@ class UpstreamSession:
         if self._place is None or self._journal is None:
             return
         connection = self._place.connection
-        vanished = now - connection.heard_at > silence_s and missing(self._worker)
+        vanished = connection.silence_s > silence_s and missing(self._worker)
         drained = connection.leave_at is not None and now >= connection.leave_at and self._journal.between_chunks
         if vanished or drained:
             self._leaving = drained
@@ -278,21 +300,25 @@ class Upstream:
         pace: AssignedPace = "realtime",
         temperature: float | None = None,
         journal: Journal | None = None,
+        from_sample: int | None = None,
+        keep_s: float = 0,
     ) -> AsyncIterator[UpstreamSession]:
         """A session with `voice`, at the worker placement likes best of those with room.
 
         Waits `session.queue_timeout_s` for room; in the "background" for room that nobody else wants, and the session
         may end at any time with Overloaded, for somebody who does. With the `journal` of a session that was broken off
-        it goes on with that. Raises Overloaded, UnknownModel, WorkerLost,
-        DeadlineExceeded, or what the worker refuses with. Leaving the context ends the session at the worker and
-        releases its place.
+        it goes on with that, at `from_sample` if that is still kept, and waits for room as one that moves. A new one's
+        journal keeps `keep_s` of audio resumable. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or
+        what the worker refuses with. Leaving the context ends the session at the worker and releases its place.
         """
+        limits = self.settings.session
         lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature), []
         if journal is not None and not journal.is_new:
-            resumption, commands = journal.move()
+            resumption, commands = journal.move(from_sample=from_sample)
             lease = replace(lease, resume=resumption)
-        place = await self.place(lease, patience_s=self.settings.session.queue_timeout_s)
-        session = UpstreamSession(self, place, journal or self._new_journal(lease, place))
+        patience_s = limits.queue_timeout_s if journal is None else limits.move_timeout_s
+        place = await self.place(lease, patience_s=patience_s)
+        session = UpstreamSession(self, place, journal or self._new_journal(lease, place, keep_s))
         self._sessions.add(session)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="sessions' watcher")
@@ -304,9 +330,12 @@ class Upstream:
             await session.leave()
 
     @staticmethod
-    def _new_journal(lease: Lease, place: Place) -> Journal | None:
+    def _new_journal(lease: Lease, place: Place, keep_s: float) -> Journal | None:
+        if lease.background:
+            return None
         card = place.connection.worker.model
-        return None if lease.background else Journal(tags=card.tags, sample_rate_hz=card.sample_rate_hz)
+        rate_hz = card.sample_rate_hz
+        return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
 
     def has_spare_place(self, voice: Voice) -> bool:
         """Whether a background session with `voice` would find room now, as far as is known here."""
@@ -404,6 +433,10 @@ class Upstream:
         except BaseException:
             await self._finish(self._release(worker, lease))
             raise
+
+    def has_room_beside(self, session: UpstreamSession) -> bool:
+        """Whether another worker than that of `session` seems to have room for it."""
+        return any(candidate.worker.id != session.worker.id for candidate in self._fleet.candidates(session.voice))
 
     def avoid(self, worker: Worker) -> None:
         """Ask others first until the next look at the fleet: a session was lost there."""

@@ -9,8 +9,8 @@ import pytest
 
 from app.core.errors import EngineFailed, SessionIdle
 from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment
-from tests.api.client import SessionsClient, spoken
-from tests.api.conftest import House
+from tests.api.client import SessionsClient, sessions_client, spoken
+from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -179,3 +179,40 @@ async def test_a_session_that_was_idle_for_too_long_is_over_wherever_it_is(
     await here.end_sessions(SessionIdle("no text for 60 s"))
     assert (await client.refusal("s1")).code == "session_idle"
     assert not there.assigned
+
+
+async def test_a_worker_that_is_slow_and_alone_is_waited_for(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        open_house(stall_timeout_s=0.1) as house,
+        house.worker() as worker,
+        sessions_client(house.sessions_url, house.key) as client,
+    ):
+        worker.allow(characters=1)
+        await client.say("s1", "Hello there.")
+        await client.until_frames("s1", 1)
+        async with asyncio.timeout(5):
+            while "worker is slow" not in caplog.messages:
+                await asyncio.sleep(0.01)
+        worker.allow(characters=None)
+        await client.until(Done, "s1")
+        assert client.heard("s1") == spoken("Hello there.")
+        assert len(worker.assigned) == 1
+
+
+async def test_a_worker_that_is_slow_is_left_for_one_with_room(open_house: OpenHouse) -> None:
+    async with (
+        open_house(stall_timeout_s=0.1) as house,
+        house.worker(id="w1") as one,
+        house.worker(id="w2") as two,
+        sessions_client(house.sessions_url, house.key) as client,
+    ):
+        allow((one, two), 1)
+        await client.say("s1", "Hello there.")
+        await client.until_frames("s1", 1)
+        here, there = await home((one, two))
+        there.allow(characters=None)
+        await client.until(Done, "s1")
+        assert client.heard("s1") == spoken("Hello there.")
+        assert len(there.assigned) == 1

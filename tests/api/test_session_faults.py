@@ -260,7 +260,7 @@ async def test_a_text_over_which_one_worker_after_the_other_fails_is_given_up(
 
 
 async def test_a_worker_that_falls_silent_is_a_fault_only_while_an_answer_is_due(open_house: OpenHouse) -> None:
-    async with open_house(stall_timeout_s=0.2) as house, house.worker() as worker:
+    async with open_house(stall_timeout_s=0.2, move_timeout_s=0.3) as house, house.worker() as worker:
         worker.allow(characters=0)
         async with sessions_client(house.sessions_url, house.key) as client:
             await client.send("start", "thinking", voice="slt")
