@@ -149,6 +149,19 @@ def bench_fleet(
     )
 
 
+@bench.command("registry")
+def bench_registry(
+    *,
+    workers: Annotated[str, typer.Option(help="Fleets, one after another.")] = "10,100,300,1000",
+    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """What a fleet costs its Redis and each front door: heartbeats, claims, looks at the fleet."""
+    from app.bench_registry import run
+
+    run(workers=_levels(workers, "--workers"), session_s=session, json_path=json_path, out=sys.stdout)
+
+
 def _running_target() -> Target:
     """The fleet of `carillon up` here."""
     from app.bench_figures import Target

@@ -17,6 +17,8 @@ import numpy as np
 from app.core.placement import ring_of
 from app.core.ring import Ring
 
+NEWS_KEPT = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class FleetShape:
@@ -80,6 +82,8 @@ class SimulatedFleet:
         """Those that are lost too."""
         self.living: dict[int, SimulatedWorker] = {}
         self.pictures: list[SeenFleet] = []
+        self.news: list[int] = []
+        """Indices of the workers that have changed, in order, from the first that some picture has not heard of."""
         self.holders: dict[str, dict[int, None]] = {}
         """Adapter -> indices of the workers that have it or load it, or did so until lately."""
         self._dropped: deque[tuple[float, str, int]] = deque()
@@ -143,8 +147,7 @@ class SimulatedFleet:
         self._tell(worker)
 
     def _tell(self, worker: SimulatedWorker) -> None:
-        for picture in self.pictures:
-            picture.old.add(worker.index)
+        self.news.append(worker.index)
 
     def load(self, worker: SimulatedWorker, adapter: str, size: int, now_s: float) -> float:
         """Begin to load an adapter; when it is ready."""
@@ -167,7 +170,12 @@ class SimulatedFleet:
         self._tell(worker)
 
     def forget(self, before_s: float) -> None:
-        """What was dropped before then is no holder any more, for by then every picture has been refreshed."""
+        """Every picture is younger than that: what was dropped before is no holder any more, nor is it news."""
+        heard = min(picture.heard for picture in self.pictures)
+        if heard > NEWS_KEPT:
+            del self.news[:heard]
+            for picture in self.pictures:
+                picture.heard -= heard
         while self._dropped and self._dropped[0][0] < before_s:
             _, adapter, index = self._dropped.popleft()
             worker, holders = self.by_index[index], self.holders.get(adapter, {})
@@ -182,8 +190,10 @@ class SeenFleet:
 
     def __init__(self, fleet: SimulatedFleet) -> None:
         self._fleet = fleet
-        self.old: set[int] = set()
-        """Indices of the workers that have changed, or that this door has counted something at, since the refresh."""
+        self.heard = len(fleet.news)
+        """How much of the fleet's news this door has heard."""
+        self._learnt: list[int] = []
+        """Where a claim was refused since the refresh."""
         self.by_index: list[SeenWorker] = []
         self.workers: Mapping[str, SeenWorker] = {}
         self.listed: list[SeenWorker] = []
@@ -202,7 +212,8 @@ class SeenFleet:
     def refresh(self) -> None:
         if self.ring is not self._fleet.ring:
             self._turn()
-        truth, changed = self._fleet.by_index, [seen for index in self.old if (seen := self.by_index[index]).is_listed]
+        indices = {*self._fleet.news[self.heard :], *self._learnt}
+        truth, changed = self._fleet.by_index, [seen for index in indices if (seen := self.by_index[index]).is_listed]
         for seen in changed:  # `_set`, written out: most of a simulation's time is spent here
             worker = truth[seen.index]
             inflight, active = worker.inflight, worker.active_adapters
@@ -213,7 +224,8 @@ class SeenFleet:
             seen.active_adapters, seen.ready_adapters = active, worker.ready_adapters
         if changed:
             self.loads[[seen.index for seen in changed]] = [seen.inflight / seen.capacity for seen in changed]
-        self.old.clear()
+        self.heard = len(self._fleet.news)
+        self._learnt.clear()
 
     def _turn(self) -> None:
         """Take note of who has come and gone."""
@@ -252,7 +264,7 @@ class SeenFleet:
     def learn(self, seen: SeenWorker, sessions: int) -> None:
         """A claim was refused, and the worker's sessions came with the answer."""
         self._set(seen, sessions, seen.active_adapters)
-        self.old.add(seen.index)
+        self._learnt.append(seen.index)
 
     def exclude(self, seen: SeenWorker) -> None:
         """A claim was refused for another reason: the worker counts as full until the next refresh."""

@@ -64,6 +64,7 @@ class Session:
     """One that waits for room, or speaks."""
 
     rank: int
+    voice: Voice
     adapter: str
     draw: float
     door: Door
@@ -137,7 +138,8 @@ class Simulation:
         self._started += 1
         reported = now_s >= self._trace.traffic.warm_up_s
         self.outcome.starts += reported
-        self._ask(now_s, Session(rank, adapter_of(voice_of(rank)), draw, door, length_s, now_s, reported))
+        voice = voice_of(rank)
+        self._ask(now_s, Session(rank, voice, adapter_of(voice), draw, door, length_s, now_s, reported))
 
     def _end(self, now_s: float, session: Session) -> None:
         worker = session.worker
@@ -219,9 +221,9 @@ class Simulation:
             picture.refresh()
         if not picture.may_have_room(session.adapter):
             return False
-        for offer in self._policy(picture, voice_of(session.rank), session.draw):
+        for offer in self._policy(picture, session.voice, session.draw):
             worker = self.fleet.by_index[offer.worker.index]
-            granted = worker.alive and worker.inflight < offer.bound and has_room(worker, voice_of(session.rank))
+            granted = worker.alive and worker.inflight < offer.bound and has_room(worker, session.voice)
             if session.reported and not session.is_cut:
                 self.outcome.claims += 1
                 self.outcome.refused_claims += not granted
