@@ -42,7 +42,7 @@ EARLY_S = 1.0
 STAMP = struct.Struct("<q")
 """At the head of each frame of a replaying worker: CLOCK_MONOTONIC in ns when it was sent."""
 
-BYTES_PER_SAMPLE = 2
+BYTES_PER_SAMPLE = BYTES_PER_CODE = 2
 HELD_INTERVAL_S = 0.1
 
 READY, SEGMENT, DONE, ERROR = (f'{{"type":"{type}"'.encode() for type in ("ready", "segment", "done", "error"))
@@ -158,16 +158,22 @@ class Line(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.BINARY:
             now_ns = time.monotonic_ns()
-            packed = frame.get_payload_as_memoryview()
-            header = AudioFrame.HEADER.unpack_from(packed)
-            caller = self._channels.get(header[1])
-            if caller is not None:
-                caller.hear(header[4], packed[AudioFrame.HEADER.size :], now_ns)
+            self._hear(frame.get_payload_as_memoryview(), now_ns)
         elif frame.msg_type is WSMsgType.TEXT:
             self._read(frame.get_payload_as_bytes())
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close()
             transport.disconnect()
+
+    def _hear(self, packed: memoryview, now_ns: int) -> None:
+        """The header by hand, the audio as a view: an AudioFrame would copy it."""
+        _, channel, _, _, offset = AudioFrame.HEADER.unpack_from(packed)
+        start = AudioFrame.HEADER.size
+        if packed[0] == AudioFrame.CODED_KIND:
+            *_, codes = AudioFrame.CODED_HEADER.unpack_from(packed)
+            start = AudioFrame.CODED_HEADER.size + BYTES_PER_CODE * codes
+        if caller := self._channels.get(channel):
+            caller.hear(offset, packed[start:], now_ns)
 
     def _read(self, raw: bytes) -> None:
         if raw.startswith(SEGMENT):

@@ -33,6 +33,7 @@ from app.core.messages import (
     WORKER_COMMANDS,
     Assign,
     AudioFrame,
+    Begun,
     Cancel,
     Cancelled,
     Done,
@@ -80,6 +81,8 @@ HURRY = 4
 STAMP = struct.Struct("<q")
 """CLOCK_MONOTONIC in ns, in place of the first four samples of each frame."""
 
+CODES_OF_A_FRAME = bytes(2 * TOKENS_PER_FRAME)
+
 SENTENCE_ENDS = (".", "!", "?")
 
 log = logging.getLogger(__name__)
@@ -115,6 +118,7 @@ class ReplaySession(WSListener):
         self._frames_left = 0
         self._chunk_start = 0
         self._chunks_spoken = 0
+        self._chars = 0
         self._samples = 0
         self._sequence = 0
         self._generation = 0
@@ -182,7 +186,7 @@ class ReplaySession(WSListener):
     def _cancel(self) -> None:
         self._stop()
         self._generation += 1
-        self._pending, self._chunk = "", None
+        self._pending, self._chunk, self._chars = "", None, 0
         self._chunks.clear()
         self._say(Cancelled(session=self._name, generation=self._generation, spoken_text="", samples=self._samples))
         self._go_on()
@@ -222,12 +226,24 @@ class ReplaySession(WSListener):
         self._frames_left = self._cadence.frames_of(self._chunk)
         self._chunk_start = self._samples
         self._chunks_spoken += 1
+        start, self._chars = self._chars, self._chars + len(self._chunk)
+        self._say(
+            Begun(
+                session=self._name,
+                generation=self._generation,
+                text=self._chunk,
+                start_char=start,
+                end_char=self._chars,
+                start_sample=self._samples,
+            )
+        )
         return True
 
     def _send(self, frames: int) -> None:
         stamp, size = STAMP.pack(time.monotonic_ns()), self._cadence.samples_per_frame
         pcm16 = (stamp + bytes(2 * size - len(stamp))) * frames
-        frame = AudioFrame(0, self._generation, self._sequence, self._samples, pcm16)
+        codes = CODES_OF_A_FRAME * frames
+        frame = AudioFrame(0, self._generation, self._sequence, self._samples, pcm16, codes)
         self._socket.send(WSMsgType.BINARY, frame.pack())
         self._sequence += 1
         self._samples += frames * size
