@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from app.core.models import Voice
-from app.core.placement import EPSILON, Bound, has_room, offers
+from app.core.placement import EPSILON, has_room, offers
 from app.core.simulated_fleet import SeenFleet, SeenWorker
 from app.core.simulation import Offer, Policy
 from app.core.traffic import adapter_of
@@ -19,8 +19,7 @@ from app.core.traffic import adapter_of
 
 def ours(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """`app.core.placement`, as the front door runs it."""
-    bound = Bound(fleet.sessions, fleet.capacity)
-    for candidate in offers(fleet.ring, fleet.workers, fleet.holders(adapter_of(voice)), bound, voice):
+    for candidate in offers(fleet.ring, fleet.workers, fleet.holders(adapter_of(voice)), fleet.bound, voice):
         yield Offer(candidate.worker, candidate.bound)
 
 
@@ -39,7 +38,7 @@ def bounded_ring(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]
 
     Envoy's bounded load has the same bound, and sends what overflows on in another order.
     """
-    share = (1 + EPSILON) * (fleet.sessions + 1) / fleet.capacity
+    share = (1 + EPSILON) * (fleet.bound.sessions + 1) / fleet.bound.capacity
     over: list[SeenWorker] = []
     for name in fleet.ring.walk(voice.id):
         worker = fleet.workers[name]

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from app.core.placement import ring_of
+from app.core.placement import Bound, ring_of
 from app.core.ring import Ring
 
 NEWS_KEPT = 10_000
@@ -197,8 +197,8 @@ class SeenFleet:
         self.by_index: list[SeenWorker] = []
         self.workers: Mapping[str, SeenWorker] = {}
         self.listed: list[SeenWorker] = []
-        self.sessions = 0
-        self.capacity = 0
+        self.bound = Bound(0, 0)
+        """Of the sessions and places it sees; like the workers, it changes during a walk past them."""
         self.open = 0
         """Workers with a place and a slot that are free."""
         for worker in fleet.by_index:
@@ -218,7 +218,7 @@ class SeenFleet:
             worker = truth[seen.index]
             inflight, active = worker.inflight, worker.active_adapters
             is_open = inflight < seen.capacity and len(active) < seen.max_voices
-            self.sessions += inflight - seen.inflight
+            self.bound.sessions += inflight - seen.inflight
             self.open += is_open - seen.is_open
             seen.inflight, seen.is_open = inflight, is_open
             seen.active_adapters, seen.ready_adapters = active, worker.ready_adapters
@@ -235,15 +235,15 @@ class SeenFleet:
         self.listed = [self.by_index[index] for index in self._fleet.living]
         self.workers = {seen.id: seen for seen in self.listed}
         self.loads = np.full(len(self.by_index), np.inf)
-        self.capacity = sum(seen.capacity for seen in self.listed)
-        self.sessions = self.open = 0
+        self.bound.capacity = sum(seen.capacity for seen in self.listed)
+        self.bound.sessions = sum(seen.inflight for seen in self.listed)
+        self.open = 0
         for seen in self.listed:
-            self.sessions += seen.inflight
             seen.is_listed, seen.is_open = True, False
             self._set(seen, seen.inflight, seen.active_adapters)
 
     def _set(self, seen: SeenWorker, inflight: int, active_adapters: Mapping[str, int]) -> None:
-        self.sessions += inflight - seen.inflight
+        self.bound.sessions += inflight - seen.inflight
         seen.inflight, seen.active_adapters = inflight, active_adapters
         is_open = inflight < seen.capacity and len(active_adapters) < seen.max_voices
         self.open += is_open - seen.is_open

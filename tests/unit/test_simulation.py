@@ -54,7 +54,7 @@ def watched(policy: Policy, fleets: list[SimulatedFleet]) -> Policy:
             assert len(worker.active_adapters) <= worker.max_voices
             assert worker.active_adapters.keys() <= worker.cached.keys() | worker.loading.keys()
         assert fleets[0].sessions == sum(worker.inflight for worker in fleets[0].living.values())
-        assert seen.sessions == sum(worker.inflight for worker in seen.listed)
+        assert seen.bound.sessions == sum(worker.inflight for worker in seen.listed)
         assert seen.open == sum(worker.is_open for worker in seen.listed)
         return policy(seen, voice, draw)
 
