@@ -6,6 +6,7 @@ They are what the rooms of the house tell each other. No value here knows how it
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -130,26 +131,39 @@ class Worker(Frozen):
     ready_adapters: frozenset[str] = frozenset()
 
 
-def resolve_voice(name: str, *, model: str | None, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> Voice:
-    """The voice a request means: a clone by id or name, or else a built-in voice of a model that is served.
+class Roster:
+    """The voices that can be asked for: clones by id or name, then the built-in voices of the models that are served.
 
-    `model` None means any. Raises UnknownModel or UnknownVoice, each with what there is to choose from.
+    Made once, so that each of many starts costs a look and no more, however many voices there are.
     """
-    by_name = {card.name: card for card in cards}
-    if model is not None and model not in by_name:
-        raise UnknownModel(
-            f"model {model!r} is not served here; served are: {', '.join(sorted(by_name)) or 'none'}", param="model"
-        )
-    served = [card for card in by_name.values() if model in (None, card.name)]
-    candidates = [voice for voice in clones if any(voice.model == card.name for card in served)]
-    candidates += [
-        Voice(id=built_in, name=built_in, model=card.name, language=card.languages[0])
-        for card in served
-        for built_in in card.voices
-    ]
-    for voice in candidates:
-        if name in (voice.id, voice.name):
+
+    def __init__(self, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> None:
+        self._models = {card.name: card for card in cards}
+        self._voices = [voice for voice in clones if voice.model in self._models]
+        self._voices += [built_in for card in self._models.values() for built_in in built_in_voices(card)]
+        self._found: dict[tuple[str | None, str], Voice] = {}
+        for voice in self._voices:
+            for key in itertools.product((None, voice.model), (voice.id, voice.name)):
+                self._found.setdefault(key, voice)
+
+    def find(self, name: str, model: str | None) -> Voice:
+        """The voice a request means; `model` None means any.
+
+        Raises UnknownModel or UnknownVoice, each with what there is to choose from.
+        """
+        if model is not None and model not in self._models:
+            raise UnknownModel(
+                f"model {model!r} is not served here; served are: {', '.join(sorted(self._models)) or 'none'}",
+                param="model",
+            )
+        voice = self._found.get((model, name))
+        if voice is not None:
             return voice
-    known = sorted({voice.name for voice in candidates})
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
-    raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+        known = sorted({voice.name for voice in self._voices if model in (None, voice.model)})
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+        raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+
+
+def built_in_voices(card: ModelCard) -> list[Voice]:
+    """The voices that a model learnt by name."""
+    return [Voice(id=name, name=name, model=card.name, language=card.languages[0]) for name in card.voices]

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from app.core.errors import Overloaded, UnknownVoice
-from app.core.models import Voice, resolve_voice
+from app.core.models import ModelCard, Roster, Voice, built_in_voices
 from app.infra.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Directory:
         self._clock = clock
         self._clones: tuple[Voice, ...] = ()
         self._read_at = float("-inf")
+        self._roster: Roster | None = None
+        self._cards: tuple[ModelCard, ...] = ()
+        self._listed: tuple[Voice, ...] = ()
+        """What the roster was made of."""
 
     async def find(self, name: str, model: str | None) -> Voice:
         """The voice a request means.
@@ -41,24 +45,29 @@ class Directory:
         if not cards:
             raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
         try:
-            return resolve_voice(name, model=model, cards=cards, clones=await self._published())
+            return self._roster_of(cards, await self._published()).find(name, model)
         except UnknownVoice:
             clones = await self._published(max_age_s=0)  # it may have been published a moment ago
-            return resolve_voice(name, model=model, cards=cards, clones=clones)
+            return self._roster_of(cards, clones).find(name, model)
+
+    def _roster_of(self, cards: tuple[ModelCard, ...], clones: tuple[Voice, ...]) -> Roster:
+        """Made anew when the fleet's models or the catalogue's voices have been looked at anew."""
+        if self._roster is None or cards is not self._cards or clones is not self._listed:
+            self._cards, self._listed = cards, clones
+            self._roster = Roster(cards, clones)
+        return self._roster
 
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""
         cards = self._upstream.models
-        built_in = [
-            Voice(id=name, name=name, model=card.name, language=card.languages[0])
-            for card in cards
-            for name in card.voices
-        ]
+        built_in = [voice for card in cards for voice in built_in_voices(card)]
         served = {card.name for card in cards}
         return built_in + [voice for voice in await self._published(max_age_s=0) if voice.model in served]
 
     async def _published(self, max_age_s: float = MAX_AGE_S) -> tuple[Voice, ...]:
         if self._clock() - self._read_at >= max_age_s:
-            self._clones = tuple(await self._catalog.voices.published())
+            clones = tuple(await self._catalog.voices.published())
+            if clones != self._clones:
+                self._clones = clones
             self._read_at = self._clock()
         return self._clones
