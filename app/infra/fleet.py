@@ -37,7 +37,6 @@ class Fleet:
         self._cards: tuple[ModelCard, ...] | None = ()
         self._absent_since: dict[str, float] = {}
         """When a worker that is known was first missing from a snapshot."""
-        self._members: frozenset[tuple[str, str, int]] = frozenset()
         self._changed = asyncio.Event()
 
     @property
@@ -102,9 +101,11 @@ class Fleet:
         found = {worker.id: worker for worker in await self._registry.snapshot()}
         now_s = self._clock()
         absent = {id: self._absent_since.get(id, now_s) for id in self._workers if id not in found}
-        await self._turn(found.values())
+        fresh = [w for w in found.values() if self._workers.get(w.id) is not w or w.id in self._absent_since]
+        if absent.keys() != self._absent_since.keys() or any(self._turns(worker) for worker in fresh):
+            await self._turn(found.values())
         self._absent_since = {id: at_s for id, at_s in absent.items() if now_s - at_s < self._worker_ttl_s}
-        for worker in found.values():
+        for worker in fresh:
             self._put(worker)
         for id in absent:
             self._pictures[self._workers[id].model.name].remove(id)
@@ -173,17 +174,26 @@ class Fleet:
         if worker.id not in self._absent_since:
             self._pictures[worker.model.name].put(worker)
 
+    def _turns(self, worker: Worker) -> bool:
+        """Whether the ring is another one with what is now known of `worker`."""
+        known = self._workers.get(worker.id)
+        return known is None or (known.model.name, known.state, known.capacity) != (
+            worker.model.name,
+            worker.state,
+            worker.capacity,
+        )
+
     async def _turn(self, workers: Iterable[Worker]) -> None:
         """Build the rings that these workers need in a thread: a big one takes longer than a frame of audio may wait.
 
         `ring_of` remembers them.
         """
-        active = [worker for worker in workers if worker.state is WorkerState.ACTIVE]
-        members = frozenset((worker.model.name, worker.id, worker.capacity) for worker in active)
-        if members != self._members:
-            for model in {model for model, _, _ in members ^ self._members}:
-                await asyncio.to_thread(ring_of, [(id, capacity) for name, id, capacity in members if name == model])
-            self._members = members
+        members: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        for worker in workers:
+            if worker.state is WorkerState.ACTIVE:
+                members[worker.model.name].append((worker.id, worker.capacity))
+        for of_one_model in members.values():
+            await asyncio.to_thread(ring_of, of_one_model)
 
     def _wake(self) -> None:
         self._changed.set()

@@ -4,7 +4,10 @@
 -- KEYS[1] is the root `carillon:{fleet}:`; every key below starts with it, and its hash tag puts all of them into one
 -- slot of a cluster.
 --
---   workers        SET   ids of workers that may have a record
+--   workers        ZSET  worker id -> until when its record holds, ms since 1970
+--   changes        ZSET  worker id -> when its record or its leases last changed, µs since 1970, each later than the one
+--                        before: a front door asks for what is later than it knows. The id "" is for the workers
+--                        themselves: when one last came or went
 --   epochs         HASH  worker id -> the epoch of its latest start; never expires, so that an epoch is never reused.
 --                        An epoch is at least the time of its start, ms since 1970: nor is it after a flush
 --   worker:<id>    STR   the worker's last heartbeat (JSON of app.core.models.Worker); expires after the worker's TTL
@@ -45,10 +48,15 @@
 --   drain    id deadline_ms                                   -> [epoch, ms until the deadline], of an earlier order if
 --                                                                there is one, the latter nil if the worker drains of
 --                                                                itself; nil if there is no such worker
---   snapshot                                                  -> [[record_json, inflight, [adapter...],
---                                                                  background, [adapter...], drains 0|1]...]: the
---                                                                sessions and what they need, of interactive ones, and
---                                                                besides of background ones
+--   snapshot changed_since                                    -> [the latest change; [id...] of all workers, or nil if
+--                                                                none came or went after changed_since (0 for all), as
+--                                                                JSON; as JSON too, of which one text is quicker read
+--                                                                than a thousand values, [[id, record_json, inflight, [adapter...],
+--                                                                  background, [adapter...], drains 0|1]...] of those
+--                                                                changed after it: the sessions and what they need,
+--                                                                of interactive ones, and besides of background ones].
+--                                                                A lease that nobody has renewed counts until the
+--                                                                worker's next beat
 --   retire   voice                                            -> 1
 --   hottest  model                                            -> [version_json...], the most wanted first, without
 --                                                                those of retired voices
@@ -56,7 +64,8 @@
 local root = KEYS[1]
 local operation, id = ARGV[1], ARGV[2]
 local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_us = time[1] * 1000000 + time[2]
+local now_ms = math.floor(now_us / 1000)
 local day_ms = 24 * 3600 * 1000
 local demand_half_life_ms = 600 * 1000
 local demand_fades_every_ms = 60 * 1000
@@ -67,8 +76,19 @@ local function leases_key(worker) return root .. 'leases:' .. worker end
 local function voices_key(worker) return root .. 'voices:' .. worker end
 local function background_key(worker) return root .. 'background:' .. worker end
 
+local function whole(number) return string.format('%.0f', number) end
+
+local function latest_change()
+  return tonumber(redis.call('ZREVRANGE', root .. 'changes', 0, 0, 'WITHSCORES')[2] or 0)
+end
+
+local function touch(worker)
+  redis.call('ZADD', root .. 'changes', whole(math.max(now_us, latest_change() + 1)), worker)
+end
+
 local function prune(worker)
   local dead = redis.call('ZRANGEBYSCORE', leases_key(worker), '-inf', now_ms)
+  if #dead > 0 then touch(worker) end
   for _, lease in ipairs(dead) do
     redis.call('ZREM', leases_key(worker), lease)
     redis.call('HDEL', voices_key(worker), lease)
@@ -98,10 +118,16 @@ local function held(worker)
   return interactive, background, holder
 end
 
+local function strike_off(worker)
+  redis.call('ZREM', root .. 'workers', worker)
+  redis.call('ZREM', root .. 'changes', worker)
+  redis.call('HDEL', root .. 'drains', worker)
+  touch('')
+end
+
 local function forget(worker)
   redis.call('DEL', record_key(worker), leases_key(worker), voices_key(worker), background_key(worker))
-  redis.call('SREM', root .. 'workers', worker)
-  redis.call('HDEL', root .. 'drains', worker)
+  strike_off(worker)
 end
 
 local function current_epoch(worker)
@@ -123,7 +149,8 @@ local function hold(worker, epoch, lease, adapter, yields, lease_ttl_ms)
   redis.call('ZADD', leases_key(worker), now_ms + lease_ttl_ms, lease)
   if adapter ~= '' then redis.call('HSET', voices_key(worker), lease, adapter) end
   if yields then redis.call('SADD', background_key(worker), lease) end
-  redis.call('SET', root .. 'pin:' .. lease, worker .. ' ' .. string.format('%.0f', epoch), 'PX', lease_ttl_ms)
+  redis.call('SET', root .. 'pin:' .. lease, worker .. ' ' .. whole(epoch), 'PX', lease_ttl_ms)
+  touch(worker)
 end
 
 local function keep(worker, lease_ttl_ms)
@@ -136,9 +163,11 @@ local function beat()
   local epoch, record, record_ttl_ms, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
   local retired_since = ARGV[7]
   if current_epoch(id) > epoch then return false end
-  local lost = redis.call('EXISTS', record_key(id)) == 0
+  local lost = tonumber(redis.call('ZSCORE', root .. 'workers', id) or 0) <= now_ms
+  if lost then touch('') end
+  if lost or redis.call('GET', record_key(id)) ~= record then touch(id) end
   redis.call('HSET', root .. 'epochs', id, epoch)
-  redis.call('SADD', root .. 'workers', id)
+  redis.call('ZADD', root .. 'workers', now_ms + record_ttl_ms, id)
   redis.call('SET', record_key(id), record, 'PX', record_ttl_ms)
   local unknown = {}
   for i = 8, #ARGV, 3 do
@@ -183,7 +212,7 @@ local function want(model, adapter, version_json)
   if elapsed_ms >= demand_fades_every_ms then
     local weight = string.format('%.9f', 0.5 ^ (elapsed_ms / demand_half_life_ms))
     redis.call('ZUNIONSTORE', demand, 1, demand, 'WEIGHTS', weight)
-    redis.call('SET', faded, string.format('%.0f', now_ms))
+    redis.call('SET', faded, whole(now_ms))
     tidy(demand, versions)
   end
   redis.call('ZINCRBY', demand, 1, adapter)
@@ -234,8 +263,9 @@ local function drain()
   if not until_ms then
     if worker.state == 'draining' then return { worker.epoch, false } end
     until_ms = now_ms + tonumber(ARGV[3])
-    redis.call('HSET', root .. 'drains', id, string.format('%.0f', until_ms))
+    redis.call('HSET', root .. 'drains', id, whole(until_ms))
     redis.call('PEXPIRE', root .. 'drains', day_ms)
+    touch(id)
   end
   return { worker.epoch, math.max(0, until_ms - now_ms) }
 end
@@ -245,27 +275,30 @@ local function release()
   redis.call('HDEL', voices_key(id), lease)
   redis.call('SREM', background_key(id), lease)
   redis.call('DEL', root .. 'pin:' .. lease)
-  return redis.call('ZREM', leases_key(id), lease)
+  local held_here = redis.call('ZREM', leases_key(id), lease)
+  if held_here == 1 then touch(id) end
+  return held_here
 end
 
+-- Of the order of what has changed, not of the fleet: front doors look twice a second.
 local function snapshot()
-  local found, drains = {}, {}
-  for _, worker in ipairs(redis.call('HKEYS', root .. 'drains')) do drains[worker] = 1 end
-  for _, worker in ipairs(redis.call('SMEMBERS', root .. 'workers')) do
-    local record = redis.call('GET', record_key(worker))
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', root .. 'workers', '-inf', now_ms)) do
+    strike_off(worker)
+  end
+  local rows = {}
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', root .. 'changes', '(' .. id, '+inf')) do
+    local record = worker ~= '' and redis.call('GET', record_key(worker))
     if record then
-      prune(worker)
       local interactive, background = held(worker)
-      found[#found + 1] = {
-        record, interactive.sessions, interactive.adapters, background.sessions, background.adapters,
-        drains[worker] or 0,
+      rows[#rows + 1] = {
+        worker, record, interactive.sessions, interactive.adapters, background.sessions, background.adapters,
+        redis.call('HEXISTS', root .. 'drains', worker),
       }
-    else
-      redis.call('SREM', root .. 'workers', worker)
-      redis.call('HDEL', root .. 'drains', worker)
     end
   end
-  return found
+  local same = tonumber(redis.call('ZSCORE', root .. 'changes', '') or 0) <= tonumber(id) and tonumber(id) > 0
+  local ids = not same and cjson.encode(redis.call('ZRANGE', root .. 'workers', 0, -1))
+  return { latest_change(), ids, cjson.encode(rows) }
 end
 
 local function retire()

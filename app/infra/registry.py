@@ -8,6 +8,7 @@ and a lease nobody renews expires. This module does not decide who gets a sessio
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -93,11 +94,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A row of a snapshot and what was made of it: of 1,000 workers, few change between two looks."""
+    """A worker's record and what was made of it; None where it cannot be read."""
 
-    observed: list[Any]
-    described: Worker
-    worker: Worker
+    record: str
+    worker: Worker | None
 
 
 class Registry:
@@ -106,10 +106,10 @@ class Registry:
     def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
         self._script = redis.register_script(files("app.infra").joinpath("registry.lua").read_text("utf-8"))
-        self._unreadable: list[str] = []
-        """What was wrong at the last look, so that it is told once and not twice a second."""
-        self._seen: dict[bytes, _Seen] = {}
-        """The last snapshot, by the workers' records."""
+        self._seen: dict[str, _Seen] = {}
+        """The last snapshot, by the workers' ids."""
+        self._changed_until = 0
+        """The latest change in it."""
         self._record_ttl_ms = round(settings.worker_ttl_s * 1000)
         self._lease_ttl_ms = round(settings.lease_ttl_s * 1000)
         self._beat_timeout_s = max(settings.heartbeat_s, settings.worker_ttl_s / 3)
@@ -200,19 +200,19 @@ class Registry:
         A worker of which nothing has changed is the same object as the last time. A record that cannot be read, because
         its worker is of another version, is left out.
         """
-        seen: dict[bytes, _Seen] = {}
-        unreadable: list[str] = []
-        for record, *observed in await self._call("snapshot"):
+        latest, ids, rows = await self._call("snapshot", self._changed_until)
+        if latest < self._changed_until:  # Redis has lost everything, and begins anew
+            latest, ids, rows = await self._call("snapshot", 0)
+        self._changed_until = latest
+        for id, record, *observed in json.loads(rows):
             try:
-                seen[record] = _look(record, observed, self._seen.get(record))
+                self._seen[id] = _Seen(record, _described(record, observed, self._seen.get(id)))
             except ValidationError as error:
-                unreadable.append(_first_problem(error))
-        self._seen = seen
-        if unreadable != self._unreadable:
-            self._unreadable = unreadable
-            for problem in unreadable:
-                log.warning("worker of another version left out", extra={"problem": problem})
-        return tuple(row.worker for row in seen.values())
+                self._seen[id] = _Seen(record, None)
+                log.warning("worker of another version left out", extra={"problem": _first_problem(error)})
+        if ids is not None:
+            self._seen = {id: self._seen[id] for id in json.loads(ids) if id in self._seen}
+        return tuple(seen.worker for seen in self._seen.values() if seen.worker is not None)
 
     async def ask(
         self,
@@ -246,25 +246,20 @@ class Registry:
         return (await self.ask(worker, session, voice, background=background, bound=bound)).claimed
 
 
-def _look(record: bytes, observed: list[Any], before: _Seen | None) -> _Seen:
-    """A row of the snapshot, read only as far as it has changed. Raises ValidationError."""
-    if before is not None and before.observed == observed:
-        return before
-    described = before.described if before is not None else Worker.model_validate_json(record)
+def _described(record: str, observed: list[Any], before: _Seen | None) -> Worker:
+    """A row of the snapshot; of most, only the sessions have changed. Raises ValidationError."""
     inflight, adapters, background, background_adapters, drains = observed
     counted: dict[str, Any] = {
         "inflight": inflight,
-        "active_adapters": _names(adapters),
+        "active_adapters": frozenset(adapters),
         "background": background,
-        "background_adapters": _names(background_adapters),
+        "background_adapters": frozenset(background_adapters),
     }
     if drains:
         counted["state"] = WorkerState.DRAINING
-    return _Seen(observed, described, described.model_copy(update=counted))
-
-
-def _names(adapters: Iterable[bytes]) -> frozenset[str]:
-    return frozenset(name.decode() for name in adapters)
+    if before is not None and before.worker is not None and before.record == record and not drains:
+        return before.worker.model_copy(update=counted)
+    return Worker.model_validate_json(record).model_copy(update=counted)
 
 
 def _first_problem(error: ValidationError) -> str:

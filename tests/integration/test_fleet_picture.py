@@ -51,6 +51,7 @@ def fleet(registry: Registry, settings: Settings, clock: Clock) -> Fleet:
 
 async def vanish(redis: Redis, worker_id: str = "w1") -> None:
     assert await redis.delete(f"{ROOT}worker:{worker_id}")
+    assert await redis.zadd(f"{ROOT}workers", {worker_id: 1}, ch=True)
 
 
 def offered(fleet: Fleet, voice: Voice = BUILT_IN) -> list[str]:

@@ -45,6 +45,7 @@ async def test_every_start_has_a_greater_epoch(registry: Registry) -> None:
 async def test_a_worker_whose_record_has_expired_is_gone(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await redis.delete(f"{ROOT}worker:w1")
+    await redis.zadd(f"{ROOT}workers", {"w1": 1})
     assert await registry.snapshot() == ()
     assert not await registry.claim(worker, "s1", BUILT_IN)
 
@@ -195,6 +196,7 @@ async def test_a_background_lease_nobody_renews_leaves_no_trace(registry: Regist
     worker = await join(registry, capacity=1)
     await registry.claim(worker, "book", clone("a"), background=True)
     await expire(redis, "book")
+    await registry.beat(worker, [])
     seen = await only(registry)
     assert (seen.inflight, seen.background, seen.background_adapters) == (0, 0, frozenset())
     assert not await redis.exists(f"{ROOT}background:w1")
@@ -317,7 +319,8 @@ async def test_a_record_of_another_version_is_left_out_and_the_others_are_seen(
 ) -> None:
     await join(registry, "newer")
     worker = await join(registry)
-    await redis.set(f"{ROOT}worker:newer", '{"id": "newer", "from_the_future": 1}', keepttl=True)
+    record = f"{ROOT}worker:newer"
+    await redis.set(record, '{"id": "newer", "from_the_future": 1}', keepttl=True)
     assert await registry.snapshot() == (worker,)
 
 
@@ -362,7 +365,7 @@ async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redi
     await registry.drain("w1", 3600)
     await registry.beat(worker, [Held("s1")])
     lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
-    assert sorted(lasting) == [f"{ROOT}epochs".encode(), f"{ROOT}workers".encode()]
+    assert sorted(lasting) == [f"{ROOT}{name}".encode() for name in ("changes", "epochs", "workers")]
 
 
 async def test_all_keys_lie_in_one_slot_of_a_cluster(registry: Registry, redis: Redis) -> None:

@@ -67,7 +67,7 @@ async def test_a_worker_that_was_cut_off_for_longer_than_its_leases_hold_gets_th
 ) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
-    await redis.delete(f"{ROOT}worker:w1", f"{ROOT}leases:w1", f"{ROOT}voices:w1")
+    await redis.delete(f"{ROOT}worker:w1", f"{ROOT}workers", f"{ROOT}leases:w1", f"{ROOT}voices:w1")
     await registry.beat(worker, [Held("s1", "a@1")])
     seen = await only(registry)
     assert (seen.inflight, seen.active_adapters) == (1, {"a@1"})
