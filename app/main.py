@@ -35,6 +35,7 @@ from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
 from app.infra.directory import Directory
 from app.infra.fleet import open_fleet
+from app.infra.journals import open_journals
 from app.infra.links import Links
 from app.infra.queue import Queue
 from app.infra.registry import Registry, open_redis
@@ -83,6 +84,7 @@ async def open_door(settings: Settings) -> AsyncIterator[Door]:
             metrics=Metrics(lambda: upstream.workers),
             registry=registry,
             queue=Queue(make_celery(settings)),
+            journals=await stack.enter_async_context(open_journals(redis, settings)),
             links=Links(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,
         )
@@ -112,7 +114,8 @@ class Server(uvicorn.Server):
 
 
 async def drain(door: Door) -> None:
-    """Say goaway on every socket and wait until none has a session, at most `drain_timeout_s`."""
+    """Say goaway on every socket and wait until none has a session that can go on nowhere else, at most
+    `drain_timeout_s`."""
     timeout_s = door.settings.drain_timeout_s
     for client in tuple(door.sockets):
         client.go_away(timeout_s)

@@ -3,7 +3,8 @@
 Text is spoken at a sentence's end, at `flush` and at `eos`; each character sounds for 50 ms at a pitch of its own, made
 of seven codes, its number. A session that began elsewhere goes on where it was. A test steers it by `allow` (how many
 characters may sound), `refusal` (the answer to assignments), `failure` (raised in place of speech), `mute` (no text
-sounds), `faults` (what is told of the next utterances' codes), `end_sessions`, `drain`, `vanish` and `crash`.
+sounds), `deaf` (commands are lost), `faults` (what is told of the next utterances' codes), `end_sessions`, `drain`,
+`vanish` and `crash`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from app.core.messages import (
     GoAway,
     Limits,
     Message,
+    PartialChunk,
     Ready,
     Resumption,
     Segment,
@@ -97,6 +99,8 @@ class FakeSession:
 
     async def _read(self) -> None:
         async for raw in self._socket:
+            if self._worker.deaf:
+                continue
             command = parse(WORKER_COMMANDS, raw)
             self._commands.put_nowait(command)
             if isinstance(command, Cancel):
@@ -105,10 +109,8 @@ class FakeSession:
 
     async def _talk(self) -> None:
         try:
-            if self._chunk:
-                known = len(self._chunk.codes) // CODES_PER_CHARACTER
-                if await self._sound(self._chunk.text, known):
-                    await self._report(self._chunk.text, self._chunk.start_sample)
+            if self._chunk and await self._sound(self._chunk.text, self._chunk):
+                await self._report(self._chunk.text, self._chunk.start_sample)
             while not await self._obey(await self._commands.get()):
                 pass
         except CarillonError as error:
@@ -183,19 +185,22 @@ class FakeSession:
             )
         )
 
-    async def _sound(self, spoken: str, known: int = 0) -> bool:
-        """Send the sound of a text after its first `known` characters; False when a cancel cut it off."""
+    async def _sound(self, spoken: str, before: PartialChunk | None = None) -> bool:
+        """Send the sound of a text, or what is missing of it; False when a cancel cut it off."""
         if self._worker.failure:
             raise self._worker.failure
-        for index, character in enumerate(spoken[known:], known):
+        known = len(before.codes) // CODES_PER_CHARACTER if before else 0
+        first, heard = divmod(self._samples - before.start_sample, SAMPLES_PER_CHARACTER) if before else (0, 0)
+        for index, character in enumerate(spoken[first:], first):
             await self._worker.leave_to_speak(self)
             if await self._interrupted(spoken[:index]):
                 return False
-            codes = np.full(CODES_PER_CHARACTER, ord(character) % 4096, dtype="<u2").tobytes()
-            frame = AudioFrame(0, self._generation, self._sequence, self._samples, tone(character), codes)
+            codes = np.full(CODES_PER_CHARACTER if index >= known else 0, ord(character) % 4096, dtype="<u2").tobytes()
+            audio, heard = tone(character)[2 * heard :], 0
+            frame = AudioFrame(0, self._generation, self._sequence, self._samples, audio, codes)
             await self._socket.send(frame.pack())
             self._sequence += 1
-            self._samples += SAMPLES_PER_CHARACTER
+            self._samples += len(audio) // 2
         return True
 
     async def _interrupted(self, spoken: str) -> bool:
@@ -243,6 +248,7 @@ class FakeWorker:
         self.id = id
         self.settings = settings
         self.mute = False
+        self.deaf = False
         self.failure: CarillonError | None = None
         self.refusal: CarillonError | None = None
         self.sessions: dict[str, FakeSession] = {}

@@ -14,6 +14,7 @@ from app.api.metrics import Metrics
 from app.core.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
 from app.core.models import ApiKey, Scope
 from app.infra.directory import Directory
+from app.infra.journals import Journals
 from app.infra.links import Links
 from app.infra.queue import Queue
 from app.infra.registry import Registry
@@ -42,6 +43,7 @@ class Door:
     registry: Registry
     queue: Queue
     links: Links
+    journals: Journals
     object_store: ObjectStore | None = None
     inspections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_INSPECTIONS))
     sockets: set[SessionSocket] = field(default_factory=set)

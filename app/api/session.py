@@ -15,7 +15,7 @@ from app.api.deps import Door
 from app.api.encoding import Outlet
 from app.api.metrics import SessionCount
 from app.api.outbox import Outbox
-from app.core.errors import CarillonError, InvalidRequest, TextAfterEnd, TextTooLong
+from app.core.errors import CarillonError, InvalidRequest, SessionResumed, TextAfterEnd, TextTooLong, UnknownVoice
 from app.core.messages import (
     AudioFrame,
     Cancel,
@@ -25,9 +25,13 @@ from app.core.messages import (
     Eos,
     Error,
     Flush,
+    Resume,
+    Resumed,
     Start,
     Text,
 )
+from app.core.models import Voice
+from app.infra.journals import Beginning, Keep
 from app.infra.upstream import Command, Event, UpstreamSession
 
 EDGE = "sessions"
@@ -40,12 +44,18 @@ log = logging.getLogger(__name__)
 class ClientSession:
     """What the client sees as one session."""
 
-    def __init__(self, start: Start, door: Door, box: Outbox, channel: int) -> None:
+    def __init__(self, start: Start | Resume, door: Door, box: Outbox, channel: int, *, key_id: str = "") -> None:
         self.id = start.session
         self.over = False
         """The client has been told of its end; what remains is between the front door and the worker."""
         self._count = SessionCount()
-        self._start = start
+        self._request = start
+        self._key_id = key_id
+        self._keep: Keep | None = None
+        """Of a resumable session."""
+        self._task: asyncio.Task[None] | None = None
+        self._lost = False
+        """It was taken up on another connection."""
         self._door = door
         self._box = box
         self._channel = channel
@@ -62,8 +72,15 @@ class ClientSession:
         self._generation = 0
         self._upstream: UpstreamSession | None = None
 
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on on another connection."""
+        return self._keep is not None
+
     def obey(self, command: Command | Credit) -> None:
         """Take a client's command, without waiting. Raises TextTooLong, TextAfterEnd or InvalidRequest if it cannot."""
+        if isinstance(self._request, Resume) and self._upstream is None and not isinstance(command, Credit):
+            raise InvalidRequest("await `resumed`: it says what has arrived already, and must not be sent again")
         match command:
             case Credit():
                 self._box.grant(command.samples)
@@ -128,11 +145,24 @@ class ClientSession:
         self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
 
     async def run(self) -> None:
-        """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else."""
+        """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else.
+
+        A resumable session that is cancelled waits in its journal for another connection.
+        """
+        self._task = asyncio.current_task()
         try:
             with self._door.metrics.session(EDGE) as self._count:
                 await self._speak()
                 await self._box.drained()
+            self._forget()
+        except asyncio.CancelledError:
+            if self.over:
+                self._forget()
+            elif self._keep:
+                self._door.journals.let_go(self._keep)
+            if not self._taken_up():
+                raise
+            await self._give_up(SessionResumed("the session goes on on the connection that has resumed it"))
         except CarillonError as error:
             await self._give_up(error)
         except Exception:
@@ -145,24 +175,97 @@ class ClientSession:
     async def _give_up(self, error: CarillonError) -> None:
         log.info("session ended by an error", extra={"session": self.id, "code": error.code})
         self.over = True
+        if isinstance(self._request, Resume) and not self._upstream and error.retryable and self._keep:
+            self._door.journals.let_go(self._keep)  # for another try
+        else:
+            self._forget()
         self._box.drop()
         self._box.post(Error.of(error, session=self.id, closed=True))
         await self._box.drained()
 
+    def _forget(self) -> None:
+        """Nobody can take the session up any more."""
+        if self._keep:
+            self._door.journals.end(self._keep)
+
+    def _lose(self) -> None:
+        """Another connection has the session now."""
+        assert self._task
+        self._lost = True
+        self._task.cancel()
+
+    def _taken_up(self) -> bool:
+        """Whether another connection is all that this session was cancelled for, and not also that its own broke."""
+        assert self._task
+        return self._lost and self._task.uncancel() == 0
+
     async def _speak(self) -> None:
-        start = self._start
+        if isinstance(self._request, Resume):
+            await self._go_on(self._request)
+            return
+        start, limits = self._request, self._limits
         voice = await self._door.directory.find(start.voice, start.model)
-        async with self._door.upstream.open(voice, pace=start.pace, temperature=start.temperature) as upstream:
-            self._upstream = upstream
-            rate_hz = upstream.ready.sample_rate_hz
-            self._outlet = Outlet(start.format, sample_rate_hz=rate_hz, speed=start.speed)
-            self._box.open(self._outlet, room_samples=round(self._limits.buffer_s * rate_hz))
+        keep_s = limits.resume_window_s if start.resumable else 0
+        async with self._door.upstream.open(
+            voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s
+        ) as upstream:
+            if start.resumable:
+                self._keep = self._door.journals.keep(
+                    self._door.journals.new_token(),
+                    self._key_id,
+                    Beginning(start=start, voice=voice),
+                    upstream.journal,
+                    sent=lambda: self._box.sent_until,
+                    lost=self._lose,
+                )
+            self._open(upstream, start, voice)
+            await self._converse(upstream)
+
+    async def _go_on(self, resume: Resume) -> None:
+        """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
+        taken = await self._door.journals.take(resume.token, self._key_id)
+        start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
+        self._box.sent_until = taken.sent
+        self._keep = self._door.journals.keep(
+            resume.token,
+            self._key_id,
+            taken.beginning,
+            journal,
+            sent=lambda: self._box.sent_until,
+            lost=self._lose,
+            owner=taken.owner,
+        )
+        if not await self._door.directory.still_has(voice):
+            raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
+        from_sample = taken.sent if resume.received_samples is None else resume.received_samples
+        async with self._door.upstream.open(
+            voice, pace=start.pace, temperature=start.temperature, journal=journal, from_sample=from_sample
+        ) as upstream:
+            self._box.sent_until = journal.samples
+            self._ended, self._generation = journal.ended, journal.generation
+            self._cancels_due += journal.cancels
+            self._open(upstream, start, voice)
+            log.info("session resumed", extra={"session": self.id, "samples_again": from_sample - journal.samples})
             self._box.post(
-                upstream.ready.model_copy(
-                    update={"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
+                Resumed(
+                    session=self.id,
+                    generation=journal.generation + len(journal.cancels),
+                    sample_offset=journal.samples,
+                    text_chars=journal.text_chars,
+                    ended=journal.ended,
                 )
             )
             await self._converse(upstream)
+
+    def _open(self, upstream: UpstreamSession, start: Start, voice: Voice) -> None:
+        """Make ready to send audio, and say so."""
+        self._upstream = upstream
+        rate_hz = upstream.ready.sample_rate_hz
+        self._outlet = Outlet(start.format, sample_rate_hz=rate_hz, speed=start.speed)
+        self._box.open(self._outlet, room_samples=round(self._limits.buffer_s * rate_hz))
+        told = {"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
+        token = self._keep.token if self._keep else None
+        self._box.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
 
     async def _converse(self, upstream: UpstreamSession) -> None:
         """Carry commands there and events back, until the worker is done."""

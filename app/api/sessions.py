@@ -39,6 +39,7 @@ from app.core.messages import (
     GoAway,
     Ping,
     Pong,
+    Resume,
     Start,
     Text,
     parse,
@@ -67,26 +68,29 @@ async def open_sessions(websocket: WebSocket, door: TheDoor) -> None:
     offered = websocket.scope.get("subprotocols", [])
     key = next((name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL)), None)
     try:
-        await door.admit(bearer_token(websocket) or key, Scope.SPEAK)
+        holder = await door.admit(bearer_token(websocket) or key, Scope.SPEAK)
     except CarillonError as error:
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await SessionSocket(websocket, door).run()
+    await SessionSocket(websocket, door, key_id=holder.id if holder else "").run()
 
 
 class SessionSocket:
     """One client's socket and the sessions open on it."""
 
-    def __init__(self, websocket: WebSocket, door: Door) -> None:
+    def __init__(self, websocket: WebSocket, door: Door, *, key_id: str) -> None:
         self._websocket = websocket
         self._door = door
+        self._key_id = key_id
         self._limits = door.settings.session
         self._writer = Writer(self._send, slow_reader_timeout_s=self._limits.slow_reader_timeout_s)
         self._own = self._writer.box(OWN_CHANNEL)
         self._sessions: dict[str, ClientSession] = {}
         self._channels = itertools.cycle(range(1, MAX_CHANNEL + 1))
         self._leaving = False
+        self._told = True
+        """That the server stops, if it does."""
 
     async def run(self) -> None:
         """Serve the client until it goes, is told to, or reads nothing for too long."""
@@ -111,12 +115,18 @@ class SessionSocket:
     def go_away(self, deadline_s: float) -> None:
         """Tell the client that the server stops, and start nothing more."""
         self._leaving = True
-        self._own.post(GoAway(deadline_ms=round(deadline_s * 1000)))
+        self._told = False
+
+        def goodbye() -> GoAway:
+            self._told = True
+            return GoAway(deadline_ms=round(deadline_s * 1000))
+
+        self._own.post(goodbye)
 
     @property
     def busy(self) -> bool:
-        """Whether a session is still being spoken."""
-        return any(not session.over for session in self._sessions.values())
+        """Whether the client is still to be told, or a session is being spoken that cannot go on elsewhere."""
+        return not self._told or any(not (session.over or session.resumable) for session in self._sessions.values())
 
     def _is_open(self, id: str) -> bool:
         return id in self._sessions and not self._sessions[id].over
@@ -138,7 +148,7 @@ class SessionSocket:
             self._own.post(Pong(id=message.id))
             return
         try:
-            if isinstance(message, Start):
+            if isinstance(message, Start | Resume):
                 self._start(message, group, speaking)
             elif self._is_open(message.session):
                 self._sessions[message.session].obey(message)
@@ -146,10 +156,10 @@ class SessionSocket:
                 raise UnknownSession(f"session {message.session!r} is not open on this socket; send `start` first")
         except CarillonError as error:
             # A start that is refused leaves no session; one that repeats an id leaves the first session as it was.
-            refused = isinstance(message, Start) and not isinstance(error, SessionInUse)
+            refused = isinstance(message, Start | Resume) and not isinstance(error, SessionInUse)
             self._own.post(Error.of(error, session=message.session, closed=refused))
 
-    def _start(self, start: Start, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
+    def _start(self, start: Start | Resume, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         most = self._limits.max_sessions_per_socket
         if self._is_open(start.session):
             raise SessionInUse(f"session {start.session!r} is open already; choose another id, or await its end")
@@ -159,7 +169,7 @@ class SessionSocket:
             raise InvalidRequest(f"{most} sessions are open on this socket, the most it may have; open another socket")
         channel = next(self._channels)
         box = self._writer.box(channel, window_samples=start.window_samples)
-        session = ClientSession(start, self._door, box, channel)
+        session = ClientSession(start, self._door, box, channel, key_id=self._key_id)
         self._sessions[start.session] = session
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -190,4 +200,4 @@ def _parse(message: Mapping[str, Any]) -> _ClientMessage:
     return parse(CLIENT_MESSAGES, text)
 
 
-_ClientMessage = Start | Text | Flush | Eos | Cancel | Credit | Ping
+_ClientMessage = Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping

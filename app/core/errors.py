@@ -5,7 +5,7 @@
     * TextTooLong                   the text is longer than the limit announced
     * UnknownVoice                  no model served here has the voice
     * UnknownModel                  no worker serves the model
-    * UnknownSession                a message names a session that is not open on this socket
+    * UnknownSession                a message names a session that is not open on this socket, or cannot be resumed
     * SessionInUse                  a session id is started twice
     * TextAfterEnd                  text arrives after the end of the stream was announced
     * NotFound                      there is no such voice, recording or job
@@ -28,6 +28,7 @@
   * StageFailed                     a stage of a job broke off without saying why
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
+  * SessionResumed                  a session goes on on another connection
   * ConfigurationError              settings, files or packages do not fit together
 
 An error crosses a process boundary as its `code` and fields (`to_wire`) and is rebuilt there (`from_wire`). This module
@@ -103,7 +104,7 @@ class UnknownModel(InvalidRequest):
 
 
 class UnknownSession(InvalidRequest):
-    """A message names a session that is not open on this socket."""
+    """A message names a session that is not open on this socket, or there is none to resume."""
 
     code = "unknown_session"
 
@@ -250,6 +251,12 @@ class SlowReader(CarillonError):
     """The client does not take the audio it asked for."""
 
     code = "slow_reader"
+
+
+class SessionResumed(CarillonError):
+    """The session was taken up on another connection and goes on there; here it has ended."""
+
+    code = "session_resumed"
 
 
 class ConfigurationError(CarillonError):

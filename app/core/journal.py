@@ -322,13 +322,14 @@ class Journal:
         return self._chunks[first:]
 
     @classmethod
-    def restored(cls, record: bytes, *, keep_samples: int = 0) -> Journal:
+    def restored(cls, record: bytes, *, keep_s: float = 0) -> Journal:
         """The journal of a `record`, which goes on with `move`. Raises ValueError for one of another version."""
         codes_at = RECORD_HEAD.size + RECORD_HEAD.unpack_from(record)[0]
         fields = json.loads(record[RECORD_HEAD.size : codes_at])
         if fields["version"] != RECORD_VERSION:
             raise ValueError(f"a journal of version {fields['version']}; this is version {RECORD_VERSION}")
-        journal = cls(tags=fields["tags"], sample_rate_hz=fields["sample_rate_hz"], keep_samples=keep_samples)
+        rate_hz = fields["sample_rate_hz"]
+        journal = cls(tags=fields["tags"], sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
         journal.generation, journal.samples = fields["generation"], fields["samples"]
         journal.tokens, journal.ended = fields["tokens"], fields["ended"]
         journal._cancels += (Cancel(session="-", played_samples=played) for played in fields["cancels"])

@@ -55,6 +55,27 @@ class Start(Message):
         ge=4_800,
         description="Credit: send at most this many samples beyond those granted by `credit`. None: no limit.",
     )
+    resumable: bool = Field(
+        default=False,
+        description="`ready` carries a token with which the session can be taken up on another connection, to any "
+        "front door, for a minute after this one broke.",
+    )
+
+
+class Resume(Message):
+    """Take up a session whose connection broke; all but the credit is as its `start` said. Answered by `ready`, then
+    `resumed`, then the audio goes on."""
+
+    type: Literal["resume"] = "resume"
+    session: SessionId = Field(description="An id for this socket, chosen as for `start`.")
+    token: str = Field(min_length=1, max_length=128, description="`resume_token` of `ready`.")
+    received_samples: int | None = Field(
+        default=None,
+        ge=0,
+        description="Audio from this sample on is wanted, on the scale of the frames' `sample_offset`. None: from what "
+        "was last sent.",
+    )
+    window_samples: int | None = Field(default=None, ge=4_800, description="Credit on this connection, as in `start`.")
 
 
 class Text(Message):
@@ -170,6 +191,25 @@ class Ready(Message):
     format: AudioFormat = AudioFormat.PCM
     sample_rate_hz: int
     limits: Limits
+    resume_token: str | None = Field(
+        default=None, description="Of a resumable session: keep it secret, whoever has it and the key has the session."
+    )
+
+
+class Resumed(Message):
+    """A session goes on here. What was sent on the old connection and is not counted here has not arrived."""
+
+    type: Literal["resumed"] = "resumed"
+    session: SessionId
+    generation: int = Field(description="The cancels that have arrived; `cancelled` follows for each not answered yet.")
+    sample_offset: int = Field(
+        description="Where the audio goes on: drop what was received from there on. More than `received_samples` only "
+        "where a cancel dropped audio, or it was received too long ago to be kept."
+    )
+    text_chars: int = Field(
+        description="Characters (Unicode code points) of this turn's text that have arrived: send the rest again."
+    )
+    ended: bool = Field(description="Whether `eos` has arrived.")
 
 
 class Begun(Message):
@@ -254,7 +294,8 @@ class Error(Message):
 
 
 class GoAway(Message):
-    """The server is shutting down: finish or reconnect elsewhere within `deadline_ms`."""
+    """The server is shutting down: finish or reconnect elsewhere within `deadline_ms`. It does not wait for resumable
+    sessions: take them up on another connection at once."""
 
     type: Literal["goaway"] = "goaway"
     deadline_ms: int
@@ -265,10 +306,12 @@ class Pong(Message):
     id: str | None = None
 
 
-ClientMessage = Annotated[Start | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")]
+ClientMessage = Annotated[
+    Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")
+]
 WorkerCommand = Annotated[Assign | Text | Utter | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
 ServerMessage = Annotated[
-    Ready | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
+    Ready | Resumed | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
 ]
 WorkerMessage = Annotated[
     Ready | Begun | Segment | Uttered | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")

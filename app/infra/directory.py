@@ -57,6 +57,10 @@ class Directory:
             self._roster = Roster(cards, clones)
         return self._roster
 
+    async def still_has(self, voice: Voice) -> bool:
+        """Whether a voice that was found before has not been deleted since."""
+        return voice.adapter is None or any(clone.id == voice.id for clone in await self._published())
+
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""
         cards = self._upstream.models

@@ -81,6 +81,15 @@ class SessionSettings(BaseModel):
     move_timeout_s: float = Field(
         default=60, gt=0, description="How long a session whose worker is gone waits for a place at another."
     )
+    resume_ttl_s: float = Field(
+        default=60, gt=0, description="How long a resumable session can be taken up after its connection broke."
+    )
+    resume_window_s: float = Field(
+        default=30, gt=0, description="How much audio a listener may lack and still hear all of it when it resumes."
+    )
+    journal_interval_s: float = Field(
+        default=0.2, gt=0, description="How often what has changed in resumable sessions is written to Redis."
+    )
     connect_timeout_s: float = Field(default=5, gt=0)
     ready_timeout_s: float = Field(
         default=30.0, gt=0, description="How long a worker may take to load an adapter before the session is ready."

@@ -10,6 +10,8 @@ from app.core.journal import RECORDED_CHARS, Command, Journal
 from app.core.messages import Eos, Flush, Flushed, Text
 from tests.unit.test_journal import ANY_TEXT, SAMPLES_PER_CHAR, TAGS, Speaker, cancel, moved, spoken_journal, text
 
+RATE_HZ = 8_000
+KEEP_S = 0.5
 KEEP_SAMPLES = 40 * SAMPLES_PER_CHAR
 
 EVENTS = st.lists(
@@ -46,14 +48,14 @@ def happen(journal: Journal, speaker: Speaker, event: Command | str) -> None:
 def test_a_restored_journal_moves_as_the_original_does(
     events: list[Command | str], ended: bool, from_sample: int | None
 ) -> None:
-    journal = Journal(tags=TAGS, sample_rate_hz=16_000, keep_samples=KEEP_SAMPLES)
+    journal = Journal(tags=TAGS, sample_rate_hz=RATE_HZ, keep_samples=KEEP_SAMPLES)
     speaker, _ = moved(journal)
     for event in events:
         happen(journal, speaker, event)
     if ended:
         journal.sent(Eos(session="s"))
 
-    restored = Journal.restored(journal.record(), keep_samples=KEEP_SAMPLES)
+    restored = Journal.restored(journal.record(), keep_s=KEEP_S)
 
     assert restored.cancels == journal.cancels
     assert [restored.spoken_text(sample) for sample in (0, 777, 10**9)] == [
@@ -81,7 +83,7 @@ def test_a_record_of_another_version_is_refused() -> None:
 
 
 def test_of_what_is_long_heard_a_record_keeps_only_the_last_words() -> None:
-    journal = Journal(tags=TAGS, keep_samples=KEEP_SAMPLES)
+    journal = Journal(tags=TAGS, sample_rate_hz=RATE_HZ, keep_samples=KEEP_SAMPLES)
     speaker, _ = moved(journal)
     for number in range(RECORDED_CHARS // 10):
         piece = text(f"This is sentence number {number}. ")
@@ -95,7 +97,7 @@ def test_of_what_is_long_heard_a_record_keeps_only_the_last_words() -> None:
 
     assert len(record) < 3 * RECORDED_CHARS
     assert Journal.restored(record).spoken_text(10**9).endswith(f"number {RECORDED_CHARS // 10 - 2}.")
-    assert Journal.restored(record, keep_samples=KEEP_SAMPLES).move() == journal.move()
+    assert Journal.restored(record, keep_s=KEEP_S).move() == journal.move()
 
 
 def test_a_listener_within_the_chunk_before_one_that_has_just_begun_loses_nothing() -> None:

@@ -1,0 +1,84 @@
+"""A front door that can be killed within the test's process: from one moment on nothing it does is heard of outside.
+
+Its Redis is reached through a forwarder, which the kill cuts before the sockets of its clients are broken. It can then
+write no journal, release no lease and say no goodbye, as after `kill -9`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from app.infra.settings import Settings
+from app.main import Server
+from tests.api.conftest import serving
+
+
+class Forwarder:
+    """Forwards TCP connections to `host:port` until it is cut; then it takes none."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """The port it listens on."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
+        self._writers |= {writer, there_writer}
+        await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+        self._writers.discard(writer)
+
+    def cut(self) -> None:
+        """Break every connection, and refuse new ones."""
+        assert self._server
+        self._server.close()
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+
+class MortalDoor:
+    def __init__(self, url: str, server: Server, redis: Forwarder) -> None:
+        self.sessions_url = url.replace("http", "ws") + "/v1/sessions"
+        self.server = server
+        self._redis = redis
+
+    def lose_redis(self) -> None:
+        """Cut it off from Redis alone."""
+        self._redis.cut()
+
+    def kill(self) -> None:
+        self.lose_redis()
+        for connection in tuple(self.server.server_state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+
+
+@asynccontextmanager
+async def mortal_door(settings: Settings) -> AsyncIterator[MortalDoor]:
+    """Another front door of the fleet of `settings`."""
+    assert settings.redis_url
+    address = urlsplit(settings.redis_url.get_secret_value())
+    assert address.hostname and address.port
+    forwarder = Forwarder(address.hostname, address.port)
+    url = SecretStr(f"redis://127.0.0.1:{await forwarder.start()}{address.path}")
+    try:
+        async with serving(settings.model_copy(update={"redis_url": url})) as (door_url, server):
+            yield MortalDoor(door_url, server, forwarder)
+    finally:
+        forwarder.cut()
