@@ -30,8 +30,8 @@ from app.infra.supervisor import Supervisor
 CAPACITY, SESSIONS, CACHED = 16, 11, 64
 """Of each worker: places, live sessions, adapters at hand; as `carillon simulate` has it at 70 % load."""
 CHANGED = 20
-"""One worker in so many has changed since the last look: of 1,000, with sessions of 240 s, 46 start and 46 end in a
-second."""
+"""Since the last look a session has begun at one worker in so many, and one has ended at as many others: of 1,000
+workers, with sessions of 240 s, 46 begin and 46 end in a second."""
 BEATS, CLAIMS, LOOKS = 500, 500, 20
 CARD = ModelCard(
     name="simulated", stand_in=True, languages=("en",), voices=(), sample_rate_hz=24_000, tokens_per_s=82.03
@@ -47,7 +47,7 @@ class RegistryCost:
     claim_us: float
     """And the release at the session's end."""
     look_ms: float
-    """A snapshot, in Redis."""
+    """A look at what has changed in the fleet, in Redis."""
     look_bytes: int
     door_ms: float
     """The same in the front door that asked."""
@@ -93,12 +93,12 @@ async def _cost(redis: Redis, settings: Settings, count: int, session_s: float) 
     await registry.snapshot()
     look_s = door_s = 0.0
     for turn in range(LOOKS):
-        for worker in workers[turn % CHANGED :: CHANGED]:
-            assert await registry.claim(worker, f"{worker.id}-{turn}-more", voice_of(turn))
+        await _change(registry, workers, turn)
         redis_before_s, door_before_s = await _redis_cpu_s(redis), time.process_time()
         await registry.snapshot()
         door_s += time.process_time() - door_before_s
         look_s += await _redis_cpu_s(redis) - redis_before_s
+    await _change(registry, workers, LOOKS)
     asked, sent = await _sent_bytes(redis), await _sent_bytes(redis)
     await registry.snapshot()
     looked = await _sent_bytes(redis)
@@ -132,6 +132,14 @@ async def _join(registry: Registry, number: int) -> Worker:
     for i in range(SESSIONS):
         assert await registry.claim(worker, f"{id}-{i}", voice_of(number * CACHED + i))
     return worker
+
+
+async def _change(registry: Registry, workers: Sequence[Worker], turn: int) -> None:
+    """A session begins at one worker in so many, and the one that had begun before at another ends."""
+    for worker in workers[turn % CHANGED :: CHANGED]:
+        assert await registry.claim(worker, f"{worker.id}-more", voice_of(turn))
+    for worker in workers[(turn - 1) % CHANGED :: CHANGED] if turn else ():
+        await registry.release(worker.id, f"{worker.id}-more")
 
 
 Call = Callable[[], Awaitable[object]]
