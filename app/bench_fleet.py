@@ -30,7 +30,7 @@ from app.bench_figures import (
 )
 from app.core.errors import CarillonError
 from app.core.models import ModelCard, Voice, Worker, WorkerState
-from app.core.placement import candidates
+from app.core.placement import Picture
 from app.infra.supervisor import GUARDIAN
 from app.replay_fleet import Cores, replay_fleet
 
@@ -133,30 +133,35 @@ def reckoned(measured: Measured) -> Json:
 
 
 def placements_per_s(count: int) -> float:
-    """How often a second placement chooses the best of `count` workers, for one voice after the other, here and now."""
-    card = ModelCard(name="m", stand_in=True, languages=("en",), voices=(), sample_rate_hz=24_000, tokens_per_s=82.03)
-    workers = [
-        Worker(
-            id=f"w{number}",
-            epoch=1,
-            address="ws://w",
-            model=card,
-            state=WorkerState.ACTIVE,
-            capacity=PLACEMENT_CAPACITY,
-            max_voices=PLACEMENT_CAPACITY,
-            inflight=number % (PLACEMENT_CAPACITY // 2),
-        )
-        for number in range(count)
-    ]
-    voices = [Voice(id=f"v{number}", name=f"v{number}", model="m") for number in range(1_000)]
-    next(candidates(workers, voices[0]))  # the ring is made now, and seldom
+    """How often a second placement chooses one of `count` workers and counts the session there, here and now."""
+    picture = Picture()
+    for number in range(count):
+        picture.put(_worker(number))
+    voices = itertools.cycle(Voice(id=f"v{number}", name=f"v{number}", model=_CARD.name) for number in range(1_000))
+    next(picture.candidates(next(voices)))  # the ring is made now, and seldom
     began_s, done = time.perf_counter(), 0
-    for voice in itertools.cycle(voices):
-        next(candidates(workers, voice))
+    while (elapsed_s := time.perf_counter() - began_s) < PLACEMENT_S:
+        worker = next(picture.candidates(next(voices))).worker
+        sessions = (worker.inflight + 1) % (PLACEMENT_CAPACITY // 2)  # as many come as go
+        picture.put(worker.model_copy(update={"inflight": sessions}))
         done += 1
-        if time.perf_counter() - began_s >= PLACEMENT_S:
-            break
-    return done / (time.perf_counter() - began_s)
+    return done / elapsed_s
+
+
+_CARD = ModelCard(name="m", stand_in=True, languages=("en",), voices=(), sample_rate_hz=24_000, tokens_per_s=82.03)
+
+
+def _worker(number: int) -> Worker:
+    return Worker(
+        id=f"w{number}",
+        epoch=1,
+        address="ws://w",
+        model=_CARD,
+        state=WorkerState.ACTIVE,
+        capacity=PLACEMENT_CAPACITY,
+        max_voices=PLACEMENT_CAPACITY,
+        inflight=number % (PLACEMENT_CAPACITY // 2),
+    )
 
 
 def table(report: Json) -> str:

@@ -114,9 +114,9 @@ def bench_fleet(
     *,
     sessions: Annotated[
         str, typer.Option(help="Sessions at once, one level after another; none measures starts only.")
-    ] = "100,200,300,400,500,600",
+    ] = "200,400,600,800,1000",
     starts: Annotated[str, typer.Option(help="Starts per second, one rate after another; none leaves them out.")] = (
-        "25,50,75,100,150,200,300"
+        "100,200,300,400,500,600"
     ),
     seconds: Annotated[float, typer.Option(min=0.5, help="Measured at each level, after it has settled.")] = 5.0,
     settle: Annotated[float, typer.Option(min=0.0)] = 3.0,
