@@ -203,18 +203,21 @@ def say(
     model: Annotated[str | None, typer.Option(help="Default: whichever has the voice.")] = None,
     words_per_s: Annotated[float | None, typer.Option(min=0.1, help="Send word by word, as an LLM writes.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(envvar="CARILLON_URL", help="Once for each front door. Default: the fleet of `carillon up`."),
+    ] = None,
     key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
 ) -> None:
     """Speak a text with a running fleet; the file grows as the audio comes."""
     from app.say import say as run
 
-    url, key = running_fleet(url, key)
+    first, key = running_fleet(url[0] if url else None, key)
     run(
         sys.stdin.read() if text == "-" else text,
-        voice=voice or voices_of(url, key)[0],
+        voice=voice or voices_of(first, key)[0],
         output=output,
-        url=url,
+        urls=[first, *(url or [])[1:]],
         key=key,
         model=model,
         words_per_s=words_per_s,

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from app.core.errors import AuthenticationFailed, CarillonError, DeadlineExceeded, WorkerLost
+from app.core.errors import AuthenticationFailed, DeadlineExceeded, WorkerLost
 from app.core.messages import (
     SERVER_MESSAGES,
     AudioFrame,
@@ -34,10 +34,14 @@ from app.core.messages import (
 
 SESSION = "1"
 CONNECT_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 1.0
 READY_TIMEOUT_S = 45.0
 """Beyond what a front door allows itself: waiting for room, connecting, loading an adapter."""
 
 Heard = AudioFrame | Segment | Flushed | Cancelled | Done
+
+
+Answer = TypeVar("Answer", bound=Message)
 
 
 class Speaker:
@@ -66,7 +70,7 @@ class Speaker:
         if self._over:
             raise StopAsyncIteration
         while True:
-            event = await _receive(self._socket)
+            event = await receive(self._socket)
             if isinstance(event, AudioFrame | Segment | Flushed | Cancelled | Done):
                 self._over = isinstance(event, Done)
                 return event
@@ -75,7 +79,7 @@ class Speaker:
         try:
             await self._socket.send(message.model_dump_json())
         except ConnectionClosed as closed:
-            raise _lost(closed) from None
+            raise lost(closed) from None
 
 
 @asynccontextmanager
@@ -92,11 +96,24 @@ async def open_speaker(
 
     Raises what the front door refuses with, or WorkerLost when there is none at `url`.
     """
+    async with await connected(url, key) as socket:
+        start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
+        await socket.send(start.model_dump_json())
+        yield Speaker(socket, await answer(socket, Ready))
+
+
+async def connected(url: str, key: str | None) -> ClientConnection:
+    """A socket to the front door at `url`. Raises AuthenticationFailed or WorkerLost."""
     address = url.rstrip("/").replace("http", "ws", 1) + "/v1/sessions"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        socket = await connect(
-            address, additional_headers=headers, compression=None, proxy=None, open_timeout=CONNECT_TIMEOUT_S
+        return await connect(
+            address,
+            additional_headers=headers,
+            compression=None,
+            proxy=None,
+            open_timeout=CONNECT_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
         )
     except InvalidStatus as refused:
         if refused.response.status_code in (401, 403):
@@ -106,33 +123,35 @@ async def open_speaker(
         raise WorkerLost(
             f"there is no front door at {url} ({type(error).__name__}); is `carillon up` running?"
         ) from None
-    async with socket:
-        start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
-        await socket.send(start.model_dump_json())
-        yield Speaker(socket, await _ready(socket))
 
 
-async def _ready(socket: ClientConnection) -> Ready:
+async def answer(socket: ClientConnection, kind: type[Answer]) -> Answer:
+    """The first message of `kind`. Raises what is refused with, or DeadlineExceeded."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            while not isinstance(event := await _receive(socket), Ready):
+            while not isinstance(event := await receive(socket), kind):
                 pass
     except TimeoutError:
         raise DeadlineExceeded(f"the front door was not ready within {READY_TIMEOUT_S:g} s") from None
     return event
 
 
-async def _receive(socket: ClientConnection) -> Any:
+async def receive(socket: ClientConnection) -> Any:
+    """What the front door says next. Raises the error it reports, or WorkerLost when the connection is broken."""
     try:
-        raw = await socket.recv()
+        return read(await socket.recv())
     except ConnectionClosed as closed:
-        raise _lost(closed) from None
+        raise lost(closed) from None
+
+
+def read(raw: str | bytes) -> Any:
+    """What the front door says. Raises the error it reports."""
     event = AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
     if isinstance(event, Error):
         raise event.rebuilt()
     return event
 
 
-def _lost(closed: ConnectionClosed) -> CarillonError:
+def lost(closed: ConnectionClosed) -> WorkerLost:
     code = closed.rcvd.code if closed.rcvd else 1006
     return WorkerLost(f"the front door closed the connection (code {code}) before the speech was done")

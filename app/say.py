@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-import wave
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import TextIO
 
-from app.client import Speaker, open_speaker
 from app.core.budget import Ledger
 from app.core.errors import ConfigurationError, WorkerLost
 from app.core.messages import AudioFrame, Done, Pace
+from app.resuming import ResumingSpeaker, open_resuming_speaker
 
-UNKNOWN_FRAMES = 2**30
+SAMPLE_BYTES = 2
+UNKNOWN_SAMPLES = 2**30
 """What the header claims until the end is known, so that a player can follow a file that grows."""
 
 
@@ -24,7 +25,7 @@ def say(
     *,
     voice: str,
     output: Path,
-    url: str,
+    urls: Sequence[str],
     key: str | None,
     model: str | None = None,
     words_per_s: float | None = None,
@@ -33,17 +34,18 @@ def say(
     progress: TextIO,
     out: TextIO,
 ) -> Ledger:
-    """Speak `text` with `voice` at the front door `url` and write `output` as the audio comes.
+    """Speak `text` with `voice` at the first front door of `urls` and write `output` as the audio comes.
 
-    `words_per_s` sends the text word by word, as a language model writes it; None sends it whole. The progress line
-    goes to `progress`, the ledger to `out`. Raises CarillonError.
+    A connection that breaks is made anew, to the next of them, and the file goes on where it was. `words_per_s` sends
+    the text word by word, as a language model writes it; None sends it whole. The progress line goes to `progress`, the
+    ledger to `out`. Raises CarillonError.
     """
-    speaking = open_speaker(url, key, voice=voice, model=model, temperature=temperature, pace=pace)
+    speaking = open_resuming_speaker(urls, key, voice=voice, model=model, temperature=temperature, pace=pace)
     return asyncio.run(_say(speaking, text, words_per_s, output, progress=progress, out=out))
 
 
 async def _say(
-    speaking: AbstractAsyncContextManager[Speaker],
+    speaking: AbstractAsyncContextManager[ResumingSpeaker],
     text: str,
     words_per_s: float | None,
     output: Path,
@@ -53,7 +55,7 @@ async def _say(
 ) -> Ledger:
     async with speaking as speaker:
         told = Progress(progress, speaker.ready.sample_rate_hz)
-        with closing(_open_wav(output, speaker.ready.sample_rate_hz)) as file:
+        with closing(WavFile(output, speaker.ready.sample_rate_hz)) as file:
             sending = asyncio.create_task(_send(speaker, text, words_per_s, told))
             try:
                 ledger = await _write(speaker, file, told)
@@ -66,19 +68,38 @@ async def _say(
     return ledger
 
 
-def _open_wav(path: Path, sample_rate_hz: int) -> wave.Wave_write:
-    try:
-        file = wave.open(str(path), "wb")  # noqa: SIM115
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
-    file.setnchannels(1)
-    file.setsampwidth(2)
-    file.setframerate(sample_rate_hz)
-    file.setnframes(UNKNOWN_FRAMES)
-    return file
+class WavFile:
+    """A WAV file that grows, and of which the end may be written anew. Raises ConfigurationError."""
+
+    def __init__(self, path: Path, sample_rate_hz: int) -> None:
+        self._rate_hz = sample_rate_hz
+        try:
+            self._file = path.open("wb")
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
+        self._begin = self._file.write(wav_header(UNKNOWN_SAMPLES, sample_rate_hz))
+
+    def write(self, sample: int, pcm16: bytes) -> None:
+        """Let `pcm16` be the file's end, from `sample` on."""
+        self._file.seek(self._begin + sample * SAMPLE_BYTES)
+        self._file.write(pcm16)
+        self._file.truncate()
+
+    def close(self) -> None:
+        samples = (self._file.tell() - self._begin) // SAMPLE_BYTES
+        self._file.seek(0)
+        self._file.write(wav_header(samples, self._rate_hz))
+        self._file.close()
 
 
-async def _send(speaker: Speaker, text: str, words_per_s: float | None, told: Progress) -> None:
+def wav_header(samples: int, sample_rate_hz: int) -> bytes:
+    """RIFF/WAVE for so many samples of PCM s16le mono."""
+    size = samples * SAMPLE_BYTES
+    form = (b"fmt ", 16, 1, 1, sample_rate_hz, sample_rate_hz * SAMPLE_BYTES, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
+    return struct.pack("<4sI4s 4sIHHIIHH 4sI", b"RIFF", 36 + size, b"WAVE", *form, b"data", size)
+
+
+async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, told: Progress) -> None:
     """Send `text`, at its pace, then its end."""
     told.begin()
     loop = asyncio.get_running_loop()
@@ -93,11 +114,11 @@ async def _send(speaker: Speaker, text: str, words_per_s: float | None, told: Pr
     told.text_ended()
 
 
-async def _write(speaker: Speaker, file: wave.Wave_write, told: Progress) -> Ledger:
+async def _write(speaker: ResumingSpeaker, file: WavFile, told: Progress) -> Ledger:
     async for event in speaker:
         if isinstance(event, AudioFrame):
-            file.writeframesraw(event.audio)
-            told.heard(len(event.audio) // 2)
+            file.write(event.sample_offset, event.audio)
+            told.heard(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
         elif isinstance(event, Done):
             return event.ledger
     raise WorkerLost("the front door ended the session before it was done")
@@ -134,10 +155,11 @@ class Progress:
         self._show()
 
     def heard(self, samples: int) -> None:
+        """So many samples are there in all."""
         if not self._samples:
             early = " before the text had ended" if self._more_text else ""
             self._first = f", first audio after {(self._clock() - self._began_at) * 1000:.0f} ms{early}"
-        self._samples += samples
+        self._samples = samples
         self._show()
 
     def end(self) -> None:

@@ -55,6 +55,7 @@ class Forwarder:
 
 class MortalDoor:
     def __init__(self, url: str, server: Server, redis: Forwarder) -> None:
+        self.url = url
         self.sessions_url = url.replace("http", "ws") + "/v1/sessions"
         self.server = server
         self._redis = redis

@@ -18,7 +18,8 @@ from app.core.budget import Ledger
 from app.core.errors import AuthenticationFailed, UnknownVoice, WorkerLost
 from app.say import say
 from tests.api.conftest import House
-from tests.fake_worker import tone
+from tests.api.mortal_door import mortal_door
+from tests.fake_worker import SAMPLES_PER_CHARACTER, tone
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +28,15 @@ async def speak(
     house: House, output: Path, text: str = "Hello you there.", **fields: object
 ) -> tuple[Ledger, str, str]:
     progress, out = io.StringIO(), io.StringIO()
-    wanted = {"voice": "slt", "url": house.url, "key": house.key, **fields}
+    wanted = {"voice": "slt", "urls": [house.url], "key": house.key, **fields}
     work = partial(say, text, output=output, progress=progress, out=out, **wanted)  # type: ignore[arg-type]
     return await asyncio.to_thread(work), progress.getvalue(), out.getvalue()
+
+
+async def until_size(path: Path, least_bytes: int) -> None:
+    async with asyncio.timeout(10):
+        while not path.exists() or path.stat().st_size < least_bytes:
+            await asyncio.sleep(0.01)
 
 
 async def test_say_writes_what_it_hears_and_prints_the_ledger(house: House, tmp_path: Path) -> None:
@@ -51,12 +58,40 @@ async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: Ho
     assert "before the text had ended" in progress
 
 
+async def test_say_goes_on_at_another_front_door_when_its_own_is_killed(house: House, tmp_path: Path) -> None:
+    text = "Hello you there. And so it goes on, to the end."
+    async with house.worker() as worker, mortal_door(house.settings) as door:
+        worker.allow(characters=12)
+        urls = ["http://127.0.0.1:1", door.url, house.url]
+        saying = asyncio.create_task(speak(house, tmp_path / "out.wav", text, urls=urls))
+        await until_size(tmp_path / "out.wav", 12 * SAMPLES_PER_CHARACTER * 2)
+        door.kill()
+        worker.allow(characters=None)
+        ledger, _, _ = await saying
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert file.readframes(file.getnframes()) == b"".join(map(tone, text))
+    assert ledger.samples == len(text) * SAMPLES_PER_CHARACTER
+
+
+async def test_say_leaves_a_front_door_that_shuts_down(house: House, tmp_path: Path) -> None:
+    text = "Hello you there. And so it goes on, to the end."
+    async with house.worker() as worker, mortal_door(house.settings) as door:
+        worker.allow(characters=12)
+        saying = asyncio.create_task(speak(house, tmp_path / "out.wav", text, urls=[door.url, house.url]))
+        await worker.until_sessions(1)
+        door.server.should_exit = True
+        worker.allow(characters=None)
+        await saying
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert file.readframes(file.getnframes()) == b"".join(map(tone, text))
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
         ({"voice": "slx"}, UnknownVoice),
         ({"key": "wrong"}, AuthenticationFailed),
-        ({"url": "http://127.0.0.1:1"}, WorkerLost),
+        ({"urls": ["http://127.0.0.1:1"]}, WorkerLost),
     ],
 )
 async def test_what_cannot_be_said_is_an_error_with_its_reason(
