@@ -6,7 +6,6 @@ It speaks the protocol itself, message by message: what it asserts of a session 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,8 @@ from app.core.messages import (
     Message,
     Pace,
     Ready,
+    Resume,
+    Resumed,
     Segment,
     Start,
     Text,
@@ -46,6 +47,7 @@ class Heard:
     """All that came of one session, in order. Frames that do not follow on each other are a fault."""
 
     ready: Ready | None = None
+    resumed: Resumed | None = None
     segments: list[Segment] = field(default_factory=list)
     errors: list[Error] = field(default_factory=list)
     cancelled: list[Cancelled] = field(default_factory=list)
@@ -55,7 +57,7 @@ class Heard:
     frames: list[AudioFrame] = field(default_factory=list)
     end_sample: int = 0
     """Behind the last sample that came."""
-    arrived_at: list[float] = field(default_factory=list)
+    next_sequence: int = 0
 
     @property
     def audio(self) -> Samples:
@@ -65,9 +67,15 @@ class Heard:
     def text(self) -> str:
         return " ".join(segment.text for segment in self.segments)
 
-    @property
-    def longest_gap_s(self) -> float:
-        return max(np.diff(self.arrived_at), default=0.0)
+    def go_back(self, sample: int) -> None:
+        """Forget what came from `sample` on, as a client must when it resumes; frames are then numbered anew."""
+        assert sample <= self.end_sample, f"{self.end_sample} samples came; those up to {sample} are missing"
+        self.next_sequence, self.end_sample = 0, sample
+        self.segments = [segment for segment in self.segments if segment.end_sample <= sample]
+        self.frames = [frame for frame in self.frames if frame.sample_offset < sample]
+        if self.frames and (excess := _end_of(self.frames[-1]) - sample) > 0:
+            last = self.frames[-1]
+            self.frames[-1] = replace(last, audio=last.audio[: -excess * BYTES_PER_SAMPLE])
 
     def last_turn(self) -> Heard:
         """Only what came after the last cancel, counted from its own beginning."""
@@ -94,24 +102,28 @@ class Heard:
 
     def take(self, frame: AudioFrame) -> None:
         """Raises AssertionError for a frame that repeats or leaves out a number or a sample, or is of another turn."""
-        assert frame.sequence == len(self.frames), f"frame {frame.sequence} came after {len(self.frames)} frames"
+        assert frame.sequence == self.next_sequence, f"frame {frame.sequence} came in place of {self.next_sequence}"
         assert frame.generation == len(self.cancelled), f"a frame of turn {frame.generation} in {len(self.cancelled)}"
         turn_begins = not self.frames or self.frames[-1].generation != frame.generation
         if self.cancelled and turn_begins:
             assert frame.sample_offset >= self.end_sample, "a cancelled turn is said again"
         else:
             assert frame.sample_offset == self.end_sample, f"{frame.sample_offset} came after {self.end_sample}"
-        self.end_sample = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
+        self.end_sample, self.next_sequence = _end_of(frame), frame.sequence + 1
         self.frames.append(frame)
-        self.arrived_at.append(time.monotonic())
+
+
+def _end_of(frame: AudioFrame) -> int:
+    return frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
 
 
 class Listener:
     """One session on a socket of its own. `heard` grows while it is spoken; `until` waits for something in it."""
 
-    def __init__(self, socket: ClientConnection, session: str) -> None:
+    def __init__(self, socket: ClientConnection, session: str, heard: Heard | None = None) -> None:
+        """`heard` is what came of the session on an earlier connection."""
         self.session = session
-        self.heard = Heard()
+        self.heard = heard or Heard()
         self._socket = socket
         self._news = asyncio.Condition()
         self._fault: Exception | None = None
@@ -143,6 +155,17 @@ class Listener:
         """Whether the session could not begin, and why."""
         await self._wait(lambda: bool(self.heard.ready or self.heard.errors or self.heard.closed))
         return next(iter(self.heard.errors), None)
+
+    async def resumed(self) -> Resumed:
+        """The answer to `resume`; what is to come again is then forgotten."""
+        heard = await self.until(lambda heard: heard.resumed is not None)
+        assert heard.resumed
+        return heard.resumed
+
+    async def closed(self) -> Heard:
+        """What has been heard once the connection is gone."""
+        await self._wait(lambda: self.heard.closed)
+        return self.heard
 
     async def spoken(self, samples: int) -> Heard:
         """What has been heard once there are so many samples."""
@@ -183,6 +206,9 @@ class Listener:
         match parse(SERVER_MESSAGES, raw):
             case Ready() as ready:
                 heard.ready = ready
+            case Resumed() as resumed:
+                heard.resumed = resumed
+                heard.go_back(resumed.sample_offset)
             case Segment() as segment:
                 heard.segments.append(segment)
             case Error() as error:
@@ -198,15 +224,39 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(address: str, headers: Mapping[str, str], *, voice: str, pace: Pace) -> AsyncIterator[Listener]:
+async def listening(
+    address: str, headers: Mapping[str, str], *, voice: str, pace: Pace, resumable: bool = False
+) -> AsyncIterator[Listener]:
     """A session that has begun; leaving the context leaves it."""
+    async with _connected(address, headers) as socket, _hearing(Listener(socket, "listened")) as listener:
+        await listener.say(Start(session=listener.session, voice=voice, pace=pace, resumable=resumable))
+        yield listener
+
+
+@asynccontextmanager
+async def resuming(
+    address: str, headers: Mapping[str, str], heard: Heard, *, received_samples: int
+) -> AsyncIterator[Listener]:
+    """The session of which `heard` came before its connection broke, taken up on another."""
+    assert heard.ready
+    assert heard.ready.resume_token
+    token = heard.ready.resume_token
+    heard = replace(heard, ready=None, resumed=None, closed=False)
+    async with _connected(address, headers) as socket, _hearing(Listener(socket, "resumed", heard)) as listener:
+        await listener.say(Resume(session=listener.session, token=token, received_samples=received_samples))
+        yield listener
+
+
+def _connected(address: str, headers: Mapping[str, str]) -> connect:
     url = f"{address.replace('http', 'ws')}/v1/sessions"
-    async with connect(url, additional_headers=headers, max_size=None, proxy=None) as socket:
-        listener = Listener(socket, "listened")
-        hearing = asyncio.create_task(listener.hear())
-        try:
-            await listener.say(Start(session=listener.session, voice=voice, pace=pace))
-            yield listener
-        finally:
-            hearing.cancel()
-            await asyncio.gather(hearing, return_exceptions=True)
+    return connect(url, additional_headers=headers, max_size=None, proxy=None)
+
+
+@asynccontextmanager
+async def _hearing(listener: Listener) -> AsyncIterator[Listener]:
+    hearing = asyncio.create_task(listener.hear())
+    try:
+        yield listener
+    finally:
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)

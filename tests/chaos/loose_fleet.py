@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from app.infra.registry import ROOT, open_redis
 from app.infra.settings import Settings
 from app.infra.supervisor import Child, Program, State, Supervisor
 from app.up import prepare_catalog
-from tests.chaos.listener import Listener, listening
+from tests.chaos.listener import Heard, Listener, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES
 
@@ -112,12 +112,18 @@ class LooseFleet:
         pace: Pace = "unpaced",
         at: str = FRONT_DOORS[0],
         ends: bool = True,
+        resumable: bool = False,
     ) -> AsyncIterator[Listener]:
         """A session that has been sent all of `text`, in one piece or in these; with None it has only begun."""
-        async with listening(self.addresses[at], self.headers, voice=voice, pace=pace) as listener:
+        address = self.addresses[at]
+        async with listening(address, self.headers, voice=voice, pace=pace, resumable=resumable) as listener:
             if text is not None:
                 await listener.tell(text, ends=ends)
             yield listener
+
+    def resuming(self, heard: Heard, *, received_samples: int, at: str) -> AbstractAsyncContextManager[Listener]:
+        """A session taken up on another connection."""
+        return resuming(self.addresses[at], self.headers, heard, received_samples=received_samples)
 
     async def download(self, text: str = TALE, *, voice: str = VOICES[0]) -> bytes:
         """The samples of `POST /v1/audio/speech`, streamed."""
@@ -177,7 +183,7 @@ async def loose_fleet(directory: Path, network: Network | None, no_network: str 
     """Start the stores, the workers and the front doors, and stop them at the end."""
     secrets = load_secrets(directory)
     port = free_port()
-    stores_host = network.gateway if network else LOOPBACK
+    stores_host = network.stores if network else LOOPBACK
     url = redis_url(port, secrets.redis_password).replace(LOOPBACK, stores_host)
     settings = Settings(
         data_dir=directory,

@@ -47,7 +47,10 @@ def obstacle() -> str | None:
 
 
 class Network:
-    """Hosts on one bridge; this machine is `gateway` to them. `running_network` makes it and takes it away."""
+    """Hosts on one bridge. `running_network` makes it and takes it away.
+
+    This machine has two addresses there: what dials the hosts comes from `gateway`, and `stores` is for them to dial.
+    """
 
     def __init__(self) -> None:
         self.name = f"cari{os.getpid()}{next(LETTERS)}"
@@ -55,10 +58,12 @@ class Network:
         self._ports: dict[str, str] = {}
         self._numbers = itertools.count(11)
         self.gateway = f"{self._subnet}.1"
+        self.stores = f"{self._subnet}.2"
 
     def start(self) -> None:
         _ip("link", "add", self.name, "type", "bridge")
-        _ip("addr", "add", f"{self.gateway}/24", "dev", self.name)
+        for address in (self.gateway, self.stores):
+            _ip("addr", "add", f"{address}/24", "dev", self.name)
         _ip("link", "set", self.name, "up")
 
     def add(self, host: str) -> str:
@@ -84,6 +89,13 @@ class Network:
 
     def mend(self, host: str) -> None:
         _ip("link", "set", self._ports[host], "master", self.name)
+
+    def hide(self, host: str) -> None:
+        """From now on nothing gets from `host` to who has dialled it; it still reaches `stores`."""
+        _ip("-n", self._namespace(host), "route", "add", "blackhole", self.gateway)
+
+    def show(self, host: str) -> None:
+        _ip("-n", self._namespace(host), "route", "del", "blackhole", self.gateway)
 
     def _namespace(self, host: str) -> str:
         return f"{self.name}-{host}"

@@ -39,6 +39,12 @@ async def test_a_host_that_is_cut_off_is_silent_and_its_connections_outlive_it()
             await asyncio.wait_for(reader.readexactly(5), 0.5)
         network.mend("host")
         assert await asyncio.wait_for(reader.readexactly(5), 30) == b"lost?"
+        network.hide("host")
+        writer.write(b"again")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.readexactly(5), 0.5)
+        network.show("host")
+        assert await asyncio.wait_for(reader.readexactly(5), 30) == b"again"
         writer.close()
         await echo.wait()
     assert not all_of(network.name)

@@ -24,7 +24,8 @@ from tests.chaos.undisturbed import Undisturbed, assert_same, assert_same_audio
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
-Harm = Literal["its engine killed", "stopped", "cut off"]
+Harm = Literal["its engine killed", "stopped", "cut off", "hidden"]
+"""A worker that is hidden is one that no front door reaches, and that yet tells the registry that all is well."""
 
 MID_SENTENCE = 60_000
 """Samples: two and a half seconds, of a sentence of four."""
@@ -50,6 +51,13 @@ async def harmed(loose: LooseFleet, worker: str, how: Harm) -> AsyncIterator[Non
                 yield
             finally:
                 loose.network.mend(worker)
+        case "hidden":
+            assert loose.network
+            loose.network.hide(worker)
+            try:
+                yield
+            finally:
+                loose.network.show(worker)
 
 
 def moves(heard: Heard) -> int:
@@ -70,12 +78,12 @@ async def test_the_same_text_is_the_same_audio_however_it_comes_and_whoever_spea
         assert_same(await second.done(), expected)
 
 
-@pytest.mark.parametrize("how", ["its engine killed", "stopped", "cut off"])
+@pytest.mark.parametrize("how", ["its engine killed", "stopped", "cut off", "hidden"])
 async def test_sessions_whose_worker_is_lost_go_on_as_if_nothing_had_happened(
     loose: LooseFleet, undisturbed: Undisturbed, how: Harm
 ) -> None:
-    if how == "cut off" and loose.network is None:
-        pytest.skip(f"no worker can be cut off: {loose.no_network}")
+    if how in ("cut off", "hidden") and loose.network is None:
+        pytest.skip(f"no worker can be {how}: {loose.no_network}")
     expected = await undisturbed.run()
     async with (
         asyncio.TaskGroup() as group,
