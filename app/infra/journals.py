@@ -106,6 +106,10 @@ class Journals:
         self._hurry = asyncio.Event()
         self._away = False
 
+    def __len__(self) -> int:
+        """The sessions of which something may be to be written."""
+        return len(self._kept)
+
     @staticmethod
     def new_token() -> str:
         """What a client shows to take a session up; only its hash is ever stored."""

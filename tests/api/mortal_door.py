@@ -27,9 +27,9 @@ class Forwarder:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> int:
-        """The port it listens on."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def start(self, port: int = 0) -> int:
+        """The port it listens on; 0 takes a free one."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", port)
         return self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
