@@ -61,7 +61,7 @@ class WorkerConnection:
     ) -> None:
         self.worker = worker
         self.ready: Ready
-        self.heard_at = clock()
+        self._heard_at = clock()
         """When the worker last said anything."""
         self.leave_at: float | None = None
         """When a worker that drains wants its sessions gone."""
@@ -78,6 +78,11 @@ class WorkerConnection:
         self._heard_until = clock()
         """When the audio received so far has been heard, played from its arrival: a worker that paces it may be silent
         until then, any other only for the stall timeout."""
+
+    @property
+    def silence_s(self) -> float:
+        """How long the worker has said nothing."""
+        return self._clock() - self._heard_at
 
     async def send(self, command: Command) -> None:
         """Send a command; its session id is replaced by the lease's. Raises DeadlineExceeded.
@@ -116,9 +121,9 @@ class WorkerConnection:
                 continue
             except WireClosed:
                 raise WorkerLost(f"the connection to worker {self.worker.id} broke") from None
-            self.heard_at = self._clock()
+            self._heard_at = self._clock()
             if isinstance(event, GoAway):
-                self.leave_at = self.heard_at + event.deadline_ms / 1000
+                self.leave_at = self._heard_at + event.deadline_ms / 1000
             elif not isinstance(event, Pong):
                 self._note(event)
                 return event
