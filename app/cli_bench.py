@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -205,6 +206,7 @@ def simulate(
     price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
     size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Policies at a time; default: one for each core.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw it to this SVG.")] = None,
 ) -> None:
@@ -245,5 +247,6 @@ def simulate(
         find_size=size,
         json_path=json_path,
         plot_path=plot_path,
+        jobs=jobs or os.cpu_count() or 1,
         out=sys.stdout,
     )

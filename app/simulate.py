@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,6 +19,7 @@ from app.core.traffic import Trace, Traffic, trace_of
 from app.plot import plot
 
 Report = dict[str, Any]
+Played = tuple[Outcome, int | None]
 
 REFUSED = 0.01
 """The service for which a fleet is sized: at most this part of the starts finds no room."""
@@ -46,17 +50,18 @@ def simulate(
     find_size: bool,
     json_path: Path | None = None,
     plot_path: Path | None = None,
+    jobs: int = 1,
     out: TextIO,
 ) -> None:
-    """Run `policies` on the trace of `traffic` and write a row of the table for each."""
+    """Run `policies` on the trace of `traffic`, so many at a time, and write a row of the table for each."""
     trace = trace_of(traffic)
     rows: list[Report] = []
     outcomes: dict[str, Outcome] = {}
     out.write(heading(trace, shape, doors))
     out.write(line({key: title for title, key, _ in COLUMNS}, formatted=False))
-    for name in policies:
-        outcomes[name] = Simulation(trace, shape, POLICIES[name], doors).run()
-        gpus = workers_needed(trace, shape, POLICIES[name], doors, refused=REFUSED) if find_size else None
+    play = partial(_play, traffic=traffic, shape=shape, doors=doors, find_size=find_size)
+    for name, (outcome, gpus) in zip(policies, _mapped(play, policies, jobs), strict=True):
+        outcomes[name] = outcome
         rows.append({"policy": name, **row(trace, shape, outcomes[name], gpus=gpus, gpu_hour=gpu_hour)})
         out.write(line(rows[-1]))
         out.flush()
@@ -78,6 +83,22 @@ def simulate(
         json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if plot_path is not None:
         plot_path.write_text(plot(trace, outcomes), "utf-8")
+
+
+def _mapped(play: Callable[[str], Played], policies: Sequence[str], jobs: int) -> Iterator[Played]:
+    """What each of the `policies` comes to, in their order; with several jobs, each in a process of its own."""
+    if jobs == 1 or len(policies) == 1:
+        yield from map(play, policies)
+        return
+    with ProcessPoolExecutor(min(jobs, len(policies)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(play, policies)
+
+
+def _play(name: str, *, traffic: Traffic, shape: FleetShape, doors: FrontDoors, find_size: bool) -> Played:
+    """What becomes of the trace, and how many GPUs the policy needs where that is asked for."""
+    trace = trace_of(traffic)
+    outcome = Simulation(trace, shape, POLICIES[name], doors).run()
+    return outcome, workers_needed(trace, shape, POLICIES[name], doors, refused=REFUSED) if find_size else None
 
 
 def row(trace: Trace, shape: FleetShape, outcome: Outcome, *, gpus: int | None, gpu_hour: float) -> Report:

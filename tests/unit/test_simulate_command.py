@@ -24,7 +24,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def run(*options: str) -> Result:
-    return CliRunner().invoke(cli, ["simulate", "--workers", "6", "--hours", "0.1", "--voices", "50", *options])
+    return CliRunner().invoke(
+        cli, ["simulate", "--workers", "6", "--hours", "0.1", "--voices", "50", "--jobs", "1", *options]
+    )
 
 
 def test_the_table_and_the_file_tell_the_same_of_every_policy(tmp_path: Path) -> None:
@@ -38,6 +40,12 @@ def test_the_table_and_the_file_tell_the_same_of_every_policy(tmp_path: Path) ->
             line.startswith(row["policy"]) and f"{row['warm_rate']:.1%}" in line for line in out.getvalue().splitlines()
         )
         assert row["audio_hour"] == pytest.approx(2.0 * SHAPE.workers / row["mean_concurrent"])
+
+
+def test_policies_that_are_played_at_a_time_come_to_the_same_table() -> None:
+    one, two = (run("--policy", "ours", "--policy", "random", "--jobs", jobs) for jobs in ("1", "2"))
+    assert one.exit_code == two.exit_code == 0
+    assert one.output == two.output
 
 
 def test_only_the_policies_asked_for_are_run_in_the_tables_order() -> None:
