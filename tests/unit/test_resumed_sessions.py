@@ -33,8 +33,8 @@ def obey(speaking: Session, command: Message) -> None:
             speaking.end()
 
 
-def resumed(engine: FakeEngine, decoder: Decoder, journal: Journal) -> Session:
-    resumption, commands = journal.move()
+def resumed(engine: FakeEngine, decoder: Decoder, journal: Journal, *, from_sample: int | None = None) -> Session:
+    resumption, commands = journal.move(from_sample=from_sample)
     voice = Voice(id="wren", name="wren", model="fake")
     speaking = Session(
         Assign(session="s2", epoch=1, voice=voice, pace="unpaced", resume=resumption),
@@ -87,16 +87,40 @@ async def test_the_audio_is_that_of_an_undisturbed_session(decoder: Decoder, los
     assert [(s.text, s.start_sample, s.end_sample) for s in (*before, *after) if isinstance(s, Segment)] == [
         (s.text, s.start_sample, s.end_sample) for s in expected if isinstance(s, Segment)
     ]
-    heard, should = pcm([*before, *after]), pcm(expected)
+    assert_same(pcm([*before, *after]), expected)
+    done, samples = after[-1], len(pcm(expected))
+    assert isinstance(done, Done)
+    assert (done.samples, done.ledger.tokens) == (samples, 7 * samples // 32)
+
+
+def assert_same(heard: np.ndarray, expected: list[Outgoing]) -> None:
+    should = pcm(expected)
     assert len(heard) == len(should)
     exact = np.ones(len(should), dtype=bool)
     for segment in expected:
         if isinstance(segment, Segment):
             exact[segment.start_sample : segment.start_sample + HEAD_SAMPLES] = False
     assert np.abs(heard - should)[exact].max() < 1e-4
-    done = after[-1]
-    assert isinstance(done, Done)
-    assert (done.samples, done.ledger.tokens) == (len(should), 7 * len(should) // 32)
+
+
+@pytest.mark.parametrize("said", [3, 20, 37, 45, 90])
+@pytest.mark.parametrize("unreceived", [1, 500, 3_000, 10**9])
+async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sample(
+    decoder: Decoder, said: int, unreceived: int
+) -> None:
+    expected = await undisturbed(decoder)
+    engine, journal = FakeEngine(), Journal(tags=(), keep_samples=10**6)
+    speaking = session(engine, decoder)
+    for command in (Text(session="s", text=WRITTEN), Eos(session="s")):
+        journal.sent(command)
+        obey(speaking, command)
+    before = await first(speaking, said, journal)
+    received = max(0, journal.samples - unreceived)
+
+    restored = Journal.restored(journal.record(), keep_s=100)
+    after = await everything(resumed(engine, decoder, restored, from_sample=received))
+
+    assert_same(np.concatenate((pcm(before)[:received], pcm(after))), expected)
 
 
 async def test_codes_that_were_heard_are_not_written_again(decoder: Decoder) -> None:
