@@ -51,10 +51,10 @@ class Outbox:
     """What one session has to send, in order. `window_samples` None: credit without end."""
 
     def __init__(
-        self, wake: Callable[[], None], *, channel: int, window_samples: int | None, slow_reader_timeout_s: float
+        self, wake: Callable[[Outbox], None], *, channel: int, window_samples: int | None, slow_reader_timeout_s: float
     ) -> None:
         self._wake = wake
-        self._channel = channel
+        self.channel = channel
         self._credit_samples = window_samples
         self._timeout_s = slow_reader_timeout_s
         self._outlet: Outlet | None = None
@@ -79,7 +79,7 @@ class Outbox:
     def post(self, message: Message | Deferred) -> None:
         """Send a message behind what is already here; a function is called when its turn comes."""
         self._items.append(message)
-        self._wake()
+        self._wake(self)
 
     async def put(self, frame: AudioFrame) -> None:
         """Send audio; waits while the box is full, and lets go of it if what was before it is dropped meanwhile.
@@ -95,12 +95,12 @@ class Outbox:
         audio = _Audio(frame.generation, frame.sample_offset, frame.audio)
         self._held_samples += audio.samples
         self._items.append(audio)
-        self._wake()
+        self._wake(self)
 
     def finish(self) -> None:
         """No more audio comes: send what the encoder still holds."""
         self._items.append(_Ending())
-        self._wake()
+        self._wake(self)
 
     async def drained(self) -> None:
         """Wait until everything has been taken. Raises as `put` does."""
@@ -112,7 +112,7 @@ class Outbox:
         """Credit for so much more audio."""
         if self._credit_samples is not None:
             self._credit_samples += samples
-            self._wake()
+            self._wake(self)
 
     def drop(self) -> None:
         """Forget everything that has not been sent."""
@@ -166,7 +166,7 @@ class Outbox:
     def _frame(self, offset: int, encoded: bytes) -> bytes | None:
         if not encoded:
             return None
-        frame = AudioFrame(self._channel, self._generation, self._sequence, offset, encoded)
+        frame = AudioFrame(self.channel, self._generation, self._sequence, offset, encoded)
         self._sequence += 1
         if self.first_audio_at is None:
             self.first_audio_at = asyncio.get_running_loop().time()
@@ -201,15 +201,14 @@ class Writer:
 
     def box(self, channel: int, *, window_samples: int | None = None) -> Outbox:
         """A new box, served from now on. Channel 0 is the socket's own: it carries no audio."""
-
-        def wake() -> None:
-            if self._boxes.get(channel) is box:
-                self._waiting.setdefault(channel, box)
-                self._work.set()
-
-        box = Outbox(wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s)
+        box = Outbox(self._wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s)
         self._boxes[channel] = box
         return box
+
+    def _wake(self, box: Outbox) -> None:
+        if self._boxes.get(box.channel) is box:
+            self._waiting.setdefault(box.channel, box)
+            self._work.set()
 
     def close(self, channel: int) -> None:
         self._boxes.pop(channel, None)

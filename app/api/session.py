@@ -169,6 +169,8 @@ class ClientSession:
             log.exception("session failed", extra={"session": self.id})
             await self._give_up(CarillonError("something failed here; the server's log has the details"))
         finally:
+            self._done = None  # it holds this session: apart, both are freed at once, and leave the collector nothing
+            self._keep = None
             if self._outlet:
                 self._outlet.close()
 

@@ -23,7 +23,7 @@ def frame(samples: int, *, offset: int = 0, generation: int = 0) -> AudioFrame:
 
 
 def box(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> Outbox:
-    made = Outbox(lambda: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
+    made = Outbox(lambda _: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
     made.open(Outlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=room)
     return made
 
