@@ -34,9 +34,9 @@ TOKEN_BYTES = 24
 RENEW_INTERVAL_S = 1.0
 """A session that says nothing learns so soon that it was taken up elsewhere."""
 
-MAX_BATCH = 128
-MAX_BATCH_BYTES = 1_000_000
-"""Of one call: a millisecond of the Redis's time."""
+MAX_BATCH = 32
+MAX_BATCH_BYTES = 250_000
+"""Of one call: about a millisecond of this process's time, and less of the Redis's, in which nothing else is done."""
 
 log = logging.getLogger(__name__)
 
