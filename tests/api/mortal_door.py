@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from app.api.deps import Door
 from app.infra.settings import Settings
 from app.main import Server
 from tests.api.conftest import serving
+from tests.fake_worker import FakeWorker
 
 
 class Forwarder:
@@ -59,6 +61,13 @@ class MortalDoor:
         self.sessions_url = url.replace("http", "ws") + "/v1/sessions"
         self.server = server
         self._redis = redis
+
+    async def until_known(self, worker: FakeWorker) -> None:
+        """Return once it has seen the worker in the registry."""
+        door: Door = self.server.config.app.state.door  # type: ignore[union-attr]
+        async with asyncio.timeout(5):
+            while worker.id not in [known.id for known in door.upstream.workers]:
+                await asyncio.sleep(0.01)
 
     def lose_redis(self) -> None:
         """Cut it off from Redis alone."""

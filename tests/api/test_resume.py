@@ -95,6 +95,7 @@ async def opened(open_house: OpenHouse, *, capacity: int = 4, **limits: Any) -> 
         house.worker(capacity=capacity) as worker,
         sessions_client(door.sessions_url, house.key) as client,
     ):
+        await door.until_known(worker)
         redis = open_redis(house.settings)
         yield Scene(house, worker, door, client, redis)
         await redis.aclose()

@@ -61,6 +61,7 @@ async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: Ho
 async def test_say_goes_on_at_another_front_door_when_its_own_is_killed(house: House, tmp_path: Path) -> None:
     text = "Hello you there. And so it goes on, to the end."
     async with house.worker() as worker, mortal_door(house.settings) as door:
+        await door.until_known(worker)
         worker.allow(characters=12)
         urls = ["http://127.0.0.1:1", door.url, house.url]
         saying = asyncio.create_task(speak(house, tmp_path / "out.wav", text, urls=urls))
@@ -76,6 +77,7 @@ async def test_say_goes_on_at_another_front_door_when_its_own_is_killed(house: H
 async def test_say_leaves_a_front_door_that_shuts_down(house: House, tmp_path: Path) -> None:
     text = "Hello you there. And so it goes on, to the end."
     async with house.worker() as worker, mortal_door(house.settings) as door:
+        await door.until_known(worker)
         worker.allow(characters=12)
         saying = asyncio.create_task(speak(house, tmp_path / "out.wav", text, urls=[door.url, house.url]))
         await worker.until_sessions(1)
