@@ -25,6 +25,8 @@
 --   faded:<model>  STR   when `demand` was last brought up to date, ms since 1970. The three have the same adapters, of
 --                        which the least wanted are dropped; they expire a day after the last claim
 --
+-- Beside these there is `journal:<hash>` for each resumable session: see journals.lua.
+--
 -- ARGV[1] is the operation, the rest its arguments:
 --   join     id                                               -> epoch
 --   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since, and for each session: lease adapter how
