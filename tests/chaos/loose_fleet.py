@@ -153,13 +153,13 @@ class LooseFleet:
             answer = (await client.get("/v1/fleet")).raise_for_status().json()
         return {worker["id"]: Worker.model_validate(worker) for worker in answer["workers"]}
 
-    async def until_whole(self, *, idle: bool = True) -> None:
+    async def until_whole(self) -> None:
         """Wait until every program runs, and every front door sees every worker active and without a session."""
         for program, child in self.supervisor.children.items():
             await _until(lambda child=child: child.state is State.READY and child.pid is not None, program)
         for front_door in FRONT_DOORS:
             for worker in WORKERS:
-                await self.until_active(worker, at=front_door, idle=idle)
+                await self.until_active(worker, at=front_door, idle=True)
 
     async def until_active(self, worker: str, *, at: str = FRONT_DOORS[0], idle: bool = False) -> None:
         """Wait until a front door sees a worker as active, and `idle` without a session."""

@@ -5,7 +5,6 @@ SENTENCES = (
     "A farmer walked to the market with two apples.",
     "The bell in the tower rang twelve times for her.",
     "Nobody knew where the golden clock had gone.",
-    "In the morning there was snow on every roof.",
 )
 CHUNK_CHARS = 60
 """No two sentences fit into one chunk, and each fits into one: they are cut alike, however the text comes."""
