@@ -306,9 +306,7 @@ class Pong(Message):
     id: str | None = None
 
 
-ClientMessage = Annotated[
-    Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")
-]
+ClientMessage = Annotated[Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")]
 WorkerCommand = Annotated[Assign | Text | Utter | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
 ServerMessage = Annotated[
     Ready | Resumed | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")

@@ -211,7 +211,7 @@ async def test_a_worker_that_is_slow_is_left_for_one_with_room(open_house: OpenH
         allow((one, two), 1)
         await client.say("s1", "Hello there.")
         await client.until_frames("s1", 1)
-        here, there = await home((one, two))
+        _, there = await home((one, two))
         there.allow(characters=None)
         await client.until(Done, "s1")
         assert client.heard("s1") == spoken("Hello there.")
