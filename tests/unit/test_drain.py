@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import httpx
 import pytest
@@ -39,7 +40,7 @@ class ScriptedFleet:
         self.away_at_once.append([worker["id"] for worker in workers if worker["state"] != "active"])
         return httpx.Response(200, json={"workers": [worker for worker in workers if worker["state"] != "gone"]})
 
-    def _worker(self, id: str) -> dict[str, object]:
+    def _worker(self, id: str) -> dict[str, Any]:
         since_s = self.now_s - self.drained[id] if id in self.drained else None
         if since_s is None:
             return {"id": id, "epoch": 1, "state": "active"}
