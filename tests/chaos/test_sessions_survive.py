@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,18 +27,25 @@ MID_SENTENCE = 60_000
 """Samples: two and a half seconds, of a sentence of four."""
 
 
-@contextmanager
-def harmed(loose: LooseFleet, worker: str, how: str) -> Iterator[None]:
-    """Harm a worker while the context lasts; skips the test where that cannot be done.
+Harm = tuple[Callable[[str], None], Callable[[str], None]]
+"""What is done to a worker, and what undoes it."""
 
-    A worker that is hidden is one that no front door reaches, and that yet tells the registry that all is well.
+
+def harms(loose: LooseFleet) -> dict[str, Harm]:
+    """What can be done to a worker here.
+
+    One that is hidden is reached by no front door, and yet tells the registry that all is well.
     """
-    ways = {"stopped": (loose.stop, loose.wake)}
+    ways: dict[str, Harm] = {"stopped": (loose.stop, loose.wake)}
     if network := loose.network:
         ways |= {"cut off": (network.cut, network.mend), "hidden": (network.hide, network.show)}
-    if how not in ways:
-        pytest.skip(f"no worker can be {how}: {loose.no_network}")
-    harm, mend = ways[how]
+    return ways
+
+
+@contextmanager
+def harmed(loose: LooseFleet, worker: str, how: str) -> Iterator[None]:
+    """Harm a worker while the context lasts."""
+    harm, mend = harms(loose)[how]
     harm(worker)
     try:
         yield
@@ -68,6 +75,8 @@ async def test_the_same_text_is_the_same_audio_however_it_comes_and_whoever_spea
 async def test_sessions_whose_worker_is_lost_go_on_as_if_nothing_had_happened(
     loose: LooseFleet, undisturbed: Undisturbed, how: str
 ) -> None:
+    if how not in harms(loose):
+        pytest.skip(f"no worker can be {how}: {loose.no_network}")
     expected = await undisturbed.run()
     async with (
         asyncio.TaskGroup() as group,
