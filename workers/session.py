@@ -71,6 +71,13 @@ HURRIED_LEAD_S = 0.3
 RELAXED_FRAMES = 4
 """Frames decoded together while the listener has enough: fewer, larger steps cost the codec less."""
 
+MAX_FRAMES = 24
+"""Two seconds, decoded and sent at once: of codes written elsewhere, or while a slow listener was waited for."""
+
+MAX_GROWTH = 3
+"""Front doors hold clients to `max_pending_chars` as text was sent. Cleaned, a character may be three (U+FB2C in NFC),
+and a session that goes on brings what is spoken again."""
+
 
 @dataclass(slots=True)
 class _Spoken:
@@ -177,10 +184,10 @@ class Session:
 
     def _check_pending(self, text: str) -> None:
         pending = self._pending_chars + len(text)
-        if pending > self._settings.max_pending_chars:
+        most = MAX_GROWTH * self._settings.max_pending_chars
+        if pending > most:
             raise TextTooLong(
-                f"{pending} characters would be pending; at most {self._settings.max_pending_chars}: "
-                "wait for segments before sending more",
+                f"{pending} characters would be pending; at most {most}: wait for segments before sending more",
                 param="text",
             )
 
@@ -431,6 +438,16 @@ class Session:
     async def _decode(
         self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool
     ) -> None:
+        """Decode and send, in frames that fit any wire."""
+        step = MAX_FRAMES * TOKENS_PER_FRAME
+        for start in range(0, max(1, len(codes)), step):
+            rest = start + step < len(codes)
+            some = codes[start : start + step]
+            await self._decode_some(stream, some, final=final and not rest, spoken=spoken, hurried=hurried)
+
+    async def _decode_some(
+        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool
+    ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
             self._watch.mark_anew("frames")
@@ -461,7 +478,8 @@ class Session:
 
     async def _answer_flushes(self, end: int | None) -> None:
         """Answer every flush whose text ends by `end` in the cleaned stream; None is its very end."""
-        while self._flushes and (end is None or self._flushes[0] <= end):
+        turn = self.generation
+        while turn == self.generation and self._flushes and (end is None or self._flushes[0] <= end):
             self._flushes.pop(0)
             await self._say(Flushed(session=self.id, samples=self.samples))
 

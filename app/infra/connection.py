@@ -170,7 +170,7 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
     try:
         async with asyncio.timeout(timeout_s):
             connection = WorkerConnection(worker, await _connect(worker, settings), assign, settings, clock)
-            await connection._send(assign.model_dump_json())
+            await connection._send(assign.model_dump_json(exclude_none=True))
         timeout_s = limits.ready_timeout_s
         await connection.until_ready(timeout_s)
         return connection

@@ -17,12 +17,14 @@ from typing import Any
 
 from app.core.budget import Ledger
 from app.core.errors import (
+    AdapterUnavailable,
     CarillonError,
     DeadlineExceeded,
     EngineFailed,
     Overloaded,
     SessionIdle,
     SpeechFailed,
+    StoreUnavailable,
     UnknownModel,
     WorkerLost,
 )
@@ -62,6 +64,9 @@ MAX_MOVES_PER_CHUNK = 5
 
 LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
 """What is the worker's fault and not the session's: it can go on elsewhere."""
+
+UNFIT = (*LOST, StoreUnavailable, AdapterUnavailable)
+"""Why a worker is passed over: another may have the adapter, or a disk with room for it."""
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +199,7 @@ class UpstreamSession:
             self._journal.heard(event)
             if isinstance(event, Segment):
                 self._moves_in_chunk = 0
+                self._leave_drained(self._place.connection, self._upstream.now())
         return event
 
     async def _heard(self, connection: WorkerConnection) -> Event:
@@ -217,11 +223,15 @@ class UpstreamSession:
         """Break the connection to a worker that has vanished and is silent, or that drains and has had its time."""
         if self._place is None or self._journal is None:
             return
-        connection = self._place.connection
-        vanished = connection.silence_s > silence_s and missing(self._worker)
-        drained = connection.leave_at is not None and now >= connection.leave_at and self._journal.between_chunks
-        if vanished or drained:
-            self._leaving = drained
+        if self._place.connection.silence_s > silence_s and missing(self._worker):
+            self._place.connection.abort()
+        elif self._journal.between_chunks:
+            self._leave_drained(self._place.connection, now)
+
+    def _leave_drained(self, connection: WorkerConnection, now: float) -> None:
+        """Break the connection to a worker that wants its sessions gone by now; the reader then moves this one."""
+        if connection.leave_at is not None and now >= connection.leave_at:
+            self._leaving = True
             connection.abort()
 
     async def _move(self, why: CarillonError, journal: Journal) -> None:
@@ -282,6 +292,10 @@ class Upstream:
         self._sessions: set[UpstreamSession] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._endings: set[asyncio.Task[None]] = set()
+
+    def now(self) -> float:
+        """On the clock of the connections' deadlines."""
+        return self._clock()
 
     @property
     def models(self) -> tuple[ModelCard, ...]:
@@ -352,6 +366,8 @@ class Upstream:
             away: DeadlineExceeded | None = None
             for candidate in self._fleet.candidates(lease.voice, background=lease.background):
                 worker = candidate.worker
+                if isinstance(faults.get(worker.id), AdapterUnavailable):
+                    continue
                 try:
                     if not await self._claim(candidate, lease, self._remaining_s(lease, asked_at, patience_s)):
                         continue
@@ -361,17 +377,19 @@ class Upstream:
                 claimed_at = self._clock()
                 try:
                     connection = await self._dial(worker, lease)
-                except LOST as error:
+                except UNFIT as error:
                     if not isinstance(error, Overloaded):
                         faults[worker.id] = error
-                    self._fleet.exclude(worker, background=lease.background)
+                    if isinstance(error, LOST):  # the others are of this voice, and no reason to keep others away
+                        self._fleet.exclude(worker, background=lease.background)
                     log.warning("worker passed over", extra={"worker": worker.id, "code": error.code})
                     continue
                 log.info("session placed", extra={"worker": worker.id, "session": lease.id, "reason": candidate.reason})
                 queue_ms, route_ms = _ms(asked_at, claimed_at), _ms(claimed_at, self._clock())
                 return Place(lease, connection, queue_ms, route_ms)
             remaining_s = self._remaining_s(lease, asked_at, patience_s)
-            if remaining_s <= 0 or not (lease.resume or self._holders(lease.voice)):
+            waits_for_any = lease.resume or self._holders(lease.voice)
+            if remaining_s <= 0 or not waits_for_any or self._is_unusable(lease.voice, faults):
                 raise self._no_room(lease.voice, faults, away)
             await self._fleet.changed(min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
 
@@ -383,6 +401,11 @@ class Upstream:
 
     def _holders(self, voice: Voice) -> list[Worker]:
         return [worker for worker in self._fleet.workers if worker.model.name == voice.model]
+
+    def _is_unusable(self, voice: Voice, faults: Mapping[str, CarillonError]) -> bool:
+        """Whether no worker there is can load the voice's adapter."""
+        active = [worker for worker in self._holders(voice) if worker.state is WorkerState.ACTIVE]
+        return bool(active) and all(isinstance(faults.get(worker.id), AdapterUnavailable) for worker in active)
 
     def _no_room(
         self, voice: Voice, faults: Mapping[str, CarillonError], away: DeadlineExceeded | None
@@ -462,8 +485,10 @@ class Upstream:
         await asyncio.gather(*self._endings, return_exceptions=True)
 
     async def _end(self, place: Place) -> None:
-        await place.connection.close()
-        await self._release(place.connection.worker, place.lease)
+        try:
+            await place.connection.close()
+        finally:
+            await self._release(place.connection.worker, place.lease)
 
     async def _release(self, worker: Worker, lease: Lease) -> None:
         try:

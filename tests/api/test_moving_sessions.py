@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.errors import EngineFailed, SessionIdle
+from app.core.errors import AdapterUnavailable, EngineFailed, SessionIdle
 from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment
 from tests.api.client import SessionsClient, sessions_client, spoken
 from tests.api.conftest import House, OpenHouse
@@ -216,3 +216,46 @@ async def test_a_worker_that_is_slow_is_left_for_one_with_room(open_house: OpenH
         await client.until(Done, "s1")
         assert client.heard("s1") == spoken("Hello there.")
         assert len(there.assigned) == 1
+
+
+async def test_a_worker_that_drains_lets_a_session_go_that_never_pauses(
+    client: SessionsClient, workers: tuple[FakeWorker, FakeWorker]
+) -> None:
+    allow(workers, 3)
+    await client.send("start", "s1", voice="slt")
+    for sentence in SENTENCES:
+        await client.send("text", "s1", text=sentence)
+    await client.until_frames("s1", 3)
+    here, there = await home(workers)
+    await here.drain(deadline_s=0)
+    allow(workers, None)
+    await client.send("eos", "s1")
+    await client.until(Done, "s1")
+    said = "".join(segment.text for segment in client.all(Segment, "s1"))
+    assert client.heard("s1") == spoken(said)
+    assert "".join(said.split()) == "".join("".join(SENTENCES).split())
+    assert len(there.assigned) == 1
+
+
+async def test_a_worker_whose_disk_is_full_is_passed_over_for_one_that_has_the_voice(
+    client: SessionsClient, workers: tuple[FakeWorker, FakeWorker]
+) -> None:
+    allow(workers, 3)
+    await client.say("s1", "Hello there.")
+    await client.until_frames("s1", 3)
+    here, there = await home(workers)
+    here.refusal = AdapterUnavailable("the disk is full")
+    allow(workers, None)
+    await here.crash()
+    await client.until(Done, "s1")
+    assert client.heard("s1") == spoken("Hello there.")
+    assert len(there.assigned) == 1
+
+
+async def test_a_voice_that_no_worker_can_load_is_told_at_once(
+    client: SessionsClient, workers: tuple[FakeWorker, FakeWorker]
+) -> None:
+    for worker in workers:
+        worker.refusal = AdapterUnavailable("the adapter is damaged")
+    await client.say("s1", "Hello there.")
+    assert (await client.refusal("s1")).code == "adapter_unavailable"

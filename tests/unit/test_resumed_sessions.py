@@ -14,7 +14,7 @@ from app.infra.settings import SessionSettings
 from tests.fakes import FakeEngine
 from tests.unit.sessions import everything, pcm, session
 from workers.decoder import Decoder
-from workers.session import Outgoing, Session
+from workers.session import MAX_FRAMES, Outgoing, Session
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +121,21 @@ async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sam
     after = await everything(resumed(engine, decoder, restored, from_sample=received))
 
     assert_same(np.concatenate((pcm(before)[:received], pcm(after))), expected)
+
+
+async def test_a_long_sentence_heard_again_comes_in_frames_that_fit_a_wire(decoder: Decoder) -> None:
+    engine, journal = FakeEngine(frames_per_char=40), Journal(tags=(), keep_samples=10**9)
+    speaking = session(engine, decoder)
+    for command in (Text(session="s", text="A sentence heard again."), Eos(session="s")):
+        journal.sent(command)
+        obey(speaking, command)
+    said = await first(speaking, 1000, journal)
+    again = resumed(engine, decoder, journal, from_sample=0)
+    again = [item for item in await everything(again) if isinstance(item, AudioFrame)]
+
+    assert len(again) > 5
+    assert max(len(frame.audio) for frame in again) <= 2 * MAX_FRAMES * 32 + 64
+    assert np.abs(pcm(list(again)) - pcm(said))[HEAD_SAMPLES:].max() < 1e-4
 
 
 async def test_codes_that_were_heard_are_not_written_again(decoder: Decoder) -> None:

@@ -234,9 +234,10 @@ async def test_text_after_the_end_is_refused(decoder: Decoder) -> None:
         speaking.push("more")
 
 
-async def test_more_text_than_announced_is_refused_with_the_number(decoder: Decoder) -> None:
+async def test_text_beyond_what_a_front_door_lets_through_is_refused_with_the_number(decoder: Decoder) -> None:
     speaking = session(FakeEngine(), decoder, max_input_chars=100, max_pending_chars=100)
-    with pytest.raises(TextTooLong, match="at most 100"):
+    speaking.push("\ufb2c" * 100)  # as it was sent; cleaned, each is three characters
+    with pytest.raises(TextTooLong, match="at most 300"):
         speaking.push("word " * 50)
 
 

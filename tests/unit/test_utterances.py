@@ -92,7 +92,7 @@ async def test_an_utterance_that_cannot_be_spoken_in_one_is_refused(
 
 
 async def test_an_utterance_may_be_as_long_as_is_said_and_no_longer_than_all_that_may_wait(decoder: Decoder) -> None:
-    speaking = session(FakeEngine(), decoder, max_pending_chars=1_300, max_input_chars=1_000)
+    speaking = session(FakeEngine(), decoder, max_pending_chars=500, max_input_chars=500)
     speaking.utter(utter("x" * 600))
     speaking.utter(utter("x" * 600))
     with pytest.raises(TextTooLong, match="1800 characters would be pending"):
