@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
+from app.core.messages import AssignedPace
 from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
 from app.infra.settings import EngineSettings
 from workers.cpu_lora import EXTENSION, MENDING
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What an adapter may change. Naming them keeps vLLM from allocating slots for lm_head and embeddings as well."""
+
+PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
+"""The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
 
 LONGEST_SPEECH_S = 6.0
 LONGEST_SPEECH_S_PER_CHAR = 0.25

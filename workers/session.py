@@ -36,7 +36,6 @@ from app.core.heard import heard_text
 from app.core.messages import (
     MAX_UTTERANCE_CHARS,
     Assign,
-    AssignedPace,
     AudioFrame,
     Begun,
     Cancelled,
@@ -52,7 +51,7 @@ from app.core.orpheus import TOKENS_PER_FRAME
 from app.core.repetition import repeated_frames
 from app.core.text import Chunk, TextSplitter, clean, has_speech
 from app.infra.settings import SessionSettings
-from workers.engine import Engine, EngineAdapter, Utterance
+from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
 from workers.playback import Playback
 
 if TYPE_CHECKING:
@@ -61,9 +60,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Outgoing = AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done
-
-PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
-"""The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
 
 HURRIED_LEAD_S = 0.3
 """Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
