@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from redis.asyncio import Redis
 
-from app.infra.registry import ROOT, Registry, open_redis
-from app.infra.settings import Settings
+from app.infra.registry import ROOT, Registry
 from tests.registries import BUILT_IN, CARD, clone, join
 
 pytestmark = pytest.mark.anyio
 
 DEMAND, VERSIONS, FADED = (f"{ROOT}{name}:standin" for name in ("demand", "versions", "faded"))
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
-
-
-@pytest.fixture
-def registry(redis: Redis, settings: Settings) -> Registry:
-    return Registry(redis, settings)
 
 
 async def names(registry: Registry, model: str = "standin") -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -11,7 +10,7 @@ from redis.asyncio import Redis
 from app.core.models import Voice
 from app.core.placement import Candidate
 from app.infra.fleet import Fleet
-from app.infra.registry import ROOT, Held, Registry, open_redis
+from app.infra.registry import ROOT, Held, Registry
 from app.infra.settings import Settings
 from tests.registries import BUILT_IN, CARD, clone, join
 
@@ -24,19 +23,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
-
-
-@pytest.fixture
-def registry(redis: Redis, settings: Settings) -> Registry:
-    return Registry(redis, settings)
 
 
 @pytest.fixture

@@ -29,19 +29,6 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
-
-
-@pytest.fixture
-def registry(redis: Redis, settings: Settings) -> Registry:
-    return Registry(redis, settings)
-
-
-@pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
     async with AsyncExitStack() as stack:
         yield stack

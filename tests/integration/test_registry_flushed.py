@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from redis.asyncio import Redis
 
-from app.infra.registry import ROOT, Held, Registry, open_redis
-from app.infra.settings import Settings
+from app.infra.registry import ROOT, Held, Registry
 from tests.registries import BUILT_IN, clone, join, only
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
-
-
-@pytest.fixture
-def registry(redis: Redis, settings: Settings) -> Registry:
-    return Registry(redis, settings)
 
 
 SPEAKING = [Held("s1", "a@1"), Held("s2"), Held("book", "b@1", background=True)]

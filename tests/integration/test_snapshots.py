@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from app.core.models import Worker, WorkerState
-from app.infra.registry import ROOT, Held, Registry, open_redis
+from app.infra.registry import ROOT, Held, Registry
 from app.infra.settings import Settings
 from tests.registries import BUILT_IN, CARD, clone, expire
 
 pytestmark = pytest.mark.anyio
 
 WORKERS = ("w1", "w2", "w3")
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
 
 
 class Life:
