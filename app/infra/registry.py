@@ -171,8 +171,21 @@ class Registry:
         return bool(await self._call("release", worker_id, session))
 
     async def hottest(self, model: str) -> tuple[AdapterVersion, ...]:
-        """The adapters of `model` that listeners have wanted lately, the most wanted first; of deleted voices none."""
-        return tuple(AdapterVersion.model_validate_json(version) for version in await self._call("hottest", model))
+        """The adapters of `model` that listeners have wanted lately, the most wanted first; of deleted voices none.
+
+        One that cannot be read, because a front door of another version wrote it, is left out.
+        """
+        hottest: list[AdapterVersion] = []
+        unreadable: list[ValidationError] = []
+        for version in await self._call("hottest", model):
+            try:
+                hottest.append(AdapterVersion.model_validate_json(version))
+            except ValidationError as error:
+                unreadable.append(error)
+        if unreadable:
+            problem = _first_problem(unreadable[0])
+            log.warning("adapters of another version left out", extra={"count": len(unreadable), "problem": problem})
+        return tuple(hottest)
 
     # A front door's side.
 

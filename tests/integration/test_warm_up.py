@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from app.core.errors import AdapterUnavailable
 from app.core.models import Voice, Worker, WorkerState
 from app.core.placement import candidates
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import ROOT, Registry, open_redis
 from app.infra.settings import Settings
 from tests.fakes import FakeEngine
 from tests.registries import CARD
@@ -92,6 +93,20 @@ async def test_a_voice_that_cannot_be_loaded_or_is_deleted_is_left_out(registry:
     await registry.retire_voice("v2")
     assert await warm_up(described("me"), registry, cache(engine, tmp_path, fetch), most=40, timeout_s=HOUR_S) == 2
     assert engine.loaded == ["v0@1", "v3@1"]
+
+
+async def test_a_voice_that_another_version_has_written_down_is_left_out(
+    registry: Registry, settings: Settings, tmp_path: Path
+) -> None:
+    engine = FakeEngine()
+    await want(registry, await working(registry, "me"), voices(2))
+    async with open_redis(settings) as redis:
+        key = f"{ROOT}versions:{MODEL.name}"
+        written = await redis.hgetall(key)
+        name = next(name for name, record in written.items() if b'"v0"' in record)
+        await redis.hset(key, name, json.dumps({**json.loads(written[name]), "of_tomorrow": 1}))
+    assert await warm_up(described("me"), registry, cache(engine, tmp_path), most=40, timeout_s=HOUR_S) == 1
+    assert engine.loaded == ["v1@1"]
 
 
 async def test_a_store_that_hangs_keeps_a_worker_from_serving_for_a_bounded_time(
