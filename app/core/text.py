@@ -242,7 +242,7 @@ def _abbreviates(before: str, after: str) -> bool:
     if len(word) == 1 and word.isupper():
         pronoun = word == "I" and len(words) > 1 and words[-2][0].islower()
         return not pronoun
-    enumerates = len(words) == 1 or words[-2][-1] in ":;"  # "1. First", "the plan: 1. First"
+    enumerates = len(words) < 2 or words[-2][-1] in ":;"  # "1. First", "the plan: 1. First"
     return enumerates and len(word) <= 3 and word.isdigit()
 
 

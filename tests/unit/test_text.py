@@ -181,6 +181,8 @@ def test_no_sentence_is_seen_where_there_is_none(text: str) -> None:
         ("hello. how", "hello."),
         ("Wait... What", "Wait..."),
         ("**Bold.** Next", "**Bold.**"),
+        ("Wait . What", "Wait ."),
+        (". What now? Then", ". What now?"),
     ],
 )
 def test_a_sentence_is_seen_beside_its_lookalikes(text: str, first: str) -> None:
