@@ -13,9 +13,11 @@ import json
 import struct
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import pairwise
+from sys import maxsize
 
 from app.core.heard import heard_text
 from app.core.messages import (
@@ -62,17 +64,33 @@ class Cursor:
     offset: int = 0
     chars: int = 0
 
-    def advance(self, text: str, chars: int) -> None:
-        """Go forward in `text`, which begins here, to the place at which `chars` characters of the cleaned text end."""
+    def advance(self, pieces: Iterable[str], chars: int) -> None:
+        """Go forward in the text that begins here to the place at which `chars` characters of the cleaned text end.
+
+        It was flushed between its `pieces`, which is where the worker's cleaner decides what it held back. That the
+        text went idle only the worker knows: where a combining mark comes after that, this place is one too far.
+        """
+        for number, piece in enumerate(pieces):
+            if number:
+                self.cleaner = copy(self.cleaner)
+                self.chars += len(self.cleaner.finish())
+            if self._advance_within(piece, chars) < len(piece):
+                break
+
+    def _advance_within(self, piece: str, chars: int) -> int:
+        """How far in `piece` the place is, which is the last one at which there are no more than `chars`."""
         at = 0
         for stride in STRIDES:
-            while at < len(text):
-                ahead = copy(self.cleaner)
-                given = self.chars + len(ahead.push(text[at : at + stride]))
-                if given + len(copy(ahead).finish()) > chars:
+            ahead, given = copy(self.cleaner), self.chars
+            for start in range(at, len(piece), stride):
+                given += len(ahead.push(piece[start : start + stride]))
+                if given > chars:
                     break
-                self.cleaner, self.chars, at = ahead, given, at + stride
-        self.offset += min(at, len(text))
+                # Markup counts for as long as it may be text: after more than `chars` there may be fewer.
+                if given + len(copy(ahead).finish()) <= chars:
+                    self.cleaner, self.chars, at = copy(ahead), given, min(start + stride, len(piece))
+        self.offset += at
+        return at
 
 
 @dataclass(slots=True)
@@ -174,7 +192,7 @@ class Journal:
                 self._chunks[-1].whole = True
                 self._forget()
             case Flushed() if self._flushes and not self._cancels:
-                self._flushed.append((self._flushes.popleft(), event.samples))
+                self._pass_flush(event.samples)
             case Cancelled():
                 self._cancels.popleft()
                 self._chunks.clear()
@@ -194,9 +212,24 @@ class Journal:
         self._chunk_count += 1
         end = copy(self._cursor)
         if not self._cancels:
-            end.advance(self._text_from(end.offset), begun.end_char)
+            ahead = (flush for flush in self._flushes if flush >= end.offset)
+            end.advance(self._parted(ahead), begun.end_char)
             self._cursor = end
         self._chunks.append(SpokenChunk(begun.text, begun.start_sample, begun.start_sample, end))
+
+    def _pass_flush(self, sample: int) -> None:
+        """The oldest flush is answered: what there is before it is spoken, or has no word to speak."""
+        flush = self._flushes.popleft()
+        self._flushed.append((flush, sample))
+        if flush >= self._cursor.offset:
+            self._cursor = copy(self._cursor)
+            self._cursor.advance((next(self._parted([flush])), ""), maxsize)
+
+    def _parted(self, flushes: Iterable[int]) -> Iterator[str]:
+        """The text that follows the last chunk begun, parted where it was flushed."""
+        text = self._text_from(self._cursor.offset)
+        ends = (max(0, flush - self._cursor.offset) for flush in flushes)
+        return (text[start:end] for start, end in pairwise((0, *ends, len(text))))
 
     def _text_from(self, offset: int) -> str:
         if self._pieces:
@@ -270,17 +303,13 @@ class Journal:
     def _unspoken(self) -> list[Command]:
         """The text that follows the last chunk begun, its flushes between, and its end."""
         commands: list[Command] = []
-        at = self._cursor.offset
-        for flush in (*self._flushes, None):
-            until = self.text_chars if flush is None else max(at, flush)
-            text = self._text_from(at)[: until - at]
+        for number, text in enumerate(self._parted(self._flushes)):
+            if number:
+                commands.append(Flush(session="-"))
             commands += (
                 Text(session="-", text=text[start : start + TEXT_PIECE_CHARS])
                 for start in range(0, len(text), TEXT_PIECE_CHARS)
             )
-            at = until
-            if flush is not None:
-                commands.append(Flush(session="-"))
         if self.ended:
             commands.append(Eos(session="-"))
         return commands

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -20,7 +23,7 @@ from app.core.messages import (
     Segment,
     Text,
 )
-from app.core.text import Chunk, TextSplitter, clean
+from app.core.text import Chunk, Cleaner, TextSplitter
 
 TAGS = ("<laugh>", "<sigh>")
 CODES_PER_CHAR = 7
@@ -37,6 +40,7 @@ ANY_TEXT = st.one_of(
                 "x" * 90,
                 "<laugh>",
                 "<b>",
+                "<strong>",
                 "…",
                 "12,345",
                 "日本語。",
@@ -70,6 +74,9 @@ class Speaker:
         self.generation = resume.generation
         self.splitter = TextSplitter(tags=TAGS, begun=resume.chars > 0)
         self.spoken: list[str] = []
+        self.flushes: list[int] = []
+        self.spoken_until = 0 if resume.chunk else -1
+        """In the splitter's characters."""
         if resume.chunk:
             self.speak(resume.chunk.text, start=resume.chunk.start_sample, known=len(resume.chunk.codes))
         for command in commands:
@@ -80,7 +87,7 @@ class Speaker:
             case Text():
                 self.splitter.push(command.text)
             case Flush():
-                self.splitter.flush()
+                self.flushes.append(self.splitter.flush())
             case Eos():
                 self.splitter.close()
             case Cancel():
@@ -90,8 +97,13 @@ class Speaker:
                 )
 
     def begin(self) -> Chunk | None:
+        """Answer the flushes behind the chunk spoken last, and begin the next."""
+        self.answer_flushes(self.spoken_until)
         chunk = self.splitter.next_chunk(eager=True)
-        if chunk:
+        if chunk is None:
+            self.answer_flushes(self.flushes[-1] if self.flushes else 0)
+        else:
+            self.spoken_until = chunk.end
             self.journal.heard(
                 Begun(
                     session="s",
@@ -103,6 +115,11 @@ class Speaker:
                 )
             )
         return chunk
+
+    def answer_flushes(self, until: int) -> None:
+        while self.flushes and self.flushes[0] <= until:
+            self.flushes.pop(0)
+            self.journal.heard(Flushed(session="s", samples=self.samples))
 
     def hear(self, start: int, samples: int, codes: bytes = b"") -> None:
         self.journal.heard(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
@@ -135,23 +152,56 @@ def unspaced(words: str) -> str:
     return "".join(words.split())
 
 
+def told(written: str, flushes: list[int]) -> list[Command]:
+    """`written` in pieces, flushed at any places: also within a tag, or before a mark."""
+    places = sorted(flush % (len(written) + 1) for flush in flushes)
+    commands: list[Command] = []
+    for number, (start, end) in enumerate(pairwise((0, *places, len(written)))):
+        commands += [Flush(session="s")] * (number > 0)
+        commands += (text(written[at : min(at + 23, end)]) for at in range(start, end, 23))
+    return commands
+
+
+def cleaned(commands: list[Command]) -> str:
+    cleaner, words = Cleaner(TAGS), ""
+    for command in commands:
+        words += cleaner.push(command.text) if isinstance(command, Text) else cleaner.finish()
+    return words + cleaner.finish()
+
+
 @settings(max_examples=300, deadline=None)
-@given(ANY_TEXT, st.lists(st.integers(1, 90), max_size=20), st.lists(st.integers(0, 40), min_size=1, max_size=6))
-@example("One two three. <b>Four</b>  five   six seven eight.", [7], [1, 0])
-@example("é" * 30 + ". " + "日本語。" * 9, [1], [0, 3])
-def test_wherever_workers_are_lost_every_word_is_spoken_once(written: str, cuts: list[int], lives: list[int]) -> None:
-    """Each life ends within its nth chunk; the text comes in pieces of any size."""
+@given(
+    ANY_TEXT,
+    st.lists(st.integers(0, 600), max_size=8),
+    st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    st.booleans(),
+)
+@example("One two three. <b>Four</b>  five   six seven eight.", [], [1, 0], True)
+@example("é" * 30 + ". " + "日本語。" * 9, [], [0, 3], True)
+@example("Say <b> now please. More of it.", [6], [1, 0], True)
+@example("Say <b> now please. More of it.", [6, 20], [2, 0], True)
+@example("<strong>Hi.</strong> There is more of it.", [], [0], True)
+@example("Say <b> now please. More of it.", [6, 12], [2, 1, 0], False)
+def test_wherever_workers_are_lost_every_word_is_spoken_once(
+    written: str, flushes: list[int], lives: list[int], at_once: bool
+) -> None:
+    """Each life ends within its nth chunk; the text comes before them all, or piece by piece while it is spoken."""
     journal = Journal(tags=TAGS)
-    pieces = [written[i : i + 23] for i in range(0, len(written), 23)] if cuts else [written]
+    commands = [*told(written, flushes), Eos(session="s")]
     speaker, _ = moved(journal)
     said: list[str] = []
-    for piece in pieces:
-        journal.sent(text(piece))
-        speaker.take(text(piece))
-    journal.sent(Eos(session="s"))
-    speaker.take(Eos(session="s"))
+    waiting = deque(commands)
+
+    def tell(most: int) -> None:
+        for _ in range(min(most, len(waiting))):
+            journal.sent(waiting[0])
+            speaker.take(waiting.popleft())
+
+    if at_once:
+        tell(len(waiting))
     for chunks in lives:
         for _ in range(chunks):
+            tell(1)
             if chunk := speaker.begin():
                 speaker.speak(chunk.text, start=speaker.samples)
         if chunk := speaker.begin():
@@ -161,12 +211,28 @@ def test_wherever_workers_are_lost_every_word_is_spoken_once(written: str, cuts:
         if chunk:
             assert resumption.chunk and resumption.chunk.text == chunk.text
             assert len(resumption.chunk.codes) == len(chunk.text) // 2 * CODES_PER_CHAR
+    tell(len(waiting))
     while chunk := speaker.begin():
         speaker.speak(chunk.text, start=speaker.samples)
     said += speaker.spoken
-    assert unspaced("".join(said)) == unspaced(clean(written, tags=TAGS))
+    assert unspaced("".join(said)) == unspaced(cleaned(commands[:-1]))
     assert journal.samples == sum(map(len, said)) * SAMPLES_PER_CHAR
     assert journal.pending_chars >= 0
+
+
+def test_a_flush_before_which_there_is_no_word_still_parts_the_text() -> None:
+    """Nothing begins there: the worker answers at once, and does not take the two for one tag."""
+    journal = Journal(tags=TAGS)
+    for command in (text("<"), Flush(session="s")):
+        journal.sent(command)
+    journal.heard(Flushed(session="s", samples=0))
+    journal.sent(text("b> now please. More of it."))
+    assert journal.pending_chars == 26
+    journal.heard(Begun(session="s", generation=0, text="b> now please.", start_char=1, end_char=15, start_sample=0))
+
+    _, commands = journal.move()
+
+    assert commands == [Text(session="-", text="More of it.")]
 
 
 def test_what_no_chunk_has_begun_with_is_pending() -> None:
