@@ -93,8 +93,8 @@ class ResumingSpeaker:
     async def _resume(self, why: CarillonError) -> None:
         """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded."""
         async with self._sending:
-            await self.aclose()
             for pause_s in PAUSES_S:
+                await self.aclose()
                 await asyncio.sleep(pause_s)
                 try:
                     await self._go_on(await connected(next(self._urls), self._key))
