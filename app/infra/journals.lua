@@ -2,8 +2,9 @@
 --
 -- Each of KEYS is `carillon:{fleet}:journal:<SHA-256 of the session's token, in hexadecimal>`, a HASH; its hash tag is
 -- the registry's, so that one server of a cluster has all of them. It expires when nobody renews it.
---   owner    the connection that has the session: what any other writes is refused. "" once the session has ended: what
---            its former owners write is refused for as long as they may live
+--   owner    `<how often the session was taken up>:<the connection that has it>`: what a former owner writes is refused,
+--            also if it is the first to write after Redis has lost everything. "" once the session has ended: what its
+--            former owners write is refused for as long as they may live
 --   key      id of the API key it was started with; "" where none is asked for
 --   start    JSON of app.infra.journals.Beginning
 --   sent     the sample up to which audio was sent
@@ -13,15 +14,22 @@
 --   write  and for each key: owner key start sent journal  -> for each key 1, or 0 when another one has the session. It
 --                                                             ends with a journal of ""
 --   renew  and for each key: owner                         -> for each key 1, 0 when another one has the session, or -1
---                                                             when nothing is known of it
---   take   owner key                                       -> [former owner, start, sent, journal]; nil if there is no
---                                                             such session, or it was started with another key
+--                                                             when it is to be written again
+--   take   connection key                                  -> [owner, former owner, start, sent, journal]; nil if there
+--                                                             is no such session, or it was started with another key
 
 local operation, ttl_ms = ARGV[1], ARGV[2]
 
+local function count(owner)
+  return tonumber(owner:match('^(%d+):')) or math.huge
+end
+
+local function has_it(present, owner)
+  return not present or present == owner or count(owner) > count(present)
+end
+
 local function written(name, at)
-  local owner = redis.call('HGET', name, 'owner')
-  if owner and owner ~= ARGV[at] then return 0 end
+  if not has_it(redis.call('HGET', name, 'owner'), ARGV[at]) then return 0 end
   if ARGV[at + 4] == '' then
     redis.call('DEL', name)
     redis.call('HSET', name, 'owner', '')
@@ -35,19 +43,20 @@ end
 
 local function renewed(name, owner)
   local present = redis.call('HGET', name, 'owner')
-  if not present then return -1 end
-  if present ~= owner then return 0 end
+  if not has_it(present, owner) then return 0 end
+  if present ~= owner then return -1 end
   redis.call('PEXPIRE', name, ttl_ms)
   return 1
 end
 
-local function taken(name, owner, key)
+local function taken(name, connection, key)
   local former, its_key, start, sent, journal =
     unpack(redis.call('HMGET', name, 'owner', 'key', 'start', 'sent', 'journal'))
   if not journal or its_key ~= key then return nil end
+  local owner = string.format('%d:%s', count(former) + 1, connection)
   redis.call('HSET', name, 'owner', owner)
   redis.call('PEXPIRE', name, ttl_ms)
-  return { former, start, sent, journal }
+  return { owner, former, start, sent, journal }
 end
 
 if operation == 'take' then return taken(KEYS[1], ARGV[3], ARGV[4]) end

@@ -48,6 +48,8 @@ class Beginning(BaseModel):
 
     start: Start
     voice: Voice
+    over: bool = False
+    """Its `done` was told, and its ledger is entered."""
 
 
 @dataclass(eq=False)
@@ -127,13 +129,14 @@ class Journals:
         owner: str | None = None,
     ) -> Keep:
         """Write `journal` from now on whenever it has changed, as `owner` where it was taken up."""
-        keep = Keep(token, key_id, beginning, journal, sent, lost, owner or uuid.uuid4().hex)
+        keep = Keep(token, key_id, beginning, journal, sent, lost, owner or f"0:{uuid.uuid4().hex}")
         self._kept[keep.name] = keep
         self._work.set()
         return keep
 
-    def let_go(self, keep: Keep) -> None:
-        """The connection broke: write the journal a last time, for whoever takes it up."""
+    def let_go(self, keep: Keep, *, over: bool = False) -> None:
+        """The connection broke, or the session is `over`: write a last time, for whoever takes it up."""
+        keep.start_json = keep.beginning.model_copy(update={"over": over}).model_dump_json()
         self._leave(keep)
 
     def end(self, keep: Keep) -> None:
@@ -152,22 +155,24 @@ class Journals:
 
         Raises UnknownSession, or DeadlineExceeded when Redis is away.
         """
-        name, owner = _name(token), uuid.uuid4().hex
-        answer = await self._call("take", [name], [owner, key_id])
+        name = _name(token)
+        if (here := self._kept.get(name)) is not None:  # Redis may have lost it, or not have had it yet
+            await self._write([self._entry(here)])
+        answer = await self._call("take", [name], [uuid.uuid4().hex, key_id])
         if answer is None:
             raise UnknownSession(
                 "there is no session of this key to resume with that token: it has ended, or its connection broke more "
                 f"than {self._ttl_s:g} s ago; start a new one",
                 param="token",
             )
-        former, start, sent, record = answer
-        here = self._kept.get(name)
-        if here is not None and here.owner == former.decode():  # what it knows is newer than what it has written
-            sent, record = here.sent(), here.journal.record()
+        owner, former, start, sent, record = answer
+        if (here := self._kept.get(name)) is not None:
+            if here.owner == former.decode():  # what it knows is newer than what it has written
+                sent, record = here.sent(), here.journal.record()
             self._lose(here)
         try:
             journal = Journal.restored(record, keep_s=self._window_s)
-            return Taken(owner, Beginning.model_validate_json(start), journal, int(sent))
+            return Taken(owner.decode(), Beginning.model_validate_json(start), journal, int(sent))
         except (ValueError, ValidationError):
             raise UnknownSession(
                 "the session was begun by another version of this server; start a new one", param="token"
@@ -205,17 +210,19 @@ class Journals:
         batch: list[tuple[Keep, tuple[int, int], bytes]] = []
         size = 0
         for keep in tuple(self._kept.values()):
-            state = keep.state
-            if state == keep.written and keep.left_at is None:
+            if keep.state == keep.written and keep.left_at is None:
                 continue
-            record = b"" if keep.ended else keep.journal.record()
-            batch.append((keep, state, record))
-            size += len(record)
+            batch.append(self._entry(keep))
+            size += len(batch[-1][2])
             if len(batch) == MAX_BATCH or size > MAX_BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
         if batch:
             yield batch
+
+    @staticmethod
+    def _entry(keep: Keep) -> tuple[Keep, tuple[int, int], bytes]:
+        return keep, keep.state, b"" if keep.ended else keep.journal.record()
 
     async def _write(self, batch: Iterable[tuple[Keep, tuple[int, int], bytes]]) -> None:
         batch = [entry for entry in batch if self._kept.get(entry[0].name) is entry[0]]

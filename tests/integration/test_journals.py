@@ -95,6 +95,56 @@ async def test_the_former_owner_is_told_also_if_it_has_nothing_to_write(door: Do
     assert door.lost == ["token"]
 
 
+async def test_who_had_it_first_is_told_when_it_comes_back_by_way_of_another_front_door(
+    door: Door, other: Door
+) -> None:
+    door.keep("token")
+    await door.journals.write()
+    taken = await other.journals.take("token", "k")
+    other.keep("token", owner=taken.owner)
+    await door.journals.take("token", "k")
+    assert door.lost == ["token"]
+    assert len(door.journals) == 0
+
+
+async def test_a_session_that_was_never_written_is_taken_up_where_it_was(door: Door) -> None:
+    door.journals.let_go(door.keep("token"))
+    assert (await door.journals.take("token", "k")).journal.text_chars == len("Words.")
+
+
+async def test_a_session_that_redis_has_lost_is_taken_up_where_it_is(redis: Redis, door: Door) -> None:
+    door.keep("token")
+    await door.journals.write()
+    await redis.flushdb()
+    with pytest.raises(UnknownSession):
+        await door.journals.take("token", "another")
+    assert (await door.journals.take("token", "k")).journal.text_chars == len("Words.")
+    assert door.lost == ["token"]
+
+
+@pytest.mark.parametrize("changed", [True, False])
+async def test_after_redis_has_lost_everything_a_former_owner_does_not_become_the_owner(
+    redis: Redis, door: Door, other: Door, changed: bool
+) -> None:
+    door.keep("token")
+    await door.journals.write()
+    taken = await other.journals.take("token", "k")
+    keep = other.keep("token", "Other words.", owner=taken.owner)
+    await other.journals.write()
+    await redis.flushdb()
+    door.now_s = other.now_s = 1
+    await door.journals.write()
+    await door.journals.write()
+    if changed:
+        keep.journal.sent(Text(session="s", text=" More."))
+    await other.journals.write()
+    await other.journals.write()
+    door.now_s = 2
+    await door.journals.write()
+    assert (door.lost, other.lost) == (["token"], [])
+    assert (await other.journals.take("token", "k")).journal.text_chars == keep.journal.text_chars
+
+
 async def test_a_session_that_has_ended_is_not_brought_back_by_a_former_owner(
     redis: Redis, door: Door, other: Door
 ) -> None:
