@@ -14,13 +14,19 @@ from dataclasses import dataclass
 
 from app.api.encoding import Outlet
 from app.core.errors import SlowReader
-from app.core.messages import AudioFrame, Message
+from app.core.messages import AudioFrame, Cancelled, Message, Ready, Resumed
 from app.infra.deadline import Deadline
 
 BYTES_PER_SAMPLE = 2
 
 MAX_SAMPLES_PER_ITEM = 4_800
 """200 ms at 24 kHz: a session's turn at the writer is short."""
+
+MAX_ITEMS = 1_000
+"""A box that holds so many things is full, however little audio they are."""
+
+ANSWERS = Ready, Resumed, Cancelled
+"""What a client waits for, whatever it has cancelled meanwhile."""
 
 Deferred = Callable[[], Message]
 
@@ -88,7 +94,7 @@ class Outbox:
         """
         drops = self._drops
         self._raise_failure()
-        while self._held_samples >= self._room_samples:
+        while self._held_samples >= self._room_samples or len(self._items) >= MAX_ITEMS:
             await self._moved()
         if self._drops != drops:
             return
@@ -96,6 +102,14 @@ class Outbox:
         self._held_samples += audio.samples
         self._items.append(audio)
         self._wake(self)
+
+    async def tell(self, message: Message) -> None:
+        """Send a message as `put` sends audio, but for the answers: they are never let go of."""
+        drops = self._drops
+        while len(self._items) >= MAX_ITEMS:
+            await self._moved()
+        if self._drops == drops or isinstance(message, ANSWERS):
+            self.post(message)
 
     def finish(self) -> None:
         """No more audio comes: send what the encoder still holds."""
@@ -115,11 +129,12 @@ class Outbox:
             self._wake(self)
 
     def drop(self) -> None:
-        """Forget everything that has not been sent."""
+        """Forget everything that has not been sent, but for the answers."""
         self._drops += 1
-        self._items.clear()
+        self._items = deque(item for item in self._items if isinstance(item, ANSWERS))
         self._held_samples = 0
         self._progress.set()
+        self._wake(self)
 
     def take(self) -> str | bytes | None:
         """The next thing to send, or None while there is nothing, or no credit for it.

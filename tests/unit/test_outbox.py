@@ -6,9 +6,9 @@ import struct
 import pytest
 
 from app.api.encoding import Outlet
-from app.api.outbox import MAX_SAMPLES_PER_ITEM, Outbox, Writer
+from app.api.outbox import MAX_ITEMS, MAX_SAMPLES_PER_ITEM, Outbox, Writer
 from app.core.errors import SlowReader
-from app.core.messages import AudioFrame, Pong
+from app.core.messages import AudioFrame, Cancelled, Flushed, Pong
 from app.core.models import AudioFormat
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +116,41 @@ async def test_what_waits_to_be_put_is_dropped_with_what_was_before_it() -> None
     assert taken(made) == []
     await made.put(frame(10, offset=20, generation=1))
     assert taken(made) == [AudioFrame(3, 1, 0, 20, pcm(10, 20))]
+
+
+async def test_an_answer_is_dropped_by_no_later_cancel() -> None:
+    made = box(window=0)
+    await made.put(frame(10))
+    made.post(Cancelled(session="s", generation=1, spoken_text="", samples=0))
+    made.post(Pong(id="of the turn that is over"))
+    made.drop()
+    (answer,) = taken(made)
+    assert isinstance(answer, str) and "cancelled" in answer
+
+
+async def test_who_tells_more_than_a_box_takes_waits() -> None:
+    made = box()
+    for _ in range(MAX_ITEMS):
+        await made.tell(Flushed(session="s", samples=0))
+    telling = asyncio.create_task(made.tell(Flushed(session="s", samples=1)))
+    await asyncio.sleep(0)
+    assert not telling.done()
+    assert made.take() is not None
+    await telling
+    assert len(taken(made)) == MAX_ITEMS
+
+
+async def test_of_what_waits_to_be_told_a_cancel_leaves_only_answers() -> None:
+    made = box()
+    for _ in range(MAX_ITEMS):
+        made.post(Pong())
+    answer = Cancelled(session="s", generation=1, spoken_text="", samples=0)
+    flushed = asyncio.create_task(made.tell(Flushed(session="s", samples=0)))
+    cancelled = asyncio.create_task(made.tell(answer))
+    await asyncio.sleep(0)
+    made.drop()
+    await asyncio.gather(flushed, cancelled)
+    assert taken(made) == [answer.model_dump_json()]
 
 
 async def test_audio_that_nobody_takes_is_a_slow_reader() -> None:
