@@ -42,8 +42,8 @@ is no UTF-8 (1007), a client that reads nothing for `slow_reader_timeout_s` (100
 is held back by its socket alone. Up to {MAX_COMMANDS} messages of a session may wait for its worker.
 
 **Resuming.** A session started with `resumable` outlives its connection and its front door. When the connection
-breaks, or at `goaway`, connect again, to any front door, with the same key, and within a minute send `resume` with the
-`resume_token` of `ready`. Await `resumed`, then
+breaks before `done` has arrived, or at `goaway`, connect again, to any front door, with the same key, and within a
+minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
 
 - drop the audio received from `sample_offset` on, and go on with what comes now. A front door that was killed may not
   have noted the last fraction of a second: that is spoken anew, maybe in another intonation. Whoever wants no seam
@@ -54,12 +54,14 @@ breaks, or at `goaway`, connect again, to any front door, with the same key, and
 
 `segment` and `flushed` of audio that is heard again come again. Encoded formats begin a new stream, with a header of
 its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. Where two connections
-resume one session the last has it, and the others are told `session_resumed`. A `resume` refused with an error that is
-`retryable` can be sent again; with `unknown_session` there is nothing left to resume.
+resume one session the last has it, and the others are told `session_resumed`. A session that was
+closed, or whose `resume` was refused, with a `retryable` error or as a slow reader can be resumed again; with
+`unknown_session` there is nothing left to resume.
 
 So that any front door can go on, the text of such a session that is not yet spoken, its words of late, and half a
-minute of its audio's codes lie in the fleet's Redis: until `done`, a closing error, or a minute after its last
-connection broke. Sessions that do not ask for it are kept in memory alone, and no text is ever logged.
+minute of its audio's codes lie in the fleet's Redis: until a minute after `done` or after its last connection broke, or
+until an error after which it cannot be resumed. Sessions that do not ask for it are kept in memory alone, and no text
+is ever logged.
 
 This page is generated from `app/core/messages.py` by `python -m app.api.reference`.
 """

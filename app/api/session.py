@@ -15,7 +15,15 @@ from app.api.deps import Door
 from app.api.encoding import Outlet
 from app.api.metrics import SessionCount
 from app.api.outbox import Outbox
-from app.core.errors import CarillonError, InvalidRequest, SessionResumed, TextAfterEnd, TextTooLong, UnknownVoice
+from app.core.errors import (
+    CarillonError,
+    InvalidRequest,
+    SessionResumed,
+    SlowReader,
+    TextAfterEnd,
+    TextTooLong,
+    UnknownVoice,
+)
 from app.core.messages import (
     AudioFrame,
     Cancel,
@@ -64,7 +72,11 @@ class ClientSession:
         self._outlet: Outlet | None = None
         self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
         self._waiting_chars = 0
+        self._carried_chars = 0
+        """Of the text that is on its way from here to the journal: it waits there while the session moves."""
         self._ended = False
+        self._accounted = False
+        """Its ledger is entered, here or where it was before."""
         self._done: Callable[[], Done] | None = None
         """Set when the worker is done, and only what the box holds is still to be heard."""
         self._cancels_due: deque[Cancel] = deque()
@@ -98,7 +110,8 @@ class ClientSession:
         if self._ended:
             raise TextAfterEnd(f"text after eos: session {self.id!r} takes no more; start another, or cancel first")
         most = self._limits.max_pending_chars
-        waiting = self._waiting_chars + (self._upstream.pending_chars if self._upstream else 0)
+        waiting = self._waiting_chars + self._carried_chars
+        waiting += self._upstream.pending_chars if self._upstream else 0
         if waiting + len(command.text) > most:
             raise TextTooLong(
                 f"{len(command.text)} characters with {waiting} still waiting; at most {most} may be "
@@ -124,11 +137,13 @@ class ClientSession:
         played = self._box.sent_until if command.played_samples is None else command.played_samples
         command = command.model_copy(update={"played_samples": played})
         if self._done is not None:
+            assert self._upstream
             self._answer_cancel(command)
+            self._upstream.journal.sent(command)  # for whoever resumes it
             self._box.post(self._done)
             return
         unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
-        self._waiting_chars = 0
+        self._waiting_chars = self._carried_chars = 0
         # Earlier cancels stay: the worker answers each, and each answer is waited for.
         for cancel in (*(kept for kept in unsent if isinstance(kept, Cancel)), command):
             self._enqueue(cancel)
@@ -147,19 +162,16 @@ class ClientSession:
     async def run(self) -> None:
         """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else.
 
-        A resumable session that is cancelled waits in its journal for another connection.
+        A resumable session waits in its journal for another connection, also when it is done: `done` may not arrive.
         """
         self._task = asyncio.current_task()
         try:
             with self._door.metrics.session(EDGE) as self._count:
                 await self._speak()
                 await self._box.drained()
-            self._forget()
+            self._let_go()
         except asyncio.CancelledError:
-            if self.over:
-                self._forget()
-            elif self._keep:
-                self._door.journals.let_go(self._keep)
+            self._let_go()
             if not self._taken_up():
                 raise
             await self._give_up(SessionResumed("the session goes on on the connection that has resumed it"))
@@ -177,18 +189,18 @@ class ClientSession:
     async def _give_up(self, error: CarillonError) -> None:
         log.info("session ended by an error", extra={"session": self.id, "code": error.code})
         self.over = True
-        if isinstance(self._request, Resume) and not self._upstream and error.retryable and self._keep:
-            self._door.journals.let_go(self._keep)  # for another try
-        else:
-            self._forget()
+        if error.retryable or isinstance(error, SlowReader):
+            self._let_go()
+        elif self._keep:
+            self._door.journals.end(self._keep)
         self._box.drop()
         self._box.post(Error.of(error, session=self.id, closed=True))
         await self._box.drained()
 
-    def _forget(self) -> None:
-        """Nobody can take the session up any more."""
+    def _let_go(self) -> None:
+        """Leave the session to whoever takes it up."""
         if self._keep:
-            self._door.journals.end(self._keep)
+            self._door.journals.let_go(self._keep, over=self._accounted)
 
     def _lose(self) -> None:
         """Another connection has the session now."""
@@ -227,7 +239,7 @@ class ClientSession:
         """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
         taken = await self._door.journals.take(resume.token, self._key_id)
         start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
-        self._box.sent_until = taken.sent
+        self._box.sent_until, self._accounted = taken.sent, taken.beginning.over
         self._keep = self._door.journals.keep(
             resume.token,
             self._key_id,
@@ -285,7 +297,9 @@ class ClientSession:
             command = await self._commands.get()
             if isinstance(command, Text):
                 self._waiting_chars -= len(command.text)
+                self._carried_chars = len(command.text)
             await upstream.send(command)
+            self._carried_chars = 0
 
     async def _deliver(self, event: Event) -> None:
         match event:
@@ -303,7 +317,7 @@ class ClientSession:
             self._generation = event.generation
             await self._box.put(event)
         else:
-            self._box.post(event.model_copy(update={"session": self.id}))
+            await self._box.tell(event.model_copy(update={"session": self.id}))
 
     def _finish(self, done: Done) -> None:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
@@ -313,7 +327,9 @@ class ClientSession:
             if self._text_at is not None and self._box.first_audio_at is not None:
                 first_audio_ms = round((self._box.first_audio_at - self._text_at) * 1000, 3)
                 ledger = ledger.model_copy(update={"first_audio_ms": first_audio_ms})
-            self._door.metrics.account(EDGE, ledger)
+            if not self._accounted:
+                self._door.metrics.account(EDGE, ledger)
+            self._accounted = True
             self._count.done()
             self.over = True
             return done.model_copy(update={"session": self.id, "ledger": ledger})

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
-from app.core.errors import SpeechFailed
+from app.core.errors import EngineFailed, SpeechFailed
 from app.core.journal import BYTES_PER_SAMPLE, Journal
 from app.core.messages import Cancelled, Done, Error, Flushed, GoAway, Ready, Resumed, Segment
 from app.core.models import Scope
@@ -130,7 +130,6 @@ async def test_a_session_whose_front_door_is_killed_is_heard_to_its_end(
         assert scene.client.heard("s1")[: 2 * received] + client.heard("r1") == WHOLE
         assert done.samples == len(WHOLE) // BYTES_PER_SAMPLE
         assert not client.all(Error, "r1")
-    await scene.until_forgotten()
 
 
 async def test_what_was_never_written_is_spoken_and_sent_again(open_house: OpenHouse) -> None:
@@ -247,7 +246,6 @@ async def test_of_two_connections_the_later_has_the_session_and_the_former_is_to
         assert resumed.sample_offset == received
         assert scene.client.heard("s1")[: 2 * received] + client.heard("r1") == WHOLE
         assert (await client.until(Ready, "r1")).resume_token == token
-    await scene.until_forgotten()
 
 
 async def test_a_session_can_be_resumed_again_and_again(scene: Scene) -> None:
@@ -319,15 +317,73 @@ async def test_a_token_expires(open_house: OpenHouse) -> None:
             assert "start a new one" in refusal.message
 
 
-async def test_a_session_that_has_ended_is_forgotten_with_its_text(scene: Scene) -> None:
-    token = await scene.begin("Hello.", ended=True)
-    await scene.until_written(text_chars=6)
+async def test_a_session_that_has_ended_is_forgotten_with_its_text(open_house: OpenHouse) -> None:
+    async with opened(open_house, resume_ttl_s=0.4) as scene:
+        token = await scene.begin("Hello.", ended=True)
+        await scene.until_written(text_chars=6)
+        scene.worker.allow(characters=None)
+        await scene.client.until(Done, "s1")
+        await scene.until_forgotten()
+        async with scene.another() as client:
+            await client.send("resume", "r1", token=token)
+            assert (await client.refusal("r1")).code == "unknown_session"
+
+
+@pytest.mark.parametrize("received", [0, 7 * SAMPLES_PER_CHARACTER, len(WHOLE) // BYTES_PER_SAMPLE])
+async def test_an_end_that_did_not_arrive_is_told_again_and_accounted_once(scene: Scene, received: int) -> None:
+    """`done` is sent when it is handed to the socket: the network may still lose it, and the audio before it."""
+    token = await scene.begin(TEXT, ended=True)
     scene.worker.allow(characters=None)
     await scene.client.until(Done, "s1")
-    await scene.until_forgotten()
+    scene.client.socket.transport.abort()
     async with scene.another() as client:
-        await client.send("resume", "r1", token=token)
-        assert (await client.refusal("r1")).code == "unknown_session"
+        await scene.until_written(samples=len(WHOLE) // BYTES_PER_SAMPLE)
+        resumed = await resume(client, token, received)
+        done = await client.until(Done, "r1")
+        assert (resumed.sample_offset, resumed.ended) == (received, True)
+        assert client.heard("r1") == WHOLE[2 * received :]
+        assert done.samples == len(WHOLE) // BYTES_PER_SAMPLE
+    assert 'carillon_audio_seconds_total{edge="sessions"}' not in (await scene.house.http.get("/metrics")).text
+
+
+async def test_what_was_cancelled_after_the_last_word_is_not_heard_again(scene: Scene) -> None:
+    token = await scene.begin(TEXT, ended=True, window_samples=4_800)
+    scene.worker.allow(characters=None)
+    await scene.client.until_frames("s1", 1)
+    await scene.worker.until_leases(0)
+    await scene.client.send("cancel", "s1")
+    await scene.client.until(Done, "s1")
+    await scene.until_cancel_written()
+    async with scene.another() as client:
+        assert (await resume(client, token, 0)).generation == 1
+        await client.until(Done, "r1")
+        assert client.heard("r1") == b""
+
+
+async def test_a_slow_reader_may_come_back(open_house: OpenHouse) -> None:
+    async with opened(open_house, slow_reader_timeout_s=0.2) as scene:
+        token = await scene.begin(TEXT, ended=True, window_samples=4_800)
+        scene.worker.allow(characters=None)
+        assert (await scene.client.refusal("s1")).code == "slow_reader"
+        async with scene.another() as client:
+            await resume(client, token, None)
+            await client.until(Done, "r1")
+            assert scene.client.heard("s1") + client.heard("r1") == WHOLE
+
+
+async def test_a_session_that_no_worker_took_in_time_goes_on_when_there_is_one(open_house: OpenHouse) -> None:
+    async with opened(open_house, move_timeout_s=0.2) as scene:
+        token = await scene.begin(TEXT, ended=True)
+        received = await scene.hear(10)
+        scene.worker.refusal = EngineFailed("its engine starts anew")
+        await scene.worker.crash()
+        assert (await scene.client.refusal("s1")).code == "worker_lost"
+        scene.worker.refusal = None
+        scene.worker.allow(characters=None)
+        async with scene.another() as client:
+            await resume(client, token, received)
+            await client.until(Done, "r1")
+            assert scene.client.heard("s1") + client.heard("r1") == WHOLE
 
 
 async def test_an_error_that_ends_a_session_deletes_its_journal(scene: Scene) -> None:

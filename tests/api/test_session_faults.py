@@ -11,14 +11,32 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from app.api.outbox import MAX_ITEMS
 from app.core.errors import EngineFailed
-from app.core.messages import Done, Pong
+from app.core.messages import Done, Error, Pong, Ready
 from app.infra.upstream import MAX_MOVES_PER_CHUNK
 from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_text_that_waits_for_a_session_on_the_move_is_counted(client: SessionsClient, worker: FakeWorker) -> None:
+    worker.allow(characters=2)
+    await client.send("start", "s1", voice="slt")
+    await client.send("text", "s1", text="One two.")
+    await client.until_frames("s1", 2)
+    worker.refusal = EngineFailed("its engine starts anew")
+    await worker.crash()
+    await worker.until_sessions(0)
+    for number in range(3):
+        await client.send("ping", id=str(number))
+        await client.until(Pong, count=2 * number + 1)
+        await client.send("text", "s1", text="a" * 15_000)
+        await client.send("ping", id="then")
+        await client.until(Pong, count=2 * number + 2)
+    assert [error.code for error in client.all(Error, "s1")] == ["text_too_long"] * 2
 
 
 # Bad input: a clear answer, and the other sessions go on.
@@ -270,3 +288,17 @@ async def test_a_worker_that_falls_silent_is_a_fault_only_while_an_answer_is_due
             await client.send("text", "thinking", text="I was thinking.")
             await client.send("eos", "thinking")
             await client.until(Done, "thinking")
+
+
+async def test_a_client_that_asks_without_end_and_takes_nothing_is_given_up(open_house: OpenHouse) -> None:
+    async with (
+        open_house(slow_reader_timeout_s=0.5) as house,
+        house.worker(),
+        sessions_client(house.sessions_url, house.key) as client,
+    ):
+        await client.send("start", "s1", voice="slt", window_samples=4_800)
+        await client.until(Ready, "s1")
+        await client.send("text", "s1", text="More than the window takes.")
+        for _ in range(MAX_ITEMS + 1):
+            await client.send("flush", "s1")
+        assert (await client.refusal("s1")).code == "slow_reader"
