@@ -39,8 +39,9 @@ from app.core.messages import (
     Text,
 )
 from app.core.models import Voice
+from app.infra.connection import Command, Event
 from app.infra.journals import Beginning, Keep
-from app.infra.upstream import Command, Event, UpstreamSession
+from app.infra.session import UpstreamSession
 
 EDGE = "sessions"
 MAX_COMMANDS = 1_000

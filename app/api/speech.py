@@ -24,7 +24,7 @@ from app.core.budget import Ledger, Stopwatch
 from app.core.errors import CarillonError, InvalidRequest, SlowReader
 from app.core.messages import AudioFrame, Done, Eos, Error, Text
 from app.core.models import AudioFormat, Voice
-from app.infra.upstream import UpstreamSession
+from app.infra.session import UpstreamSession
 
 TEXT_PIECE_CHARS = 16_000
 

@@ -19,8 +19,9 @@ from app.core.messages import AudioFrame, Eos, Error, Segment, Text, Utter, Utte
 from app.core.models import Voice
 from app.infra.fleet import open_fleet
 from app.infra.registry import Registry, open_redis
+from app.infra.session import UpstreamSession
 from app.infra.settings import Settings
-from app.infra.upstream import Upstream, UpstreamSession
+from app.infra.upstream import Upstream
 
 PATIENCE_S = 120.0
 """How long no worker may be had: a restart of the engine takes about a minute."""

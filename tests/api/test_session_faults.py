@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from app.api.outbox import MAX_ITEMS
 from app.core.errors import EngineFailed
 from app.core.messages import Done, Error, Pong, Ready
-from app.infra.upstream import MAX_MOVES_PER_CHUNK
+from app.infra.session import MAX_MOVES_PER_CHUNK
 from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.api.conftest import House, OpenHouse
 from tests.fake_worker import FakeWorker

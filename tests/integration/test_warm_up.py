@@ -103,7 +103,7 @@ async def test_a_voice_that_another_version_has_written_down_is_left_out(
     async with open_redis(settings) as redis:
         key = f"{ROOT}versions:{MODEL.name}"
         written = await redis.hgetall(key)
-        name = next(name for name, record in written.items() if b'"v0"' in record)
+        name = next(name for name, record in written.items() if json.loads(record)["voice_id"] == "v0")
         await redis.hset(key, name, json.dumps({**json.loads(written[name]), "of_tomorrow": 1}))
     assert await warm_up(described("me"), registry, cache(engine, tmp_path), most=40, timeout_s=HOUR_S) == 1
     assert engine.loaded == ["v1@1"]
