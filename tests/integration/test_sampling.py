@@ -10,12 +10,14 @@ import torch
 
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN
-from workers.sampling import BandMaskV1, BandMaskV2, band_config
+from workers.sampling import WRITTEN, BandMaskV1, BandMaskV2, band_config
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOCABULARY = LAYOUT.band(TOKENS_PER_FRAME - 1)[1]
 CONFIG: Any = SimpleNamespace(additional_config=band_config(LAYOUT))
 POSITIONS = [0, 1, 6, 7, 8, 700]
+WRITTEN_ELSEWHERE = [0, 0, 0, 7, 0, 350]
+"""How many of these codes are in the prompt, where speech goes on that began at another worker."""
 
 
 def allowed(row: torch.Tensor) -> set[int]:
@@ -27,21 +29,29 @@ def expected(position: int) -> set[int]:
     return set(range(*LAYOUT.band(position))) | ({LAYOUT.end_id} if may_end else set())
 
 
+def params(written: int) -> Any:
+    return SimpleNamespace(extra_args={WRITTEN: written} if written else None)
+
+
 def masked_v1(logits: torch.Tensor) -> torch.Tensor:
     mask = BandMaskV1(CONFIG, torch.device("cpu"), is_pin_memory=False)
-    outputs = [(row, SimpleNamespace(), None, [0] * position) for row, position in enumerate(POSITIONS)]
+    outputs = [
+        (row, params(written), None, [0] * (position - written))
+        for row, (position, written) in enumerate(zip(POSITIONS, WRITTEN_ELSEWHERE, strict=True))
+    ]
     mask.update_state(SimpleNamespace(added=outputs, removed=(), moved=()))  # type: ignore[arg-type]
     return mask.apply(logits)
 
 
 def masked_v2(logits: torch.Tensor) -> torch.Tensor:
-    prompt_len = 5
+    prompt_len = torch.tensor(WRITTEN_ELSEWHERE) + 5
     slots = torch.arange(len(POSITIONS))
-    states: Any = SimpleNamespace(
-        device=torch.device("cpu"), prompt_len=SimpleNamespace(gpu=torch.full((len(POSITIONS),), prompt_len))
-    )
-    context: Any = SimpleNamespace(expanded_idx_mapping=slots, pos=torch.tensor(POSITIONS) + prompt_len - 1)
-    return BandMaskV2(CONFIG, states).apply(logits, context)
+    states: Any = SimpleNamespace(device=torch.device("cpu"), prompt_len=SimpleNamespace(gpu=prompt_len))
+    context: Any = SimpleNamespace(expanded_idx_mapping=slots, pos=torch.tensor(POSITIONS) + 5 - 1)
+    mask = BandMaskV2(CONFIG, states)
+    for row, written in enumerate(WRITTEN_ELSEWHERE):
+        assert mask.add_request(row, params(written))
+    return mask.apply(logits, context)
 
 
 @pytest.mark.parametrize("masked", [masked_v1, masked_v2])
