@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -44,14 +43,6 @@ class Door:
         return self.journals.keep(
             token, key_id, BEGINNING, journal, sent=lambda: 7, lost=lambda: self.lost.append(token), owner=owner
         )
-
-
-@pytest.fixture
-async def redis(settings: Settings) -> AsyncIterator[Redis]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield redis
-    await redis.aclose()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from app.core.errors import Overloaded
 from app.core.messages import AudioFrame, Done, Eos, Text
 from app.core.models import Voice
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import Registry
 from app.infra.settings import Settings
 from app.infra.speaker import open_speaker
 from tests.fakes import FakeEngine
@@ -24,14 +24,6 @@ pytestmark = pytest.mark.anyio
 
 WREN = Voice(id="wren", name="wren", model="fake")
 SAMPLES_PER_CHARACTER = 32
-
-
-@pytest.fixture
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield Registry(redis, settings)
-    await redis.aclose()
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -19,7 +18,7 @@ from app.core.errors import (
 )
 from app.core.messages import AudioFrame, Eos, Segment, Text
 from app.core.models import Voice
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import Registry
 from app.infra.settings import SessionSettings, Settings
 from app.infra.speaker import MAX_BREAKDOWNS, VOICES_AT_HAND, FleetSpeaker, Spoken, open_speaker
 from tests.fake_worker import SAMPLES_PER_CHARACTER, running_worker
@@ -31,14 +30,6 @@ UNQUEUED = SessionSettings(queue_timeout_s=0)
 HURRIED = {"session": SessionSettings(queue_timeout_s=0.3), "fleet_refresh_s": 0.05}
 SLT = Voice(id="slt", name="slt", model="standin")
 TEXT = "A bell rings."
-
-
-@pytest.fixture
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield Registry(redis, settings)
-    await redis.aclose()
 
 
 class Clock:

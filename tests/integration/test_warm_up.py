@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,6 @@ pytestmark = pytest.mark.anyio
 
 MODEL = CARD.model_copy(update={"name": "fake"})
 HOUR_S = 3600.0
-
-
-@pytest.fixture
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield Registry(redis, settings)
-    await redis.aclose()
 
 
 def described(id: str, epoch: int = 1, state: WorkerState = WorkerState.ACTIVE) -> Worker:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from app.core.messages import GoAway
 from app.core.models import WorkerState
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import Registry
 from app.infra.settings import Settings
 from tests.fakes import FakeEngine
 from tests.unit.test_worker_server import serving, session
@@ -19,14 +18,6 @@ from workers.main import _stop_within, _until_stopped
 from workers.server import WorkerServer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def registry(settings: Settings) -> AsyncIterator[Registry]:
-    redis = open_redis(settings)
-    await redis.flushdb()
-    yield Registry(redis, settings)
-    await redis.aclose()
 
 
 class Life:
