@@ -24,11 +24,11 @@ from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed
 from app.core.messages import AssignedPace
 from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
 from app.infra.settings import EngineSettings
-from workers.cpu_lora import EXTENSION, MENDING
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.config import VllmConfig
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,12 @@ class VllmEngine:
         *,
         capacity: int,
         device: str,
+        progress: Callable[[str], None] = lambda part: None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`progress` is told which part of the start has begun."""
         self.layout = layout
+        self._progress = progress
         self._model_dir = model_dir
         self._settings = settings
         self._capacity = capacity
@@ -148,25 +151,34 @@ class VllmEngine:
         self._sampling_defaults = _generation_defaults(model_dir, settings)
 
     async def start(self) -> None:
-        """Load the model and speak once, so that the first listener pays for no warm-up. Takes tens of seconds."""
-        from transformers import AutoTokenizer
-        from vllm.v1.engine.async_llm import AsyncLLM
+        """Load the model and speak once, so that the first listener pays for no warm-up. Takes tens of seconds.
 
-        self._tokenizer = AutoTokenizer.from_pretrained(str(self._model_dir))
-        config = self._config()
+        Raises EngineFailed when it takes longer than `startup_timeout_s`.
+        """
         timeout_s = self._settings.startup_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                self._llm = await asyncio.to_thread(AsyncLLM.from_vllm_config, config, stat_loggers=[self._stat_logger])
+                self._progress("importing vLLM")
+                config = await asyncio.to_thread(self._config)
+                self._progress("loading the model")
+                self._llm = await asyncio.to_thread(self._load_model, config)
                 self._started = True
                 if self._device == "cpu":
-                    await self._llm.collective_rpc(MENDING)
+                    await self._llm.collective_rpc("amend")
+                self._progress("speaking once")
                 async for _ in self.speak(Utterance(voice=self.layout.speech.voices[0], text="Hello.")):
                     pass
         except TimeoutError:
             raise EngineFailed(
                 f"the engine was not ready within {timeout_s:g} s; raise CARILLON_ENGINE__STARTUP_TIMEOUT_S"
             ) from None
+
+    def _load_model(self, config: VllmConfig) -> AsyncLLM:
+        from transformers import AutoTokenizer
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(self._model_dir))
+        return AsyncLLM.from_vllm_config(config, stat_loggers=[self._stat_logger])
 
     async def aclose(self) -> None:
         """End the engine's process, which has nothing to save and so is not waited for."""
@@ -299,7 +311,7 @@ class VllmEngine:
         args: dict[str, Any] = {
             "model": str(self._model_dir),
             "skip_tokenizer_init": True,
-            "dtype": settings.dtype,
+            "dtype": _dtype(settings.dtype, self._device),
             "quantization": _quantization(settings.quantization, self._device),
             "max_model_len": settings.max_model_len,
             "max_num_seqs": settings.max_num_seqs or self._capacity,
@@ -318,10 +330,7 @@ class VllmEngine:
         runner = "V2" if config.use_v2_model_runner else "V1"
         config.model_config.logits_processors = [f"workers.sampling:BandMask{runner}"]
         if self._device == "cpu":
-            # vLLM asks for a process more on a CPU, only to bind OpenMP threads, which we leave unbound: without it a
-            # start spares one import of everything.
-            config.parallel_config.distributed_executor_backend = "uni"
-            config.parallel_config.worker_extension_cls = EXTENSION
+            _prepare_for_cpu(config)
         return config
 
     def _stat_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> Any:
@@ -367,6 +376,28 @@ def _generation_defaults(model_dir: Path, settings: EngineSettings) -> dict[str,
     own: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     chosen = settings.model_dump(include=set(defaults), exclude_none=True)
     return {name: float(chosen.get(name, own.get(name, default))) for name, default in defaults.items()}
+
+
+def _dtype(setting: str, device: str) -> str:
+    if setting != "auto":
+        return setting
+    if device == "cuda":
+        return "bfloat16"
+    from workers.cpu_engine import dtype_here
+
+    return dtype_here()
+
+
+def _prepare_for_cpu(config: VllmConfig) -> None:
+    """Let the engine core be one process, a fork of this one, with the amendments of `cpu_engine` in it."""
+    from workers.cpu_engine import EXTENSION, import_model
+
+    # vLLM asks for a process more on a CPU, only to bind OpenMP threads, which we leave unbound.
+    config.parallel_config.distributed_executor_backend = "uni"
+    config.parallel_config.worker_extension_cls = EXTENSION
+    import_model()
+    # vLLM has just asked for "spawn". A fork has everything imported already, which is most of a start.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
 
 
 def _quantization(setting: str, device: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.sample.logits_processor.interface import BatchUpdate
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV1
@@ -49,8 +50,13 @@ class BandMask:
         bands: dict[str, int] = vllm_config.additional_config[CONFIG_KEY]
         self._base = bands["base"]
         self._codebook_size = bands["codebook_size"]
-        self._end_id = bands["end_id"]
+        self.end_id = bands["end_id"]
         self._codes = torch.arange(self._codebook_size, device=device)  # [K]
+
+    def band(self, place: int) -> tuple[int, int]:
+        """The half-open range of token ids that may stand at `place` of a frame."""
+        start = self._base + place * self._codebook_size
+        return start, start + self._codebook_size
 
     def apply(self, logits: Tensor, positions: Tensor) -> Tensor:
         """Keep what may stand at `positions` [B] (tokens since the start of speech); the rest of `logits` [B, V]
@@ -59,10 +65,10 @@ class BandMask:
         columns = (self._base + place * self._codebook_size).unsqueeze(1) + self._codes  # [B, K]
         codes = logits.gather(1, columns)  # [B, K]
         may_end = (place == 0) & (positions > 0)  # [B]
-        end = logits[:, self._end_id].masked_fill(~may_end, -torch.inf)  # [B]
+        end = logits[:, self.end_id].masked_fill(~may_end, -torch.inf)  # [B]
         logits.fill_(-torch.inf)
         logits.scatter_(1, columns, codes)
-        logits[:, self._end_id] = end
+        logits[:, self.end_id] = end
         return logits
 
 
@@ -72,6 +78,8 @@ class BandMaskV1(LogitsProcessorV1):
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._mask = BandMask(vllm_config, device)
         self._device = device
+        self.head_is_banded = False
+        """Whether `logits` stands in the place of the model's own head, and so has masked them already."""
         self._written: dict[int, tuple[int, list[int]]] = {}
 
     def is_argmax_invariant(self) -> bool:
@@ -81,9 +89,30 @@ class BandMaskV1(LogitsProcessorV1):
         process_dict_updates(self._written, batch_update, lambda params, _prompt, outputs: (_before(params), outputs))
 
     def apply(self, logits: Tensor) -> Tensor:
-        rows = (self._written.get(row, (0, ())) for row in range(logits.shape[0]))
-        positions = [before + len(outputs) for before, outputs in rows]
-        return self._mask.apply(logits, torch.tensor(positions, device=self._device))
+        if self.head_is_banded:
+            return logits
+        return self._mask.apply(logits, torch.tensor(self._positions(logits.shape[0]), device=self._device))
+
+    def _positions(self, rows: int) -> list[int]:
+        """How many codes each of the first `rows` requests of the batch has written."""
+        return [before + len(outputs) for before, outputs in (self._written.get(row, (0, ())) for row in range(rows))]
+
+    def logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """The masked logits [B, V] of `hidden` [B, D] under a head `weight` [V, D], of which only the rows of each
+        request's band are read: a seventh of the head, which is half of a small model's weights."""
+        positions = self._positions(hidden.shape[0])
+        logits = hidden.new_full((hidden.shape[0], weight.shape[0]), -torch.inf)
+        places: dict[int, list[int]] = {}
+        for row, position in enumerate(positions):
+            places.setdefault(position % TOKENS_PER_FRAME, []).append(row)
+        for place, rows in places.items():
+            start, stop = self._mask.band(place)
+            for row, scores in zip(rows, linear(hidden[rows], weight[start:stop]), strict=True):
+                logits[row, start:stop] = scores
+        end_id = self._mask.end_id
+        for row in (row for row in places.get(0, ()) if positions[row]):
+            logits[row, end_id] = torch.dot(hidden[row], weight[end_id])
+        return logits
 
 
 class BandMaskV2(LogitsProcessorV2):

@@ -32,7 +32,9 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="auto: bfloat16 on a card or a processor that multiplies it, else float32."
+    )
     quantization: str = Field(
         default="auto",
         description="auto: fp8_per_channel on a card with FP8 units, else none; or vLLM's own name; or none. "
