@@ -11,6 +11,7 @@ import base64
 import hashlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,7 +20,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 DISAGREED = "soundfile"
-_PIP_SETTINGS = frozenset("cert constraint extra-index-url find-links index-url no-index timeout trusted-host".split())  # noqa: SIM905
+_PIP_SETTINGS = frozenset(
+    "cert constraint default-timeout extra-index-url find-links index-url no-index timeout trusted-host".split()
+)  # noqa: SIM905
 _LIBRARY = re.compile(r"\.(?:so|dylib|dll)(?:\.|$)")
 
 
@@ -35,12 +38,20 @@ def host_configuration() -> dict[str, str]:
     return settings
 
 
-def local_paths(settings: Mapping[str, str]) -> list[Path]:
-    """The files and directories that a configuration names."""
-    words = [word for value in settings.values() for word in value.split()]
-    paths = [Path(unquote(urlsplit(word).path)) for word in words if word.startswith(("/", "file://"))]
-    # An index at …/simple links to files beside it.
-    return [path.parent if path.name == "simple" else path for path in paths if path.exists()]
+def directories(settings: Mapping[str, str]) -> list[Path]:
+    """The directories that a configuration names; an index at …/simple links to files beside it."""
+    paths = [Path(unquote(urlsplit(word).path)) for value in settings.values() for word in value.split()]
+    return [path.parent if path.name == "simple" else path for path in paths if path.is_absolute() and path.is_dir()]
+
+
+def with_files_in(directory: Path, settings: Mapping[str, str], *, seen_as: Path) -> dict[str, str]:
+    """The configuration with the files that it names (certificates, constraints) copied to a place of their own."""
+    moved = dict(settings)
+    for key, value in settings.items():
+        if Path(value).is_file():
+            directory.mkdir(parents=True, exist_ok=True)
+            moved[key] = str(seen_as / shutil.copy(value, directory / f"{key}-{Path(value).name}").name)
+    return moved
 
 
 def pip_conf(settings: Mapping[str, str]) -> str:

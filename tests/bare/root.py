@@ -56,15 +56,11 @@ def mount(*arguments: str | Path) -> None:
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def show(root: Path, path: Path) -> None:
-    """A path of the host, to be read at the same place."""
-    inside = root / path.relative_to("/")
-    if path.is_dir():
-        inside.mkdir(parents=True, exist_ok=True)
-    else:
-        inside.parent.mkdir(parents=True, exist_ok=True)
-        inside.touch()
-    mount("--bind", "-o", "ro", path, inside)
+def show(root: Path, directory: Path) -> None:
+    """A directory of the host, to be read at the same place."""
+    inside = root / directory.relative_to("/")
+    inside.mkdir(parents=True, exist_ok=True)
+    mount("--bind", "-o", "ro", directory, inside)
 
 
 def run(root: Path, command: str, *, as_root: bool = False, timeout_s: float = 1800) -> str:

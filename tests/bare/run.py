@@ -83,8 +83,9 @@ def _prepare(bare: Path, options: argparse.Namespace) -> None:
         assert version
         pair = indexes.disagreeing(options.inside / "indexes", version[1])
         settings["extra-index-url"] = " ".join([*pair, settings.get("extra-index-url", "")]).strip()
-    for path in indexes.local_paths(settings):
-        root.show(bare, path)
+    for directory in indexes.directories(settings):
+        root.show(bare, directory)
+    settings = indexes.with_files_in(bare / "etc/pip", settings, seen_as=Path("/etc/pip"))
     (bare / "etc/pip.conf").write_text(indexes.pip_conf(settings))
     clone = bare / CARILLON.relative_to("/")
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{REPOSITORY}", str(clone)], check=True)
