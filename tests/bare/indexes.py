@@ -20,9 +20,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 DISAGREED = "soundfile"
-_PIP_SETTINGS = frozenset(
-    "cert constraint default-timeout extra-index-url find-links index-url no-index timeout trusted-host".split()
-)  # noqa: SIM905
+_PIP_SETTINGS = (
+    *("index-url", "extra-index-url", "find-links", "no-index", "constraint"),
+    *("cert", "trusted-host", "timeout", "default-timeout"),
+)
 _LIBRARY = re.compile(r"\.(?:so|dylib|dll)(?:\.|$)")
 
 
