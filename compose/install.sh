@@ -61,9 +61,10 @@ say "environment $venv: $("$python" --version), vLLM for $build; a first install
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" ||
     fail "this Python makes no environments: sudo apt-get install python3-venv, then make clean"
 
-[ "$build" = gpu ] || install_torch
 set -- --requirement $lock/$build.txt
 [ "$kind" = run ] || set -- "$@" --requirement $lock/dev.txt
+install --quiet --no-deps --constraint $lock/$build.txt pip # Debian's takes three times as long over a lock
+[ "$build" = gpu ] || install_torch
 install --no-deps "$@"
 install --quiet --no-deps --no-build-isolation --editable .
 "$venv/bin/python" -m app.natives || fail "environment $venv does not work on this machine (see above)"
