@@ -54,7 +54,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("suite", help="Debian's name: bookworm, trixie")
     parser.add_argument("--two-indexes", action="store_true", help="the first has a package without its library")
     parser.add_argument("--no-tests", action="store_true", help="leave out `make test`")
-    parser.add_argument("--cache", type=Path, help="a directory for pip to keep downloads in over several runs")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -89,11 +88,6 @@ def _prepare(bare: Path, options: argparse.Namespace) -> None:
     (bare / "etc/pip.conf").write_text(indexes.pip_conf(settings))
     clone = bare / CARILLON.relative_to("/")
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{REPOSITORY}", str(clone)], check=True)
-    cache = bare / HOME.relative_to("/") / ".cache/pip"
-    cache.mkdir(parents=True)
-    if options.cache:
-        options.cache.mkdir(parents=True, exist_ok=True)
-        root.mount("--bind", options.cache, cache)
     root.run(bare, f"chown -R newcomer:newcomer {HOME}", as_root=True)
     root.run(bare, "apt-get update -qq", as_root=True)
 
@@ -101,7 +95,11 @@ def _prepare(bare: Path, options: argparse.Namespace) -> None:
 def _follow(bare: Path, *, with_tests: bool) -> None:
     """What README.md says, in its order."""
     readme = Readme.read((REPOSITORY / "README.md").read_text())
-    root.run(bare, as_root(readme.packages.replace("apt-get install", "apt-get install -qq -y")), as_root=True)
+    root.run(
+        bare,
+        as_root(readme.packages.replace("apt-get install", "apt-get install -qq -y -o Dpkg::Use-Pty=0")),
+        as_root=True,
+    )
     up = root.start(bare, readme.up)
     try:
         output = _ready(up)
