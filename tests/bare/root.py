@@ -45,6 +45,7 @@ def make(root: Path, suite: str) -> None:
     subprocess.run(command, check=True)
     (root / "etc/apt/apt.conf.d/90host").write_text("".join(f"{option};\n" for option in _proxies()))
     mount("-t", "proc", "proc", root / "proc")
+    mount("--rbind", "/sys", root / "sys")
     mount("--rbind", "/dev", root / "dev")
     mount("-t", "tmpfs", "tmpfs", root / "dev/shm")
     shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")

@@ -67,6 +67,7 @@ def _inside(options: argparse.Namespace) -> int:
         if options.two_indexes:
             _has_its_library(bare)
     except (Failed, NoCommand, subprocess.CalledProcessError) as error:
+        _show_logs(bare)
         print(f"\n{options.suite}: FAILED: {error}", flush=True)
         return 1
     print(f"\n{options.suite}: the README's first screen holds, after {time.monotonic() - began_s:.0f} s", flush=True)
@@ -145,6 +146,13 @@ def _spoken(bare: Path, command: str) -> None:
     if seconds < 0.5 or loudest < 1000:
         raise Failed(f"{name[1]} has {seconds:.2f} s of sound, of {loudest}/32767 at most, after: {command}")
     print(f"  ({seconds:.2f} s of sound)", flush=True)
+
+
+def _show_logs(bare: Path) -> None:
+    """The ends of the fleet's logs: the directory goes with the machine."""
+    for path in sorted((bare / CARILLON.relative_to("/") / "data/logs").glob("*.log")):
+        print(f"\n{path.name}:")
+        print("".join(f"  {line}\n" for line in path.read_text(errors="replace").splitlines()[-60:]), end="")
 
 
 def _has_its_library(bare: Path) -> None:
