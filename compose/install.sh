@@ -31,12 +31,16 @@ install() { "$venv/bin/python" -m pip --disable-pip-version-check install --only
 # with CUDA alone, which runs on a CPU too and is taken where nothing else is in reach.
 install_torch() {
     torch=$(grep '^torch==' $lock/cpu.txt)
-    "$venv/bin/python" -c 'import torch' 2>/dev/null && install --quiet --no-deps "$torch" 2>/dev/null && return
-    install --no-deps "$torch+cpu" 2>/dev/null && return
+    have=$("$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' 2>/dev/null || true)
+    [ "${have%%+*}" != "$torch" ] || return 0
+    if install --dry-run --quiet --no-deps "$torch+cpu" >/dev/null 2>&1; then
+        install --no-deps "$torch+cpu"
+        return
+    fi
     say "$torch for the CPU comes from PyTorch's own index"
     install --quiet --no-deps --constraint $lock/dev.txt uv
     "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --torch-backend cpu "$torch" && return
-    say "PyTorch's own index is out of reach; with CUDA, which is never used here, torch takes 2.5 GB more"
+    say "that index is out of reach (see above); torch and its CUDA libraries, which are never used here, are 2.7 GB"
     install --constraint $lock/gpu.txt "$torch"
 }
 
@@ -47,7 +51,7 @@ if [ -z "$build" ]; then
     if nvidia-smi -L >/dev/null 2>&1; then build=gpu; else build=cpu; fi
 fi
 case $build in
-    gpu) size="6 GB" ;;
+    gpu) size="4.2 GB" ;;
     cpu)
         size="0.6 GB"
         "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
