@@ -41,6 +41,7 @@ def main() -> int:
         return 2
     if options.inside:
         return _inside(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     directory = Path(tempfile.mkdtemp(prefix="carillon-bare-"))
     # The first process of a PID namespace takes the others along when it ends; the mounts are gone with the namespace.
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
