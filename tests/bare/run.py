@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 CARILLON = HOME / "carillon"
 INSTALLING_TIMEOUT_S = 3600.0
 """Until `make up` is ready: about a gigabyte over whatever line, and a model loaded on two slow cores."""
-ENDING_TIMEOUT_S = 120.0
+ENDING_TIMEOUT_S = 300.0
 TESTING_TIMEOUT_S = 5400.0
 
 
