@@ -153,6 +153,8 @@ def _vllm() -> str:
         names = {"_C_AVX2"}
         if torch.cpu._is_avx512_supported():
             names = {"_C"} if torch.cpu._is_avx512_bf16_supported() else {"_C_AVX512"}
+    elif torch.version.cuda and not torch.cuda.is_available():
+        return "not loaded without a card"
     for name in names:
         torch.ops.load_library(str(next(directory.glob(f"{name}.*so"))))
     _ = torch.ops._C.silu_and_mul
