@@ -51,7 +51,9 @@ def with_files_in(directory: Path, settings: Mapping[str, str], *, seen_as: Path
     for key, value in settings.items():
         if Path(value).is_file():
             directory.mkdir(parents=True, exist_ok=True)
-            moved[key] = str(seen_as / shutil.copy(value, directory / f"{key}-{Path(value).name}").name)
+            copy = directory / f"{key}-{Path(value).name}"
+            shutil.copy(value, copy)
+            moved[key] = str(seen_as / copy.name)
     return moved
 
 

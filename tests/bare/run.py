@@ -53,7 +53,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python3 -m tests.bare.run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tests.bare.run", description="Do what README.md says on a machine that has nothing."
+    )
     parser.add_argument("suite", help="Debian's name: bookworm, trixie")
     parser.add_argument("--two-indexes", action="store_true", help="the first has a package without its library")
     parser.add_argument("--no-tests", action="store_true", help="leave out `make test`")
