@@ -114,11 +114,11 @@ def _follow(bare: Path, *, with_tests: bool) -> None:
             _spoken(bare, command)
         print("\n^C", flush=True)
         root.kill(up, signal.SIGINT)
-        for _ in root.lines(up, ENDING_TIMEOUT_S):
-            pass
+        ending = "".join(root.lines(up, ENDING_TIMEOUT_S))
     finally:
         root.kill(up)
-    if up.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT):
+    # make itself ends by the signal, whatever its command did; of a command that failed it says "Error 1".
+    if up.returncode not in (0, -signal.SIGINT, 128 + signal.SIGINT) or re.search(r"\*\*\* .*Error \d", ending):
         raise Failed(f"`{readme.up}` ended with status {up.returncode} at Ctrl-C")
     if left := root.survivors(bare):
         raise Failed(f"`{readme.up}` left running: {'; '.join(left)}")
