@@ -1,9 +1,9 @@
 WORKERS ?= 1
 VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
-ENVIRONMENT := pyproject.toml compose/install.sh compose/cpu-overrides.txt
+ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env test check format bench standin clean
+.PHONY: up env lock test check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -17,6 +17,9 @@ $(VENV)/.run: $(ENVIRONMENT)
 $(VENV)/.dev: $(ENVIRONMENT)
 	@compose/install.sh dev $(VENV)
 	@touch $(VENV)/.run $@
+
+lock: $(VENV)/.dev  ## Fix the versions of everything that pyproject.toml brings along
+	VENV=$(VENV) compose/lock.sh
 
 test: $(VENV)/.dev  ## Everything that needs no accelerator
 	$(VENV)/bin/pytest
@@ -39,5 +42,5 @@ standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hour
 	$(VENV)/bin/python -m training.standin all
 
 clean:  ## Forget the environment and every cache; keeps data/
-	rm -rf $(VENV) .uv .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find app workers training tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ from app.infra.checkpoints import locate
 from app.infra.registry import open_redis
 from app.infra.settings import LOOPBACK_HOSTS, Settings, without_secrets
 from app.infra.storage import ObjectStore
+from app.natives import examine as examine_natives
 
 GIB = 1024**3
 FP8_CAPABILITY = (8, 9)
@@ -76,6 +77,7 @@ async def examine(settings: Settings) -> list[Finding]:
     local: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         python,
         packages,
+        natives,
         engine,
         memory,
         checkpoint,
@@ -108,6 +110,13 @@ def packages(_: Settings) -> Iterator[Finding]:
         yield failure("packages", ", ".join(wrong), "make env")
     else:
         yield ok("packages", "as pyproject.toml asks")
+
+
+def natives(_: Settings) -> Iterator[Finding]:
+    """Whether what is here loads: a wheel may have come without its library, or for another processor."""
+    parts = list(examine_natives())
+    broken = [failure(part.name, part.error, part.remedy) for part in parts if part.error]
+    yield from broken or [ok("libraries", f"{', '.join(part.name for part in parts)} load")]
 
 
 def engine(settings: Settings) -> Iterator[Finding]:

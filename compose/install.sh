@@ -2,13 +2,15 @@
 # Make or refresh the Python environment: install.sh [run|dev] [DIRECTORY]
 #
 # `run` is what `carillon up` needs; `dev` adds what the tests and checks need. The engine is vLLM's CUDA build where
-# nvidia-smi finds a card, its CPU build elsewhere; CARILLON_BUILD=cpu|gpu decides otherwise. Package indexes that pip
-# is configured with are passed on to uv, which does not read pip's configuration.
+# nvidia-smi finds a card, its CPU build elsewhere; CARILLON_BUILD=cpu|gpu decides otherwise. pip installs exactly what
+# compose/lock says, by its own configuration (indexes, certificates), and nothing is compiled: a package that comes as
+# source only is an error that names it.
 set -eu
 
 kind=${1:-run}
 venv=${2:-.venv}
 cd "$(dirname "$0")/.."
+lock=compose/lock
 
 say() { printf '%s\n' "carillon: $*"; }
 fail() { printf '%s\n' "carillon: $*" >&2; exit 1; }
@@ -23,75 +25,51 @@ find_python() {
     return 1
 }
 
-# uv itself: one that knows PyTorch's indexes, else from the package index by whichever means this Python has.
-find_uv() {
-    for candidate in uv .uv/bin/uv; do
-        if "$candidate" pip install --help 2>/dev/null | grep -q -e --torch-backend; then
-            command -v "$candidate"
-            return
-        fi
-    done
-    say "installing uv into .uv" >&2
-    if "$python" -m pip --version >/dev/null 2>&1; then
-        "$python" -m pip install --quiet --upgrade --target .uv uv >&2 && echo .uv/bin/uv && return
+install() { "$venv/bin/python" -m pip --disable-pip-version-check install --only-binary :all: --no-compile "$@"; }
+
+# Without CUDA: from the indexes that pip has, else from PyTorch's own, which uv knows. The package index has the build
+# with CUDA alone, which runs on a CPU too and is taken where nothing else is in reach.
+install_torch() {
+    torch=$(grep '^torch==' $lock/cpu.txt)
+    have=$("$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' 2>/dev/null || true)
+    [ "${have%%+*}" != "$torch" ] || return 0
+    if install --dry-run --quiet --no-deps "$torch+cpu" >/dev/null 2>&1; then
+        install --no-deps "$torch+cpu"
+        return
     fi
-    if "$python" -c 'import ensurepip, venv' 2>/dev/null && "$python" -m venv .uv >&2; then
-        .uv/bin/python -m pip install --quiet --upgrade uv >&2 && echo .uv/bin/uv && return
-    fi
-    return 1
+    say "$torch for the CPU comes from PyTorch's own index"
+    install --quiet --no-deps --constraint $lock/dev.txt uv
+    "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --torch-backend cpu "$torch" && return
+    say "that index is out of reach (see above); torch and its CUDA libraries, which are never used here, are 2.7 GB"
+    install --constraint $lock/gpu.txt "$torch"
 }
 
-pip_setting() { # NAME: the environment's, else the configuration file's
-    variable=PIP_$(echo "$1" | tr 'a-z-' 'A-Z_')
-    eval "value=\${$variable:-}"
-    if [ -z "$value" ] && "$python" -m pip --version >/dev/null 2>&1; then
-        value=$("$python" -m pip config get "global.$1" 2>/dev/null || "$python" -m pip config get "install.$1" 2>/dev/null || true)
-    fi
-    echo "$value" | tr '\n' ' ' | sed 's/ *$//'
-}
-
-# pip considers every index at once and takes the best version; uv does so when told to.
-adopt_pip_configuration() {
-    find_links=$(pip_setting find-links | tr -s ' ' ',')
-    index=$(pip_setting index-url)
-    extra=$(pip_setting extra-index-url)
-    certificates=$(pip_setting cert)
-    [ -z "$find_links" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$find_links}"
-    [ -z "$index" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
-    [ -z "$extra" ] || export UV_INDEX="${UV_INDEX:-$extra}" UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
-    [ -z "$certificates" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$certificates}"
-}
-
-python=$(find_python) || fail "Python 3.11 or newer is needed: sudo apt-get install python3, or set PYTHON=/path/to/python3.11"
-uv=$(find_uv) || fail "uv could not be installed (why stands above; if this Python has neither pip nor venv: sudo apt-get install python3-venv)"
-adopt_pip_configuration
+python=$(find_python) || fail "Python 3.11, 3.12 or 3.13 is needed: sudo apt-get install python3, or set PYTHON=/path/to/python3.11"
 
 build=${CARILLON_BUILD:-}
 if [ -z "$build" ]; then
     if nvidia-smi -L >/dev/null 2>&1; then build=gpu; else build=cpu; fi
 fi
 case $build in
-    gpu)
-        # Without a card in sight, as in `docker build`, auto would mean the CPU's torch; PyPI's is the CUDA one.
-        set --
-        if [ -n "${UV_TORCH_BACKEND:-}" ] || nvidia-smi -L >/dev/null 2>&1; then
-            set -- --torch-backend "${UV_TORCH_BACKEND:-auto}"
-        fi
-        ;;
+    gpu) size="4.2 GB" ;;
     cpu)
+        size="0.6 GB"
         "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
             fail "vLLM's CPU build needs libnuma.so.1: sudo apt-get install libnuma1"
-        set -- --override compose/cpu-overrides.txt
-        # An index of one's own is where the CPU wheels are; without one, uv knows PyTorch's.
-        [ -n "${UV_FIND_LINKS:-}${UV_INDEX:-}" ] || set -- "$@" --torch-backend "${UV_TORCH_BACKEND:-cpu}"
         ;;
     *) fail "CARILLON_BUILD is '$build'; it can be cpu or gpu" ;;
 esac
-[ "$kind" = run ] || set -- "$@" --group dev
 
-say "environment $venv: $("$python" --version), vLLM for $build; a first installation downloads about 1 GB"
-export UV_PYTHON_DOWNLOADS=never
-# An environment whose Python is gone is made anew.
-[ -x "$venv/bin/python" ] || UV_VENV_CLEAR=1 "$uv" venv --quiet --python "$python" "$venv"
-"$uv" pip install --python "$venv/bin/python" "$@" --editable ".[$build]"
+say "environment $venv: $("$python" --version), vLLM for $build; a first installation downloads $size"
+# An environment whose Python is gone, or that has no pip, is made anew.
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" ||
+    fail "this Python makes no environments: sudo apt-get install python3-venv, then make clean"
+
+set -- --requirement $lock/$build.txt
+[ "$kind" = run ] || set -- "$@" --requirement $lock/dev.txt
+install --quiet --no-deps --constraint $lock/$build.txt pip # Debian's takes three times as long over a lock
+[ "$build" = gpu ] || install_torch
+install --no-deps "$@"
+install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m app.natives || fail "environment $venv does not work on this machine (see above)"
 say "environment $venv is ready"

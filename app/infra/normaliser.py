@@ -29,10 +29,9 @@ from app.core.errors import ManuscriptUnfit, StageFailed
 from app.core.narration import Manuscript, NarrationOptions, Script, TextFinding
 from app.core.script import Draft
 from app.core.text import has_speech
-from app.infra.settings import Settings
 
 LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt sv vi zh".split())  # noqa: SIM905
-"""What NeMo 1.2 reads, tried with a sentence of each; without its Kinyarwanda, which speaks internals."""
+"""What the grammars of NeMo 1.2 read, tried with a sentence of each; without Kinyarwanda, which speaks internals."""
 
 _PROGRAM = Path(__file__).with_name("normalising.py")
 _DIGIT_OR_SIGN = re.compile(r"[\d$€£¥₹%°§&@#½¼¾]")
@@ -44,15 +43,15 @@ _STOP = re.compile(r"[.!?…]+(?=[\"'”’)\]]*\Z)")
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading may take; a number takes 5 to 30 ms. English builds its grammars in 30 s and 0.5 GB."""
+    """What reading may take; a number takes 20 to 200 ms of one core, and the process 80 MB."""
 
-    start_s: float = 600.0
+    start_s: float = 60.0
     sentence_s: float = 30.0
     total_s: float = 1800.0
     """Of one text's numbers; once spent, the rest is left as written. A text of nothing but numbers takes hours."""
     losses: int = 5
     """Processes that may die or hang over one text, before the rest of it is left as written."""
-    memory_bytes: int = 4 * 2**30
+    memory_bytes: int = 2**30
 
 
 async def write_script(
@@ -61,7 +60,6 @@ async def write_script(
     *,
     tags: Sequence[str],
     language: str,
-    settings: Settings,
     limits: Limits | None = None,
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
@@ -72,8 +70,7 @@ async def write_script(
     draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
     code, findings = language.partition("-")[0].lower(), list[TextFinding]()
     if options.normalise and code in LANGUAGES:
-        cache = settings.data_dir.absolute() / "cache" / "normaliser"
-        async with Normaliser(code, cache, tags=tags, limits=limits) as normaliser:
+        async with Normaliser(code, tags=tags, limits=limits) as normaliser:
             while unread := draft.unread:
                 await asyncio.to_thread(draft.take, await normaliser.read(unread))
     else:
@@ -89,14 +86,13 @@ async def write_script(
 
 
 class Normaliser:
-    """Reads the sentences of one language as words: `async with Normaliser("en", cache) as normaliser`.
+    """Reads the sentences of one language as words: `async with Normaliser("en") as normaliser`.
 
     Its process starts with the first sentence that needs it and ends with the block.
     """
 
-    def __init__(self, language: str, cache: Path, *, tags: Sequence[str] = (), limits: Limits | None = None) -> None:
+    def __init__(self, language: str, *, tags: Sequence[str] = (), limits: Limits | None = None) -> None:
         self._language = language
-        self._cache = cache
         self._tags = re.compile("(" + ("|".join(map(re.escape, tags)) or "(?!)") + ")")
         self._limits = limits or Limits()
         self._process: asyncio.subprocess.Process | None = None
@@ -188,11 +184,7 @@ class Normaliser:
         return None
 
     async def _start(self) -> asyncio.subprocess.Process:
-        request = {
-            "language": self._language,
-            "cache": str(self._cache),
-            "memory_bytes": self._limits.memory_bytes,
-        }
+        request = {"language": self._language, "memory_bytes": self._limits.memory_bytes}
         pipe = subprocess.PIPE
         self._process = process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", str(_PROGRAM), json.dumps(request)),
@@ -201,7 +193,7 @@ class Normaliser:
             stderr=self._complaints,
             start_new_session=True,
             limit=_LINE_BYTES,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         )
         try:
             async with asyncio.timeout(self._limits.start_s):
@@ -242,8 +234,8 @@ async def _exchange(process: asyncio.subprocess.Process, line: dict[str, str] | 
 def mended(written: str, reading: str | None) -> str | None:
     """A reading as it is spoken, or None for nonsense.
 
-    NeMo swallows a full stop with an abbreviation ("at 10 p.m." is "at ten PM"), and returns a sentence that it fails
-    at with backslashes before its brackets, or as it sees it within ("tokens { name: …").
+    They swallow a full stop with an abbreviation ("at 10 p.m." is "at ten PM"), and return a sentence that they fail
+    at with backslashes before its brackets, or as they see it within ("tokens { name: …").
     """
     if not reading or not has_speech(reading) or any(reading.count(sign) > written.count(sign) for sign in "\\{}"):
         return None
@@ -257,7 +249,7 @@ def mended(written: str, reading: str | None) -> str | None:
 
 
 def _spaced(written: str, reading: str) -> str:
-    """Quotes and dashes with the spaces that were written: NeMo reads `said—“8!”` as `said —“ eight!”`."""
+    """Quotes and dashes with the spaces that were written: the grammars read `said—“8!”` as `said —“ eight!”`."""
     marks = list(_MARK.finditer(written.strip()))
     if [mark[1] for mark in marks] != [mark[1] for mark in _MARK.finditer(reading)]:
         return reading
