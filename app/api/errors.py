@@ -37,6 +37,7 @@ from app.core.errors import (
     UnknownVoice,
     WorkerLost,
 )
+from app.core.faults import first_fault
 
 STATUS: dict[type[CarillonError], int] = {
     InvalidRequest: 400,
@@ -62,6 +63,9 @@ STATUS: dict[type[CarillonError], int] = {
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 CLIENT_CLOSED_REQUEST = 499
+
+PLACES = frozenset({"body", "query", "path", "header"})
+"""What FastAPI puts before a parameter's name."""
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +93,8 @@ def error_response(error: CarillonError) -> JSONResponse:
 
 def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """The first thing wrong with a request, by field and reason; never its contents."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
-    return InvalidRequest(f"{place or 'body'}: {first['msg']}", param=place or None)
+    place, reason = first_fault(error, without=PLACES)
+    return InvalidRequest(f"{place or 'body'}: {reason}", param=place or None)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.cloning import CloneConfig
 from app.core.errors import ConfigurationError
+from app.core.faults import reason
 
 PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
@@ -242,8 +243,8 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         wrong += [
-            f"{PREFIX}{'__'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
+            f"{PREFIX}{'__'.join(str(part) for part in problem['loc']).upper()}: {reason(problem)}"
+            for problem in error.errors()
         ]
     if settings is None or wrong:
         raise ConfigurationError("; ".join(wrong))
