@@ -30,6 +30,7 @@ from app.api.bodies import remove_stale
 from app.api.deps import Door
 from app.api.errors import add_error_handlers
 from app.api.intake import waiting_directory
+from app.api.lingering import Lingering
 from app.api.metrics import Metrics
 from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
+    app.add_middleware(Lingering)
     add_error_handlers(app)
     speaking, cloning = (openai, openai_voices, sessions), (voices, samples, uploads, clones)
     for edge in (*speaking, *cloning, narrations, narration_files, fleet, health):
