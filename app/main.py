@@ -17,6 +17,7 @@ from app.api import (
     clones,
     fleet,
     health,
+    keys,
     narration_files,
     narrations,
     openai,
@@ -58,7 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Lingering)
     add_error_handlers(app)
     speaking, cloning = (openai, openai_voices, sessions), (voices, samples, uploads, clones)
-    for edge in (*speaking, *cloning, narrations, narration_files, fleet, health):
+    for edge in (*speaking, *cloning, narrations, narration_files, fleet, keys, health):
         app.include_router(edge.router)
     return app
 

@@ -232,7 +232,12 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'carillon.db').absolute()}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.database_file.absolute()}"
+
+    @property
+    def database_file(self) -> Path:
+        """Where the catalogue is if no database is configured."""
+        return self.data_dir / "carillon.db"
 
 
 def load_settings(**overrides: Any) -> Settings:

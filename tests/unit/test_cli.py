@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from app.cli import cli
 from app.doctor import Level, redis
-from app.infra.embedded import LOOPBACK, free_port, load_secrets
+from app.infra.datadir import load_secrets
+from app.infra.embedded import LOOPBACK, free_port
 from app.infra.settings import Settings
 
 pytestmark = pytest.mark.anyio
