@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from app.core.errors import ConfigurationError
 from app.core.models import Scope
@@ -95,7 +96,7 @@ class FrontDoorKeyring:
         return self._door.listed("/v1/keys")
 
     def revoke(self, key_id: str) -> None:
-        self._door.ask("DELETE", f"/v1/keys/{key_id}")
+        self._door.ask("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
 
 
 class CatalogKeyring:
