@@ -1,10 +1,11 @@
-"""The command line as a process of its own, against a running front door: what goes to which stream, and how it ends."""
+"""The command line as a process, against a running front door: what goes to which stream, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from tests.fake_worker import FakeWorker, tone
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).parents[2]
+
 Ended = subprocess.CompletedProcess[bytes]
 
 
@@ -26,16 +29,17 @@ class Terminal:
 
     def __init__(self, house: House, key: str, directory: Path) -> None:
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
-        self._environment |= {"CARILLON_URL": house.url, "CARILLON_KEY": key}
+        self._environment |= {"CARILLON_URL": house.url, "CARILLON_KEY": key, "PYTHONPATH": str(ROOT)}
         self._directory = directory
 
-    async def run(self, *words: str, given: bytes = b"", key: str | None = None) -> Ended:
-        environment = self._environment | ({} if key is None else {"CARILLON_KEY": key})
+    async def run(self, *words: str, given: bytes = b"", key: str | None = None, to: str = "") -> Ended:
+        """`to`: a pipe that takes what is said, in the shell's words."""
+        command = f"{shlex.join([sys.executable, '-m', 'app.cli', *words])} {to}"
         return await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "app.cli", *words],
+            ["sh", "-c", command],
             input=given,
-            env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            env=self._environment | ({} if key is None else {"CARILLON_KEY": key}),
             cwd=self._directory,
             capture_output=True,
             check=False,
@@ -60,17 +64,9 @@ async def test_standard_output_is_the_audio_and_nothing_else(terminal: Terminal,
 
 
 async def test_a_reader_that_has_heard_enough_is_no_reason_for_a_traceback(
-    terminal: Terminal, worker: FakeWorker, house: House
+    terminal: Terminal, worker: FakeWorker
 ) -> None:
-    command = f"'{sys.executable}' -m app.cli say 'Hello you there. {'And so on. ' * 50}' -o - | head -c 4"
-    ended = await asyncio.to_thread(
-        subprocess.run,
-        ["sh", "-c", command],
-        env=terminal._environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
+    ended = await terminal.run("say", "And so on. " * 50, "-o", "-", to="| head -c 4")
     assert ended.stdout == b"RIFF"
     assert b"Traceback" not in ended.stderr and b"Exception ignored" not in ended.stderr, ended.stderr.decode()
 
@@ -82,12 +78,10 @@ async def test_input_that_is_no_text_is_refused(terminal: Terminal, worker: Fake
 
 
 async def test_what_there_is_is_listed(terminal: Terminal, worker: FakeWorker) -> None:
-    voices = (await terminal.run("voices")).stdout.decode().splitlines()
-    assert [line.split() for line in voices] == [
-        ["rms", "built-in", "en", "standin", "rms"],
-        ["slt", "built-in", "en", "standin", "slt"],
-    ] or len(voices) == 2
-    assert {voice["name"] for voice in json.loads((await terminal.run("voices", "--json")).stdout)} == {"slt", "rms"}
+    lines = (await terminal.run("voices")).stdout.decode().splitlines()
+    assert sorted(lines) == ["rms  built-in  en  standin  rms", "slt  built-in  en  standin  slt"]
+    listed = json.loads((await terminal.run("voices", "--json")).stdout)
+    assert {voice["name"] for voice in listed} == {"slt", "rms"}
 
 
 @pytest.mark.parametrize(("noun", "starts"), [("jobs", "carillon clone"), ("narrations", "carillon narrate")])
