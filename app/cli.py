@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -33,15 +33,23 @@ for command in (voices, jobs, narrations, simulate):
 
 
 def main() -> None:
-    """Run the command line. An error of ours ends it with its message and status 1, without a traceback."""
+    """Run the command line. An error that is foreseen ends it with its message and status 1, without a traceback."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without some letter is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         cli()
     except CarillonError as error:
-        print(f"carillon: {error.message}", file=sys.stderr)
-        sys.exit(1)
+        _end_with(error.message)
+    except OSError as error:  # a file that somebody named cannot be read or written; anything else is a defect
+        if error.filename is None:
+            raise
+        _end_with(f"{error.filename}: {error.strerror}")
+
+
+def _end_with(message: str) -> NoReturn:
+    print(f"carillon: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

@@ -103,6 +103,8 @@ def clone(
     fails.
     """
     files, transcripts = found(directory)
+    if consent is not None and not consent.is_file():
+        raise ConfigurationError(f"{consent} is no file; name a recording of the speaker reading the phrase")
     voice = studio.voice(name, model=model, language=language)
     upload(studio, voice["id"], files, transcripts, out=out)
     if voice["consent"] is None:
@@ -182,14 +184,17 @@ def _manifest(path: Path) -> dict[str, str]:
     try:
         rows = csv.DictReader(io.StringIO(text)) if path.suffix == ".csv" else map(json.loads, text.splitlines())
         return {Path(row["file"]).name: row["text"].strip() for row in rows}
-    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
-        raise ConfigurationError(f"{path}: every row needs `file` and `text` ({error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+        form = "a CSV with the header file,text" if path.suffix == ".csv" else '{"file": …, "text": …} on each line'
+        raise ConfigurationError(f"{path} cannot be read; it must be {form}") from None
 
 
 def _text(path: Path) -> str:
     """A text file as people's programs write them, with a byte order mark or without. Raises ConfigurationError."""
     try:
         return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 

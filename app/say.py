@@ -149,7 +149,8 @@ class Progress:
 
     @property
     def _line(self) -> str:
-        return f"{self._words} words sent{self._more_text}  {self._samples / self._rate_hz:.1f} s heard{self._first}"
+        words = "1 word" if self._words == 1 else f"{self._words} words"
+        return f"{words} sent{self._more_text}  {self._samples / self._rate_hz:.1f} s heard{self._first}"
 
     def _show(self) -> None:
         if self._out.isatty():

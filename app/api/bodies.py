@@ -207,8 +207,8 @@ async def received_form(request: Request, parent: Path, limits: FormLimits) -> A
                     await reader.write()
             parser.finalize()
             await reader.write()
-        except FormParserError as error:
-            raise InvalidRequest(f"the form is broken or was cut off: {error}") from None
+        except FormParserError:
+            raise InvalidRequest("the form is broken or was cut off; its parts stand between its boundary") from None
         if not reader.ended:
             raise InvalidRequest("the form was cut off: its closing boundary is missing")
         yield reader.form

@@ -112,7 +112,12 @@ def add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-        body = error_body(error.status_code, str(error.detail), code=codes.get(error.status_code, "http_error"))
+        words = {
+            404: f"there is nothing at {request.url.path[:200]!r}; GET /docs shows what there is",
+            405: f"{request.url.path[:200]!r} takes no {request.method}; GET /docs shows what it takes",
+        }
+        message = words.get(error.status_code, str(error.detail))
+        body = error_body(error.status_code, message, code=codes.get(error.status_code, "http_error"))
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     async def gone(request: Request, error: Exception) -> Response:

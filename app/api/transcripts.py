@@ -116,8 +116,8 @@ def _csv(text: str) -> Iterator[tuple[str, str]]:
             if not name or words is None or None in row:
                 raise _unreadable(reader.line_num, 'write file,text, and a text with commas in "quotes"')
             yield name, words
-    except csv.Error as error:
-        raise _unreadable(reader.reader.line_num, str(error)) from None
+    except csv.Error:
+        raise _unreadable(reader.reader.line_num, 'close every "quote" that was opened') from None
 
 
 def _of(row: dict[str, str], columns: tuple[str, ...]) -> str | None:
