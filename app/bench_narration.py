@@ -45,7 +45,7 @@ class Reading(FrontDoor):
 
     def begin(self, text: str, voice: str, model: str | None) -> None:
         wanted = {"voice": voice, "model": model, "text": text, "format": "wav", "options": {"normalise": False}}
-        self._narration = self._ask("POST", "/v1/narrations", json=wanted)
+        self._narration = self.ask("POST", "/v1/narrations", json=wanted)
         self._wait(lambda now: now["state"] != "planning" and now["state"] != "queued")
         self._stop()
 
@@ -58,7 +58,7 @@ class Reading(FrontDoor):
     def under_way(self) -> Iterator[None]:
         """The narration goes on while the context lasts: a first new segment is there when it begins."""
         done = self._narration["segments_done"]
-        self._ask("POST", f"{self._path}/resume", json={})
+        self.ask("POST", f"{self._path}/resume", json={})
         self._wait(lambda now: now["state"] == "rendering" and now["segments_done"] > done)
         try:
             yield
@@ -66,7 +66,7 @@ class Reading(FrontDoor):
             self._stop()
 
     def forget(self) -> None:
-        self._ask("DELETE", self._path)
+        self.ask("DELETE", self._path)
 
     @property
     def _path(self) -> str:
@@ -74,7 +74,7 @@ class Reading(FrontDoor):
 
     def _stop(self) -> None:
         """Raises WorkerLost when there is nothing to stop: it failed, or is at its end."""
-        self._ask("POST", f"{self._path}/cancel")
+        self.ask("POST", f"{self._path}/cancel")
         self._wait(lambda now: now["over"])
         if self._narration["state"] != "cancelled":
             raise WorkerLost(f"the narration was {self._narration['state']} while sessions were measured beside it")
@@ -82,7 +82,7 @@ class Reading(FrontDoor):
     def _wait(self, reached: Callable[[Json], bool]) -> None:
         deadline = self._clock() + PATIENCE_S
         while True:
-            self._narration = self._ask("GET", self._path)
+            self._narration = self.ask("GET", self._path)
             if reached(self._narration):
                 return
             if self._narration["over"]:

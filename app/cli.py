@@ -9,43 +9,69 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from app.cli_bench import bench, simulate
-from app.cli_fleet import running_fleet, voices_of
-from app.core.errors import CarillonError
-from app.core.models import Scope
+from app.cli_fleet import AsJson, Key, Url, front_door_url, running_fleet, voices_of
+from app.cli_keys import keys
+from app.cli_list import jobs, narrations, voices
+from app.core.errors import CarillonError, ConfigurationError
+from app.core.models import AudioFormat
 from app.infra.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.infra.catalog import Catalog
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A fleet of voices.")
-keys = typer.Typer(no_args_is_help=True, help="API keys: make, show, end.")
 cli.add_typer(keys, name="keys")
 cli.add_typer(bench, name="bench")
-cli.command()(simulate)
+for command in (voices, jobs, narrations, simulate):
+    cli.command()(command)
 
 
 def main() -> None:
-    """Run the command line. An error of ours ends it with its message and status 1, without a traceback."""
+    """Run the command line. An error that is foreseen ends it with its message and status 1, without a traceback."""
     for stream in (sys.stdout, sys.stderr):  # a terminal without some letter is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         cli()
     except CarillonError as error:
-        print(f"carillon: {error.message}", file=sys.stderr)
-        sys.exit(1)
+        _end_with(error.message)
+    except OSError as error:  # a file that somebody named cannot be read or written; anything else is a defect
+        if error.filename is None:
+            raise
+        _end_with(f"{error.filename}: {error.strerror}")
+
+
+def _end_with(message: str) -> NoReturn:
+    print(f"carillon: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"carillon {version('carillon')}")
+        raise typer.Exit()
+
+
+@cli.callback()
+def carillon(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """A fleet of voices."""
 
 
 def _settings() -> Settings:
     """The settings, with the secrets of the data directory where none are configured: every command has the same."""
-    from app.infra.embedded import with_local_secrets
+    from app.infra.datadir import with_local_secrets
 
     return with_local_secrets(load_settings())
 
@@ -131,7 +157,7 @@ def migrate() -> None:
 
 
 @cli.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what is missing or wrong here, and how to mend it. Status 1 when something fails."""
     from app.doctor import Level, examine
 
@@ -145,60 +171,18 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
         raise typer.Exit(1)
 
 
-@keys.command("create")
-def create_key(
-    name: Annotated[str, typer.Argument(help="Whose it is; for the list.")],
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for more.")] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="How long it holds; for good without this.")] = None,
-) -> None:
-    """Make a key and print its token, which is shown this once."""
-
-    async def create() -> str:
-        async with _catalog(_settings()) as catalog:
-            await catalog.migrate()
-            expires_at = datetime.now(UTC) + timedelta(days=days) if days is not None else None
-            return (await catalog.create_key(name, scope or [Scope.SPEAK], expires_at=expires_at)).token
-
-    typer.echo(asyncio.run(create()))
-
-
-@keys.command("list")
-def list_keys(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Show the keys; not their tokens, which are not kept."""
-
-    async def listed() -> list[dict[str, Any]]:
-        async with _catalog(_settings()) as catalog:
-            await catalog.migrate()
-            return [key.model_dump(mode="json") for key in await catalog.keys()]
-
-    found = asyncio.run(listed())
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    for key in found:
-        state = "revoked" if key["revoked_at"] else f"until {key['expires_at']}" if key["expires_at"] else "valid"
-        used = f"last used {key['last_used_at']}" if key["last_used_at"] else "never used"
-        typer.echo(f"{key['id']}  {key['name']:20}  {', '.join(sorted(key['scopes'])):20}  {state}  {used}")
-
-
-@keys.command("revoke")
-def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """End a key at once."""
-
-    async def revoke() -> None:
-        async with _catalog(_settings()) as catalog:
-            await catalog.migrate()
-            await catalog.revoke(key_id)
-
-    asyncio.run(revoke())
-    typer.echo(f"{key_id} is revoked")
-
-
 @cli.command()
 def say(
     text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The WAV file to write.")] = Path("out.wav"),
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Its ending says how: .wav .mp3 .flac .opus .ogg .aac .pcm; - is standard output."
+        ),
+    ] = Path("out.wav"),
+    format: Annotated[AudioFormat | None, typer.Option(help="For a name without such an ending.")] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=4, help="Of the tempo; the pitch stays.")] = 1.0,
     voice: Annotated[str | None, typer.Option(help="Default: the first the fleet has.")] = None,
     model: Annotated[str | None, typer.Option(help="Default: whichever has the voice.")] = None,
     words_per_s: Annotated[float | None, typer.Option(min=0.1, help="Send word by word, as an LLM writes.")] = None,
@@ -207,24 +191,40 @@ def say(
         list[str] | None,
         typer.Option(envvar="CARILLON_URL", help="Once for each front door. Default: the fleet of `carillon up`."),
     ] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    key: Key = None,
 ) -> None:
     """Speak a text with a running fleet; the file grows as the audio comes."""
     from app.say import say as run
+    from app.speech_file import STANDARD_OUTPUT, format_of
 
+    format = format_of(output, format)
+    text = _standard_input() if text == "-" else text
     first, key = running_fleet(url[0] if url else None, key)
+    urls = [first, *map(front_door_url, (url or [])[1:])]
     run(
-        sys.stdin.read() if text == "-" else text,
-        voice=voice or voices_of(first, key)[0],
+        text,
+        voice=voice or voices_of(urls, key)[0],
         output=output,
-        urls=[first, *(url or [])[1:]],
+        format=format,
+        speed=speed,
+        urls=urls,
         key=key,
         model=model,
         words_per_s=words_per_s,
         temperature=temperature,
         progress=sys.stderr,
-        out=sys.stdout,
+        out=sys.stderr if output == STANDARD_OUTPUT else sys.stdout,
     )
+
+
+def _standard_input() -> str:
+    """Raises ConfigurationError for what is no UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"standard input is not UTF-8 (byte {error.start}); convert it, or name a text"
+        ) from None
 
 
 @cli.command()
@@ -240,8 +240,8 @@ def clone(
     consent_statement: Annotated[str | None, typer.Option(help="With an admin key: where the consent is kept.")] = None,
     overrides: Annotated[str, typer.Option(help='Of the recipe, as JSON: {"train": {"epochs": 3}}.')] = "{}",
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Make a voice of a consenting speaker's recordings. Given again, it goes on where it was interrupted."""
     from app.clone import Studio
@@ -269,8 +269,8 @@ def polish(
     model: Annotated[str | None, typer.Option(help="Needed where several models have the voice.")] = None,
     overrides: Annotated[str, typer.Option(help="Of the recipe, as JSON.")] = "{}",
     watch: Annotated[bool, typer.Option(help="Follow the job to its end.")] = True,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Take the silence at the head from a built-in voice, with no recordings but its own.
 
@@ -308,8 +308,8 @@ def narrate(
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Come back to a narration; set it going again.")
     ] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Have a book read aloud by a running fleet. Ctrl-C leaves it at work; --resume comes back to it."""
     from app.narrate import Publisher, Wish
@@ -341,8 +341,8 @@ def _pairs(texts: list[str] | None, option: str) -> dict[str, str]:
 def demo(
     *,
     polish: Annotated[bool, typer.Option(help="Polish a built-in voice as well.")] = True,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Clone the bundled speaker on a running fleet, and print what the voice gains."""
     from app.demo import demo as run
@@ -362,8 +362,8 @@ def drain(
         float | None, typer.Option(min=0, help="Seconds its sessions may go on there. Default: the front door's.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Until the worker has ended.")] = True,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Let a worker end without its sessions: they go on at others. `carillon up` then starts it anew."""
     from app.drain import Dispatcher

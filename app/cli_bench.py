@@ -6,11 +6,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli_fleet import running_fleet, voices_of
+from app.cli_fleet import AsJson, Key, Url, running_fleet, voices_of
 from app.core.narration import NarrationFormat
 from app.infra.settings import load_settings
 
@@ -22,9 +22,9 @@ bench = typer.Typer(no_args_is_help=True, help="Measurements.")
 
 @bench.command("decode")
 def bench_decode(
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option()] = "cpu",
     repetitions: Annotated[int, typer.Option(min=1)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
     from app.infra.checkpoints import locate
@@ -47,8 +47,8 @@ def bench_speech(
     model: Annotated[str | None, typer.Option()] = None,
     realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
     from app.bench import run
@@ -57,7 +57,7 @@ def bench_speech(
     run(
         url=url,
         key=key,
-        voices=voice or voices_of(url, key),
+        voices=voice or voices_of([url], key),
         concurrency=_levels(concurrency),
         sessions=sessions,
         model=model,
@@ -77,8 +77,8 @@ def bench_narration(
     model: Annotated[str | None, typer.Option()] = None,
     unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
-    url: Annotated[str | None, typer.Option(envvar="CARILLON_URL", help="Default: the fleet of `carillon up`.")] = None,
-    key: Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up`.")] = None,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
     from app.bench_narration import run
@@ -87,7 +87,7 @@ def bench_narration(
     run(
         url=url,
         key=key,
-        voices=voice or voices_of(url, key),
+        voices=voice or voices_of([url], key),
         concurrency=concurrency,
         sessions=sessions,
         rounds=rounds,
@@ -166,14 +166,14 @@ def bench_registry(
 def _running_target() -> Target:
     """The fleet of `carillon up` here."""
     from app.bench_figures import Target
-    from app.up import read_run_file
+    from app.infra.datadir import read_run_file
 
     url, key = running_fleet(None, None)
     running = read_run_file(load_settings().data_dir) or {}
     return Target(
         url=url,
         key=key,
-        voices=tuple(voices_of(url, key)),
+        voices=tuple(voices_of([url], key)),
         front_door_pid=running.get("programs", {}).get("api", {}).get("pid"),
     )
 

@@ -6,14 +6,15 @@ It shows how little a client needs: a socket, JSON one way, JSON and audio frame
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from app.core.errors import AuthenticationFailed, DeadlineExceeded, WorkerLost
+from app.core.errors import CarillonError, DeadlineExceeded, PermissionDenied, WorkerLost
 from app.core.messages import (
     SERVER_MESSAGES,
     AudioFrame,
@@ -31,6 +32,7 @@ from app.core.messages import (
     Text,
     parse,
 )
+from app.refusals import key_refused, nobody_answers
 
 SESSION = "1"
 CONNECT_TIMEOUT_S = 10.0
@@ -103,7 +105,7 @@ async def open_speaker(
 
 
 async def connected(url: str, key: str | None) -> ClientConnection:
-    """A socket to the front door at `url`. Raises AuthenticationFailed or WorkerLost."""
+    """A socket to the front door at `url`. Raises AuthenticationFailed, PermissionDenied or WorkerLost."""
     address = url.rstrip("/").replace("http", "ws", 1) + "/v1/sessions"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
@@ -117,12 +119,25 @@ async def connected(url: str, key: str | None) -> ClientConnection:
         )
     except InvalidStatus as refused:
         if refused.response.status_code in (401, 403):
-            raise AuthenticationFailed(f"{url} refuses the key; `carillon keys create` makes one") from None
-        raise WorkerLost(f"{url} answers HTTP {refused.response.status_code} to a WebSocket") from None
-    except (OSError, TimeoutError) as error:
-        raise WorkerLost(
-            f"there is no front door at {url} ({type(error).__name__}); is `carillon up` running?"
-        ) from None
+            raise _key_refused(url, key, refused) from None
+        raise nobody_answers(url, f"HTTP {refused.response.status_code} where a WebSocket is due") from None
+    except InvalidHandshake:
+        raise nobody_answers(url, "what answers there is no front door") from None
+    except TimeoutError:
+        raise nobody_answers(url, "no answer in time") from None
+    except OSError as error:
+        why = "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror
+        raise nobody_answers(url, why or "nobody listens there") from None
+
+
+def _key_refused(url: str, key: str | None, refused: InvalidStatus) -> CarillonError:
+    """The front door's own words where the key is a good one that lacks a scope."""
+    try:
+        error = json.loads(refused.response.body or b"")["error"]
+        told = CarillonError.from_wire(error["code"], error["message"])
+    except (ValueError, KeyError, TypeError):
+        return key_refused(url, key)
+    return told if isinstance(told, PermissionDenied) else key_refused(url, key)
 
 
 async def answer(socket: ClientConnection, kind: type[Answer]) -> Answer:

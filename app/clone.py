@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from app.core.errors import CarillonError, ConfigurationError, Conflict, InvalidRequest, NotFound, RecordingUnfit
 from app.frontdoor import FrontDoor, Json
@@ -30,14 +31,14 @@ class Studio(FrontDoor):
             if voice["prompt_name"] == voice["id"]:  # no polished built-in one
                 return voice
         fields = {"name": name, "language": language} | ({"model": model} if model else {})
-        return self._ask("POST", "/v1/voices", json=fields)
+        return self.ask("POST", "/v1/voices", json=fields)
 
     def speakable(self) -> list[Json]:
         """Every voice that can be spoken with now."""
-        return self._ask("GET", "/v1/audio/voices")["voices"]
+        return self.listed("/v1/audio/voices")
 
     def recordings(self, voice_id: str) -> list[Json]:
-        return self._ask("GET", f"/v1/voices/{voice_id}/samples")["data"]
+        return self.ask("GET", f"/v1/voices/{voice_id}/samples")["data"]
 
     def upload(self, voice_id: str, files: list[Path], transcripts: Mapping[str, str]) -> Json:
         """Send some recordings, with the transcripts that are known by their names. Returns samples and rejected."""
@@ -47,26 +48,26 @@ class Studio(FrontDoor):
             if known:
                 lines = "\n".join(json.dumps(entry) for entry in known)
                 parts.append(("manifest", ("manifest.jsonl", io.BytesIO(lines.encode()), "application/jsonl")))
-            return self._ask("POST", f"/v1/voices/{voice_id}/samples", files=parts)
+            return self.ask("POST", f"/v1/voices/{voice_id}/samples", files=parts)
 
     def consent(self, voice_id: str, *, recording: Path | None, statement: str | None) -> Json:
         """Record the speaker's consent: a recording of the phrase, or an operator's statement."""
         path = f"/v1/voices/{voice_id}/consent"
         if recording is None:
-            return self._ask("POST", path, json={"statement": statement})
+            return self.ask("POST", path, json={"statement": statement})
         with recording.open("rb") as file:
-            return self._ask("POST", path, files={"recording": (recording.name, file)})
+            return self.ask("POST", path, files={"recording": (recording.name, file)})
 
     def clone(self, voice_id: str, overrides: Mapping[str, Any]) -> Json:
-        return self._ask("POST", "/v1/clones", json={"voice": voice_id, "overrides": overrides})
+        return self.ask("POST", "/v1/clones", json={"voice": voice_id, "overrides": overrides})
 
     def polish(self, name: str, overrides: Mapping[str, Any], *, model: str | None = None) -> Json:
         fields = {"overrides": overrides} | ({"model": model} if model else {})
-        return self._ask("POST", f"/v1/voices/{name}/polish", json=fields)
+        return self.ask("POST", f"/v1/voices/{quote(name, safe='')}/polish", json=fields)
 
     def active_job(self, voice_id: str) -> Json | None:
         """The job of a voice that is not over, if there is one."""
-        jobs = self._ask("GET", "/v1/clones", params={"voice": voice_id})["data"]
+        jobs = self.ask("GET", "/v1/clones", params={"voice": voice_id})["data"]
         return next((job for job in jobs if not job["over"]), None)
 
     def active_polish(self, name: str, *, model: str | None = None) -> Json | None:
@@ -79,7 +80,7 @@ class Studio(FrontDoor):
         return self.follow(f"/v1/clones/{job_id}/events")
 
     def _named(self, name: str, model: str | None) -> list[Json]:
-        voices = self._ask("GET", "/v1/voices")["data"]
+        voices = self.ask("GET", "/v1/voices")["data"]
         return [voice for voice in voices if voice["name"] == name and model in (None, voice["model"])]
 
 
@@ -102,6 +103,8 @@ def clone(
     fails.
     """
     files, transcripts = found(directory)
+    if consent is not None and not consent.is_file():
+        raise ConfigurationError(f"{consent} is no file; name a recording of the speaker reading the phrase")
     voice = studio.voice(name, model=model, language=language)
     upload(studio, voice["id"], files, transcripts, out=out)
     if voice["consent"] is None:
@@ -181,14 +184,17 @@ def _manifest(path: Path) -> dict[str, str]:
     try:
         rows = csv.DictReader(io.StringIO(text)) if path.suffix == ".csv" else map(json.loads, text.splitlines())
         return {Path(row["file"]).name: row["text"].strip() for row in rows}
-    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
-        raise ConfigurationError(f"{path}: every row needs `file` and `text` ({error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error):
+        form = "a CSV with the header file,text" if path.suffix == ".csv" else '{"file": …, "text": …} on each line'
+        raise ConfigurationError(f"{path} cannot be read; it must be {form}") from None
 
 
 def _text(path: Path) -> str:
     """A text file as people's programs write them, with a byte order mark or without. Raises ConfigurationError."""
     try:
         return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import TextIO
+from urllib.parse import quote
 
-import httpx
-
-from app.core.errors import CarillonError, ConfigurationError, DeadlineExceeded
-from app.infra.settings import LOOPBACK_HOSTS
+from app.core.errors import DeadlineExceeded
+from app.frontdoor import FrontDoor, Json
 
 CALL_TIMEOUT_S = 10.0
 POLL_S = 0.5
@@ -25,45 +24,17 @@ RETURN_S = 900.0
 """A worker may take so long to load its model; its own `engine.startup_timeout_s` is 600 unless it is set."""
 
 
-class Dispatcher:
+class Dispatcher(FrontDoor):
     """The fleet's workers, as a front door tells of them and lets them end."""
 
-    def __init__(self, url: str, key: str | None, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=CALL_TIMEOUT_S,
-            # A proxy of the environment does not know what is on this machine.
-            trust_env=httpx.URL(url).host not in LOOPBACK_HOSTS,
-            transport=transport,
-        )
+    def workers(self) -> dict[str, Json]:
+        """The workers by id. Raises what the front door refuses with, WorkerLost if it cannot be reached."""
+        return {worker["id"]: worker for worker in self.ask("GET", "/v1/fleet", timeout=CALL_TIMEOUT_S)["workers"]}
 
-    def __enter__(self) -> Dispatcher:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-
-    def workers(self) -> dict[str, dict[str, Any]]:
-        """The workers by id. Raises what the front door refuses with, ConfigurationError if it cannot be reached."""
-        return {worker["id"]: worker for worker in self._call("GET", "/v1/fleet")["workers"]}
-
-    def drain(self, worker_id: str, deadline_s: float | None) -> dict[str, Any]:
+    def drain(self, worker_id: str, deadline_s: float | None) -> Json:
         """Order it. Raises NotFound with the workers there are."""
-        return self._call("POST", f"/v1/fleet/workers/{worker_id}/drain", json={"deadline_s": deadline_s})
-
-    def _call(self, method: str, path: str, **how: Any) -> dict[str, Any]:
-        try:
-            answer = self._http.request(method, path, **how)
-            body = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ConfigurationError(
-                f"the front door {self._http.base_url} does not answer ({type(error).__name__}); is it running?"
-            ) from None
-        if answer.is_error:
-            error = body.get("error", {})
-            raise CarillonError.from_wire(error.get("code", ""), error.get("message", f"HTTP {answer.status_code}"))
-        return body
+        path = f"/v1/fleet/workers/{quote(worker_id, safe='')}/drain"
+        return self.ask("POST", path, json={"deadline_s": deadline_s}, timeout=CALL_TIMEOUT_S)
 
 
 def drain(

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 import httpx
 
-from app.core.errors import CarillonError, DeadlineExceeded, WorkerLost
+from app.core.errors import AuthenticationFailed, CarillonError, DeadlineExceeded, WorkerLost
 from app.infra.settings import LOOPBACK_HOSTS
+from app.refusals import key_refused, nobody_answers
 
 TIMEOUT = httpx.Timeout(300.0, connect=10.0)
+PROBE_TIMEOUT_S = 5.0
 EVENTS_TIMEOUT_S = 60.0
 PROXY_FAILURES = frozenset({502, 503, 504})
 RECONNECT_PAUSE_S = 1.0
@@ -39,6 +41,7 @@ class FrontDoor:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._clock, self._sleep = clock, sleep
+        self._url, self._key = url, key
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -52,6 +55,11 @@ class FrontDoor:
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
+
+    def listed(self, path: str, **params: Any) -> list[Json]:
+        """What there is at `path`, which lists things."""
+        answer = self.ask("GET", path, params=params)
+        return answer["voices" if "voices" in answer else "data"]
 
     def follow(self, events_path: str) -> Iterator[Json]:
         """The job whose events are there, whenever it changes, until it is over.
@@ -79,28 +87,44 @@ class FrontDoor:
         with self._http.stream("GET", path, timeout=EVENTS_TIMEOUT_S) as answer:
             if not answer.is_success:
                 answer.read()
-                raise refusal(answer)
+                raise self._refusal(answer)
             yield from answer.iter_lines()
 
-    def _ask(self, method: str, path: str, **content: Any) -> Json:
+    def answers(self) -> bool:
+        """Whether anybody is there; it asks for no key."""
+        try:
+            return self._answer("GET", "/healthz", timeout=PROBE_TIMEOUT_S).is_success
+        except CarillonError:
+            return False
+
+    def ask(self, method: str, path: str, **content: Any) -> Json:
+        """What `method` at `path` is answered, an object."""
         answer = self._answer(method, path, **content)
-        return answer.json() if answer.content else {}
+        try:
+            return answer.json() if answer.content else {}
+        except ValueError:
+            raise nobody_answers(self._url, "what answers there is no front door") from None
 
     def _answer(self, method: str, path: str, **content: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **content)
         except httpx.TimeoutException:
-            raise DeadlineExceeded(f"{self._http.base_url} did not answer {method} {path} in time") from None
-        except httpx.TransportError as error:
+            raise DeadlineExceeded(f"{self._url} did not answer {method} {path} in time") from None
+        except httpx.RequestError as error:
             raise self._absence(error) from None
         if not answer.is_success:
-            raise refusal(answer)
+            raise self._refusal(answer)
         return answer
 
-    def _absence(self, error: httpx.TransportError) -> WorkerLost:
-        return WorkerLost(
-            f"there is no front door at {self._http.base_url} ({type(error).__name__}); is `carillon up` running?"
-        )
+    def _refusal(self, answer: httpx.Response) -> CarillonError:
+        error = refusal(answer)
+        return key_refused(self._url, self._key) if isinstance(error, AuthenticationFailed) else error
+
+    def _absence(self, error: httpx.RequestError) -> WorkerLost:
+        slow = isinstance(error, httpx.TimeoutException)
+        nobody = isinstance(error, httpx.ConnectError)
+        why = "no answer in time" if slow else "nobody listens there" if nobody else "the connection broke"
+        return nobody_answers(self._url, why)
 
 
 class Patience:

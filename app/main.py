@@ -17,6 +17,7 @@ from app.api import (
     clones,
     fleet,
     health,
+    keys,
     narration_files,
     narrations,
     openai,
@@ -30,6 +31,7 @@ from app.api.bodies import remove_stale
 from app.api.deps import Door
 from app.api.errors import add_error_handlers
 from app.api.intake import waiting_directory
+from app.api.lingering import Lingering
 from app.api.metrics import Metrics
 from app.infra.broker import make_celery
 from app.infra.catalog import Catalog
@@ -54,9 +56,10 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
+    app.add_middleware(Lingering)
     add_error_handlers(app)
     speaking, cloning = (openai, openai_voices, sessions), (voices, samples, uploads, clones)
-    for edge in (*speaking, *cloning, narrations, narration_files, fleet, health):
+    for edge in (*speaking, *cloning, narrations, narration_files, fleet, keys, health):
         app.include_router(edge.router)
     return app
 

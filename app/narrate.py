@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import httpx
 
 from app.core.errors import CarillonError, ConfigurationError, Conflict, WorkerLost
-from app.frontdoor import FrontDoor, Json, Patience, refusal
+from app.frontdoor import FrontDoor, Json, Patience
 from app.narrate_progress import duration, teller
 
 FORMATS = ("m4b", "mp3", "flac", "opus", "wav")
@@ -40,13 +40,13 @@ class Publisher(FrontDoor):
             ]
             if cover is not None:
                 parts.append(("cover", (cover.name, stack.enter_context(_opened(cover)))))
-            return self._ask("POST", "/v1/narrations", files=parts)
+            return self.ask("POST", "/v1/narrations", files=parts)
 
     def narration(self, narration_id: str) -> Json:
-        return self._ask("GET", f"/v1/narrations/{narration_id}")
+        return self.ask("GET", f"/v1/narrations/{narration_id}")
 
     def resume(self, narration_id: str, changes: Json) -> Json:
-        return self._ask("POST", f"/v1/narrations/{narration_id}/resume", json=changes)
+        return self.ask("POST", f"/v1/narrations/{narration_id}/resume", json=changes)
 
     def watch(self, narration: Json) -> Iterator[Json]:
         """The narration whenever it changes, until it is over; see `follow`."""
@@ -56,7 +56,7 @@ class Publisher(FrontDoor):
 
     def flagged(self, narration_id: str) -> list[Json]:
         """The segments that failed a check in every try."""
-        return self._ask("GET", f"/v1/narrations/{narration_id}/segments", params={"flagged": True})["data"]
+        return self.ask("GET", f"/v1/narrations/{narration_id}/segments", params={"flagged": True})["data"]
 
     def captions(self, narration_id: str, form: str) -> bytes:
         return self._answer("GET", f"/v1/narrations/{narration_id}/captions.{form}").content
@@ -103,7 +103,7 @@ class Publisher(FrontDoor):
         with self._http.stream("GET", source, headers=headers) as answer:  # which may be the whole file
             if not answer.is_success:
                 answer.read()
-                raise refusal(answer)
+                raise self._refusal(answer)
             etag, span = answer.headers.get("etag"), FIRST_BYTE.fullmatch(answer.headers.get("content-range", ""))
             if answer.status_code != httpx.codes.PARTIAL_CONTENT or etag is None or span is None:
                 raise WorkerLost(
@@ -118,7 +118,7 @@ class Publisher(FrontDoor):
         with self._http.stream("GET", source, headers=headers) as answer:
             if not answer.is_success:
                 answer.read()
-                raise refusal(answer)
+                raise self._refusal(answer)
             if answer.headers.get("etag") != etag:
                 raise WorkerLost(f"{source} was made anew while it was fetched")
             have = rest.start if answer.status_code == httpx.codes.PARTIAL_CONTENT else 0

@@ -38,6 +38,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "CARILLON_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
         "CARILLON_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "CARILLON_FLEET_SECRET": settings.fleet_secret.get_secret_value(),
+        "CARILLON_CLONING__WEBHOOK_SECRET": settings.cloning.webhook_secret.get_secret_value(),
         "PYTHONUNBUFFERED": "1",
     }
 

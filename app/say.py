@@ -1,23 +1,20 @@
-"""`carillon say`: speak a text through a running fleet into a WAV file, written as it is heard."""
+"""`carillon say`: speak a text through a running fleet into a file or a pipe, written as it is heard."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import TextIO
 
 from app.core.budget import Ledger
-from app.core.errors import ConfigurationError, WorkerLost
+from app.core.errors import InvalidRequest, WorkerLost
 from app.core.messages import AudioFrame, Done, Pace
+from app.core.models import AudioFormat
 from app.resuming import ResumingSpeaker, open_resuming_speaker
-
-SAMPLE_BYTES = 2
-UNKNOWN_SAMPLES = 2**30
-"""What the header claims until the end is known, so that a player can follow a file that grows."""
+from app.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
 
 
 def say(
@@ -27,6 +24,8 @@ def say(
     output: Path,
     urls: Sequence[str],
     key: str | None,
+    format: AudioFormat | None = None,
+    speed: float = 1.0,
     model: str | None = None,
     words_per_s: float | None = None,
     temperature: float | None = None,
@@ -36,67 +35,49 @@ def say(
 ) -> Ledger:
     """Speak `text` with `voice` at the first front door of `urls` and write `output` as the audio comes.
 
-    A connection that breaks is made anew, to the next of them, and the file goes on where it was. `words_per_s` sends
-    the text word by word, as a language model writes it; None sends it whole. The progress line goes to `progress`, the
-    ledger to `out`. Raises CarillonError.
+    A connection that breaks is made anew, to the next of them, and the file goes on where it was. `output` is
+    STANDARD_OUTPUT or a file, whose ending says the format, unless `format` does; `speed` changes the tempo.
+    `words_per_s` sends the text word by word, as a language model writes it; None sends it whole. How far it is goes to
+    `progress`, the ledger to `out`. Raises CarillonError.
     """
+    if not text.strip():
+        raise InvalidRequest("the text is empty; there is nothing to say", param="text")
+    format = format_of(output, format)
     speaking = open_resuming_speaker(urls, key, voice=voice, model=model, temperature=temperature, pace=pace)
-    return asyncio.run(_say(speaking, text, words_per_s, output, progress=progress, out=out))
+    with destination(output) as file:
+
+        def record(sample_rate_hz: int) -> Recording:
+            return Recording(file, format, sample_rate_hz, speed=speed)
+
+        ledger, told = asyncio.run(_say(speaking, text, words_per_s, record, progress=progress))
+    name = "standard output" if output == STANDARD_OUTPUT else output
+    out.write(f"{name}: {ledger.audio_s / speed:.2f} s of {told}\n{ledger_table(ledger)}")
+    return ledger
 
 
 async def _say(
     speaking: AbstractAsyncContextManager[ResumingSpeaker],
     text: str,
     words_per_s: float | None,
-    output: Path,
+    record: Callable[[int], Recording],
     *,
     progress: TextIO,
-    out: TextIO,
-) -> Ledger:
+) -> tuple[Ledger, str]:
+    """Returns what was measured, and who spoke."""
     async with speaking as speaker:
         told = Progress(progress, speaker.ready.sample_rate_hz)
-        with closing(WavFile(output, speaker.ready.sample_rate_hz)) as file:
+        with closing(record(speaker.ready.sample_rate_hz)) as recording:
             sending = asyncio.create_task(_send(speaker, text, words_per_s, told))
             try:
-                ledger = await _write(speaker, file, told)
+                ledger = await _write(speaker, recording, told)
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
                 told.end()
-    name = f"{speaker.ready.model}, a stand-in" if speaker.ready.stand_in else speaker.ready.model
-    out.write(f"{output}: {ledger.audio_s:.2f} s of {speaker.ready.voice} ({name})\n{ledger_table(ledger)}")
-    return ledger
-
-
-class WavFile:
-    """A WAV file that grows, and of which the end may be written anew. Raises ConfigurationError."""
-
-    def __init__(self, path: Path, sample_rate_hz: int) -> None:
-        self._rate_hz = sample_rate_hz
-        try:
-            self._file = path.open("wb")
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
-        self._begin = self._file.write(wav_header(UNKNOWN_SAMPLES, sample_rate_hz))
-
-    def write(self, sample: int, pcm16: bytes) -> None:
-        """Let `pcm16` be the file's end, from `sample` on."""
-        self._file.seek(self._begin + sample * SAMPLE_BYTES)
-        self._file.write(pcm16)
-        self._file.truncate()
-
-    def close(self) -> None:
-        samples = (self._file.tell() - self._begin) // SAMPLE_BYTES
-        self._file.seek(0)
-        self._file.write(wav_header(samples, self._rate_hz))
-        self._file.close()
-
-
-def wav_header(samples: int, sample_rate_hz: int) -> bytes:
-    """RIFF/WAVE for so many samples of PCM s16le mono."""
-    size = samples * SAMPLE_BYTES
-    form = (b"fmt ", 16, 1, 1, sample_rate_hz, sample_rate_hz * SAMPLE_BYTES, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
-    return struct.pack("<4sI4s 4sIHHIIHH 4sI", b"RIFF", 36 + size, b"WAVE", *form, b"data", size)
+    if not ledger.samples:
+        raise InvalidRequest("the text holds nothing that can be spoken", param="text")
+    model = f"{speaker.ready.model}, a stand-in" if speaker.ready.stand_in else speaker.ready.model
+    return ledger, f"{speaker.ready.voice} ({model})"
 
 
 async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, told: Progress) -> None:
@@ -114,10 +95,10 @@ async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, 
     told.text_ended()
 
 
-async def _write(speaker: ResumingSpeaker, file: WavFile, told: Progress) -> Ledger:
+async def _write(speaker: ResumingSpeaker, recording: Recording, told: Progress) -> Ledger:
     async for event in speaker:
         if isinstance(event, AudioFrame):
-            file.write(event.sample_offset, event.audio)
+            recording.write(event.sample_offset, event.audio)
             told.heard(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
         elif isinstance(event, Done):
             return event.ledger
@@ -130,7 +111,7 @@ def _words(text: str) -> Iterator[str]:
 
 
 class Progress:
-    """One line that says how far text and audio are."""
+    """One line that says how far text and audio are: growing on a terminal, elsewhere once and at the end."""
 
     def __init__(self, out: TextIO, sample_rate_hz: int) -> None:
         self._out = out
@@ -163,13 +144,18 @@ class Progress:
         self._show()
 
     def end(self) -> None:
-        self._out.write("\n")
+        self._out.write("\n" if self._out.isatty() else f"{self._line}\n")
         self._out.flush()
 
+    @property
+    def _line(self) -> str:
+        words = "1 word" if self._words == 1 else f"{self._words} words"
+        return f"{words} sent{self._more_text}  {self._samples / self._rate_hz:.1f} s heard{self._first}"
+
     def _show(self) -> None:
-        heard_s = self._samples / self._rate_hz
-        self._out.write(f"\r\x1b[K{self._words} words sent{self._more_text}  {heard_s:.1f} s heard{self._first}")
-        self._out.flush()
+        if self._out.isatty():
+            self._out.write(f"\r\x1b[K{self._line}")
+            self._out.flush()
 
 
 def ledger_table(ledger: Ledger) -> str:

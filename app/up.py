@@ -31,18 +31,8 @@ from app import programs
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Scope
 from app.infra.catalog import Catalog
-from app.infra.embedded import (
-    LOOPBACK,
-    Secrets,
-    free_port,
-    load_secrets,
-    object_store,
-    redis_url,
-    save_secrets,
-    valkey,
-    with_local_secrets,
-    write_private,
-)
+from app.infra.datadir import Secrets, load_secrets, read_run_file, save_secrets, with_secrets, write_private
+from app.infra.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings
 from app.infra.supervisor import Supervisor
@@ -106,7 +96,7 @@ async def _start(
     """Start every part in order."""
     local = load_secrets(settings.data_dir)
     family = worker_family(settings)
-    settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
+    settings = await _start_stores(supervisor, with_secrets(settings, local), local, tell)
     token = await prepare_catalog(settings, local)
     environment = programs.environment(settings)
     port = front_door_port(settings)
@@ -299,14 +289,6 @@ class RunFile:
             if not self._told:
                 self._tell(f"{self.path} cannot be written ({error.strerror}); the programs run on")
             self._told = True
-
-
-def read_run_file(data_dir: Path) -> dict[str, Any] | None:
-    """What `run.json` says, or None when nothing runs on `data_dir`."""
-    try:
-        return json.loads((data_dir / "run.json").read_text("utf-8"))
-    except FileNotFoundError:
-        return None
 
 
 @contextmanager

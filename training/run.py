@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from app.core.cloning import RunConfig
 from app.core.errors import CarillonError, ConfigurationError, StageFailed
+from app.core.faults import first_fault
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,8 @@ def read_run(directory: Path) -> RunConfig:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}; write the run's configuration") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigurationError(f"{path.name}: {place}: {first['msg']}") from None
+        place, reason = first_fault(error)
+        raise ConfigurationError(f"{path.name}: {place}: {reason}") from None
     return run.model_copy(update={name: directory / getattr(run, name) for name in ("model_dir", "codec_dir")})
 
 

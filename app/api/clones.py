@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.bodies import json_body, read_json
 from app.api.deps import Door, TheDoor, requires
 from app.api.events import event_stream
 from app.core.cloning import CloneConfig, CloneJob, CloneKind, VoiceRecord
@@ -42,9 +43,10 @@ class PolishRequest(BaseModel):
     webhook_url: str | None = Field(default=None, max_length=2000)
 
 
-@router.post("/v1/clones", status_code=202)
-async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
+@router.post("/v1/clones", status_code=202, openapi_extra=json_body(CloneRequest))
+async def create_clone(request: Request, door: TheDoor) -> dict[str, Any]:
     """Queue the making of a voice from its recordings."""
+    wanted = await read_json(request, CloneRequest)
     voice = await door.catalog.voices.get(wanted.voice)
     if voice.prompt_name != voice.id:
         raise Conflict(
@@ -65,9 +67,10 @@ async def create_clone(wanted: CloneRequest, door: TheDoor) -> dict[str, Any]:
     return await _queued(door, voice, CloneKind.CLONE, config, wanted.webhook_url)
 
 
-@router.post("/v1/voices/{name}/polish", status_code=202)
-async def polish(name: str, wanted: PolishRequest, door: TheDoor) -> dict[str, Any]:
+@router.post("/v1/voices/{name}/polish", status_code=202, openapi_extra=json_body(PolishRequest))
+async def polish(name: str, request: Request, door: TheDoor) -> dict[str, Any]:
     """Queue an adapter that takes the silence at the head from a built-in voice."""
+    wanted = await read_json(request, PolishRequest)
     card = _model_of(door, name, wanted.model)
     config = await _checked(door, wanted)
     voice = await door.catalog.voices.named(name, model=card.name)

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.api.bodies import (
     MAX_FIELD_BYTES,
     Form,
     FormFile,
     FormLimits,
+    parse_json,
     read_json,
     received_form,
     workspace,
 )
 from app.api.casting import casting
 from app.api.deps import Door
-from app.api.errors import invalid
 from app.api.intake import to_the_end, uploads_directory
 from app.api.transcripts import shown_name
 from app.core.errors import CarillonError, InvalidRequest, ManuscriptUnfit
@@ -168,10 +168,7 @@ def _of_form(form: Form, door: Door) -> Commission:
     for name in [name for name, _ in form.fields] + [file.field for file in form.files]:
         if name not in FIELDS:
             raise InvalidRequest(f"{name[:64]!r} is no field of this form; it has: {', '.join(FIELDS)}", param="form")
-    try:
-        wanted = NewNarration.model_validate_json(form.value("narration"))
-    except ValidationError as error:
-        raise invalid(error) from None
+    wanted = parse_json(form.value("narration").encode(), NewNarration)
     cover = _sent_file(form, "cover", door.settings.narration.max_cover_bytes)
     file = _sent_file(form, "file", door.settings.narration.max_file_bytes)
     if file is None:

@@ -37,6 +37,7 @@ from app.core.errors import (
     UnknownVoice,
     WorkerLost,
 )
+from app.core.faults import first_fault
 
 STATUS: dict[type[CarillonError], int] = {
     InvalidRequest: 400,
@@ -62,6 +63,9 @@ STATUS: dict[type[CarillonError], int] = {
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 CLIENT_CLOSED_REQUEST = 499
+
+PLACES = frozenset({"body", "query", "path", "header"})
+"""What FastAPI puts before a parameter's name."""
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +93,8 @@ def error_response(error: CarillonError) -> JSONResponse:
 
 def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     """The first thing wrong with a request, by field and reason; never its contents."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
-    return InvalidRequest(f"{place or 'body'}: {first['msg']}", param=place or None)
+    place, reason = first_fault(error, without=PLACES)
+    return InvalidRequest(f"{place or 'body'}: {reason}", param=place or None)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -109,7 +112,12 @@ def add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
-        body = error_body(error.status_code, str(error.detail), code=codes.get(error.status_code, "http_error"))
+        words = {
+            404: f"there is nothing at {request.url.path[:200]!r}; GET /docs shows what there is",
+            405: f"{request.url.path[:200]!r} takes no {request.method}; GET /docs shows what it takes",
+        }
+        message = words.get(error.status_code, str(error.detail))
+        body = error_body(error.status_code, message, code=codes.get(error.status_code, "http_error"))
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     async def gone(request: Request, error: Exception) -> Response:

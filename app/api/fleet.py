@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.bodies import json_body, read_json
 from app.api.deps import TheDoor, requires
 from app.core.errors import NotFound
 from app.core.models import Scope, WorkerState
@@ -34,14 +35,19 @@ async def fleet(door: TheDoor) -> dict[str, Any]:
     return {"workers": [worker.model_dump(mode="json") for worker in workers]}
 
 
-@router.post("/v1/fleet/workers/{id}/drain", status_code=202, dependencies=[Depends(requires(Scope.FLEET))])
-async def drain(id: str, door: TheDoor, request: DrainRequest | None = None) -> dict[str, Any]:
+@router.post(
+    "/v1/fleet/workers/{id}/drain",
+    status_code=202,
+    dependencies=[Depends(requires(Scope.FLEET))],
+    openapi_extra=json_body(DrainRequest),
+)
+async def drain(id: str, request: Request, door: TheDoor) -> dict[str, Any]:
     """Let a worker end: it takes no new session, and is gone when it has none. Whoever supervises it starts it anew.
 
     Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
     where the worker was not told by us.
     """
-    wanted_s = request.deadline_s if request else None
+    wanted_s = (await read_json(request, DrainRequest)).deadline_s
     order = await door.registry.drain(id, door.settings.drain_timeout_s if wanted_s is None else wanted_s)
     if order is None:
         there = ", ".join(sorted(worker.id for worker in door.upstream.workers)) or "none"

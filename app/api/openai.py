@@ -19,11 +19,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from app.api.bodies import json_body, read_json
 from app.api.deps import Door, TheDoor, requires
-from app.api.errors import invalid
 from app.api.speech import AudioForm, EventForm, SpeechResponse
 from app.core.errors import InvalidRequest, TextTooLong, UnknownModel
 from app.core.models import AudioFormat, ModelCard, Scope
@@ -75,17 +74,12 @@ class SpeechRequest(BaseModel):
 @router.post(
     "/v1/audio/speech",
     dependencies=[Depends(requires(Scope.SPEAK))],
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": SpeechRequest.model_json_schema()}},
-        }
-    },
+    openapi_extra=json_body(SpeechRequest),
 )
 async def speak(request: Request, door: TheDoor) -> Response:
     """Speak a text; the audio is sent as it is made."""
     limit = door.settings.session.max_input_chars
-    wanted = await _read(request, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
+    wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
     if wanted.instructions and wanted.instructions.strip():
         raise InvalidRequest(
             "instructions cannot be followed by the models served here; leave them out", param="instructions"
@@ -113,18 +107,6 @@ async def speak(request: Request, door: TheDoor) -> Response:
 def _model_name(name: str, door: Door) -> str | None:
     served = {card.name for card in door.upstream.models}
     return None if name in ANY_MODEL and name not in served else name
-
-
-async def _read(request: Request, *, max_bytes: int) -> SpeechRequest:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise HTTPException(413, f"the body has more than {max_bytes} bytes, the most a speech request can need")
-    try:
-        return SpeechRequest.model_validate_json(bytes(body))
-    except ValidationError as error:
-        raise invalid(error) from None
 
 
 def _model(card: ModelCard) -> dict[str, Any]:

@@ -16,6 +16,9 @@ MAX_NAME_CHARS = 128
 MAX_TRANSCRIPT_CHARS = 200_000
 """Two hours read aloud fast."""
 
+MAX_LINE_CHARS = 4096 + 12 * MAX_TRANSCRIPT_CHARS
+"""Of JSON: a transcript of which every character is escaped, and a file name."""
+
 _FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path", "id")
 _NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "normalized_text")
@@ -77,6 +80,8 @@ def _json_lines(text: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
+        if len(line) > MAX_LINE_CHARS:
+            raise _unreadable(number, f"a line has at most {MAX_LINE_CHARS} characters")
         try:
             entry = json.loads(line)
             if not isinstance(entry, dict):
@@ -111,8 +116,8 @@ def _csv(text: str) -> Iterator[tuple[str, str]]:
             if not name or words is None or None in row:
                 raise _unreadable(reader.line_num, 'write file,text, and a text with commas in "quotes"')
             yield name, words
-    except csv.Error as error:
-        raise _unreadable(reader.reader.line_num, str(error)) from None
+    except csv.Error:
+        raise _unreadable(reader.reader.line_num, 'close every "quote" that was opened') from None
 
 
 def _of(row: dict[str, str], columns: tuple[str, ...]) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from app.core.errors import CarillonError, InvalidRequest
+from app.core.faults import first_fault
 from app.core.models import Frozen, Voice
 
 CONSENT_PHRASE = (
@@ -157,9 +158,8 @@ class CloneConfig(Frozen):
         try:
             return type(self).model_validate(fields)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise InvalidRequest(f"overrides.{place}: {first['msg']}", param=f"overrides.{place}") from None
+            place, reason = first_fault(error)
+            raise InvalidRequest(f"overrides.{place}: {reason}", param=f"overrides.{place}") from None
 
 
 # Recordings.

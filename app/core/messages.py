@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.core.budget import Ledger
 from app.core.errors import CarillonError, InvalidRequest
+from app.core.faults import first_fault
 from app.core.models import AudioFormat, Voice
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -328,9 +329,8 @@ def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:
     try:
         return adapter.validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "message"
-        raise InvalidRequest(f"{place}: {first['msg']}", param=place) from None
+        place, reason = first_fault(error)
+        raise InvalidRequest(f"{place or 'message'}: {reason}", param=place or "message") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,12 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+MAX_KEY_DAYS = 36_500
+"""A century: whoever means longer means for good."""
+
+MAX_KEY_NAME_CHARS = 100
+
+
 class ApiKey(Frozen):
     """A key as the catalogue knows it: never the token, which is shown once when it is made."""
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.core.errors import ConfigurationError
+from app.core.faults import first_fault
 
 TOKENS_PER_FRAME = 7
 """SNAC with three levels at strides 4, 2, 1 writes 1 + 2 + 4 codes a frame; Orpheus and its kin use no other."""
@@ -151,8 +152,9 @@ def _parse(kind: type[_Config], path: Path, *, key: str | None = None) -> _Confi
             f"{path} does not exist; set CARILLON_MODEL and CARILLON_CODEC to checkpoint directories or hub ids"
         ) from None
     except json.JSONDecodeError as error:
-        raise ConfigurationError(f"{path} is not JSON: {error}") from None
+        raise ConfigurationError(f"{path} is no JSON (line {error.lineno}); download it again") from None
     try:
         return kind.model_validate(fields.get(key, {}) if key else fields)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {error}") from None
+        place, reason = first_fault(error)
+        raise ConfigurationError(f"{path}: {'.'.join(part for part in (key, place) if part)}: {reason}") from None

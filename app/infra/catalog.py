@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 
-from app.core.errors import AuthenticationFailed, InvalidRequest, StoreUnavailable
-from app.core.models import ApiKey, Frozen, Scope
+from app.core.errors import AuthenticationFailed, InvalidRequest, NotFound, StoreUnavailable
+from app.core.models import MAX_KEY_NAME_CHARS, ApiKey, Frozen, Scope
 from app.infra.database import Database, utc_now
 from app.infra.jobbook import JobBook
 from app.infra.narrationbook import NarrationBook
@@ -69,8 +69,16 @@ class Catalog:
         """The tables' revision (None: there are no tables) and the one this version needs."""
         return await self.database.revision()
 
-    async def create_key(self, name: str, scopes: Collection[Scope], *, expires_at: datetime | None = None) -> NewKey:
-        """A new key. Its token is returned and not kept: what is kept is its HMAC-SHA256 under the pepper."""
+    async def create_key(self, name: str, scopes: Collection[Scope], *, lifetime: timedelta | None = None) -> NewKey:
+        """A new key. Its token is returned and not kept: what is kept is its HMAC-SHA256 under the pepper.
+
+        Raises InvalidRequest for a name that could not be shown in a list.
+        """
+        if not 1 <= len(name.strip()) <= MAX_KEY_NAME_CHARS or not name.isprintable():
+            raise InvalidRequest(
+                f"name: a key's has 1 to {MAX_KEY_NAME_CHARS} printable characters; say whose the key is", param="name"
+            )
+        now = self._now()
         key_id = secrets.token_hex(6)
         token = f"{TOKEN_PREFIX}_{key_id}_{secrets.token_hex(32)}"
         async with self.database.writing() as connection:
@@ -80,8 +88,8 @@ class Catalog:
                     name=name,
                     digest=self._digest(token),
                     scopes=sorted(scopes),
-                    created_at=self._now(),
-                    expires_at=expires_at,
+                    created_at=now,
+                    expires_at=now + lifetime if lifetime is not None else None,
                 )
             )
         return NewKey(id=key_id, token=token)
@@ -112,7 +120,7 @@ class Catalog:
             return [_api_key(row) for row in rows]
 
     async def revoke(self, key_id: str) -> None:
-        """End a key; ending it again changes nothing. Raises InvalidRequest when there is none of that id."""
+        """End a key; ending it again changes nothing. Raises NotFound when there is none of that id."""
         async with self.database.writing() as connection:
             found = await connection.execute(
                 update(KeyRow)
@@ -120,7 +128,7 @@ class Catalog:
                 .values(revoked_at=func.coalesce(KeyRow.revoked_at, self._now()))
             )
         if not found.rowcount:
-            raise InvalidRequest(f"there is no key {key_id!r}; `carillon keys list` shows them", param="id")
+            raise NotFound(f"there is no key {key_id[:64]!r}; `carillon keys list` shows them", param="id")
 
     async def delete_dead_keys(self, *, retention: timedelta) -> int:
         """Forget keys that were revoked or expired longer than `retention` ago. Returns how many."""

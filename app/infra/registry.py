@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import ConfigurationError, DeadlineExceeded
+from app.core.faults import first_fault
 from app.core.models import AdapterVersion, Voice, Worker, WorkerState
 from app.infra.settings import Settings, without_secrets
 
@@ -276,5 +277,5 @@ def _described(record: str, observed: list[Any], before: _Seen | None) -> Worker
 
 
 def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'record'}: {first['msg']}"
+    place, reason = first_fault(error)
+    return f"{place or 'record'}: {reason}"

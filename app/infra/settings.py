@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.cloning import CloneConfig
 from app.core.errors import ConfigurationError
+from app.core.faults import reason
 
 PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
@@ -233,7 +234,12 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'carillon.db').absolute()}"
+        return self.database_url or f"sqlite+aiosqlite:///{self.database_file.absolute()}"
+
+    @property
+    def database_file(self) -> Path:
+        """Where the catalogue is if no database is configured."""
+        return self.data_dir / "carillon.db"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -244,8 +250,8 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as error:
         wrong += [
-            f"{PREFIX}{'__'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
+            f"{PREFIX}{'__'.join(str(part) for part in problem['loc']).upper()}: {reason(problem)}"
+            for problem in error.errors()
         ]
     if settings is None or wrong:
         raise ConfigurationError("; ".join(wrong))

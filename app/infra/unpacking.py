@@ -64,8 +64,8 @@ def unpack(source: Path, target: Path, request: dict[str, Any]) -> dict[str, Any
             dropped += package.asides()
             write_slim(book, target, package.renamed, package.rewritten())
             return {"author": package.author(), "contents": contents, "dropped": dropped, "cover": cover}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise Fault(f"is no EPUB, or a damaged one ({error}); export or download it again") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+        raise Fault("is no EPUB, or a damaged one; export or download it again") from None
 
 
 def check_zip(book: zipfile.ZipFile, size_bytes: int, request: dict[str, Any]) -> None:
@@ -137,7 +137,9 @@ class _Package:
         except KeyError:
             raise Fault(f"is damaged: it has no {name[:80]!r}; export it again") from None
         except ElementTree.ParseError as error:
-            raise Fault(f"is damaged: {name[:80]} is no XML ({error}); export it again") from None
+            line, column = error.position
+            place = f"line {line}, column {column + 1}"
+            raise Fault(f"is damaged: {name[:80]} is no XML from {place} on; export it again") from None
 
     def _new_names(self) -> dict[str, str]:
         """Documents, by their paths in the book, to names of which no two are the same."""

@@ -159,7 +159,7 @@ REFUSALS: list[tuple[dict[str, Any], int, str, list[str]]] = [
     ({"cast": {"Hero": "rms", "hero": "slt"}}, 400, "invalid_request", ["cast", "are one"]),
     ({"cast": {"narrator": "rms"}}, 400, "invalid_request", ["the cast's narrator is 'rms'"]),
     ({"voice": None}, 400, "invalid_request", ["name the narrator's voice"]),
-    ({"voices": "slt"}, 400, "invalid_request", ["voices", "not permitted"]),
+    ({"voices": "slt"}, 400, "invalid_request", ["voices", "no such field"]),
     ({"format": "aac"}, 400, "invalid_request", ["format", "'m4b'"]),
     ({"kind": "epub"}, 400, "invalid_request", ["kind"]),
     ({"options": {"pauses": {"chapter_s": 31}}}, 400, "invalid_request", ["options.pauses.chapter_s"]),

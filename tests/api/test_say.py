@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import wave
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import av
 import pytest
 
 from app.bench import TEXTS, Heard, as_a_model_writes, run
 from app.core.budget import Ledger
-from app.core.errors import AuthenticationFailed, UnknownVoice, WorkerLost
+from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
+from app.core.models import AudioFormat
 from app.say import say
 from tests.api.conftest import House
 from tests.api.mortal_door import mortal_door
@@ -28,8 +31,8 @@ async def speak(
     house: House, output: Path, text: str = "Hello you there.", **fields: object
 ) -> tuple[Ledger, str, str]:
     progress, out = io.StringIO(), io.StringIO()
-    wanted = {"voice": "slt", "urls": [house.url], "key": house.key, **fields}
-    work = partial(say, text, output=output, progress=progress, out=out, **wanted)  # type: ignore[arg-type]
+    wanted = {"voice": "slt", "urls": [house.url], "key": house.key, "progress": progress, **fields}
+    work = partial(say, text, output=output, out=out, **wanted)  # type: ignore[arg-type]
     return await asyncio.to_thread(work), progress.getvalue(), out.getvalue()
 
 
@@ -56,6 +59,128 @@ async def test_say_hears_the_first_sentence_while_it_still_sends_words(house: Ho
         _, progress, _ = await speak(house, tmp_path / "out.wav", text, words_per_s=10.0)
     assert "6 words sent" in progress
     assert "before the text had ended" in progress
+
+
+@pytest.mark.parametrize(
+    ("name", "container", "codec"),
+    [
+        ("out.wav", "wav", "pcm_s16le"),
+        ("out.mp3", "mp3", "mp3"),
+        ("out.FLAC", "flac", "flac"),
+        ("out.opus", "ogg", "opus"),
+        ("out.ogg", "ogg", "opus"),
+        ("out.aac", "aac", "aac"),
+    ],
+)
+async def test_a_file_is_what_its_name_says(
+    house: House, tmp_path: Path, name: str, container: str, codec: str
+) -> None:
+    async with house.worker():
+        await speak(house, tmp_path / name)
+    with av.open(str(tmp_path / name)) as file:
+        assert (file.format.name, file.streams.audio[0].codec_context.name.removesuffix("float")) == (container, codec)
+        samples = sum(frame.samples * 24_000 // frame.sample_rate for frame in file.decode(audio=0))
+    assert samples / 24_000 == pytest.approx(0.8, abs=0.15)
+
+
+async def test_raw_samples_are_those_that_are_heard(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        await speak(house, tmp_path / "out.pcm")
+    assert (tmp_path / "out.pcm").read_bytes() == b"".join(map(tone, "Hello you there."))
+
+
+@pytest.mark.parametrize("name", ["out.wav", "out.flac"])
+async def test_at_twice_the_speed_it_lasts_half_as_long(house: House, tmp_path: Path, name: str) -> None:
+    async with house.worker():
+        _, _, out = await speak(house, tmp_path / name, speed=2.0)
+    with av.open(str(tmp_path / name)) as file:
+        samples = sum(frame.samples for frame in file.decode(audio=0))
+    assert samples / 24_000 == pytest.approx(0.4, abs=0.02)
+    assert "0.40 s" in out
+
+
+async def test_a_format_that_is_named_needs_no_ending(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        await speak(house, tmp_path / "out", format=AudioFormat.FLAC)
+    assert (tmp_path / "out").read_bytes().startswith(b"fLaC")
+
+
+async def test_a_pipe_is_given_one_stream_and_nothing_of_it_twice(house: House, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.wav"
+    os.mkfifo(pipe)
+    async with house.worker():
+        reading = asyncio.create_task(asyncio.to_thread(pipe.read_bytes))
+        await speak(house, pipe)
+        heard = await reading
+    assert heard[:4] == b"RIFF"
+    assert heard[44:] == b"".join(map(tone, "Hello you there."))
+
+
+async def test_what_is_no_terminal_is_told_in_one_line_at_the_end(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        _, progress, _ = await speak(house, tmp_path / "out.wav", "One two three. " * 20, words_per_s=1000.0)
+    assert progress.count("\n") == 1
+    assert progress.strip().isprintable()
+    assert "60 words sent" in progress
+
+
+async def test_a_terminal_sees_it_grow(house: House, tmp_path: Path) -> None:
+    terminal = Terminal()
+    async with house.worker():
+        await speak(house, tmp_path / "out.wav", progress=terminal)
+    assert terminal.getvalue().count("\r\x1b[K") > 1
+    assert terminal.getvalue().endswith("\n")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\n"])
+async def test_an_empty_text_is_refused_before_anybody_is_asked(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        say(
+            text,
+            voice="slt",
+            output=tmp_path / "out.wav",
+            urls=["http://127.0.0.1:1"],
+            key=None,
+            progress=io.StringIO(),
+            out=io.StringIO(),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_text_that_cannot_be_spoken_is_an_error_and_leaves_files_as_they_were(
+    house: House, tmp_path: Path
+) -> None:
+    (tmp_path / "there.wav").write_bytes(b"before")
+    async with house.worker() as worker:
+        worker.mute = True
+        for name in ("there.wav", "new.wav"):
+            with pytest.raises(InvalidRequest, match="nothing that can be spoken"):
+                await speak(house, tmp_path / name, "...")
+    assert [path.name for path in tmp_path.glob("*.wav")] == ["there.wav"]
+    assert (tmp_path / "there.wav").read_bytes() == b"before"
+
+
+async def test_a_shorter_recording_leaves_nothing_of_a_longer_one(house: House, tmp_path: Path) -> None:
+    async with house.worker():
+        for text in ("Hello you there, and all of you.", "Hi."):
+            await speak(house, tmp_path / "out.flac", text)
+            await speak(house, tmp_path / "out.wav", text)
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert file.getnframes() == 3 * SAMPLES_PER_CHARACTER
+    assert (tmp_path / "out.wav").stat().st_size == 44 + 2 * 3 * SAMPLES_PER_CHARACTER
+    with av.open(str(tmp_path / "out.flac")) as file:
+        assert sum(frame.samples for frame in file.decode(audio=0)) == 3 * SAMPLES_PER_CHARACTER
+
+
+async def test_a_directory_is_no_file_to_write(house: House, tmp_path: Path) -> None:
+    (tmp_path / "out.wav").mkdir()
+    with pytest.raises(ConfigurationError, match=r"out\.wav cannot be written"):
+        await speak(house, tmp_path / "out.wav")
 
 
 async def test_say_goes_on_at_another_front_door_when_its_own_is_killed(house: House, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from redis.asyncio import Redis
 from app import programs
 from app.core.messages import Pace
 from app.core.models import Worker, WorkerState
-from app.infra.embedded import LOOPBACK, free_port, load_secrets, redis_url, valkey
+from app.infra.datadir import load_secrets
+from app.infra.embedded import LOOPBACK, free_port, redis_url, valkey
 from app.infra.registry import ROOT, open_redis
 from app.infra.settings import Settings
 from app.infra.supervisor import Child, Program, State, Supervisor

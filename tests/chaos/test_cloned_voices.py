@@ -11,7 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from app.infra.catalog import Catalog
-from app.infra.embedded import LOOPBACK, load_secrets
+from app.infra.datadir import load_secrets
+from app.infra.embedded import LOOPBACK
 from app.infra.settings import StoreSettings
 from app.infra.storage import ObjectStore
 from tests.chaos.listener import listening

@@ -111,7 +111,7 @@ async def test_a_key_made_under_another_pepper_is_refused(catalog: Catalog, url:
 
 
 async def test_a_key_expires_at_its_moment(catalog: Catalog, clock: Clock) -> None:
-    made = await catalog.create_key("visitor", {Scope.SPEAK}, expires_at=clock() + timedelta(hours=1))
+    made = await catalog.create_key("visitor", {Scope.SPEAK}, lifetime=timedelta(hours=1))
     clock.advance(minutes=59)
     await catalog.authenticate(made.token)
     clock.advance(minutes=1)
@@ -149,7 +149,7 @@ async def test_the_last_use_is_noted_at_most_once_a_minute(catalog: Catalog, clo
 
 async def test_dead_keys_are_forgotten_after_their_retention(catalog: Catalog, clock: Clock) -> None:
     revoked = await catalog.create_key("revoked", {Scope.SPEAK})
-    await catalog.create_key("expired", {Scope.SPEAK}, expires_at=clock() + timedelta(days=2))
+    await catalog.create_key("expired", {Scope.SPEAK}, lifetime=timedelta(days=2))
     living = await catalog.create_key("living", {Scope.SPEAK})
     await catalog.revoke(revoked.id)
     clock.advance(days=31)

@@ -227,5 +227,5 @@ def test_a_job_that_is_not_there_is_told_at_once() -> None:
 def test_a_front_door_that_is_not_there_is_named() -> None:
     door = FrontDoor()
     door.answers["GET /v1/audio/voices"] = httpx.ConnectError("refused")
-    with pytest.raises(WorkerLost, match="carillon up"):
+    with pytest.raises(WorkerLost, match="make up"):
         door.studio.speakable()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.errors import ConfigurationError, DeadlineExceeded
+from app.core.errors import DeadlineExceeded, WorkerLost
 from app.drain import POLL_S, Dispatcher, drain
 
 
@@ -98,6 +98,6 @@ def test_a_worker_that_nobody_starts_again_stops_a_rolling_restart_before_the_ne
 def test_a_front_door_that_is_not_there_is_named() -> None:
     with (
         Dispatcher("http://127.0.0.1:1", None) as dispatcher,
-        pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:1 does not answer"),
+        pytest.raises(WorkerLost, match=r"no fleet answers at http://127\.0\.0\.1:1 .*`make up`"),
     ):
         dispatcher.workers()

@@ -452,7 +452,7 @@ def test_a_tag_is_no_path(house: House) -> None:
 
 def test_a_front_door_that_stays_away_ends_it_with_the_way_back(house: House) -> None:
     house.sets("/audio", httpx.ConnectError("refused"))
-    with pytest.raises(WorkerLost, match="carillon up"):
+    with pytest.raises(WorkerLost, match="make up"):
         house.run(house.book)
     assert house.time_s == PATIENCE_S
     assert f"--resume {ID}" in house.out.getvalue()

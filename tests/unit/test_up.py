@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from app.core.errors import ConfigurationError
 from app.infra.catalog import Catalog
-from app.infra.embedded import LOOPBACK, load_secrets
+from app.infra.datadir import load_secrets
+from app.infra.embedded import LOOPBACK
 from app.infra.settings import Settings
 from app.up import front_door_port, locked, prepare_catalog, up, worker_family
 

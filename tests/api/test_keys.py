@@ -1,0 +1,134 @@
+"""`/v1/keys`, and the commands that ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from app.core.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
+from app.core.models import Scope
+from app.frontdoor import FrontDoor
+from app.keyring import FrontDoorKeyring
+from tests.api.client import error_of
+from tests.api.conftest import House
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def admin(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    async with house.holder_of(Scope.ADMIN) as http:
+        yield http
+
+
+async def test_a_key_that_is_made_speaks_until_it_is_ended(house: House, admin: httpx.AsyncClient) -> None:
+    made = await admin.post("/v1/keys", json={"name": "laptop"})
+    assert made.status_code == 201
+    headers = {"Authorization": f"Bearer {made.json()['token']}"}
+    assert (await house.http.get("/v1/models", headers=headers)).status_code == 200
+    assert (await admin.delete(f"/v1/keys/{made.json()['id']}")).json() == {"id": made.json()["id"], "revoked": True}
+    assert (await house.http.get("/v1/models", headers=headers)).status_code == 401
+
+
+async def test_the_list_tells_scopes_and_no_token(admin: httpx.AsyncClient) -> None:
+    made = (await admin.post("/v1/keys", json={"name": "laptop", "scopes": ["clone", "narrate"], "days": 7})).json()
+    answer = await admin.get("/v1/keys")
+    (key,) = [key for key in answer.json()["data"] if key["id"] == made["id"]]
+    assert (key["name"], sorted(key["scopes"]), key["revoked_at"]) == ("laptop", ["clone", "narrate"], None)
+    lifetime = datetime.fromisoformat(key["expires_at"]) - datetime.fromisoformat(key["created_at"])
+    assert lifetime == timedelta(days=7)
+    assert made["token"] not in answer.text
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {},
+        {"name": ""},
+        {"name": " "},
+        {"name": "a\nb"},
+        {"name": "a" * 101},
+        {"name": "a", "scopes": []},
+        {"name": "a", "scopes": ["sing"]},
+        {"name": "a", "days": 0},
+        {"name": "a", "days": 1e9},
+        {"name": "a", "token": "cari_1_1"},
+    ],
+)
+async def test_a_wish_that_cannot_be_honoured_makes_no_key(admin: httpx.AsyncClient, wish: dict[str, Any]) -> None:
+    before = (await admin.get("/v1/keys")).json()
+    answer = await admin.post("/v1/keys", json=wish)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "invalid_request")
+    after = (await admin.get("/v1/keys")).json()
+    assert [key["id"] for key in after["data"]] == [key["id"] for key in before["data"]]
+
+
+async def test_a_key_that_is_not_there_cannot_be_ended(admin: httpx.AsyncClient) -> None:
+    answer = await admin.delete("/v1/keys/nope")
+    assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.ADMIN])
+async def test_only_an_admin_sees_or_makes_keys(house: House, scope: Scope) -> None:
+    async with house.holder_of(scope) as http:
+        for answer in (
+            await http.get("/v1/keys"),
+            await http.post("/v1/keys", json={"name": "mine", "scopes": ["admin"]}),
+            await http.delete("/v1/keys/x"),
+        ):
+            assert answer.status_code == 403
+
+
+async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -> None:
+    admin = (await house.catalog.create_key("admin", {Scope.ADMIN})).token
+
+    def manage() -> list[str]:
+        with FrontDoor(house.url, admin) as door:
+            keyring = FrontDoorKeyring(door)
+            assert keyring.answers()
+            token = keyring.create("laptop", [Scope.SPEAK], 1.5)
+            (made,) = [key for key in keyring.all() if key["name"] == "laptop"]
+            keyring.revoke(made["id"])
+            with pytest.raises(NotFound):
+                keyring.revoke("../nope")
+            with pytest.raises(InvalidRequest, match="printable"):
+                keyring.create("", [Scope.SPEAK], None)
+            return [token, made["id"]]
+
+    token, key_id = await asyncio.to_thread(manage)
+    assert token.split("_")[1] == key_id
+    with pytest.raises(AuthenticationFailed):
+        await house.catalog.authenticate(token)
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        (None, "asks for a key, and none was given"),
+        ("wrong", "does not take the key that was given (it is no whole key"),
+        ("cari_abc_0123", "does not take the key cari_abc_…"),
+    ],
+)
+async def test_a_key_that_is_missing_or_wrong_is_named(house: House, key: str | None, told: str) -> None:
+    def ask() -> None:
+        with FrontDoor(house.url, key) as door:
+            door.listed("/v1/audio/voices")
+
+    with pytest.raises(AuthenticationFailed) as refused:
+        await asyncio.to_thread(ask)
+    assert f"the fleet at {house.url} {told}" in refused.value.message
+    assert "0123" not in refused.value.message
+
+
+async def test_a_key_that_lacks_a_scope_is_told_which(house: House) -> None:
+    def ask() -> None:
+        with FrontDoor(house.url, house.key) as door:
+            door.listed("/v1/keys")
+
+    with pytest.raises(PermissionDenied, match="lacks the scope 'admin'; it has: fleet, speak"):
+        await asyncio.to_thread(ask)
