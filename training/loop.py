@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from app.core.cloning import RunConfig, TrainConfig, TrainProgress
 from app.core.errors import ConfigurationError, InvalidRequest, TrainingFailed
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout, read_layout
+from app.core.orpheus import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout, read_layout
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
@@ -63,7 +63,7 @@ class Training:
             r=self.config.rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
-            target_modules=list(adapter.LORA_MODULES),
+            target_modules=list(LORA_MODULES),
             bias="none",
         )
         self.model = _load_model(run, self.layout, self.lora, self.device)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
 from app.core.messages import AssignedPace
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.core.orpheus import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout
 from app.infra.settings import EngineSettings
 from workers.cpu_lora import EXTENSION, MENDING
 
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 log = logging.getLogger(__name__)
-
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What an adapter may change. Naming them keeps vLLM from allocating slots for lm_head and embeddings as well."""
 
 PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
 """The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
@@ -309,7 +306,7 @@ class VllmEngine:
             "max_loras": settings.max_loras,
             "max_cpu_loras": max(settings.max_cpu_loras, settings.max_loras),
             "max_lora_rank": settings.max_lora_rank,
-            "lora_target_modules": list(LORA_MODULES),
+            "lora_target_modules": list(LORA_MODULES),  # or vLLM makes slots for lm_head and embeddings as well
             "additional_config": band_config(self.layout),
         }
         if self._device == "cuda":

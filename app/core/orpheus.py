@@ -20,6 +20,9 @@ from app.core.errors import ConfigurationError
 TOKENS_PER_FRAME = 7
 """SNAC with three levels at strides 4, 2, 1 writes 1 + 2 + 4 codes a frame; Orpheus and its kin use no other."""
 
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The projections an adapter changes: the trainer makes weights for these, and the engine slots for no others."""
+
 ORPHEUS_TAGS = ("<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>")
 ORPHEUS_VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
 
