@@ -185,7 +185,7 @@ def checkpoint(settings: Settings) -> Iterator[Finding]:
     try:
         model = locate(settings.model, variable="CARILLON_MODEL")
         codec = locate(settings.codec, variable="CARILLON_CODEC")
-        layout = read_layout(model, codec)
+        layout = read_layout(model, codec, settings.speech)
     except CarillonError as error:
         yield failure("checkpoint", error.message, "make standin, or name another checkpoint")
         return

@@ -211,7 +211,7 @@ class JobRun:
         settings, config = self._settings, self._job.config
         model_dir = locate(settings.model, variable="CARILLON_MODEL")
         codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
-        speech = read_layout(model_dir, codec_dir).speech
+        speech = read_layout(model_dir, codec_dir, settings.speech).speech
         if speech.name != record.model:
             raise ConfigurationError(
                 f"the voice {record.name!r} is of the model {record.model!r}, and this machine trains {speech.name!r}; "
@@ -223,6 +223,7 @@ class JobRun:
             language=record.language,
             model_dir=model_dir.absolute(),
             codec_dir=codec_dir.absolute(),
+            speech=speech,
             base_voices=tuple(
                 Voice(id=name, name=name, model=speech.name, language=speech.languages[0]) for name in speech.voices
             ),

@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from app.core.cloning import RunConfig, TrainConfig, TrainProgress
 from app.core.errors import ConfigurationError, InvalidRequest, TrainingFailed
-from app.core.orpheus import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout, read_layout
+from app.core.orpheus import LORA_MODULES, TokenLayout, read_layout
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
@@ -57,7 +57,7 @@ class Training:
         # 1. The model, with a LoRA that changes nothing yet
         self.config, self._tell, self._check, self._clock = run.train, tell, check, clock
         self.device = torch_device(run)
-        self.layout = read_layout(run.model_dir, run.codec_dir)
+        self.layout = read_layout(run.model_dir, run.codec_dir, run.speech)
         torch.manual_seed(self.config.seed)
         self.lora = LoraConfig(
             r=self.config.rank,
@@ -287,11 +287,6 @@ def _load_model(run: RunConfig, layout: TokenLayout, lora: LoraConfig, device: t
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the model in {run.model_dir} cannot be loaded: {error}") from None
-    _, last = layout.band(TOKENS_PER_FRAME - 1)
-    if last > base.config.vocab_size:
-        raise ConfigurationError(
-            f"the codec's codes need {last} tokens, the model has {base.config.vocab_size}; give it its own codec"
-        )
     base.config.use_cache = False
     on_gpu, wanted = device.type == "cuda", run.train.gradient_checkpointing
     if on_gpu if wanted is None else wanted:
