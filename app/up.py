@@ -30,7 +30,10 @@ from pydantic import SecretStr
 from app import programs
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Scope
+from app.core.profiles import engine_profile
+from app.infra.cards import has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog
+from app.infra.checkpoints import fetch, model_size
 from app.infra.embedded import (
     LOOPBACK,
     Secrets,
@@ -104,6 +107,10 @@ async def _start(
     supervisor: Supervisor, run_file: RunFile, settings: Settings, workers: int, tell: Callable[[str], None]
 ) -> Fleet:
     """Start every part in order."""
+    # Before anything has a time to be ready in: a checkpoint may be many gigabytes.
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=tell)
+    await fetch(settings.codec, variable="CARILLON_CODEC", tell=tell)
+    worker_cards, trainer_card = _cards(settings, workers, model_dir, tell)
     local = load_secrets(settings.data_dir)
     family = worker_family(settings)
     settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
@@ -114,14 +121,14 @@ async def _start(
     run_file.facts |= {"api": f"http://{host}:{port}", "started_at": time.time()}
 
     fleet = [
-        programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment)
+        programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment | worker_cards[number - 1])
         for number in range(1, workers + 1)
     ]
     names = ", ".join(program.name for program in fleet)
     fleet += [
         programs.tasks("tasks", ("interactive",), settings, environment),
         programs.tasks("narrator", ("render",), settings, environment),
-        programs.tasks("trainer", ("train",), settings, environment),
+        programs.tasks("trainer", ("train",), settings, environment | trainer_card),
         programs.front_door(host, port, settings, environment),
     ]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
@@ -129,6 +136,31 @@ async def _start(
         if workers:
             await _until_it_can_speak(host, port)
     return Fleet(f"http://{host}:{port}", token, await _models(settings))
+
+
+def _cards(
+    settings: Settings, workers: int, model_dir: Path, tell: Callable[[str], None]
+) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Variables for each worker and for the trainer that give each its card; none without a GPU or a build for it.
+
+    Raises ConfigurationError when there are more workers than cards.
+    """
+    gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if settings.device != "cpu" else ()
+    if not gpus or not has_gpu_build():
+        return [{}] * workers, {}
+    size, share = model_size(model_dir), settings.engine.gpu_memory_utilization
+    seating = seat(gpus, workers, model=size, share=share)
+    tell(seating.words())
+    for place in dict.fromkeys(seating.workers):
+        profile = engine_profile(
+            "cuda",
+            card=place.gpu.card,
+            model=size,
+            max_model_len=settings.engine.max_model_len,
+            share=place.share,
+        )
+        tell(f"each worker on card {place.gpu.index}: {settings.over(profile).words()}")
+    return [place.environment for place in seating.workers], seating.trainer.environment
 
 
 def worker_family(settings: Settings) -> str:

@@ -72,6 +72,10 @@ if [ -z "$build" ]; then
 fi
 case $build in
     gpu)
+        # Triton compiles a stub against Python.h at its first kernel: when the engine runs, not here.
+        { command -v gcc || command -v cc || command -v clang; } >/dev/null 2>&1 &&
+            "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' ||
+            say "on a GPU host a C compiler and Python's headers are needed: sudo apt-get install gcc python3-dev" >&2
         # Without a card in sight, as in `docker build`, auto would mean the CPU's torch; PyPI's is the CUDA one.
         set --
         if [ -n "${UV_TORCH_BACKEND:-}" ] || nvidia-smi -L >/dev/null 2>&1; then

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from app.core.cloning import RunConfig, TrainConfig, TrainProgress
-from app.core.errors import ConfigurationError, InvalidRequest, TrainingFailed
+from app.core.errors import ConfigurationError, InvalidRequest, OutOfMemory, Overloaded, TrainingFailed
 from app.core.orpheus import LORA_MODULES, TokenLayout, read_layout
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
@@ -44,7 +44,9 @@ class Tell(Protocol):
 
 
 class Training:
-    """One training in its directory. `check` raises Stopped when somebody wants the process to end."""
+    """One training in its directory. `check` raises Stopped when somebody wants the process to end, and Overloaded when
+    somebody wants its memory.
+    """
 
     def __init__(
         self,
@@ -86,7 +88,8 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Train from where the last run ended, and keep the best epoch's adapter: the figures of the outcome.
 
-        Raises Stopped with a checkpoint saved, and TrainingFailed with the best adapter so far kept.
+        Raises Stopped, or Overloaded where `check` does, with a checkpoint saved, and TrainingFailed with the best
+        adapter so far kept.
         """
         began, first_step = self._clock(), self.state.step
         randomness = _randomness(self.device)
@@ -107,7 +110,7 @@ class Training:
                 self._hold_out()
                 self._keep_best()
                 self._save(randomness)
-        except Stopped:
+        except (Stopped, Overloaded):
             if self.state.held_out_losses:
                 self._save(randomness)
             raise
@@ -261,9 +264,10 @@ class Training:
         try:
             yield
         except RuntimeError as error:  # a CPU's allocator has no class of its own for it
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            on_card = isinstance(error, torch.OutOfMemoryError)  # others share it: it may do the next time
+            if not on_card and "can't allocate memory" not in str(error):
                 raise
-            raise TrainingFailed(
+            raise (OutOfMemory if on_card else TrainingFailed)(
                 f"out of memory with a clip of {max(len(clip.ids) for clip in clips)} tokens; lower "
                 f"train.micro_batch_tokens (now {self.config.micro_batch_tokens}) or train.max_tokens "
                 f"(now {self.config.max_tokens})"

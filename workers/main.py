@@ -30,7 +30,7 @@ from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import VllmEngine
 from workers.heartbeat import Heartbeat
-from workers.seat import card_memory, seat
+from workers.seat import card_memory, own_card, seat
 from workers.server import WorkerServer
 from workers.warm_up import warm_up
 
@@ -45,12 +45,13 @@ _PATIENCE = 0.8
 
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises ConfigurationError or EngineFailed when that cannot be."""
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
+    card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
     if device == "cpu":
         # Before torch starts its threads: spinning on shared cores slows the codec forty-fold (measured).
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1")
-    asyncio.run(_serve(settings, device))
+    with card:
+        asyncio.run(_serve(settings, device))
 
 
 async def _serve(settings: Settings, device: str) -> None:

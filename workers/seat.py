@@ -7,13 +7,14 @@ it. It does not know the engine.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 from app.core.profiles import CODEC_BYTES, EngineProfile, engine_profile
-from app.infra.cardlease import CardLease, Claim
+from app.infra.cardlease import CardLease, Claim, take_card
 from app.infra.cards import Gpu, Look, free_bytes, look, own_gpu
 from app.infra.checkpoints import model_size
 from app.infra.settings import Settings
@@ -22,6 +23,20 @@ log = logging.getLogger(__name__)
 
 _WAIT_SHARE = 0.9
 """What part of a start's time the card is waited for: a supervisor that gives up would not know why."""
+
+
+def own_card(settings: Settings, look: Look = look) -> AbstractContextManager[object]:
+    """Before CUDA is looked at: of several cards one that no other worker of this fleet has, while the context lasts.
+
+    Where `CUDA_VISIBLE_DEVICES` says which, it is that one: `carillon up` sets it, or the user.
+    """
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
+    gpus = () if settings.device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ else look()
+    if len(gpus) < 2:
+        return nullcontext()
+    gpu, file = take_card(settings.data_dir / "cards", gpus)
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu.index)
+    return file
 
 
 def seat(settings: Settings, device: str, model_dir: Path, look: Look = look) -> tuple[EngineProfile, Gpu | None]:

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import http
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -44,7 +45,7 @@ from app.core.messages import (
 from app.core.models import ModelCard, Worker, WorkerState
 from app.core.profiles import EngineProfile
 from app.infra.registry import Held
-from app.infra.settings import Settings
+from app.infra.settings import ANY_HOST, Settings
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
@@ -164,7 +165,9 @@ class WorkerServer:
             ping_timeout=None,
         )
         port = next(iter(self._server.sockets)).getsockname()[1]
-        self.address = self._settings.worker_address or f"ws://{self._settings.worker_host}:{port}"
+        host = self._settings.worker_host
+        host = socket.gethostname() if host in ANY_HOST else host
+        self.address = self._settings.worker_address or f"ws://{host}:{port}"
         self.state = state
 
     async def drain(self, deadline_s: float, *, handover_s: float = 0.0) -> int:

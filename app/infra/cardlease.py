@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from app.core.errors import EngineFailed
@@ -35,6 +36,15 @@ class Claim:
 
     def words(self) -> str:
         return f"{self.who} ({self.bytes / GIB:.1f} GiB)"
+
+
+def take_card(directory: Path, gpus: Sequence[Gpu]) -> tuple[Gpu, IO[str]]:
+    """Of several cards the one that the fewest have taken so, and then the first; for as long as the file is open."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with _locked(directory / "ledger"):
+        taken = {gpu.uuid: sum(1 for _ in _living(directory / gpu.uuid, "seat")) for gpu in gpus}
+        gpu = min(gpus, key=lambda gpu: taken[gpu.uuid])
+        return gpu, _born_locked(directory / gpu.uuid / f"{uuid4().hex}.seat")
 
 
 class CardLease:
@@ -62,10 +72,9 @@ class CardLease:
         self._needs_free = claim.bytes if needs_free is None else needs_free
         self._directory.mkdir(parents=True, exist_ok=True)
         self._path = self._directory / f"{uuid4().hex}.lease"
-        # Born locked, or another process would take it for a dead one's.
+        # Under the lock, or another process would take it for a dead one's before it is locked itself.
         with self._ledger():
-            self._file = self._path.open("w+", encoding="utf-8")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file = _born_locked(self._path)
             self._write(waits=True)
 
     def waits(self, tell: Callable[[str], None], *, timeout_s: float | None = None) -> Iterator[float]:
@@ -118,23 +127,35 @@ class CardLease:
         self._file.flush()
 
     def _others(self) -> list[Claim]:
-        """The claims of living processes. What dead ones left is removed."""
-        claims = []
-        for path in self._directory.glob("*.lease"):
-            if path == self._path:
-                continue
-            with path.open(encoding="utf-8") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    claims.append(Claim(**json.load(file)))
-                else:
-                    path.unlink()
-        return claims
+        """The claims of living processes."""
+        return [Claim(**json.loads(said)) for path, said in _living(self._directory, "lease") if path != self._path]
 
-    @contextmanager
-    def _ledger(self) -> Iterator[None]:
+    def _ledger(self) -> AbstractContextManager[None]:
         """One process at a time looks and writes."""
-        with (self._directory / "ledger").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return _locked(self._directory / "ledger")
+
+
+def _born_locked(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w+", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _living(directory: Path, kind: str) -> Iterator[tuple[Path, str]]:
+    """Files that a living process holds, and what they say. What dead ones left is removed."""
+    for path in directory.glob(f"*.{kind}"):
+        with suppress(FileNotFoundError), path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield path, file.read()
+            else:
+                path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

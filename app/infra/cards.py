@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
 from app.core.errors import ConfigurationError
 from app.core.profiles import Card, ModelSize, worker_share
@@ -43,6 +44,14 @@ class Gpu:
     @property
     def card(self) -> Card:
         return Card(self.total_bytes, fp8=self.fp8)
+
+
+def has_gpu_build() -> bool:
+    """Whether vLLM's CUDA build is installed: the CPU build is another package of the same modules."""
+    try:
+        return bool(version("vllm"))
+    except PackageNotFoundError:
+        return False
 
 
 Look = Callable[[], tuple[Gpu, ...]]
@@ -104,9 +113,9 @@ def free_bytes(gpu: Gpu, look: Look = look) -> int:
 def visible(cards: Sequence[Gpu], variable: str | None) -> tuple[Gpu, ...]:
     """Those of `cards` that `CUDA_VISIBLE_DEVICES` leaves, in its order; as CUDA does, up to the first it cannot find.
 
-    None or an empty variable leaves all.
+    None leaves all; an empty variable, none.
     """
-    if not variable:
+    if variable is None:
         return tuple(cards)
     left: list[Gpu] = []
     for word in (word.strip() for word in variable.split(",")):

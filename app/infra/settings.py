@@ -26,6 +26,7 @@ PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
 """Variables of the command line's clients and of the installation."""
 
+ANY_HOST = frozenset({"0.0.0.0", "::", ""})
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
@@ -230,7 +231,10 @@ class Settings(BaseSettings):
     worker_id: str | None = Field(default=None, description="Default: host name and port.")
     worker_host: str = "127.0.0.1"
     worker_port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
-    worker_address: str | None = Field(default=None, description="What front doors dial; default: ws://host:port.")
+    worker_address: str | None = Field(
+        default=None,
+        description="What front doors dial; default: ws://host:port, with this machine's name for a host of 0.0.0.0.",
+    )
     capacity: int | None = Field(
         default=None,
         ge=1,
