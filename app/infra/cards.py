@@ -152,9 +152,9 @@ class Seating:
     def words(self) -> str:
         """For whoever starts the fleet."""
         cards = ", ".join(
-            f"worker-{number} on card {seat.gpu.index} ({seat.gpu.name})"
-            + (f", {seat.share:.0%} of it" * bool(seat.share))
-            for number, seat in enumerate(self.workers, start=1)
+            f"worker-{number} on card {place.gpu.index} ({place.gpu.name})"
+            + ("" if place.share is None else f", {place.share:.0%} of it")
+            for number, place in enumerate(self.workers, start=1)
         )
         return f"{cards or 'no worker'}; the trainer on card {self.trainer.gpu.index}"
 
