@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from app import programs
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Scope
 from app.core.profiles import engine_profile
-from app.infra.cards import has_gpu_build, look, seat, visible
+from app.infra.cards import Gpu, has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import fetch, model_size
 from app.infra.embedded import (
@@ -110,7 +110,9 @@ async def _start(
     # Before anything has a time to be ready in: a checkpoint may be many gigabytes.
     model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=tell)
     await fetch(settings.codec, variable="CARILLON_CODEC", tell=tell)
-    worker_cards, trainer_card = _cards(settings, workers, model_dir, tell)
+    usable = settings.device != "cpu" and has_gpu_build()
+    gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if usable else ()
+    worker_cards, trainer_card = cards_of(settings, workers, model_dir, tell, gpus)
     local = load_secrets(settings.data_dir)
     family = worker_family(settings)
     settings = await _start_stores(supervisor, with_local_secrets(settings), local, tell)
@@ -138,15 +140,14 @@ async def _start(
     return Fleet(f"http://{host}:{port}", token, await _models(settings))
 
 
-def _cards(
-    settings: Settings, workers: int, model_dir: Path, tell: Callable[[str], None]
+def cards_of(
+    settings: Settings, workers: int, model_dir: Path, tell: Callable[[str], None], gpus: Sequence[Gpu]
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """Variables for each worker and for the trainer that give each its card; none without a GPU or a build for it.
+    """Variables for each worker and for the trainer that give each its card of `gpus`; none where there are none.
 
     Raises ConfigurationError when there are more workers than cards.
     """
-    gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if settings.device != "cpu" else ()
-    if not gpus or not has_gpu_build():
+    if not gpus:
         return [{}] * workers, {}
     size, share = model_size(model_dir), settings.engine.gpu_memory_utilization
     seating = seat(gpus, workers, model=size, share=share)

@@ -42,8 +42,6 @@ from app.core.errors import (
     JobLost,
     NotFound,
     ObjectMissing,
-    OutOfMemory,
-    Overloaded,
     RecordingUnfit,
     StageFailed,
     StoreUnavailable,
@@ -57,12 +55,9 @@ from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
 from tasks.claim import Cancelled, patiently, under_claim
-from tasks.stage import Event, run_stage
+from tasks.stage import Event, run_stage, with_memory
 
 TOLD_EVERY_S = 1.0
-
-MEMORY_TRIES, MEMORY_PAUSE_S = 4, 30.0
-"""Of a training that a card has no memory for: whoever has it may be gone soon."""
 
 log = logging.getLogger(__name__)
 
@@ -285,27 +280,9 @@ class JobRun:
             checkpoints.mkdir()
             (self._directory / "restored").rename(checkpoints / resumed)
             log.info("training resumed", extra={"job": self._job.id, "checkpoint": resumed})
-        await self._train_with_memory(run)
+        await with_memory(lambda: self._stage("lora", run))
         await self._archive.save("trained", self._directory / "adapter")
         await self._archive.forget(r"checkpoint-\d+", but="")
-
-    async def _train_with_memory(self, run: RunConfig) -> None:
-        """The stage until it is over. It makes way for a worker that starts, however often, and goes on from its
-        checkpoint when there is room; want of memory otherwise is tried again before another attempt has to.
-        """
-        tries_left = MEMORY_TRIES
-        while True:
-            try:
-                await self._stage("lora", run)
-                return
-            except Overloaded as error:
-                log.info("training makes way", extra={"job": self._job.id, "reason": error.message})
-            except OutOfMemory as error:
-                tries_left -= 1
-                log.warning("training out of memory", extra={"job": self._job.id, "reason": error.message})
-                if not tries_left:
-                    raise
-                await asyncio.sleep(MEMORY_PAUSE_S)
 
     async def _upload(self, run: RunConfig) -> AdapterVersion:
         """The adapter under this attempt's key, as a version that is not yet in force."""

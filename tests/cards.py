@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from app.infra.cards import MIB, Gpu, look
 
 H200 = "0, GPU-aaaa, NVIDIA H200, 580.95.05, 9.0, 143771, 143000\n"
@@ -31,7 +29,7 @@ class FakeCard:
         self.gpu = gpu
         self.free_gib = free_gib
 
-    def look(self) -> Sequence[Gpu]:
+    def look(self) -> tuple[Gpu, ...]:
         return (self.seen(),)
 
     def seen(self) -> Gpu:

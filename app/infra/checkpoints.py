@@ -196,7 +196,8 @@ def _tell_progress(reference: str, blobs: Path, total: int) -> None:
     before = _size(blobs, whole=True)
     while True:
         done = min(total, max(0, _size(blobs) - before))
-        say(told=f"fetching {reference}: {done / 1e9:.1f} of {total / 1e9:.1f} GB")
+        scale, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+        say(told=f"fetching {reference}: {done / scale:.1f} of {total / scale:.1f} {unit}")
         threading.Event().wait(TELL_EVERY_S)
 
 

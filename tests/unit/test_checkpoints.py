@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from app.core.errors import ConfigurationError
 from app.infra.checkpoints import fetch, fingerprint, from_hub, locate, model_size
@@ -108,7 +108,7 @@ def test_what_is_neither_is_refused_by_the_settings_name(reference: str) -> None
 
 def test_a_model_is_measured_by_the_heads_of_its_files(tmp_path: Path) -> None:
     for number in (1, 2):
-        save_file({"weight": torch.zeros(3, 5), "bias": torch.zeros(5)}, tmp_path / f"model-{number}.safetensors")
+        save_file({"weight": np.zeros((3, 5)), "bias": np.zeros(5)}, tmp_path / f"model-{number}.safetensors")
     config = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
     size = model_size(tmp_path)
