@@ -78,7 +78,7 @@ async def with_memory(
     """A stage that needs a card, run until it is over.
 
     It makes way for a worker that starts, however often, and goes on from its checkpoint when there is room. Want of
-    memory otherwise may pass as well: OutOfMemory is raised, for another attempt, when it has come `MEMORY_TRIES` times.
+    memory otherwise may pass, too: OutOfMemory is raised, for another attempt, when it has come `MEMORY_TRIES` times.
     """
     tries_left = MEMORY_TRIES
     while True:

@@ -55,8 +55,8 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, device: str) -> None:
-    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=_tell)
-    codec_dir = await fetch(settings.codec, variable="CARILLON_CODEC", tell=_tell)
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL")
+    codec_dir = await fetch(settings.codec, variable="CARILLON_CODEC")
     layout = read_layout(model_dir, codec_dir, settings.speech)
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
     profile, gpu = seat(settings, device, model_dir)
@@ -120,10 +120,6 @@ async def _serve(settings: Settings, device: str) -> None:
         await redis.aclose()
         store.close()
         memory.close()
-
-
-def _tell(progress: str) -> None:
-    log.info("checkpoint", extra={"progress": progress})
 
 
 async def _until_stopped(

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import hashlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -38,6 +39,13 @@ _PIECES, _PIECE_BYTES = 64, 16 * 1024
 
 Tell = Callable[[str], None]
 
+log = logging.getLogger(__name__)
+
+
+def to_log(progress: str) -> None:
+    """For who has nobody to tell."""
+    log.info("fetching a checkpoint", extra={"progress": progress})
+
 
 def from_hub(reference: str) -> bool:
     """Whether the reference is a hub id (`owner/name`), and no directory."""
@@ -45,12 +53,12 @@ def from_hub(reference: str) -> bool:
     return not (path.is_dir() or path.is_absolute() or reference.count("/") != 1 or reference.startswith("."))
 
 
-def locate(reference: str, *, variable: str, tell: Tell = lambda sentence: None) -> Path:
+def locate(reference: str, *, variable: str, tell: Tell = to_log) -> Path:
     """As `fetch`, for who has no event loop."""
     return _directory(reference, variable) or asyncio.run(fetch(reference, variable=variable, tell=tell))
 
 
-async def fetch(reference: str, *, variable: str, tell: Tell = lambda sentence: None) -> Path:
+async def fetch(reference: str, *, variable: str, tell: Tell = to_log) -> Path:
     """The directory of a checkpoint given as a path or as a hub id, fetched from the hub if it must be.
 
     `tell` hears how far a download is. Raises ConfigurationError naming `variable`, the setting that holds the
