@@ -16,7 +16,7 @@ from pathlib import Path
 from app.core.errors import ConfigurationError
 from app.core.profiles import CODEC_BYTES, GIB, LARGEST_SHARE, ModelSize, engine_profile, serving_bytes
 from app.findings import Finding, failure, ok, warning
-from app.infra.cards import Gpu, has_gpu_build, look
+from app.infra.cards import Gpu, as_served, has_gpu_build, look
 from app.infra.checkpoints import from_hub, model_size
 from app.infra.settings import Settings
 
@@ -124,8 +124,9 @@ def compiler(host: Host) -> Iterator[Finding]:
 def memory(settings: Settings, gpu: Gpu, model: ModelSize) -> Iterator[Finding]:
     """Whether the worker's share holds the model, and leaves enough for the codec, and for a trainer."""
     share = settings.engine.gpu_memory_utilization or LARGEST_SHARE
-    slots = settings.engine.max_loras or engine_profile("cuda", card=gpu.card).max_loras
-    needed, held = serving_bytes(model, gpu.card, slots=slots), share * gpu.total_bytes
+    card = as_served(gpu, settings.engine.quantization)
+    slots = settings.engine.max_loras or engine_profile("cuda", card=card).max_loras
+    needed, held = serving_bytes(model, card, slots=slots), share * gpu.total_bytes
     what, have = f"card {gpu.index}", f"{gpu.name}, {gpu.total_bytes / GIB:.1f} GiB"
     if held < needed + GIB:
         yield failure(

@@ -31,7 +31,7 @@ from app import programs
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Scope
 from app.core.profiles import engine_profile
-from app.infra.cards import Gpu, has_gpu_build, look, seat, visible
+from app.infra.cards import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import fetch, model_size
 from app.infra.embedded import (
@@ -155,7 +155,7 @@ def cards_of(
     for place in dict.fromkeys(seating.workers):
         profile = engine_profile(
             "cuda",
-            card=place.gpu.card,
+            card=as_served(place.gpu, settings.engine.quantization),
             model=size,
             max_model_len=settings.engine.max_model_len,
             share=place.share,

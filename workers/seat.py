@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.core.profiles import CODEC_BYTES, EngineProfile, engine_profile
 from app.infra.cardlease import CardLease, Claim, take_card
-from app.infra.cards import Gpu, Look, free_bytes, look, own_gpu
+from app.infra.cards import Gpu, Look, as_served, free_bytes, look, own_gpu
 from app.infra.checkpoints import model_size
 from app.infra.settings import Settings
 
@@ -44,7 +44,7 @@ def seat(settings: Settings, device: str, model_dir: Path, look: Look = look) ->
     gpu = own_gpu(look) if device == "cuda" else None
     profile = engine_profile(
         "cuda" if gpu else "cpu",
-        card=gpu.card if gpu else None,
+        card=as_served(gpu, settings.engine.quantization) if gpu else None,
         model=model_size(model_dir) if gpu else None,
         max_model_len=settings.engine.max_model_len,
         share=settings.engine.gpu_memory_utilization,

@@ -54,6 +54,11 @@ def has_gpu_build() -> bool:
         return False
 
 
+def as_served(gpu: Gpu, quantization: str) -> Card:
+    """The card as a worker has it: with FP8 where it has the units, unless the setting says none."""
+    return Card(gpu.total_bytes, fp8=gpu.fp8 and quantization != "none")
+
+
 Look = Callable[[], tuple[Gpu, ...]]
 """All cards of the machine, now; none where there is no driver."""
 

@@ -34,7 +34,7 @@ FILES = {
 NOT_NEEDED = ["*/*", "consolidated*"]
 """What lies in directories of a repository, and another form of the same weights."""
 
-TELL_EVERY_S = 5.0
+TELL_EVERY_S = 10.0
 _PIECES, _PIECE_BYTES = 64, 16 * 1024
 
 Tell = Callable[[str], None]
