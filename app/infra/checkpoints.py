@@ -165,11 +165,17 @@ def say(**fields: str) -> None:
 
 def _download(reference: str, variable: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        DryRunError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     what: dict[str, Any] = {"allow_patterns": FILES[variable], "ignore_patterns": NOT_NEEDED}
     try:
-        with suppress(LocalEntryNotFoundError):  # no network: what is in the cache may be all
+        with suppress(LocalEntryNotFoundError, DryRunError):  # what is in the cache may be all; else it fails below
             missing = [file for file in snapshot_download(reference, **what, dry_run=True) if file.will_download]
             if missing:
                 total = sum(file.file_size or 0 for file in missing)
