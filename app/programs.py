@@ -6,9 +6,11 @@ Each is told by variables where the stores are, and asked on its own port, or by
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -26,7 +28,9 @@ PROBE_TIMEOUT_S = 4.0
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What the children need beyond the variables they inherit: where the embedded parts are, and the secrets."""
+    """What the children need beyond the variables they inherit: where the embedded parts are, and the secrets; and this
+    environment's programs on the path, for what is compiled at run time.
+    """
     store = settings.store
     assert settings.redis_url and store.endpoint_url
     return {
@@ -39,6 +43,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "CARILLON_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "CARILLON_FLEET_SECRET": settings.fleet_secret.get_secret_value(),
         "CARILLON_CLONING__WEBHOOK_SECRET": settings.cloning.webhook_secret.get_secret_value(),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
     }
 

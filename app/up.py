@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,10 @@ from pydantic import SecretStr
 from app import programs
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.core.models import ModelCard, Scope
+from app.core.profiles import engine_profile
+from app.infra.cards import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog
+from app.infra.checkpoints import fetch, model_size
 from app.infra.datadir import Secrets, load_secrets, read_run_file, save_secrets, with_secrets, write_private
 from app.infra.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
 from app.infra.registry import Registry, open_redis
@@ -94,6 +97,12 @@ async def _start(
     supervisor: Supervisor, run_file: RunFile, settings: Settings, workers: int, tell: Callable[[str], None]
 ) -> Fleet:
     """Start every part in order."""
+    # Before anything has a time to be ready in: a checkpoint may be many gigabytes.
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=tell)
+    await fetch(settings.codec, variable="CARILLON_CODEC", tell=tell)
+    usable = settings.device != "cpu" and has_gpu_build()
+    gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if usable else ()
+    worker_cards, trainer_card = cards_of(settings, workers, model_dir, tell, gpus)
     local = load_secrets(settings.data_dir)
     family = worker_family(settings)
     settings = await _start_stores(supervisor, with_secrets(settings, local), local, tell)
@@ -104,14 +113,14 @@ async def _start(
     run_file.facts |= {"api": f"http://{host}:{port}", "started_at": time.time()}
 
     fleet = [
-        programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment)
+        programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment | worker_cards[number - 1])
         for number in range(1, workers + 1)
     ]
     names = ", ".join(program.name for program in fleet)
     fleet += [
         programs.tasks("tasks", ("interactive",), settings, environment),
         programs.tasks("narrator", ("render",), settings, environment),
-        programs.tasks("trainer", ("train",), settings, environment),
+        programs.tasks("trainer", ("train",), settings, environment | trainer_card),
         programs.front_door(host, port, settings, environment),
     ]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
@@ -119,6 +128,30 @@ async def _start(
         if workers:
             await _until_it_can_speak(host, port)
     return Fleet(f"http://{host}:{port}", token, await _models(settings))
+
+
+def cards_of(
+    settings: Settings, workers: int, model_dir: Path, tell: Callable[[str], None], gpus: Sequence[Gpu]
+) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """Variables for each worker and for the trainer that give each its card of `gpus`; none where there are none.
+
+    Raises ConfigurationError when there are more workers than cards.
+    """
+    if not gpus:
+        return [{}] * workers, {}
+    size, share = model_size(model_dir), settings.engine.gpu_memory_utilization
+    seating = seat(gpus, workers, model=size, share=share)
+    tell(seating.words())
+    for place in dict.fromkeys(seating.workers):
+        profile = engine_profile(
+            "cuda",
+            card=as_served(place.gpu, settings.engine.quantization),
+            model=size,
+            max_model_len=settings.engine.max_model_len,
+            share=place.share,
+        )
+        tell(f"each worker on card {place.gpu.index}: {settings.over(profile).words()}")
+    return [place.environment for place in seating.workers], seating.trainer.environment
 
 
 def worker_family(settings: Settings) -> str:

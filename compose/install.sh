@@ -51,7 +51,13 @@ if [ -z "$build" ]; then
     if nvidia-smi -L >/dev/null 2>&1; then build=gpu; else build=cpu; fi
 fi
 case $build in
-    gpu) size="4.2 GB" ;;
+    gpu)
+        size="4.2 GB"
+        # Triton compiles a stub against Python.h at its first kernel: when the engine runs, not here.
+        { command -v gcc || command -v cc || command -v clang; } >/dev/null 2>&1 &&
+            "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.isfile(sysconfig.get_path("include") + "/Python.h"))' ||
+            say "on a GPU host a C compiler and Python's headers are needed: sudo apt-get install gcc python3-dev" >&2
+        ;;
     cpu)
         size="0.6 GB"
         "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||

@@ -55,4 +55,4 @@ def _own_model(settings: Settings) -> str:
     """The name of the model this machine trains."""
     model_dir = locate(settings.model, variable="CARILLON_MODEL")
     codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
-    return read_layout(model_dir, codec_dir).speech.name
+    return read_layout(model_dir, codec_dir, settings.speech).speech.name

@@ -55,7 +55,7 @@ from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
 from tasks.claim import Cancelled, patiently, under_claim
-from tasks.stage import Event, run_stage
+from tasks.stage import Event, run_stage, with_memory
 
 TOLD_EVERY_S = 1.0
 
@@ -211,7 +211,7 @@ class JobRun:
         settings, config = self._settings, self._job.config
         model_dir = locate(settings.model, variable="CARILLON_MODEL")
         codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
-        speech = read_layout(model_dir, codec_dir).speech
+        speech = read_layout(model_dir, codec_dir, settings.speech).speech
         if speech.name != record.model:
             raise ConfigurationError(
                 f"the voice {record.name!r} is of the model {record.model!r}, and this machine trains {speech.name!r}; "
@@ -223,6 +223,7 @@ class JobRun:
             language=record.language,
             model_dir=model_dir.absolute(),
             codec_dir=codec_dir.absolute(),
+            speech=speech,
             base_voices=tuple(
                 Voice(id=name, name=name, model=speech.name, language=speech.languages[0]) for name in speech.voices
             ),
@@ -279,7 +280,7 @@ class JobRun:
             checkpoints.mkdir()
             (self._directory / "restored").rename(checkpoints / resumed)
             log.info("training resumed", extra={"job": self._job.id, "checkpoint": resumed})
-        await self._stage("lora", run)
+        await with_memory(lambda: self._stage("lora", run))
         await self._archive.save("trained", self._directory / "adapter")
         await self._archive.forget(r"checkpoint-\d+", but="")
 
@@ -319,6 +320,8 @@ class JobRun:
                 if progress.due(always=told.step == told.steps or len(told.held_out_losses) > epochs_told):
                     epochs_told = len(told.held_out_losses)
                     await self._tell(progress=told)
+            elif event["event"] == "waiting":
+                log.warning("training waits", extra={"job": self._job.id, "reason": event["message"]})
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self._directory / "checkpoints" / event["name"])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import CarillonError, StageFailed
+from app.core.errors import CarillonError, OutOfMemory, Overloaded, StageFailed
 from app.infra import guardian
 
 STOP_GRACE_S = 8.0
@@ -26,6 +27,11 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 SILENCE_S = 900.0
 """A stage tells of every recording, step and utterance; one that is silent for so long hangs."""
+
+MEMORY_TRIES, MEMORY_PAUSE_S = 4, 30.0
+"""Of a training that a card has no memory for: whoever has it may be gone soon."""
+
+log = logging.getLogger(__name__)
 
 ENDINGS = ("done", "error", "stopped")
 
@@ -64,6 +70,28 @@ async def run_stage(
     if last.get("event") != "done" or code != 0:
         raise StageFailed(f"{stage} ended with status {code} and without a result; its log says more")
     return last
+
+
+async def with_memory(
+    stage: Callable[[], Awaitable[Event]], *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> Event:
+    """A stage that needs a card, run until it is over.
+
+    It makes way for a worker that starts, however often, and goes on from its checkpoint when there is room. Want of
+    memory otherwise may pass, too: OutOfMemory is raised, for another attempt, when it has come `MEMORY_TRIES` times.
+    """
+    tries_left = MEMORY_TRIES
+    while True:
+        try:
+            return await stage()
+        except Overloaded as error:
+            log.info("training makes way", extra={"reason": error.message})
+        except OutOfMemory as error:
+            tries_left -= 1
+            log.warning("training out of memory", extra={"reason": error.message, "tries_left": tries_left})
+            if not tries_left:
+                raise
+            await sleep(MEMORY_PAUSE_S)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -18,9 +18,10 @@ from app.core.errors import (
     ObjectMissing,
 )
 from app.core.models import AdapterVersion
+from app.core.orpheus import LORA_MODULES
 from tests.fakes import FakeEngine
 from workers.adapters import AdapterCache
-from workers.engine import LORA_MODULES, EngineAdapter
+from workers.engine import EngineAdapter
 
 CONFIG: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": list(LORA_MODULES), "bias": "none"}
 

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import AdapterUnavailable
+from app.core.orpheus import LORA_MODULES
 from training.checkpoints import settle
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import Tensor
-
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What an adapter changes: all that vLLM makes slots for in our engine (workers.engine names the same)."""
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vllm/config/lora.py
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,7 +18,8 @@ import numpy as np
 import soundfile
 
 from app.core.errors import ConfigurationError
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout, read_layout
+from app.core.orpheus import TOKENS_PER_FRAME, SpeechConfig, TokenLayout, read_layout
+from app.core.prompts import PromptEncoder
 from training.recordings import PreparationCancelled, SpeechClip
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def build_dataset(
     prompt_name: str,
     model_dir: Path,
     codec_dir: Path,
+    speech: SpeechConfig | None = None,
     deduplicate: bool = False,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -83,7 +86,7 @@ def build_dataset(
 
     Raises ConfigurationError for a model, codec or clips that do not fit together, PreparationCancelled between clips.
     """
-    layout = read_layout(model_dir, codec_dir)
+    layout = read_layout(model_dir, codec_dir, speech)
     encoder = FrameEncoder(codec_dir, layout, device=device)
     prompt_ids = _prompt_ids(layout, model_dir, prompt_name)
     examples: list[Example] = []
@@ -155,13 +158,7 @@ def _sequence(prompt: list[int], frames: np.ndarray, layout: TokenLayout) -> np.
 
 
 def _prompt_ids(layout: TokenLayout, model_dir: Path, prompt_name: str) -> Callable[[str], list[int]]:
-    """From a text to the ids before the answer, as the engine tokenizes: what looks special in a text is only text."""
+    """From a text to the ids before the answer, as the engine has them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
-
-    def ids(text: str) -> list[int]:
-        words = layout.text(prompt_name, text)
-        return layout.prompt(tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
-
-    return ids
+    return partial(PromptEncoder(layout, AutoTokenizer.from_pretrained(str(model_dir))).prompt, prompt_name)

@@ -22,8 +22,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from app.core.cloning import RunConfig, TrainConfig, TrainProgress
-from app.core.errors import ConfigurationError, InvalidRequest, TrainingFailed
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout, read_layout
+from app.core.errors import ConfigurationError, InvalidRequest, OutOfMemory, Overloaded, TrainingFailed
+from app.core.orpheus import LORA_MODULES, TokenLayout, read_layout
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
@@ -44,7 +44,9 @@ class Tell(Protocol):
 
 
 class Training:
-    """One training in its directory. `check` raises Stopped when somebody wants the process to end."""
+    """One training in its directory. `check` raises Stopped when somebody wants the process to end, and Overloaded when
+    somebody wants its memory.
+    """
 
     def __init__(
         self,
@@ -57,13 +59,13 @@ class Training:
         # 1. The model, with a LoRA that changes nothing yet
         self.config, self._tell, self._check, self._clock = run.train, tell, check, clock
         self.device = torch_device(run)
-        self.layout = read_layout(run.model_dir, run.codec_dir)
+        self.layout = read_layout(run.model_dir, run.codec_dir, run.speech)
         torch.manual_seed(self.config.seed)
         self.lora = LoraConfig(
             r=self.config.rank,
             lora_alpha=self.config.alpha,
             lora_dropout=self.config.dropout,
-            target_modules=list(adapter.LORA_MODULES),
+            target_modules=list(LORA_MODULES),
             bias="none",
         )
         self.model = _load_model(run, self.layout, self.lora, self.device)
@@ -86,7 +88,8 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Train from where the last run ended, and keep the best epoch's adapter: the figures of the outcome.
 
-        Raises Stopped with a checkpoint saved, and TrainingFailed with the best adapter so far kept.
+        Raises Stopped, or Overloaded where `check` does, with a checkpoint saved, and TrainingFailed with the best
+        adapter so far kept.
         """
         began, first_step = self._clock(), self.state.step
         randomness = _randomness(self.device)
@@ -107,7 +110,7 @@ class Training:
                 self._hold_out()
                 self._keep_best()
                 self._save(randomness)
-        except Stopped:
+        except (Stopped, Overloaded):
             if self.state.held_out_losses:
                 self._save(randomness)
             raise
@@ -261,9 +264,10 @@ class Training:
         try:
             yield
         except RuntimeError as error:  # a CPU's allocator has no class of its own for it
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            on_card = isinstance(error, torch.OutOfMemoryError)  # others share it: it may do the next time
+            if not on_card and "can't allocate memory" not in str(error):
                 raise
-            raise TrainingFailed(
+            raise (OutOfMemory if on_card else TrainingFailed)(
                 f"out of memory with a clip of {max(len(clip.ids) for clip in clips)} tokens; lower "
                 f"train.micro_batch_tokens (now {self.config.micro_batch_tokens}) or train.max_tokens "
                 f"(now {self.config.max_tokens})"
@@ -287,11 +291,6 @@ def _load_model(run: RunConfig, layout: TokenLayout, lora: LoraConfig, device: t
         )
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the model in {run.model_dir} cannot be loaded: {error}") from None
-    _, last = layout.band(TOKENS_PER_FRAME - 1)
-    if last > base.config.vocab_size:
-        raise ConfigurationError(
-            f"the codec's codes need {last} tokens, the model has {base.config.vocab_size}; give it its own codec"
-        )
     base.config.use_cache = False
     on_gpu, wanted = device.type == "cuda", run.train.gradient_checkpointing
     if on_gpu if wanted is None else wanted:

@@ -5,9 +5,9 @@
     RUN_DIR/checkpoints/   where to go on: a run begins at the newest complete one
     RUN_DIR/adapter/       the best adapter so far, and the result when the run is over
 
-Standard output is one JSON object a line, whose `event` is `notice`, `progress`, `checkpoint`, `done`, `stopped` or
-`error`; everything else goes to standard error. SIGTERM and SIGINT save a checkpoint and end the process. This module
-is what a parent process sees; the training itself is `training.loop`.
+Standard output is one JSON object a line, whose `event` is `waiting` (for a card's memory), `notice`, `progress`,
+`checkpoint`, `done`, `stopped` or `error`; everything else goes to standard error. SIGTERM and SIGINT save a checkpoint
+and end the process. This module is what a parent process sees; the training itself is `training.loop`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import FrameType
 
 from app.core.errors import CarillonError
 from training.run import Stopped, breakage, read_run
+from training.seat import Seat, seat_of
 from training.stage import Events
 
 DONE, FAILED, STOPPED = 0, 1, 75
@@ -55,15 +56,21 @@ class StopSignal:
             raise Stopped
 
 
-def run_training(directory: Path, events: Events, stop: StopSignal) -> int:
+def run_training(directory: Path, events: Events, stop: StopSignal, seat: Seat = seat_of) -> int:
     """Trains until done, stopped or failed, and says which: an exit code."""
     try:
         run = read_run(directory)
         from training.loop import Training  # torch and transformers take seconds to import
 
-        training = Training(run, directory, events.tell, stop.check)
-        stop.defer()
-        events.tell("done", **training.run())
+        with seat(run, events.tell) as make_way:
+
+            def check() -> None:
+                stop.check()
+                make_way()
+
+            training = Training(run, directory, events.tell, check)
+            stop.defer()
+            events.tell("done", **training.run())
         return DONE
     except Stopped:
         with suppress(Stopped):

@@ -41,6 +41,7 @@ def work(directory: Path, tell: Tell) -> None:
             prompt_name=run.prompt_name,
             model_dir=run.model_dir,
             codec_dir=run.codec_dir,
+            speech=run.speech,
             deduplicate=config.deduplicate_frames,
             device=torch_device(run).type,
             progress=lambda done, count: tell("progress", clips=done, of=count),
@@ -51,7 +52,7 @@ def work(directory: Path, tell: Tell) -> None:
 
 
 def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tell) -> Prepared:
-    layout = read_layout(run.model_dir, run.codec_dir)
+    layout = read_layout(run.model_dir, run.codec_dir, run.speech)
     sources = [
         Source(entry["file_name"], directory / entry["path"], entry["transcript"])
         for entry in json.loads((directory / "samples.json").read_text("utf-8"))

@@ -5,13 +5,14 @@ Importing this needs no torch, which takes seconds.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from app.core.cloning import RunConfig
-from app.core.errors import CarillonError, ConfigurationError, StageFailed
+from app.core.errors import CarillonError, ConfigurationError, OutOfMemory, StageFailed
 from app.core.faults import first_fault
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def read_run(directory: Path) -> RunConfig:
 
 def torch_device(run: RunConfig) -> torch.device:
     """Where to compute; on a CPU torch gets the run's threads. Raises ConfigurationError where no GPU is seen."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
     import torch
 
     if run.device == "cuda" and not torch.cuda.is_available():
@@ -48,6 +50,10 @@ def torch_device(run: RunConfig) -> torch.device:
 
 
 def breakage(what: str, error: Exception) -> CarillonError:
-    """What is told of an error that is not ours: the system's (a full disk, a lost file) may be over the next time."""
+    """What is told of an error that is not ours: the system's (a full disk, a lost file) may be over the next time, and
+    so may a card's want of memory, which others use too.
+    """
     kind = StageFailed if isinstance(error, OSError) else CarillonError
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
+        kind = OutOfMemory
     return kind(f"{what} broke: {type(error).__name__}: {error}")

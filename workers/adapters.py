@@ -22,7 +22,8 @@ from typing import Any
 
 from app.core.errors import AdapterUnavailable, CarillonError, ObjectMissing, StoreUnavailable, UnknownVoice
 from app.core.models import AdapterVersion
-from workers.engine import LORA_MODULES, Engine, EngineAdapter
+from app.core.orpheus import LORA_MODULES
+from workers.engine import Engine, EngineAdapter
 
 log = logging.getLogger(__name__)
 

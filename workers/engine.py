@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
 from app.core.messages import AssignedPace
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.core.orpheus import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout
+from app.core.profiles import EngineProfile
+from app.core.prompts import PromptEncoder
 from app.infra.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -31,9 +34,6 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 log = logging.getLogger(__name__)
-
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What an adapter may change. Naming them keeps vLLM from allocating slots for lm_head and embeddings as well."""
 
 PRIORITY: dict[AssignedPace, int] = {"realtime": 0, "unpaced": 1, "background": 2}
 """The engine's order when it cannot serve all at once: somebody who listens goes before somebody who downloads."""
@@ -128,7 +128,7 @@ class VllmEngine:
         layout: TokenLayout,
         settings: EngineSettings,
         *,
-        capacity: int,
+        profile: EngineProfile,
         device: str,
         progress: Callable[[str], None] = lambda part: None,
         clock: Callable[[], float] = monotonic,
@@ -138,7 +138,7 @@ class VllmEngine:
         self._progress = progress
         self._model_dir = model_dir
         self._settings = settings
-        self._capacity = capacity
+        self._profile = profile
         self._device = device
         self._requests = itertools.count()
         self._load = EngineLoad()
@@ -177,8 +177,12 @@ class VllmEngine:
         from transformers import AutoTokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        self._tokenizer = AutoTokenizer.from_pretrained(str(self._model_dir))
-        return AsyncLLM.from_vllm_config(config, stat_loggers=[self._stat_logger])
+        from workers.reports import report_evenly
+
+        self._prompts = PromptEncoder(self.layout, AutoTokenizer.from_pretrained(str(self._model_dir)))
+        llm = AsyncLLM.from_vllm_config(config, stat_loggers=[self._stat_logger])
+        report_evenly(llm)
+        return llm
 
     async def aclose(self) -> None:
         """End the engine's process, which has nothing to save and so is not waited for."""
@@ -267,9 +271,7 @@ class VllmEngine:
         return self._load
 
     def _prompt(self, utterance: Utterance) -> list[int]:
-        # Split: a user's text may spell a special token, and must not become one.
-        words = self.layout.text(utterance.voice, utterance.text)
-        prompt = self.layout.prompt(self._tokenizer.encode(words, add_special_tokens=False, split_special_tokens=True))
+        prompt = self._prompts.prompt(utterance.voice, utterance.text)
         if len(prompt) + TOKENS_PER_FRAME >= self._settings.max_model_len:
             raise InvalidRequest(
                 f"a chunk of {len(utterance.text)} characters is {len(prompt)} tokens; "
@@ -297,7 +299,7 @@ class VllmEngine:
             stop_token_ids=[self.layout.end_id],
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            stream_interval=self._settings.stream_interval,
+            stream_interval=self._profile.stream_interval,
             extra_args={WRITTEN: len(utterance.codes)},
         )
 
@@ -306,7 +308,7 @@ class VllmEngine:
 
         from workers.sampling import band_config
 
-        settings = self._settings
+        settings, profile = self._settings, self._profile
         os.environ.update(_environment(settings, self._device))
         args: dict[str, Any] = {
             "model": str(self._model_dir),
@@ -314,18 +316,18 @@ class VllmEngine:
             "dtype": _dtype(settings.dtype, self._device),
             "quantization": _quantization(settings.quantization, self._device),
             "max_model_len": settings.max_model_len,
-            "max_num_seqs": settings.max_num_seqs or self._capacity,
-            "max_num_batched_tokens": settings.max_num_batched_tokens,
+            "max_num_seqs": profile.max_num_seqs,
+            "max_num_batched_tokens": profile.max_num_batched_tokens,
             "scheduling_policy": "priority",
             "enable_lora": True,
-            "max_loras": settings.max_loras,
-            "max_cpu_loras": max(settings.max_cpu_loras, settings.max_loras),
+            "max_loras": profile.max_loras,
+            "max_cpu_loras": profile.max_cpu_loras,
             "max_lora_rank": settings.max_lora_rank,
-            "lora_target_modules": list(LORA_MODULES),
+            "lora_target_modules": list(LORA_MODULES),  # or vLLM makes slots for lm_head and embeddings as well
             "additional_config": band_config(self.layout),
         }
         if self._device == "cuda":
-            args["gpu_memory_utilization"] = settings.gpu_memory_utilization
+            args["gpu_memory_utilization"] = profile.gpu_memory_utilization
         config = AsyncEngineArgs(**args).create_engine_config()
         runner = "V2" if config.use_v2_model_runner else "V1"
         config.model_config.logits_processors = [f"workers.sampling:BandMask{runner}"]
@@ -419,8 +421,12 @@ def _quantization(setting: str, device: str) -> str | None:
 def _environment(settings: EngineSettings, device: str) -> dict[str, str]:
     """What vLLM reads from the environment of the process that spawns its engine core."""
     common = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")}
+    # What is compiled at run time looks for its tools on the path: those of this environment are first there.
+    common["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     if device == "cuda":
-        return common
+        # FlashInfer's sampler is compiled by nvcc at its first use, and the engine dies where there is none (vLLM issue
+        # 49497); besides, one seeded request turns it off for a whole batch.
+        return common | {"VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0")}
     return common | {
         "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

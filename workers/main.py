@@ -15,14 +15,14 @@ import signal
 import socket
 import time
 from collections.abc import Coroutine, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import ConfigurationError, DeadlineExceeded, EngineFailed
 from app.core.models import WorkerState
 from app.core.orpheus import read_layout
-from app.infra.checkpoints import locate
+from app.infra.checkpoints import fetch, fingerprint
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
@@ -30,6 +30,7 @@ from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import VllmEngine
 from workers.heartbeat import Heartbeat
+from workers.seat import card_memory, own_card, seat
 from workers.server import WorkerServer
 from workers.warm_up import warm_up
 
@@ -44,19 +45,22 @@ _PATIENCE = 0.8
 
 def run(settings: Settings) -> None:
     """Serve until told to stop. Raises ConfigurationError or EngineFailed when that cannot be."""
+    card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
     if device == "cpu":
         # Before torch starts its threads: spinning on shared cores slows the codec forty-fold (measured).
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1")
-    asyncio.run(_serve(settings, device))
+    with card:
+        asyncio.run(_serve(settings, device))
 
 
 async def _serve(settings: Settings, device: str) -> None:
-    model_dir = locate(settings.model, variable="CARILLON_MODEL")
-    codec_dir = locate(settings.codec, variable="CARILLON_CODEC")
-    layout = read_layout(model_dir, codec_dir)
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL")
+    codec_dir = await fetch(settings.codec, variable="CARILLON_CODEC")
+    layout = read_layout(model_dir, codec_dir, settings.speech)
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-    engine = VllmEngine(model_dir, layout, settings.engine, capacity=settings.capacity, device=device)
+    profile, gpu = seat(settings, device, model_dir)
+    engine = VllmEngine(model_dir, layout, settings.engine, profile=profile, device=device)
     cache = settings.data_dir / "adapters" / worker_id
     shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left, nobody would ever evict
     store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
@@ -64,26 +68,31 @@ async def _serve(settings: Settings, device: str) -> None:
         engine,
         store.fetch,
         cache,
-        max_resident=settings.engine.max_cpu_loras,
+        max_resident=profile.max_cpu_loras,
         max_rank=settings.engine.max_lora_rank,
         patience_s=settings.session.ready_timeout_s * _PATIENCE,
         clock=time.monotonic,
     )
     redis = open_redis(settings)
     registry = Registry(redis, settings)
+    memory = ExitStack()
     try:
+        for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
+            await asyncio.sleep(pause_s)
         await engine.start()
         # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
         stop = _stop_signal(settings.drain_timeout_s)
-        async with Decoder(Path(codec_dir), device=device, max_sessions=settings.capacity) as decoder:
+        async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
             server = WorkerServer(
                 settings,
                 worker_id=worker_id,
                 epoch=await registry.join(worker_id),
+                profile=profile,
                 engine=engine,
                 decoder=decoder,
                 adapters=adapters,
                 clock=time.monotonic,
+                checkpoint=fingerprint(model_dir, codec_dir),
             )
             await server.listen(WorkerState.STARTING)
             heartbeat = Heartbeat(
@@ -97,7 +106,7 @@ async def _serve(settings: Settings, device: str) -> None:
 
             async def join() -> None:
                 most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
-                most = settings.engine.max_cpu_loras // 2 if most is None else most
+                most = profile.max_cpu_loras // 2 if most is None else most
                 await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
                 server.state = WorkerState.ACTIVE
                 heartbeat.hurry()
@@ -110,6 +119,7 @@ async def _serve(settings: Settings, device: str) -> None:
         await engine.aclose()
         await redis.aclose()
         store.close()
+        memory.close()
 
 
 async def _until_stopped(

@@ -26,6 +26,7 @@ import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse, ws_create_server
 from picows import WSUpgradeResponseWithListener as Refusal
 
+from app.core import profiles
 from app.core.budget import Ledger
 from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, WorkerLost
 from app.core.messages import (
@@ -284,6 +285,7 @@ class ReplayWorker:
         self.cadence = cadence
         self._id = id
         self._settings = settings
+        self._profile = settings.over(profiles.CPU)
         self._registry = registry
         self._epoch = 0
         self._address = ""
@@ -317,8 +319,8 @@ class ReplayWorker:
             address=self._address,
             model=MODEL,
             state=WorkerState.ACTIVE,
-            capacity=self._settings.capacity,
-            max_voices=self._settings.engine.max_loras,
+            capacity=self._profile.capacity,
+            max_voices=self._profile.max_loras,
         )
 
     def _open(self, request: WSUpgradeRequest) -> WSListener | Refusal:
@@ -333,7 +335,7 @@ class ReplayWorker:
         """Raises what refuses the session."""
         if assign.epoch != self._epoch:
             raise WorkerLost(f"worker {self._id} is in epoch {self._epoch}, not {assign.epoch}")
-        if len(self.sessions) >= self._settings.capacity:
+        if len(self.sessions) >= self._profile.capacity:
             raise Overloaded(f"worker {self._id} speaks with {len(self.sessions)} already", retry_after_s=1)
         self.sessions.add(assign.session)
 

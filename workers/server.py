@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import http
 import logging
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -42,8 +43,9 @@ from app.core.messages import (
     parse,
 )
 from app.core.models import ModelCard, Worker, WorkerState
+from app.core.profiles import EngineProfile
 from app.infra.registry import Held
-from app.infra.settings import Settings
+from app.infra.settings import ANY_HOST, Settings
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
@@ -81,14 +83,19 @@ class WorkerServer:
         *,
         worker_id: str,
         epoch: int,
+        profile: EngineProfile,
         engine: Engine,
         decoder: Decoder,
         adapters: AdapterCache,
         clock: Callable[[], float],
+        checkpoint: str = "",
     ) -> None:
+        """`checkpoint` is the fingerprint of what the engine and the decoder hold."""
         self.state = WorkerState.STARTING
         self.address = ""
         self._settings = settings
+        self._profile = profile
+        self._checkpoint = checkpoint
         self._id = worker_id
         self._epoch = epoch
         self._engine = engine
@@ -130,10 +137,11 @@ class WorkerServer:
                 tags=layout.speech.tags,
                 sample_rate_hz=layout.sample_rate_hz,
                 tokens_per_s=layout.tokens_per_s,
+                checkpoint=self._checkpoint,
             ),
             state=self.state,
-            capacity=self._settings.capacity,
-            max_voices=self._settings.engine.max_loras,
+            capacity=self._profile.capacity,
+            max_voices=self._profile.max_loras,
             inflight=len(interactive),
             active_adapters=_adapters(interactive),
             background=len(background),
@@ -157,7 +165,9 @@ class WorkerServer:
             ping_timeout=None,
         )
         port = next(iter(self._server.sockets)).getsockname()[1]
-        self.address = self._settings.worker_address or f"ws://{self._settings.worker_host}:{port}"
+        host = self._settings.worker_host
+        host = socket.gethostname() if host in ANY_HOST else host
+        self.address = self._settings.worker_address or f"ws://{host}:{port}"
         self.state = state
 
     async def drain(self, deadline_s: float, *, handover_s: float = 0.0) -> int:
@@ -217,14 +227,14 @@ class WorkerServer:
         in_the_way = self._interactive()
         if assign.pace == "background":
             in_the_way += self._background()
-        if len(in_the_way) >= self._settings.capacity:
+        if len(in_the_way) >= self._profile.capacity:
             raise Overloaded(f"worker {self._id} speaks with {len(in_the_way)} already", retry_after_s=1)
         if assign.voice.model != self._engine.layout.speech.name:
             raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
         active = _adapters(in_the_way)
         adapter = assign.voice.adapter
         # A voice without a slot would wait behind those that have one, for ever if they stay busy (measured).
-        if adapter and adapter.name not in active and len(active) >= self._settings.engine.max_loras:
+        if adapter and adapter.name not in active and len(active) >= self._profile.max_loras:
             raise Overloaded(f"worker {self._id} has all {len(active)} adapter slots in use", retry_after_s=1)
 
     def _interactive(self) -> list[_Held]:
@@ -247,12 +257,12 @@ class WorkerServer:
         that alone pin one, the youngest with the adapter that the fewest speak with.
         """
         background = self._background()
-        if len(_adapters(self._sessions.values())) > self._settings.engine.max_loras:
+        if len(_adapters(self._sessions.values())) > self._profile.max_loras:
             wanted = _adapters(self._interactive())
             pinning = [held for held in background if held.adapter and held.adapter not in wanted]
             users = Counter(held.adapter for held in pinning)
             return min(reversed(pinning), key=lambda held: users[held.adapter])
-        return background[-1] if len(self._sessions) > self._settings.capacity else None
+        return background[-1] if len(self._sessions) > self._profile.capacity else None
 
     def _dismiss(self, held: _Held) -> None:
         del self._sessions[held.assign.session]

@@ -291,13 +291,13 @@ def cost_usd(door: Door, narration: Narration) -> float | None:
     """Its share of the workers' price: hours that places were taken, times a worker's price an hour, over its places.
 
     The places are the mean of the workers that serve the model now, or else this front door's setting. None where no
-    price is set.
+    price is set, or nobody knows the places.
     """
     usd_per_hour = door.settings.narration.worker_usd_per_hour
-    if usd_per_hour is None:
-        return None
     places = [worker.capacity for worker in door.upstream.workers if worker.model.name == narration.model]
     capacity = sum(places) / len(places) if places else door.settings.capacity
+    if usd_per_hour is None or capacity is None:
+        return None
     return narration.busy_s / 3600 * usd_per_hour / capacity
 
 

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from app.core.errors import CarillonError, InvalidRequest
 from app.core.faults import first_fault
 from app.core.models import Frozen, Voice
+from app.core.orpheus import SpeechConfig
 
 CONSENT_PHRASE = (
     "I am the owner of this voice and I consent to it being used to create a synthetic voice. My number is {number}."
@@ -336,6 +337,7 @@ class RunConfig(Frozen):
     language: str = "en"
     model_dir: Path = Field(description="A Hugging Face causal language model with a `speech` entry.")
     codec_dir: Path = Field(description="Its SNAC.")
+    speech: SpeechConfig | None = Field(default=None, description="What the model speaks; None: as it says itself.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=1, ge=1, description="Of torch, on a CPU.")
     prepare: PrepareConfig = PrepareConfig()

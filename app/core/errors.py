@@ -26,6 +26,7 @@
   * JobLost                         a job is another worker's now, or over
   * GateFailed                      an adapter is not good enough to be published
   * StageFailed                     a stage of a job broke off without saying why
+  * OutOfMemory                     a card had not the memory that was asked of it
   * DeadlineExceeded                another process did not answer in time
   * SlowReader                      the client does not take the audio it asked for
   * SessionResumed                  a session goes on on another connection
@@ -231,6 +232,13 @@ class StageFailed(CarillonError):
     """A stage of a job broke off without saying why: it was killed, or it crashed."""
 
     code = "stage_failed"
+    retryable = True
+
+
+class OutOfMemory(CarillonError):
+    """A card had not the memory that was asked of it; others use it too, so it may have it another time."""
+
+    code = "out_of_memory"
     retryable = True
 
 

@@ -112,6 +112,7 @@ class ModelCard(Frozen):
     tags: tuple[str, ...] = Field(default=ORPHEUS_TAGS, description="What it can do but speak: <laugh>.")
     sample_rate_hz: int
     tokens_per_s: float
+    checkpoint: str = Field(default="", description="Tells its weights from those of others; empty: not told.")
 
 
 class WorkerState(StrEnum):

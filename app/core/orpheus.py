@@ -1,7 +1,8 @@
 """How a speech language model writes sound: token roles, prompt, and the interleaving of a frame's codes.
 
 Everything is read from the checkpoint: the `speech` key of the language model's `config.json` and the codec's
-`config.json`. What they leave out has Orpheus-3B's value (canopylabs/orpheus-3b-0.1-ft, snac_24khz). The module knows
+`config.json`. What they leave out can be told (`CARILLON_SPEECH__…`), and has Orpheus-3B's value otherwise
+(canopylabs/orpheus-3b-0.1-ft, snac_24khz); its name is then that of the hub id, or of the directory. The module knows
 nothing of tokenizers, torch or engines: it turns ids into codes and back.
 """
 
@@ -9,17 +10,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from app.core.errors import ConfigurationError
 from app.core.faults import first_fault
 
 TOKENS_PER_FRAME = 7
 """SNAC with three levels at strides 4, 2, 1 writes 1 + 2 + 4 codes a frame; Orpheus and its kin use no other."""
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The projections an adapter changes: the trainer makes weights for these, and the engine slots for no others."""
 
 ORPHEUS_TAGS = ("<laugh>", "<chuckle>", "<sigh>", "<cough>", "<sniffle>", "<groan>", "<yawn>", "<gasp>")
 ORPHEUS_VOICES = ("tara", "leah", "jess", "leo", "dan", "mia", "zac", "zoe")
@@ -33,9 +38,9 @@ class SpeechConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "orpheus"
+    name: str = Field(default="orpheus", min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][\w.:+-]*$")
     stand_in: bool = False
-    languages: tuple[str, ...] = ("en",)
+    languages: tuple[str, ...] = Field(default=("en",), min_length=1)
     voices: tuple[str, ...] = Field(default=ORPHEUS_VOICES, min_length=1)
     tags: tuple[str, ...] = ORPHEUS_TAGS
     audio_token_base: int = 128266
@@ -53,6 +58,29 @@ class SpeechConfig(BaseModel):
         default_factory=dict, description="Of TrainConfig: what suits this model better than it suits Orpheus."
     )
     loudness_lufs: float = Field(default=-23.0, description="Of its voices; recordings of others are brought to it.")
+
+    @field_validator("languages", "voices", "tags", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: Any) -> Any:
+        """A variable of the environment says `tara, leo`."""
+        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @field_validator("prompt_form")
+    @classmethod
+    def _is_a_form(cls, value: str) -> str:
+        try:
+            if {"tara", "Hello"} <= set(re.findall(r"\w+", value.format(voice="tara", text="Hello"))):
+                return value
+        except (LookupError, ValueError):
+            pass
+        raise ValueError("it must have {voice} and {text} in it, and no other braces")
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The tokens that steer the model, which no text may become."""
+        return frozenset(
+            value for name, value in self.model_dump().items() if name.endswith("_id") and isinstance(value, int)
+        )
 
 
 class CodecConfig(BaseModel):
@@ -129,32 +157,79 @@ class TokenLayout(BaseModel):
         ]
 
 
-def read_layout(model_dir: Path, codec_dir: Path) -> TokenLayout:
+def read_layout(model_dir: Path, codec_dir: Path, told: SpeechConfig | None = None) -> TokenLayout:
     """Read the layout of a voice model: a language model's directory and its codec's.
 
-    Raises ConfigurationError naming the file and the field that does not fit.
+    Of `told`, the fields that were set stand for what the checkpoint does not say; its name stands in any case, for it
+    is no property of the weights. Raises ConfigurationError naming the file and the field that does not fit, or that
+    `told` contradicts.
     """
-    speech = _parse(SpeechConfig, model_dir / "config.json", key="speech")
-    codec = _parse(CodecConfig, codec_dir / "config.json")
-    return TokenLayout(
+    path = model_dir / "config.json"
+    config = _read(path)
+    says = config.get("speech") or {}
+    chosen = told.model_dump(exclude_unset=True) if told else {}
+    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **says}, path)
+    if "name" in chosen:
+        speech = speech.model_copy(update={"name": chosen["name"]})
+    for name, value in chosen.items():
+        if (here := getattr(speech, name)) != value:
+            raise ConfigurationError(
+                f"CARILLON_SPEECH__{name.upper()}={value!r} contradicts {path}, which says {here!r}; unset it, or "
+                "correct the checkpoint"
+            )
+    codec_path = codec_dir / "config.json"
+    codec = _parse(CodecConfig, _read(codec_path), codec_path)
+    layout = TokenLayout(
         speech=speech,
         codebook_size=codec.codebook_size,
         samples_per_frame=math.prod(codec.encoder_rates) * max(codec.vq_strides),
         sample_rate_hz=codec.sampling_rate,
     )
+    _check_vocabulary(layout, config.get("vocab_size"), path)
+    return layout
 
 
-def _parse(kind: type[_Config], path: Path, *, key: str | None = None) -> _Config:
+def default_name(model_dir: Path) -> str:
+    """The name of a checkpoint that does not say it: of its hub id, as the hub's cache has it, or its directory's."""
+    repository = next((part for part in model_dir.absolute().parts if part.startswith("models--")), None)
+    name = repository.rpartition("--")[2] if repository else model_dir.absolute().name
+    return re.sub(r"[^\w.:+-]", "-", name).lstrip("_.:+-")[:128] or "model"
+
+
+def _check_vocabulary(layout: TokenLayout, size: Any, path: Path) -> None:
+    """A checkpoint without audio tokens, or another codec's, would be found out by noise or an engine that dies."""
+    if not isinstance(size, int):
+        return
+    _, last = layout.band(TOKENS_PER_FRAME - 1)
+    if last > size:
+        raise ConfigurationError(
+            f"{path}: vocab_size is {size}, and the codec's codes need {last} tokens from {layout.band(0)[0]} on: "
+            "this is no speech model, or the codec is another's; look at CARILLON_MODEL, CARILLON_CODEC and "
+            "CARILLON_SPEECH__AUDIO_TOKEN_BASE"
+        )
+    if outside := sorted(token for token in layout.speech.control_ids if not 0 <= token < size):
+        raise ConfigurationError(f"{path}: vocab_size is {size}, and its control tokens {outside} lie outside")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        fields: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        fields = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path} does not exist; set CARILLON_MODEL and CARILLON_CODEC to checkpoint directories or hub ids"
         ) from None
     except json.JSONDecodeError as error:
         raise ConfigurationError(f"{path} is no JSON (line {error.lineno}); download it again") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is no JSON; download it again") from None
+    if not isinstance(fields, dict):
+        raise ConfigurationError(f"{path} is no JSON object; download it again")
+    return fields
+
+
+def _parse(kind: type[_Config], fields: Mapping[str, Any], path: Path) -> _Config:
     try:
-        return kind.model_validate(fields.get(key, {}) if key else fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         place, reason = first_fault(error)
-        raise ConfigurationError(f"{path}: {'.'.join(part for part in (key, place) if part)}: {reason}") from None
+        raise ConfigurationError(f"{path}: {place}: {reason}" if place else f"{path}: {reason}") from None

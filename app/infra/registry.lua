@@ -20,6 +20,7 @@
 --                        active, whatever its record says; it hears of it with its next heartbeat. Until it is gone
 --   retired        ZSET  id of a deleted voice -> when, ms since 1970, each later than the one before: workers purge what
 --                        they have of it. Kept for a day; whoever starts later than that has nothing of it
+--   checkpoint:<model> STR the checkpoint that the model's living workers hold; expires with the last of their records
 --   demand:<model> ZSET  adapter -> the interactive claims for it, each counting half as much every ten minutes
 --   versions:<model> HASH adapter -> its AdapterVersion (JSON), for a worker that has never seen it
 --   faded:<model>  STR   when `demand` was last brought up to date, ms since 1970. The three have the same adapters, of
@@ -29,12 +30,14 @@
 --
 -- ARGV[1] is the operation, the rest its arguments:
 --   join     id                                               -> epoch
---   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since, and for each session: lease adapter how
+--   beat     id epoch record_json record_ttl_ms lease_ttl_ms retired_since model checkpoint, and for each session:
+--            lease adapter how
 --                                                             -> [[voice, retired_ms, ...] of the voices retired after
 --                                                                retired_since (0 at first), earliest first;
 --                                                                [lease...] that are not known here;
 --                                                                ms until a drain's deadline, or nil without one]; or
---                                                                nil when a later start has taken the id
+--                                                                nil when a later start has taken the id; or
+--                                                                "checkpoint" when others of this model have another
 --                                                                how is "interactive" | "background": renew the lease,
 --                                                                or one of these and "!": bring it back if need be. All
 --                                                                are brought back when there is no record of the worker
@@ -163,8 +166,13 @@ end
 
 local function beat()
   local epoch, record, record_ttl_ms, lease_ttl_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
-  local retired_since = ARGV[7]
+  local retired_since, model, checkpoint = ARGV[7], ARGV[8], ARGV[9]
   if current_epoch(id) > epoch then return false end
+  if checkpoint ~= '' then
+    local theirs = redis.call('GET', root .. 'checkpoint:' .. model)
+    if theirs and theirs ~= checkpoint then return 'checkpoint' end
+    redis.call('SET', root .. 'checkpoint:' .. model, checkpoint, 'PX', record_ttl_ms)
+  end
   local lost = tonumber(redis.call('ZSCORE', root .. 'workers', id) or 0) <= now_ms
   if lost then touch('') end
   if lost or redis.call('GET', record_key(id)) ~= record then touch(id) end
@@ -172,7 +180,7 @@ local function beat()
   redis.call('ZADD', root .. 'workers', now_ms + record_ttl_ms, id)
   redis.call('SET', record_key(id), record, 'PX', record_ttl_ms)
   local unknown = {}
-  for i = 8, #ARGV, 3 do
+  for i = 10, #ARGV, 3 do
     local lease, adapter, how = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local yields, again = how:sub(1, 10) == 'background', how:sub(-1) == '!'
     if redis.call('ZSCORE', leases_key(id), lease) then

@@ -141,7 +141,8 @@ class Registry:
 
         Leases are brought back where the registry has lost the worker altogether, and those of the sessions in `again`.
         `retired_since` is `retired_until` of the pulse before. None when a later start has taken the id: this process
-        is a ghost and should end.
+        is a ghost and should end. Raises ConfigurationError where living workers have another checkpoint under the name
+        of this one's model: one voice must not be two.
         """
         record = worker.model_dump_json(exclude=OBSERVED)
         ttls_ms = (self._record_ttl_ms, self._lease_ttl_ms)
@@ -150,10 +151,17 @@ class Registry:
             how = ("background" if lease.background else "interactive") + "!" * (lease.session in again)
             held += (lease.session, lease.adapter, how)
         answer = await self._call(
-            "beat", worker.id, worker.epoch, record, *ttls_ms, retired_since, *held, timeout_s=self._beat_timeout_s
+            *("beat", worker.id, worker.epoch, record, *ttls_ms, retired_since),
+            *(worker.model.name, worker.model.checkpoint, *held),
+            timeout_s=self._beat_timeout_s,
         )
         if answer is None:
             return None
+        if answer == b"checkpoint":
+            raise ConfigurationError(
+                f"other workers of this fleet have another checkpoint under the name {worker.model.name!r}; give this "
+                "one a name of its own with CARILLON_SPEECH__NAME, or stop those first"
+            )
         retired, unknown, drain_ms = answer
         voices, times_ms = retired[::2], retired[1::2]
         return Pulse(

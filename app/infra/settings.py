@@ -9,27 +9,32 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.core.cloning import CloneConfig
 from app.core.errors import ConfigurationError
 from app.core.faults import reason
+from app.core.orpheus import SpeechConfig
+from app.core.profiles import EngineProfile
 
 PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
 """Variables of the command line's clients and of the installation."""
 
+ANY_HOST = frozenset({"0.0.0.0", "::", ""})
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
 
 
 class EngineSettings(BaseModel):
-    """vLLM. The defaults suit the stand-in on two CPU cores; the GPU column is for Orpheus-3B on one 24–80 GB card."""
+    """vLLM. What is None here is decided by the device: `app.core.profiles`; a worker prints what is in force."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,15 +52,30 @@ class EngineSettings(BaseModel):
         ge=1,
         description="Streams in one batch; default: capacity. vLLM's own default is 128 on any card.",
     )
-    max_num_batched_tokens: int = Field(default=4096, ge=256, description="Prefill tokens of one step. GPU: 2048–8192.")
-    max_loras: int = Field(default=4, ge=1, description="LoRA slots: distinct voices in one batch. GPU: 8–16.")
-    max_cpu_loras: int = Field(default=32, ge=1, description="Adapters kept in host memory; at least 4 × max_loras.")
+    max_num_batched_tokens: int | None = Field(
+        default=None, ge=256, description="Prefill tokens of one step; default: 4096."
+    )
+    max_loras: int | None = Field(
+        default=None, ge=1, description="LoRA slots: distinct voices in one batch; default: 4 on a CPU, 4–32 on a card."
+    )
+    max_cpu_loras: int | None = Field(
+        default=None, ge=1, description="Adapters kept in host memory; default: 32 on a CPU, 4 × max_loras on a card."
+    )
     max_lora_rank: Literal[8, 16, 32, 64, 128] = Field(default=16, description="Each slot is allocated at this rank.")
     kv_cache_gib: int = Field(default=1, ge=1, description="CPU only: VLLM_CPU_KVCACHE_SPACE, whole GiB.")
     cpu_threads: int = Field(default=1, ge=1, description="CPU only: OpenMP threads of the engine. 1 is fastest here.")
-    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1, description="GPU only; leave room for the codec.")
-    stream_interval: int = Field(
-        default=1, ge=1, description="Tokens between two reports of the engine. GPU: 7, a frame, saves host time."
+    gpu_memory_utilization: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="GPU only: the worker's share of its card; default: 0.85, the rest being for the codec. `carillon "
+        "up` gives less where the trainer has the same card.",
+    )
+    stream_interval: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens between two reports of the engine; default: 1 on a CPU, 7 on a card: a frame, which saves "
+        "host time.",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="None: the checkpoint's generation config.")
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -179,6 +199,16 @@ class NarrationSettings(BaseModel):
     )
 
 
+class _Environment(EnvSettingsSource):
+    """The variables. A list is JSON, or plain words: those are for the field to read, or to refuse."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
 class Settings(BaseSettings):
     """One process's settings. Build it with `load_settings`, which turns mistakes into one readable error."""
 
@@ -204,8 +234,15 @@ class Settings(BaseSettings):
     worker_id: str | None = Field(default=None, description="Default: host name and port.")
     worker_host: str = "127.0.0.1"
     worker_port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
-    worker_address: str | None = Field(default=None, description="What front doors dial; default: ws://host:port.")
-    capacity: int = Field(default=4, ge=1, description="Sessions a worker speaks with in real time; measure it.")
+    worker_address: str | None = Field(
+        default=None,
+        description="What front doors dial; default: ws://host:port, with this machine's name for a host of 0.0.0.0.",
+    )
+    capacity: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sessions a worker speaks with in real time; default: 4 on a CPU, 8–128 on a card; measure it.",
+    )
     heartbeat_s: float = Field(default=1.0, gt=0)
     worker_ttl_s: float = Field(default=3.0, gt=0, description="A worker silent for so long is not routed to.")
     lease_ttl_s: float = Field(default=10.0, gt=0)
@@ -222,6 +259,11 @@ class Settings(BaseSettings):
     )
     warm_up_timeout_s: float = Field(default=30.0, ge=0, description="How long a worker that joins may take over it.")
 
+    speech: SpeechConfig = Field(
+        default=SpeechConfig(),
+        description="What a checkpoint does not say of itself in the `speech` entry of its config.json. What it says "
+        "may not be contradicted, but for its name.",
+    )
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
     cloning: CloningSettings = CloningSettings()
@@ -230,6 +272,25 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _Environment(settings_cls)
+
+    def over(self, profile: EngineProfile) -> EngineProfile:
+        """`profile` with what is set here in its place."""
+        chosen = self.engine.model_dump(include={field.name for field in fields(profile)}, exclude_none=True)
+        if self.capacity is not None:
+            chosen = {"capacity": self.capacity, "max_num_seqs": self.capacity, **chosen}
+        profile = replace(profile, **chosen)
+        return replace(profile, max_cpu_loras=max(profile.max_cpu_loras, profile.max_loras))
 
     @property
     def database(self) -> str:

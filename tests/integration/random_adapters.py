@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM
 
+from app.core.orpheus import LORA_MODULES
 from app.infra.settings import STAND_IN
-from workers.engine import LORA_MODULES
 
 
 def save_random_adapter(path: Path, seed: int) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from app.core import profiles
 from app.core.errors import AdapterUnavailable, EngineFailed
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN, EngineSettings
@@ -45,8 +47,9 @@ def clock() -> Clock:
 @pytest.fixture(scope="module")
 async def engine(clock: Clock) -> AsyncIterator[VllmEngine]:
     """In float32, so that a batch of another size does not round otherwise and tip a greedy choice."""
-    settings = EngineSettings(max_loras=SLOTS, max_cpu_loras=SLOTS, dtype="float32")
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, settings, capacity=6, device="cpu", clock=clock)
+    settings = EngineSettings(dtype="float32")
+    profile = replace(profiles.CPU, max_loras=SLOTS, max_cpu_loras=SLOTS, max_num_seqs=6)
+    engine = VllmEngine(STAND_IN / "model", LAYOUT, settings, profile=profile, device="cpu", clock=clock)
     await engine.start()
     yield engine
     await engine.aclose()

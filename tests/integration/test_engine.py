@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.core import profiles
 from app.core.checks import checked
 from app.core.errors import AdapterUnavailable, InvalidRequest
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
@@ -22,12 +24,13 @@ pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOICE = LAYOUT.speech.voices[0]
-SETTINGS = EngineSettings(max_loras=2, max_cpu_loras=4)
+SETTINGS = EngineSettings()
+PROFILE = replace(profiles.CPU, max_loras=2, max_cpu_loras=4)
 
 
 @pytest.fixture(scope="module")
 async def engine() -> AsyncIterator[VllmEngine]:
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, capacity=4, device="cpu")
+    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, profile=PROFILE, device="cpu")
     await engine.start()
     yield engine
     await engine.aclose()
@@ -49,6 +52,22 @@ async def test_it_speaks_whole_frames_of_valid_codes_and_says_how_it_ended(engin
     assert all(0 <= code < LAYOUT.codebook_size for code in codes)
     assert [delta.ended for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1].ended in ("end", "length")
+
+
+async def test_at_an_interval_of_a_frame_no_frame_waits_for_a_token_of_the_next(tmp_path: Path) -> None:
+    profile = replace(PROFILE, stream_interval=TOKENS_PER_FRAME)
+    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, profile=profile, device="cpu")
+    await engine.start()
+    try:
+        *deltas, last = await spoken(engine, "Hello world.")
+        written = all_codes([*deltas, last])
+        *moved, rest = await spoken(engine, "Hello world.", codes=tuple(written[: 2 * TOKENS_PER_FRAME]))
+    finally:
+        await engine.aclose()
+    assert len(deltas) > 3
+    assert {len(delta.codes) for delta in [*deltas, *moved]} == {TOKENS_PER_FRAME}
+    assert last.ended == rest.ended == "end"
+    assert (last.codes, rest.codes) == ([], [])
 
 
 async def test_temperature_zero_repeats_itself(engine: VllmEngine) -> None:

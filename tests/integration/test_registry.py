@@ -9,11 +9,11 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from app.core.errors import DeadlineExceeded
+from app.core.errors import ConfigurationError, DeadlineExceeded
 from app.core.models import WorkerState
 from app.infra.registry import ROOT, Held, Pulse, Registry, open_redis
 from app.infra.settings import Settings
-from tests.registries import BUILT_IN, clone, expire, join, only
+from tests.registries import BUILT_IN, CARD, clone, expire, join, only
 
 pytestmark = pytest.mark.anyio
 
@@ -34,6 +34,22 @@ def registry(redis: Redis, valkey: str) -> Registry:
 async def test_a_worker_that_beats_is_in_the_snapshot_as_it_described_itself(registry: Registry) -> None:
     worker = await join(registry)
     assert await registry.snapshot() == (worker,)
+
+
+async def test_two_checkpoints_never_share_a_name(registry: Registry, redis: Redis) -> None:
+    mine, another = (CARD.model_copy(update={"checkpoint": weights}) for weights in ("a", "b"))
+    first = await join(registry, "w1", model=mine)
+    await join(registry, "w2", model=mine)
+
+    with pytest.raises(ConfigurationError, match=r"'standin'.*CARILLON_SPEECH__NAME"):
+        await join(registry, "w3", model=another)
+
+    assert {worker.id for worker in await registry.snapshot()} == {"w1", "w2"}
+    await join(registry, "w3", model=another.model_copy(update={"name": "finetuned"}))
+    # When those who hold it are gone, and their records with them, the name is free.
+    await registry.leave("w1", first.epoch)
+    assert await redis.pexpire(f"{ROOT}checkpoint:standin", 0) > 0
+    await join(registry, "w4", model=another)
 
 
 async def test_every_start_has_a_greater_epoch(registry: Registry) -> None:

@@ -356,7 +356,7 @@ def test_a_model_without_a_configuration_or_of_another_codec_is_refused(
     with pytest.raises(ConfigurationError, match="nowhere"):
         trained(directory, Told())
     small, codec = save_tiny_voice(tmp_path / "small", vocabulary_size=AUDIO_BASE + CODEBOOK_SIZE)
-    with pytest.raises(ConfigurationError, match="its own codec"):
+    with pytest.raises(ConfigurationError, match="the codec is another's"):
         trained(save_run(tmp_path / "run", small, codec, **BRISK), Told())
 
 

@@ -11,9 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.core.errors import AdapterUnavailable, StoreUnavailable
+from app.core.orpheus import LORA_MODULES
 from app.infra.settings import StoreSettings
 from app.infra.storage import ObjectStore
-from training.adapter import CONFIG_FILE, LORA_MODULES, WEIGHTS_FILE
+from training.adapter import CONFIG_FILE, WEIGHTS_FILE
 from training.publish import MANIFEST_FILE, patiently, publish
 
 PREFIX = "voices/abcdefghijkl/jobs/j1/attempt-2/adapter"

@@ -49,6 +49,13 @@ def test_groups_nest_with_two_underscores() -> None:
     assert (settings.engine.max_loras, settings.store.bucket) == (16, "voices")
 
 
+@pytest.mark.parametrize("voices", ["anna, max", '["anna", "max"]'])
+def test_a_list_is_words_or_json(voices: str) -> None:
+    with environment(CARILLON_SPEECH__VOICES=voices, CARILLON_SPEECH__NAME="german"):
+        speech = load_settings().speech
+    assert speech.model_dump(exclude_unset=True) == {"name": "german", "voices": ("anna", "max")}
+
+
 def test_an_empty_variable_means_it_is_not_set() -> None:
     with environment(CARILLON_REDIS_URL="", CARILLON_API_PORT=""):
         settings = load_settings()

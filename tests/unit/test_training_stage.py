@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from app.core.errors import StoreUnavailable
 from training.run import Stopped
@@ -51,6 +52,15 @@ def test_any_other_error_is_told_as_one_that_trying_again_does_not_mend() -> Non
     assert code == FAILED
     assert (events[0]["code"], events[0]["retryable"]) == ("internal_error", False)
     assert "ZeroDivisionError" in events[0]["message"]
+
+
+def test_a_card_without_memory_may_have_it_the_next_time() -> None:
+    def work(directory: Path, tell: Tell) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    code, events = outcome(work)
+    assert code == FAILED
+    assert (events[0]["code"], events[0]["retryable"]) == ("out_of_memory", True)
 
 
 def test_a_full_disk_may_have_room_the_next_time() -> None:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from app.core import profiles
 from app.core.errors import AdapterUnavailable, EngineFailed, StoreUnavailable
 from app.core.messages import (
     WORKER_MESSAGES,
@@ -87,11 +88,13 @@ async def serving(
         session=SessionSettings(slow_reader_timeout_s=0.5),
     ).model_copy(update=changes)
     clock = asyncio.get_running_loop().time
-    async with Decoder(CODEC, max_sessions=settings.capacity) as decoder:
+    profile = settings.over(profiles.CPU)
+    async with Decoder(CODEC, max_sessions=profile.capacity) as decoder:
         server = WorkerServer(
             settings,
             worker_id="w1",
             epoch=epoch,
+            profile=profile,
             engine=engine,
             decoder=decoder,
             adapters=AdapterCache(

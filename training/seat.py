@@ -1,0 +1,77 @@
+"""The memory that a training takes of a card: waited for, and given up when a worker wants the card.
+
+People listen to workers, and nobody to a trainer: so a worker that starts goes first. The training then ends with its
+checkpoint saved and an error that says to go on later. On a CPU there is nothing to wait for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from app.core.cloning import RunConfig
+from app.core.errors import ConfigurationError, Overloaded
+from app.core.profiles import GIB
+from app.infra.cardlease import CardLease, Claim
+from app.infra.cards import Gpu, Look, free_bytes, look, own_gpu
+from app.infra.checkpoints import model_size
+from app.infra.settings import load_settings
+from training.run import torch_device
+from training.stage import Tell
+
+LOOK_EVERY_S = 1.0
+
+Seat = Callable[[RunConfig, Tell], AbstractContextManager[Callable[[], None]]]
+"""Waits on entry; what it gives is called at every step, and raises Overloaded where the training is to make way."""
+
+
+@contextmanager
+def seat_of(run: RunConfig, tell: Tell) -> Iterator[Callable[[], None]]:
+    """The seat on the card that this process sees, or none on a CPU."""
+    if torch_device(run).type == "cpu":
+        yield lambda: None
+        return
+    need, directory = model_size(run.model_dir).training_bytes, load_settings().data_dir / "cards"
+    with card_memory(own_gpu(), need, directory, tell) as check:
+        yield check
+
+
+@contextmanager
+def card_memory(
+    gpu: Gpu,
+    need_bytes: int,
+    directory: Path,
+    tell: Tell,
+    *,
+    look: Look = look,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[], None]]:
+    """A lease of `need_bytes` on `gpu`, told of as `waiting` until it is had; see `Seat`.
+
+    Raises ConfigurationError for a card that is too small even when nobody else is there.
+    """
+    if need_bytes > gpu.total_bytes:
+        raise ConfigurationError(
+            f"a training of this model takes about {need_bytes / GIB:.0f} GiB, and card {gpu.index} ({gpu.name}) has "
+            f"{gpu.total_bytes / GIB:.0f} GiB; run `carillon tasks --queue train` on a larger one"
+        )
+    claim = Claim("the trainer", need_bytes, yields=True)
+    lease = CardLease(directory, gpu, claim, free=lambda: free_bytes(gpu, look))
+    looked_at = clock()
+
+    def check() -> None:
+        nonlocal looked_at
+        if clock() - looked_at >= LOOK_EVERY_S:
+            looked_at = clock()
+            if who := lease.wanted():
+                raise Overloaded(f"{who} starts and wants card {gpu.index}; the training goes on when there is room")
+
+    try:
+        for pause_s in lease.waits(lambda reason: tell("waiting", message=reason)):
+            sleep(pause_s)
+        yield check
+    finally:
+        lease.close()
