@@ -169,6 +169,33 @@ async def test_nobody_there_is_an_os_error() -> None:
         await Wire.connect(f"ws://127.0.0.1:{free_port()}/session", {}, timeout_s=5)
 
 
+async def test_an_end_that_vanishes_within_the_handshake_is_an_os_error_and_no_wire() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with asyncio.timeout(DEADLINE_S), await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError, match="within its handshake"):
+            await Wire.connect(f"ws://127.0.0.1:{port}/session", {}, timeout_s=DEADLINE_S)
+
+
+async def test_an_end_that_vanishes_before_the_first_message_is_told_to_the_reader() -> None:
+    gone = asyncio.Event()
+
+    async def talk(socket: ServerConnection) -> None:
+        socket.transport.abort()
+        gone.set()
+
+    async with wire_to(talk) as wire:
+        await gone.wait()
+        wire.send("hello")
+        with pytest.raises(WireClosed):
+            await wire.receive()
+        wire.send("anybody?")
+        assert not wire.clogged
+
+
 async def test_a_connect_that_is_cancelled_leaves_no_connection_behind() -> None:
     arrived, gone = asyncio.Event(), asyncio.Event()
 
