@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.infra import embedded
 from app.infra.settings import Settings, StoreSettings
 from app.infra.storage import ObjectStore
+from tests.deadlines import HANG_S
 from tests.valkey import running_valkey
 
 # A slow machine is no failure: a timing is never an assertion.
@@ -54,7 +55,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
             break
     yield store
     server.terminate()
-    server.communicate(timeout=10)
+    server.communicate(timeout=HANG_S)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.infra.embedded import free_port
+from tests.deadlines import LONG_HANG_S
 
 
 @dataclass
@@ -73,4 +74,4 @@ def running_fleet(data_dir: Path, configured: Mapping[str, str]) -> Iterator[Run
     assert process.poll() is None, printed
     yield RunningFleet(process, data_dir, environment, printed)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=LONG_HANG_S)

@@ -22,6 +22,7 @@ from app.infra.storage import ObjectStore
 from app.main import Server, make_server
 from tests.api.client import SessionsClient, sessions_client
 from tests.api.library import Library
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker, running_worker
 
 
@@ -55,7 +56,7 @@ class House:
     @asynccontextmanager
     async def _known(self, running: AbstractAsyncContextManager[FakeWorker]) -> AsyncIterator[FakeWorker]:
         async with running as worker:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 while worker.id not in await self._workers():
                     await asyncio.sleep(0.02)
             yield worker
@@ -219,7 +220,7 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[str, Server]]:
     listening = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server._serve([listening]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not server.started:
                 assert not task.done(), task.exception()
                 await asyncio.sleep(0.01)
@@ -230,4 +231,4 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[str, Server]]:
 
 
 def _client(url: str, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20, trust_env=False)
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=HANG_S, trust_env=False)

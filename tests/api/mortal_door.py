@@ -17,6 +17,7 @@ from app.api.deps import Door
 from app.infra.settings import Settings
 from app.main import Server
 from tests.api.conftest import serving
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker
 
 
@@ -65,7 +66,7 @@ class MortalDoor:
     async def until_known(self, worker: FakeWorker) -> None:
         """Return once it has seen the worker in the registry."""
         door: Door = self.server.config.app.state.door  # type: ignore[union-attr]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while worker.id not in [known.id for known in door.upstream.workers]:
                 await asyncio.sleep(0.01)
 

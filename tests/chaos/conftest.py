@@ -12,6 +12,7 @@ import pytest
 from tests.chaos.loose_fleet import LooseFleet, loose_fleet
 from tests.chaos.network import obstacle, running_network
 from tests.chaos.undisturbed import Undisturbed
+from tests.deadlines import LONG_HANG_S
 from tests.receiver import Receiver, running_receiver
 from tests.running_fleet import RunningFleet, running_fleet
 
@@ -35,7 +36,9 @@ def receiver() -> Iterator[tuple[str, type[Receiver]]]:
 
 @pytest.fixture
 async def front_door(fleet: RunningFleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=fleet.address, headers=fleet.headers, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=fleet.address, headers=fleet.headers, timeout=LONG_HANG_S, trust_env=False
+    ) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.chaos.network import all_of, obstacle, remove_leftovers, running_network
+from tests.deadlines import LONG_HANG_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(bool(why := obstacle()), reason=why or "")]
 
@@ -61,7 +62,7 @@ async def test_what_a_crashed_run_has_left_is_removed_by_the_next() -> None:
 
 async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to the host, once it listens."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_HANG_S):
         while True:
             try:
                 return await asyncio.open_connection(address, 7000)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from app.core.errors import AdapterUnavailable, EngineFailed
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN, EngineSettings
+from tests.deadlines import LONG_HANG_S
 from tests.integration.random_adapters import save_random_adapter
 from workers.engine import EngineAdapter, Utterance, VllmEngine
 
@@ -154,7 +155,7 @@ async def test_an_engine_that_hangs_with_work_to_do_is_as_good_as_dead(engine: V
         await asyncio.sleep(0.01)
     assert not watching.done()
     clock.now_s += 61
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_HANG_S):
         assert "hangs" in await watching
     core.resume()
     assert await speaking, "nobody was there to start it anew"
@@ -177,6 +178,6 @@ async def test_an_engine_that_dies_while_it_loads_an_adapter_fails_the_load(
     loading = asyncio.create_task(engine.load(EngineAdapter("eve@1", 31, weights[1])))
     await asyncio.sleep(0)
     core.kill()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG_HANG_S):
         with pytest.raises(EngineFailed, match="died"):
             await loading

@@ -14,6 +14,7 @@ from app.core.errors import AdapterUnavailable, InvalidRequest
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.core.repetition import repeated_frames
 from app.infra.settings import STAND_IN, EngineSettings
+from tests.deadlines import LONG_HANG_S
 from tests.integration.random_adapters import save_random_adapter
 from workers.decoder import Decoder
 from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
@@ -95,13 +96,13 @@ async def test_a_cancelled_request_leaves_the_scheduler_while_others_go_on(engin
     doomed = engine.speak(Utterance(VOICE, long))
     await anext(other)
     await anext(doomed)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG_HANG_S):
         while engine.load_now().running != 2:
             await anext(other)
 
     await doomed.aclose()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG_HANG_S):
         while engine.load_now().running != 1:
             await anext(other)
     assert engine.load_now().waiting == 0

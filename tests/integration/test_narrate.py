@@ -30,6 +30,7 @@ from app.infra.storage import ObjectStore
 from tasks.janitor import sweep_narrations
 from tasks.narrate import StepRun, work_on
 from tasks.step import Desk, Ended
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker, running_worker
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +89,7 @@ class Study:
 
     async def over(self, narration_id: str) -> Narration:
         """The narration at its end, one message after the other."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while not (narration := await self.catalog.narrations.get(narration_id)).state.over:
                 await work_on(self.settings, narration_id)
         return narration
