@@ -31,7 +31,7 @@ def message(answer: httpx.Response) -> str:
 async def send(studio: Studio, voice: str, files: list[tuple[str, bytes]], **fields: object) -> httpx.Response:
     """A form with `files`; other parts are fields."""
     return await studio.http.post(
-        f"/v1/voices/{voice}/samples", files=[("files", file) for file in files], data=fields, timeout=120
+        f"/v1/voices/{voice}/samples", files=[("files", file) for file in files], data=fields, timeout=HANG_S
     )
 
 

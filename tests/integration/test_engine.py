@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,16 @@ import pytest
 
 from app.core.checks import checked
 from app.core.errors import AdapterUnavailable, InvalidRequest
-from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from app.core.orpheus import TOKENS_PER_FRAME
 from app.core.repetition import repeated_frames
-from app.infra.settings import STAND_IN, EngineSettings
+from app.infra.settings import STAND_IN
 from tests.deadlines import LONG_HANG_S
+from tests.engines import LAYOUT, VOICE
 from tests.integration.random_adapters import save_random_adapter
 from workers.decoder import Decoder
 from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
-
-LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
-VOICE = LAYOUT.speech.voices[0]
-SETTINGS = EngineSettings(max_loras=2, max_cpu_loras=4)
-
-
-@pytest.fixture(scope="module")
-async def engine() -> AsyncIterator[VllmEngine]:
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, capacity=4, device="cpu")
-    await engine.start()
-    yield engine
-    await engine.aclose()
 
 
 async def spoken(engine: VllmEngine, text: str, **how: Any) -> list[Codes]:
