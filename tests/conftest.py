@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from app.infra import embedded
 from app.infra.settings import Settings, StoreSettings
 from app.infra.storage import ObjectStore
 from tests.deadlines import HANG_S
+from tests.running_fleet import RunningFleet, running_fleet
 from tests.valkey import running_valkey
 
 # A slow machine is no failure: a timing is never an assertion.
@@ -76,3 +78,16 @@ def settings(tmp_path: Path, valkey: str) -> Settings:
         key_pepper=SecretStr("pepper"),
         fleet_secret=SecretStr("fleet"),
     )
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """`carillon up` with one worker, for all who need all of it: what one test kills, the next finds started again."""
+    configured = {
+        "CARILLON_DRAIN_TIMEOUT_S": "1",
+        "CARILLON_SESSION__QUEUE_TIMEOUT_S": "0.2",
+        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
+        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
+    }
+    with running_fleet(tmp_path_factory.mktemp("fleet"), configured) as running:
+        yield running

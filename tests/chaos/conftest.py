@@ -1,8 +1,7 @@
-"""The fleets that all the chaos is about, each started once: what one test kills, the next finds started again."""
+"""The fleets that the chaos is about, each started once: what one test kills, the next finds started again."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
@@ -14,18 +13,7 @@ from tests.chaos.network import obstacle, running_network
 from tests.chaos.undisturbed import Undisturbed
 from tests.deadlines import LONG_HANG_S
 from tests.receiver import Receiver, running_receiver
-from tests.running_fleet import RunningFleet, running_fleet
-
-
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    configured = {
-        "CARILLON_DRAIN_TIMEOUT_S": "1",
-        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
-        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
-    }
-    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
-        yield running
+from tests.running_fleet import RunningFleet
 
 
 @pytest.fixture

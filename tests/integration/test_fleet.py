@@ -8,16 +8,13 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import wave
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import av
 import httpx
@@ -27,7 +24,6 @@ import psutil
 import pyloudnorm
 import pytest
 from mutagen.mp4 import MP4
-from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection
 
 from app.core.audio import samples_of
@@ -45,41 +41,17 @@ from app.core.messages import (
     parse,
 )
 from app.core.orpheus import read_layout
-from app.infra.catalog import Catalog
-from app.infra.settings import STAND_IN, StoreSettings
-from app.infra.storage import ObjectStore
+from app.infra.settings import STAND_IN
 from tests.deadlines import LONG_HANG_S
 from tests.integration.random_adapters import save_random_adapter
-from tests.processes import ended, until
-from tests.published import publish
-from tests.running_fleet import RunningFleet, running_fleet
+from tests.processes import ended
+from tests.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOICE, OTHER = LAYOUT.speech.voices[:2]
 SENTENCE = "Good morning, we speak with many voices."
-
-
-@pytest.fixture(scope="module")
-def store(rclone: StoreSettings) -> StoreSettings:
-    store = rclone.model_copy(update={"bucket": f"fleet-{uuid4().hex}"})
-    ObjectStore(store).ensure_bucket()
-    return store
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory, store: StoreSettings) -> Iterator[RunningFleet]:
-    configured = {
-        "CARILLON_DRAIN_TIMEOUT_S": "5",
-        "CARILLON_SESSION__QUEUE_TIMEOUT_S": "0.2",
-        "CARILLON_STORE__ENDPOINT_URL": str(store.endpoint_url),
-        "CARILLON_STORE__BUCKET": store.bucket,
-        "CARILLON_STORE__ACCESS_KEY": store.access_key.get_secret_value(),
-        "CARILLON_STORE__SECRET_KEY": store.secret_key.get_secret_value(),
-    }
-    with running_fleet(tmp_path_factory.mktemp("fleet"), configured) as running:
-        yield running
 
 
 async def receive(socket: ClientConnection) -> Any:
@@ -239,15 +211,8 @@ async def test_a_barge_in_is_answered_and_the_next_turn_speaks(fleet: RunningFle
         assert {frame.generation for frame in audio} == {cancelled.generation}
 
 
-async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(
-    fleet: RunningFleet, store: StoreSettings, tmp_path: Path
-) -> None:
-    objects = ObjectStore(store)
-    hashes = objects.upload_directory(save_random_adapter(tmp_path / "ada", seed=1), "adapters/ada/1")
-    catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await publish(catalog, "Ada", uri=objects.uri("adapters/ada/1"), sha256=hashes)
-    await catalog.aclose()
-    objects.close()
+async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: RunningFleet, tmp_path: Path) -> None:
+    await fleet.publish("Ada", save_random_adapter(tmp_path / "ada", seed=1))
     async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address) as client:
         names = [voice["name"] for voice in (await client.get("/v1/audio/voices")).json()["voices"]]
         assert "Ada" in names
@@ -273,12 +238,8 @@ async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(
         assert np.abs(clone[:size] - base[:size]).max() > 0.01
 
 
-async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(
-    fleet: RunningFleet, store: StoreSettings
-) -> None:
-    catalog = Catalog(f"sqlite+aiosqlite:///{fleet.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
-    await publish(catalog, "Ghost", uri=f"s3://{store.bucket}/nowhere/", sha256={"adapter_config.json": "0" * 64})
-    await catalog.aclose()
+async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet: RunningFleet, tmp_path: Path) -> None:
+    await fleet.publish("Ghost", tmp_path / "nowhere")
     async with fleet.socket() as socket:
         await say(socket, "base", SENTENCE)
         await say(socket, "ghost", SENTENCE, voice="Ghost")
@@ -334,13 +295,3 @@ async def test_a_killed_engine_comes_back_under_a_new_epoch_and_speaks(fleet: Ru
         answer = await client.post("/v1/audio/speech", json=body)
         assert answer.status_code == 200
         assert answer.content
-
-
-async def test_ctrl_c_ends_every_process(fleet: RunningFleet) -> None:
-    family = psutil.Process(fleet.process.pid).children(recursive=True)
-    assert len(family) >= 5
-    fleet.process.send_signal(signal.SIGINT)
-    await ended(fleet.process.pid)
-    for process in family:
-        await until(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
-    assert not (fleet.data_dir / "run.json").exists()
