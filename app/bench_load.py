@@ -329,7 +329,7 @@ class Load:
             self._call(len(SHORT_TEXT) / CHARS_PER_S)
         cpu_s = self._cpu_s() - used_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._plan.drain_s):
+            async with asyncio.timeout(self._plan.patience_s):
                 while self.open:
                     await asyncio.sleep(HELD_INTERVAL_S)
         tally, elapsed_s, calls = self.tally, loop.time() - began_s, None

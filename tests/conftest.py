@@ -26,6 +26,23 @@ examples.register_profile("carillon", deadline=None, suppress_health_check=[Heal
 examples.load_profile("carillon")
 
 
+SHARED = ("fleet", "started", "shared_engine")
+"""Fixtures of which one process shall have the only one: they take longer to start than most tests to run."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist: the tests of a file, and all that share one of SHARED, stay together; those come first, for nobody
+    shall wait for them in the end."""
+    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in names), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(name in getattr(item, "fixturenames", ()) for name in SHARED))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

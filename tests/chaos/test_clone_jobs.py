@@ -21,7 +21,7 @@ from tests.processes import until
 from tests.receiver import Receiver
 from tests.running_fleet import RunningFleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 RECIPE = {
     "prepare": {"min_usable_s": 20, "min_clips": 5},

@@ -13,7 +13,7 @@ from tests.chaos.tale import TALE
 from tests.integration.random_adapters import save_random_adapter
 from tests.running_fleet import RunningFleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 MID_SENTENCE = 30_000
 """Samples."""

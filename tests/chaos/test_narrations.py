@@ -20,7 +20,7 @@ from tests.processes import until
 from tests.receiver import Receiver
 from tests.running_fleet import RunningFleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 TALES = (
     "The owl asked the girl for the time. She said that it was half past seven. The owl thanked her and flew away.",

@@ -130,6 +130,7 @@ In the morning there was snow on the bridge.
 """
 
 
+@pytest.mark.slow
 def test_the_readmes_narration_is_a_book_for_every_other_reader(fleet: RunningFleet, tmp_path: Path) -> None:
     readme = Path(__file__).parents[2] / "README.md"
     command = re.findall(r"carillon (narrate .*?\.m4b)\n", readme.read_text("utf-8"), re.DOTALL)[0].replace("\\\n", " ")
@@ -253,6 +254,7 @@ async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet:
         assert outcomes["ghost"].code == "adapter_unavailable"
 
 
+@pytest.mark.slow
 async def test_two_hundred_sessions_on_a_fleet_for_four_are_each_spoken_or_told_to_come_again(
     fleet: RunningFleet,
 ) -> None:
@@ -275,6 +277,7 @@ async def test_two_hundred_sessions_on_a_fleet_for_four_are_each_spoken_or_told_
     assert {answer.json()["error"]["code"] for answer in refused} == {"overloaded"}
 
 
+@pytest.mark.slow
 async def test_a_killed_engine_comes_back_under_a_new_epoch_and_speaks(fleet: RunningFleet) -> None:
     async with httpx.AsyncClient(headers=fleet.headers, base_url=fleet.address, timeout=LONG_HANG_S) as client:
         before = (await client.get("/v1/fleet")).json()["workers"][0]["epoch"]

@@ -95,6 +95,7 @@ def adapter_weights(directory: Path) -> bytes:
     return (directory / "adapter" / adapter.WEIGHTS_FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_very_adapter_of_an_undisturbed_run(tmp_path: Path) -> None:
     whole, disturbed = run_directory(tmp_path / "whole"), run_directory(tmp_path / "disturbed")
     with running(whole) as trainer:
