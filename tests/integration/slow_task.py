@@ -21,7 +21,7 @@ VISIBILITY_TIMEOUT_S = 10
 @shared_task(name="slow", ignore_result=True)
 def slow(url: str, name: str) -> None:
     """Note by whom `name` was started, work until somebody says that it is over, note that it has ended."""
-    with Redis.from_url(url) as redis:
+    with Redis.from_url(url, socket_timeout=None) as redis:
         redis.rpush(f"{name} starts", os.getppid())
         redis.blpop([f"{name} is over"])
         redis.rpush(f"{name} ends", os.getppid())
