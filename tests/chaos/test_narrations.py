@@ -72,7 +72,7 @@ async def test_a_narration_outlives_every_process_and_is_the_file_it_would_have_
     fleet: RunningFleet, front_door: httpx.AsyncClient, receiver: tuple[str, type[Receiver]]
 ) -> None:
     url, own = receiver
-    text = book(*TALES, refrains=400)
+    text = book(*TALES, refrains=150)
     narration_id = await start(front_door, text, webhook_url=url)
     await narration_when(front_door, narration_id, "rendering", segments=2)
     os.killpg(fleet.pid_of("narrator"), signal.SIGKILL)
