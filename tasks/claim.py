@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import JobLost, StageFailed, StoreUnavailable
+from app.core.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
 from app.infra.jobbook import CLAIM_S
 
 RENEWAL_S = 2.0
@@ -69,6 +69,11 @@ def unforeseen(error: Exception, work: str) -> StageFailed:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     return StageFailed(f"the {work} broke with {type(error).__name__} at {place}; the tasks' log says more")
+
+
+def may_pass(error: CarillonError) -> bool:
+    """Whether another attempt may fare better: the error says so, or is one of those that nobody foresaw."""
+    return error.retryable or error.code == CarillonError.code
 
 
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:

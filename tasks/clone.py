@@ -54,7 +54,7 @@ from app.infra.checkpoints import locate
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
-from tasks.claim import Cancelled, patiently, under_claim, unforeseen
+from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.stage import Event, run_stage
 
 TOLD_EVERY_S = 1.0
@@ -135,7 +135,7 @@ class JobRun:
         facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
         if await patiently(lambda: self._catalog.jobs.renew(self._job)):
             return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
-        if not error.retryable or self._job.attempt >= self._settings.cloning.max_attempts:
+        if not may_pass(error) or self._job.attempt >= self._settings.cloning.max_attempts:
             log.warning("job failed", extra=facts, exc_info=error)
             return await self._finish(CloneState.FAILED, JobError.of(error))
         log.warning("job given back", extra=facts, exc_info=error)

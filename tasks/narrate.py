@@ -28,7 +28,7 @@ from app.infra.catalog import Catalog
 from app.infra.narrationrows import MASTERING, PLAN
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
-from tasks.claim import Cancelled, patiently, under_claim, unforeseen
+from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.mastering import deliver
 from tasks.planning import plan
 from tasks.rendering import render
@@ -123,7 +123,7 @@ class StepRun:
     async def _failed(self, error: CarillonError) -> Ended | None:
         """Give the step up, or leave it to the next attempt if the failure may pass. Raises JobLost."""
         facts = {**self._facts, "code": error.code}
-        if error.retryable and self._step.setbacks < self._desk.settings.narration.max_setbacks:
+        if may_pass(error) and self._step.setbacks < self._desk.settings.narration.max_setbacks:
             log.warning("step given back", extra=facts)
             await self._give_back(setback=True)
             return None

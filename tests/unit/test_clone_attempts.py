@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.core.cloning import CloneConfig, CloneJob, CloneKind, CloneState
+from app.core.errors import CarillonError, ConfigurationError
 from app.infra.catalog import Catalog
 from app.infra.settings import CloningSettings, Settings, StoreSettings
 from app.infra.storage import ObjectStore
@@ -20,10 +21,12 @@ ATTEMPTS = 3
 
 
 class BrokenStore(ObjectStore):
-    """A store with a fault of ours, whatever is asked of it."""
+    """A store that raises `fault`, whatever is asked of it."""
+
+    fault: Exception = LookupError("a user's words")
 
     def keys(self, prefix: str) -> Iterator[str]:
-        raise LookupError("a user's words")
+        raise self.fault
 
 
 @pytest.fixture
@@ -72,6 +75,26 @@ async def test_what_nobody_foresaw_gives_the_job_back_until_its_attempts_are_use
     assert (ended.error.code, ended.error.retryable) == ("stage_failed", True)
     assert ended.error.message.startswith("the job broke with LookupError at test_clone_attempts.py:")
     assert "a user's words" not in ended.error.message
+
+
+async def test_a_defect_that_a_stage_or_a_reader_reports_is_one_that_nobody_foresaw(
+    settings: Settings, catalog: Catalog, store: BrokenStore, job: CloneJob
+) -> None:
+    store.fault = CarillonError("the stage broke: TypeError")
+    for _ in range(ATTEMPTS - 1):
+        assert await attempt(settings, catalog, store, job) is None
+    ended = await attempt(settings, catalog, store, job)
+    assert ended and ended.error
+    assert (ended.error.code, ended.error.message) == ("internal_error", "the stage broke: TypeError")
+
+
+async def test_what_another_attempt_would_not_mend_ends_the_job_at_once(
+    settings: Settings, catalog: Catalog, store: BrokenStore, job: CloneJob
+) -> None:
+    store.fault = ConfigurationError("another model")
+    ended = await attempt(settings, catalog, store, job)
+    assert ended and ended.error
+    assert (ended.attempt, ended.error.code) == (1, "configuration_error")
 
 
 async def test_a_job_whose_attempts_are_used_up_by_deaths_says_so(
