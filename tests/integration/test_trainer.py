@@ -118,6 +118,7 @@ def test_killed_again_and_again_it_ends_with_the_very_adapter_of_an_undisturbed_
     adapter.check(disturbed / "adapter")
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_from_there(tmp_path: Path) -> None:
     directory = run_directory(tmp_path, checkpoint_steps=1000)
     with running(directory) as trainer:
