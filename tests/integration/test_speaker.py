@@ -210,7 +210,9 @@ async def test_the_last_spare_place_is_left_to_other_narrators(settings: Setting
     ):
         for name in ("slt", "rms", "rms"):
             await dialogue.utter(rook(name), TEXT)
-        await worker.until_sessions(1)
+        async with asyncio.timeout(HANG_S):
+            while len(worker.sessions) != 1:  # its picture of the fleet may lag behind for a line or two
+                await dialogue.utter(rook("rms"), TEXT)
         assert (await other.utter(rook("eve"), TEXT)).complete
 
 
