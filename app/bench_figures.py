@@ -61,6 +61,8 @@ class Plan(Figures):
     idle_s: float = 2.0
     """Before starts, to tell what the fleet asks Redis of itself."""
     drain_s: float = 3.0
+    """Between the sessions and the starts, for what is left of the former to end."""
+    patience_s: float = 3.0
     """How long sessions may go on after the last start before they count as not served."""
     seed: int = 1
 

@@ -19,7 +19,7 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -131,7 +131,16 @@ class Line(WSListener):
         self.direct = direct
         self.callers: dict[str, Caller] = {}
         self._channels: dict[int, Caller] = {}
-        self._socket: WSTransport
+        self._socket: WSTransport | None = None
+
+    @classmethod
+    async def connect(cls, url: str, headers: Mapping[str, str], *, direct: bool = False) -> Line:
+        """Raises OSError, WSError or TimeoutError."""
+        line = cls(direct=direct)
+        await ws_connect(lambda: line, url, extra_headers=headers)
+        if line._socket is None:
+            raise ConnectionResetError(f"{url} ended the connection within its handshake")
+        return line
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._socket = transport
@@ -146,14 +155,16 @@ class Line(WSListener):
         self.send(message)
 
     def send(self, message: Message) -> None:
-        self._socket.send(WSMsgType.TEXT, message.model_dump_json().encode())
+        if self._socket is not None:
+            self._socket.send(WSMsgType.TEXT, message.model_dump_json().encode())
 
     def close(self) -> None:
         for caller in self.callers.values():
             caller.stop()
         self.callers.clear()
-        self._socket.send_close()
-        self._socket.disconnect()
+        if self._socket is not None:
+            self._socket.send_close()
+            self._socket.disconnect()
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type is WSMsgType.BINARY:
@@ -286,8 +297,8 @@ class Load:
         while self.target.direct and len(self._direct) < self._plan.direct_sessions:
             worker = self.target.direct[len(self._direct) % len(self.target.direct)]
             headers = {"Authorization": f"Bearer {self.target.fleet_secret}"}
-            _, line = await ws_connect(lambda: Line(direct=True), f"{worker.address}/session", extra_headers=headers)
-            assert isinstance(line, Line) and self.target.direct_voice
+            line = await Line.connect(f"{worker.address}/session", headers, direct=True)
+            assert self.target.direct_voice
             id = f"direct-{next(self._ids)}"
             text = speech(self._plan.length_s, self._plan.tokens_per_s, Random(id))
             line.begin(
@@ -300,9 +311,7 @@ class Load:
         address = self.target.url.rstrip("/").replace("http", "ws", 1) + "/v1/sessions"
         headers = {"Authorization": f"Bearer {self.target.key}"} if self.target.key else {}
         while len(self._lines) * self._plan.sessions_per_socket < count * 1.25:
-            _, line = await ws_connect(Line, address, extra_headers=headers)
-            assert isinstance(line, Line)
-            self._lines.append(line)
+            self._lines.append(await Line.connect(address, headers))
 
     # Starts.
 
@@ -320,7 +329,7 @@ class Load:
             self._call(len(SHORT_TEXT) / CHARS_PER_S)
         cpu_s = self._cpu_s() - used_s
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._plan.drain_s):
+            async with asyncio.timeout(self._plan.patience_s):
                 while self.open:
                     await asyncio.sleep(HELD_INTERVAL_S)
         tally, elapsed_s, calls = self.tally, loop.time() - began_s, None

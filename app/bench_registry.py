@@ -20,7 +20,8 @@ from typing import TextIO
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from app.core.models import ModelCard, Worker, WorkerState
+from app.core.errors import ConfigurationError
+from app.core.models import ModelCard, Voice, Worker, WorkerState
 from app.core.traffic import adapter_of, voice_of
 from app.infra.embedded import free_port, redis_url, valkey
 from app.infra.registry import Held, Registry, open_redis
@@ -130,14 +131,19 @@ async def _join(registry: Registry, number: int) -> Worker:
     )
     await _beat(registry, worker)()
     for i in range(SESSIONS):
-        assert await registry.claim(worker, f"{id}-{i}", voice_of(number * CACHED + i))
+        await _take(registry, worker, f"{id}-{i}", voice_of(number * CACHED + i))
     return worker
+
+
+async def _take(registry: Registry, worker: Worker, session: str, voice: Voice) -> None:
+    if not await registry.claim(worker, session, voice):
+        raise ConfigurationError(f"{worker.id} has lost a place of its own; does somebody else write into this Redis?")
 
 
 async def _change(registry: Registry, workers: Sequence[Worker], turn: int) -> None:
     """A session begins at one worker in so many, and the one that had begun before at another ends."""
     for worker in workers[turn % CHANGED :: CHANGED]:
-        assert await registry.claim(worker, f"{worker.id}-more", voice_of(turn))
+        await _take(registry, worker, f"{worker.id}-more", voice_of(turn))
     for worker in workers[(turn - 1) % CHANGED :: CHANGED] if turn else ():
         await registry.release(worker.id, f"{worker.id}-more")
 
@@ -153,7 +159,7 @@ def _beat(registry: Registry, worker: Worker) -> Call:
 
 def _claim_and_release(registry: Registry, worker: Worker, number: int) -> Call:
     async def call() -> None:
-        assert await registry.claim(worker, f"start-{number}", voice_of(number))
+        await _take(registry, worker, f"start-{number}", voice_of(number))
         await registry.release(worker.id, f"start-{number}")
 
     return call

@@ -27,6 +27,8 @@ from app.infra.registry import Registry, open_redis
 from app.infra.settings import PREFIX, Settings, load_settings
 from app.infra.supervisor import Program, Supervisor
 
+START_TIMEOUT_S = 300.0
+
 
 @dataclass(frozen=True)
 class Cores:
@@ -106,6 +108,7 @@ def _settings(directory: Path, redis: str, *, capacity: int) -> Settings:
         api_port=free_port(),
         capacity=capacity,
         drain_timeout_s=1.0,
+        worker_ttl_s=START_TIMEOUT_S,  # nobody dies here: whoever is silent only waits for a core
     )
 
 
@@ -123,6 +126,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "CARILLON_API_PORT": str(settings.api_port),
         "CARILLON_CAPACITY": str(settings.capacity),
         "CARILLON_DRAIN_TIMEOUT_S": str(settings.drain_timeout_s),
+        "CARILLON_WORKER_TTL_S": str(settings.worker_ttl_s),
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -138,6 +142,7 @@ def _replayers(settings: Settings, workers: int, frames_per_message: int) -> Pro
         environment=_environment(settings),
         ready=ready,
         stage=programs.BEHIND_THE_FRONT_DOOR,
+        start_timeout_s=START_TIMEOUT_S,
     )
 
 
@@ -148,7 +153,7 @@ def _front_door(settings: Settings) -> Program:
         environment=_environment(settings),
         ready=programs.answers(settings.api_host, settings.api_port, "/readyz"),
         stage=programs.FRONT_DOOR,
-        start_timeout_s=60.0,
+        start_timeout_s=START_TIMEOUT_S,
     )
 
 

@@ -91,13 +91,16 @@ class ResumingSpeaker:
         raise StopAsyncIteration
 
     async def _resume(self, why: CarillonError) -> None:
-        """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded."""
+        """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded, or none can."""
+        token = self.ready.resume_token
+        if token is None:
+            raise why
         async with self._sending:
             for pause_s in PAUSES_S:
                 await self.aclose()
                 await asyncio.sleep(pause_s)
                 try:
-                    await self._go_on(await connected(next(self._urls), self._key))
+                    await self._go_on(await connected(next(self._urls), self._key), token)
                 except CarillonError as error:
                     if not error.retryable:
                         raise
@@ -107,10 +110,9 @@ class ResumingSpeaker:
                     return
         raise why
 
-    async def _go_on(self, socket: ClientConnection) -> None:
+    async def _go_on(self, socket: ClientConnection, token: str) -> None:
         self._socket = socket
-        assert self.ready.resume_token
-        resume = Resume(session=SESSION, token=self.ready.resume_token, received_samples=self._received)
+        resume = Resume(session=SESSION, token=token, received_samples=self._received)
         await self._send(resume)
         resumed = await answer(socket, Resumed)
         self._received = resumed.sample_offset

@@ -6,11 +6,13 @@ It knows neither the rows that are claimed nor the work.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import JobLost, StoreUnavailable
+from app.core.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
 from app.infra.jobbook import CLAIM_S
 
 RENEWAL_S = 2.0
@@ -57,6 +59,21 @@ async def patiently(work: Callable[[], Awaitable[_Result]]) -> _Result:
             if loop.time() + RENEWAL_S > deadline:
                 raise
             await asyncio.sleep(RENEWAL_S)
+
+
+def unforeseen(error: Exception, work: str) -> StageFailed:
+    """What nobody foresaw, as the end of one attempt: the next need not meet it, so it is retryable.
+
+    It tells the error's kind and place, and not its message, which may hold what a user wrote.
+    """
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(frame.filename).name}:{frame.lineno}"
+    return StageFailed(f"the {work} broke with {type(error).__name__} at {place}; the tasks' log says more")
+
+
+def may_pass(error: CarillonError) -> bool:
+    """Whether another attempt may fare better: the error says so, or is one of those that nobody foresaw."""
+    return error.retryable or error.code == CarillonError.code
 
 
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -54,7 +54,7 @@ from app.infra.checkpoints import locate
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
-from tasks.claim import Cancelled, patiently, under_claim
+from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.stage import Event, run_stage, with_memory
 
 TOLD_EVERY_S = 1.0
@@ -128,14 +128,14 @@ class JobRun:
             return await self._failed(StageFailed(f"this machine cannot go on with the job: {error}"))
         except Exception as error:
             log.exception("job broke", extra={"job": self._job.id, "attempt": self._job.attempt})
-            return await self._failed(CarillonError(f"the job broke: {type(error).__name__}; see the trainer's log"))
+            return await self._failed(unforeseen(error, "job"))
 
     async def _failed(self, error: CarillonError) -> CloneJob | None:
-        """End the job, or leave it to the next attempt if the failure may pass. Raises JobLost."""
+        """End the job, or leave it to the next attempt if the failure may pass and there is one. Raises JobLost."""
         facts = {"job": self._job.id, "attempt": self._job.attempt, "code": error.code}
         if await patiently(lambda: self._catalog.jobs.renew(self._job)):
             return await self._finish(CloneState.CANCELLED)  # what failed may be what was deleted
-        if not error.retryable:
+        if not may_pass(error) or self._job.attempt >= self._settings.cloning.max_attempts:
             log.warning("job failed", extra=facts, exc_info=error)
             return await self._finish(CloneState.FAILED, JobError.of(error))
         log.warning("job given back", extra=facts, exc_info=error)
@@ -168,8 +168,10 @@ class JobRun:
     async def _tidy_up(self, state: CloneState) -> None:
         """Nothing of an ended job stays in the store but its adapter: in force, or failed and to be looked into."""
         kept = None if state is CloneState.CANCELLED else f"{self._archive.attempt_prefix}adapter/"
-        with suppress(StoreUnavailable):  # the janitor comes by
+        try:
             await self._archive.clear(kept=kept)
+        except Exception as error:  # no reason for a job not to end: the janitor comes by
+            log.warning("job's files left", extra={"job": self._job.id}, exc_info=error)
 
     # The steps.
 

@@ -28,7 +28,7 @@ from app.infra.catalog import Catalog
 from app.infra.narrationrows import MASTERING, PLAN
 from app.infra.settings import Settings, load_settings
 from app.infra.storage import ObjectStore
-from tasks.claim import Cancelled, patiently, under_claim
+from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.mastering import deliver
 from tasks.planning import plan
 from tasks.rendering import render
@@ -109,7 +109,7 @@ class StepRun:
             # Its message may hold what a user wrote; the frames do not.
             frames = "".join(traceback.format_tb(error.__traceback__))
             log.error("step broke", extra={**self._facts, "error": type(error).__name__, "frames": frames})
-            return await self._failed(CarillonError(f"the narration broke: {type(error).__name__}; see the tasks' log"))
+            return await self._failed(unforeseen(error, "narration"))
 
     async def _work(self) -> Ended:
         limit = self._desk.settings.narration.max_setbacks
@@ -123,7 +123,7 @@ class StepRun:
     async def _failed(self, error: CarillonError) -> Ended | None:
         """Give the step up, or leave it to the next attempt if the failure may pass. Raises JobLost."""
         facts = {**self._facts, "code": error.code}
-        if error.retryable and self._step.setbacks < self._desk.settings.narration.max_setbacks:
+        if may_pass(error) and self._step.setbacks < self._desk.settings.narration.max_setbacks:
             log.warning("step given back", extra=facts)
             await self._give_back(setback=True)
             return None

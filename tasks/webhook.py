@@ -55,7 +55,8 @@ async def _announce(job_id: str) -> None:
 
 async def _announce_job(catalog: Catalog, settings: CloningSettings, job_id: str) -> None:
     job = await catalog.jobs.get(job_id)
-    assert job.webhook_url
+    if job.webhook_url is None:
+        return
     data = job.model_dump(mode="json", exclude={"report", "config", "webhook_url"})
     body = {"type": f"clone.{job.state.value}", "data": data}
     if await _told(job.webhook_url, body, settings, message_id=job.id):
@@ -65,9 +66,8 @@ async def _announce_job(catalog: Catalog, settings: CloningSettings, job_id: str
 async def _announce_narration(catalog: Catalog, settings: CloningSettings, narration_id: str) -> None:
     """It can end more than once, each time as another message."""
     narration = await catalog.narrations.to_announce(narration_id)
-    if narration is None:
+    if narration is None or narration.webhook_url is None:
         return
-    assert narration.webhook_url
     data = narration.model_dump(mode="json", exclude=LONG_OR_OURS)
     body = {"type": f"narration.{narration.state.value}", "data": data}
     if await _told(narration.webhook_url, body, settings, message_id=f"{narration.id}-{narration.revision}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 from collections.abc import Iterator
@@ -16,11 +17,30 @@ from pydantic import SecretStr
 from app.infra import embedded
 from app.infra.settings import Settings, StoreSettings
 from app.infra.storage import ObjectStore
+from tests.deadlines import HANG_S
+from tests.running_fleet import RunningFleet, running_fleet
 from tests.valkey import running_valkey
 
 # A slow machine is no failure: a timing is never an assertion.
 examples.register_profile("carillon", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 examples.load_profile("carillon")
+
+
+SHARED = ("fleet", "started", "shared_engine")
+"""Fixtures of which one process shall have the only one: they take longer to start than most tests to run."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist: the tests of a file, and all that share one of SHARED, stay together; those come first, for nobody
+    shall wait for them in the end."""
+    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in names), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not any(name in getattr(item, "fixturenames", ()) for name in SHARED))
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +74,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
             break
     yield store
     server.terminate()
-    server.communicate(timeout=10)
+    server.communicate(timeout=HANG_S)
 
 
 @pytest.fixture
@@ -75,3 +95,16 @@ def settings(tmp_path: Path, valkey: str) -> Settings:
         key_pepper=SecretStr("pepper"),
         fleet_secret=SecretStr("fleet"),
     )
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    """`carillon up` with one worker, for all who need all of it: what one test kills, the next finds started again."""
+    configured = {
+        "CARILLON_DRAIN_TIMEOUT_S": "1",
+        "CARILLON_SESSION__QUEUE_TIMEOUT_S": "0.2",
+        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
+        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
+    }
+    with running_fleet(tmp_path_factory.mktemp("fleet"), configured) as running:
+        yield running

@@ -49,6 +49,7 @@ from app.core.models import ModelCard, Worker, WorkerState
 from app.core.text import clean
 from app.infra.registry import Held, Registry
 from app.infra.settings import Settings
+from tests.deadlines import HANG_S
 
 SAMPLE_RATE_HZ = 24_000
 SAMPLES_PER_CHARACTER = 1_200
@@ -300,7 +301,7 @@ class FakeWorker:
 
     async def until_leases(self, count: int) -> None:
         """Return once the registry holds exactly `count` leases at this worker."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while [w.inflight + w.background for w in await self._registry.snapshot() if w.id == self.id] != [count]:
                 await asyncio.sleep(0.01)
 
@@ -310,9 +311,9 @@ class FakeWorker:
         self._server.close()
         await self._server.wait_closed()
 
-    async def until_sessions(self, count: int, *, timeout_s: float = 5) -> None:
+    async def until_sessions(self, count: int) -> None:
         """Return once the worker has exactly `count` sessions."""
-        async with asyncio.timeout(timeout_s), self._changed:
+        async with asyncio.timeout(HANG_S), self._changed:
             await self._changed.wait_for(lambda: len(self.sessions) == count)
 
     async def beat(self) -> None:

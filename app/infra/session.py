@@ -136,16 +136,14 @@ class UpstreamSession:
     async def send(self, command: Command) -> None:
         """Send a command; its session id is replaced. While the session moves, commands wait.
 
-        Raises DeadlineExceeded in the background, when the worker reads nothing.
+        Raises DeadlineExceeded in the background, when the worker reads nothing, and WorkerLost when it was left.
         """
         async with self._sending:
             if self._journal is None or isinstance(command, Utter):
-                assert self._place is not None
-                await self._place.connection.send(command)
+                await self._connection().send(command)
                 return
             self._journal.sent(command)
-            if self._place is not None:  # else it was left, and whoever moves it tells the journal's commands
-                await self.tell([command])
+            await self.tell([command])
 
     def __aiter__(self) -> UpstreamSession:
         return self
@@ -164,8 +162,8 @@ class UpstreamSession:
         raise StopAsyncIteration
 
     async def _next(self) -> Event:
-        assert self._place is not None
-        event = await self._heard(self._place.connection)
+        connection = self._connection()
+        event = await self._heard(connection)
         if isinstance(event, Error) and event.closed:
             raise event.rebuilt()
         if isinstance(event, Done):
@@ -178,8 +176,14 @@ class UpstreamSession:
             self._journal.heard(event)
             if isinstance(event, Segment):
                 self._moves_in_chunk = 0
-                self._leave_drained(self._place.connection, self._upstream.now())
+                self._leave_drained(connection, self._upstream.now())
         return event
+
+    def _connection(self) -> WorkerConnection:
+        """To the present worker. Raises WorkerLost where that was left and no other took the session."""
+        if self._place is None:
+            raise WorkerLost(f"worker {self._worker.id} was left, and no other took the session")
+        return self._place.connection
 
     async def _heard(self, connection: WorkerConnection) -> Event:
         """What the worker says next. One that is silent but lives is waited for while nobody else has room: to begin
@@ -231,8 +235,9 @@ class UpstreamSession:
             await self.tell(commands)
 
     async def tell(self, commands: Iterable[Command]) -> None:
-        """Send what the journal has noted already."""
-        assert self._place is not None
+        """Send what the journal has noted already; where the worker was left, whoever moves the session does so."""
+        if self._place is None:
+            return
         connection = self._place.connection
         try:
             for command in commands:

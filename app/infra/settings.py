@@ -163,7 +163,7 @@ class CloningSettings(BaseModel):
         default=False, description="Whether a webhook may go to a private address, this machine included."
     )
     trainer_threads: int = Field(default=1, ge=1, description="CPU only.")
-    max_attempts: int = Field(default=20, ge=1, description="Workers that may die over one job before it fails.")
+    max_attempts: int = Field(default=20, ge=1, description="Of one job, before it fails.")
 
 
 class NarrationSettings(BaseModel):

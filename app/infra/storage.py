@@ -10,9 +10,11 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,8 +59,7 @@ class ObjectStore:
             )
         self.bucket = settings.bucket
         self._endpoint = without_secrets(settings.endpoint_url)
-        self._client: Any = boto3.session.Session().client(
-            "s3",
+        self._client: Any = _new_client(
             endpoint_url=settings.endpoint_url,
             region_name=settings.region,
             aws_access_key_id=settings.access_key.get_secret_value() or None,
@@ -229,3 +230,17 @@ class ObjectStore:
 
     def _log(self, error: Exception) -> None:
         log.warning("store failed", extra={"endpoint": self._endpoint, "error": str(error)})
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """This process's own: it reads what botocore knows of S3, which takes longer than all else a client needs, once."""
+    return boto3.session.Session()
+
+
+_making = threading.Lock()
+
+
+def _new_client(**how: Any) -> Any:
+    with _making:  # a session is not for several threads; its clients are
+        return _session().client("s3", **how)

@@ -47,7 +47,8 @@ class Wire(WSListener):
 
     @classmethod
     async def connect(cls, url: str, headers: Mapping[str, str], *, timeout_s: float) -> Wire:
-        """Raises OSError, WSHandshakeError or TimeoutError."""
+        """Raises OSError, also where the other end is gone before the two have shaken hands, WSHandshakeError or
+        TimeoutError."""
         wire = cls()
         try:
             await ws_connect(
@@ -58,6 +59,10 @@ class Wire(WSListener):
                 max_redirects=0,
                 websocket_handshake_timeout=timeout_s,
             )
+            if (
+                wire._socket is None
+            ):  # picows tells nobody: it takes the end of the connection for that of the handshake
+                raise ConnectionResetError("the connection ended within its handshake")
         except BaseException:
             wire.abort()
             raise
@@ -75,14 +80,14 @@ class Wire(WSListener):
                 self._reader = None
         if self._held_back and len(self._waiting) <= FEW_WAITING and not self._over:
             self._held_back = False
-            assert self._socket
-            self._socket.underlying_transport.resume_reading()
+            if self._socket is not None:
+                self._socket.underlying_transport.resume_reading()
         return self._waiting.popleft()
 
     def send(self, text: str) -> None:
         """Send a message, without waiting; it goes nowhere once the connection is gone."""
-        assert self._socket
-        self._socket.send(WSMsgType.TEXT, text)
+        if self._socket is not None:
+            self._socket.send(WSMsgType.TEXT, text)
 
     @property
     def clogged(self) -> bool:

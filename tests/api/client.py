@@ -13,6 +13,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.core.messages import SERVER_MESSAGES, AudioFrame, Done, Error, Message, Ready, parse
+from tests.deadlines import HANG_S
 from tests.fake_worker import tone
 
 if TYPE_CHECKING:
@@ -64,12 +65,12 @@ class SessionsClient:
 
     async def until(self, kind: type[Kind], session: str | None = None, *, count: int = 1) -> Kind:
         """The `count`th message of `kind` in `session`, once it is there."""
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(HANG_S), self._news:
             await self._news.wait_for(lambda: len(self.all(kind, session)) >= count)
         return self.all(kind, session)[count - 1]
 
     async def until_frames(self, session: str, count: int) -> None:
-        async with asyncio.timeout(10), self._news:
+        async with asyncio.timeout(HANG_S), self._news:
             await self._news.wait_for(lambda: len(self.frames[session]) >= count)
 
     def all(self, kind: type[Kind], session: str | None = None) -> list[Kind]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from app.infra.storage import ObjectStore
 from app.main import Server, make_server
 from tests.api.client import SessionsClient, sessions_client
 from tests.api.library import Library
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker, running_worker
 
 
@@ -55,7 +57,7 @@ class House:
     @asynccontextmanager
     async def _known(self, running: AbstractAsyncContextManager[FakeWorker]) -> AsyncIterator[FakeWorker]:
         async with running as worker:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 while worker.id not in await self._workers():
                     await asyncio.sleep(0.02)
             yield worker
@@ -63,6 +65,9 @@ class House:
     async def _workers(self) -> list[str]:
         return [worker["id"] for worker in (await self.http.get("/v1/fleet")).json()["workers"]]
 
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Nothing here speaks TLS; httpx would read all the certificates of the machine for every client."""
 
 OpenHouse = Callable[..., AbstractAsyncContextManager[House]]
 
@@ -219,7 +224,7 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[str, Server]]:
     listening = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server._serve([listening]))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not server.started:
                 assert not task.done(), task.exception()
                 await asyncio.sleep(0.01)
@@ -230,4 +235,5 @@ async def serving(settings: Settings) -> AsyncIterator[tuple[str, Server]]:
 
 
 def _client(url: str, key: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20, trust_env=False)
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=HANG_S, trust_env=False, verify=NO_TLS)

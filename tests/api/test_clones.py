@@ -15,6 +15,7 @@ from app.core.cloning import AudioFacts, CloneJob, CloneState, Consent, DataRepo
 from app.core.models import Scope
 from app.infra.database import utc_now
 from tests.api.conftest import House
+from tests.deadlines import HANG_S
 from tests.fake_worker import STAND_IN, FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -151,7 +152,7 @@ async def test_events_tell_every_change_until_the_job_is_over(
         while not heard or heard[-1]["state"] != state:
             await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         group.create_task(listen())
         await until_heard("queued")
         claimed = await taken(house, job)

@@ -14,13 +14,14 @@ from app.drain import Dispatcher
 from app.drain import drain as run_drain
 from tests.api.client import SessionsClient, error_of, sessions_client, speak
 from tests.api.conftest import House
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 
 
 async def until_draining(worker: FakeWorker) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while worker.state is not WorkerState.DRAINING:
             await asyncio.sleep(0.01)
 

@@ -11,6 +11,7 @@ from app.core.errors import AdapterUnavailable, EngineFailed, SessionIdle
 from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment
 from tests.api.client import SessionsClient, sessions_client, spoken
 from tests.api.conftest import House, OpenHouse
+from tests.deadlines import HANG_S
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +27,7 @@ async def workers(house: House) -> AsyncIterator[tuple[FakeWorker, FakeWorker]]:
 
 async def home(workers: tuple[FakeWorker, FakeWorker]) -> tuple[FakeWorker, FakeWorker]:
     """(where the one session is, the other)."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not any(worker.sessions for worker in workers):
             await asyncio.sleep(0.01)
     return workers if workers[0].sessions else (workers[1], workers[0])
@@ -192,7 +193,7 @@ async def test_a_worker_that_is_slow_and_alone_is_waited_for(
         worker.allow(characters=1)
         await client.say("s1", "Hello there.")
         await client.until_frames("s1", 1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while "worker is slow" not in caplog.messages:
                 await asyncio.sleep(0.01)
         worker.allow(characters=None)

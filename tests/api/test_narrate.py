@@ -12,6 +12,7 @@ import pytest
 from app.core.errors import StageFailed
 from app.narrate import Publisher, Wish, narrate
 from tests.api.library import AUDIO, TEXT, Library
+from tests.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,7 @@ def book(tmp_path: Path) -> Path:
 
 async def test_a_book_goes_in_and_a_file_comes_out(library: Library, book: Path, tmp_path: Path) -> None:
     out, wish = io.StringIO(), Wish(voice="slt", cast={"Hero": "rms"}, replacements={"sea": "see"})
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         group.create_task(run(library, tmp_path / "book.m4b", out, book=book, wish=wish, captions=True))
         narration = await library.rendered(await newest(library))
         await library.mastered(narration, AUDIO)
@@ -59,7 +60,7 @@ async def test_one_that_failed_is_come_back_to(library: Library, book: Path, tmp
     await library.failed(narration_id)
     with pytest.raises(StageFailed, match="the normaliser was killed"):
         await handed_in
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         group.create_task(run(library, output, out, book=None, resume=narration_id, wish=Wish(voice="rms")))
         while (await library.book.get(narration_id)).state.over:
             await asyncio.sleep(0.02)

@@ -12,6 +12,7 @@ from starlette.types import Message
 from app.api.narration_files import StoredResponse, byte_range, content_disposition
 from app.core.narration import Narration
 from tests.api.library import AUDIO, Library, error_of
+from tests.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -161,7 +162,7 @@ async def test_a_client_that_leaves_ends_the_reading() -> None:
         sent.append(message)
 
     endless = StoredResponse(b"a", repeat(b"a"), status=200, headers={})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await endless({"type": "http"}, receive, send)
     assert sent[-1]["more_body"]
 

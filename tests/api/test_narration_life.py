@@ -14,6 +14,7 @@ from app.core.narration import NarrationFormat, NarrationOptions, NarrationSourc
 from app.infra.narrationrows import narration_prefix
 from tests.api.conftest import OpenHouse, OpenLibrary
 from tests.api.library import Library, error_of
+from tests.deadlines import HANG_S
 from tests.published import publish
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +69,7 @@ async def test_events_tell_every_change_until_it_is_over_and_findings_once(libra
         while not heard or heard[-1]["state"] != state:
             await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         group.create_task(listen())
         await until_heard("queued")
         narration = await library.rendered(told["id"])

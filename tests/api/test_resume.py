@@ -20,6 +20,7 @@ from app.infra.registry import ROOT, open_redis
 from tests.api.client import SessionsClient, sessions_client, spoken
 from tests.api.conftest import House, OpenHouse
 from tests.api.mortal_door import MortalDoor, mortal_door
+from tests.deadlines import HANG_S
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -70,19 +71,19 @@ class Scene:
 
     async def until_written(self, **least: int) -> None:
         """Return once the journal in Redis has at least these values."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not any(
                 all(getattr(it, name) >= value for name, value in least.items()) for it in await self.journals()
             ):
                 await asyncio.sleep(0.01)
 
     async def until_cancel_written(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not any(it.cancels for it in await self.journals()):
                 await asyncio.sleep(0.01)
 
     async def until_forgotten(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while await self.journals():
                 await asyncio.sleep(0.01)
 

@@ -12,6 +12,7 @@ import pytest
 
 from app.core.models import Scope
 from tests.api.conftest import OpenStudio, Studio
+from tests.deadlines import HANG_S
 from tests.recordings import recording
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +31,7 @@ def message(answer: httpx.Response) -> str:
 async def send(studio: Studio, voice: str, files: list[tuple[str, bytes]], **fields: object) -> httpx.Response:
     """A form with `files`; other parts are fields."""
     return await studio.http.post(
-        f"/v1/voices/{voice}/samples", files=[("files", file) for file in files], data=fields, timeout=120
+        f"/v1/voices/{voice}/samples", files=[("files", file) for file in files], data=fields, timeout=HANG_S
     )
 
 
@@ -155,7 +156,7 @@ async def test_too_large_a_file_is_dropped_and_too_large_a_form_ends(open_studio
         else:
             assert answer.status_code == 413
         assert len(studio.keys(voice)) == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while studio.waiting_files:
                 await asyncio.sleep(0.02)
 
@@ -184,7 +185,7 @@ async def test_a_client_that_leaves_midway_leaves_nothing_behind(studio: Studio)
     )
     writer.write(head.encode() + 2 * part)
     await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not studio.waiting_files:
             await asyncio.sleep(0.02)
         writer.close()
@@ -201,7 +202,7 @@ async def test_a_voice_deleted_during_an_upload_takes_it_along(studio: Studio) -
 
     async def body() -> AsyncIterator[bytes]:
         yield part
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not studio.waiting_files:
                 await asyncio.sleep(0.02)
         assert (await studio.http.delete(f"/v1/voices/{voice}")).status_code == 200

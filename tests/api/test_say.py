@@ -22,6 +22,7 @@ from app.core.models import AudioFormat
 from app.say import say
 from tests.api.conftest import House
 from tests.api.mortal_door import mortal_door
+from tests.deadlines import HANG_S
 from tests.fake_worker import SAMPLES_PER_CHARACTER, tone
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ async def speak(
 
 
 async def until_size(path: Path, least_bytes: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not path.exists() or path.stat().st_size < least_bytes:
             await asyncio.sleep(0.01)
 

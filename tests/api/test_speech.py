@@ -16,6 +16,7 @@ from app.core.errors import EngineFailed, Overloaded
 from app.core.models import WorkerState
 from tests.api.client import SPEECH, error_of, speak
 from tests.api.conftest import House, OpenHouse
+from tests.deadlines import HANG_S
 from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
 from tests.published import publish
 
@@ -142,7 +143,7 @@ async def test_the_list_of_voices_has_the_built_in_ones(house: House, worker: Fa
 
 async def test_a_clone_can_be_spoken_with_as_soon_as_it_is_published(house: House, worker: FakeWorker) -> None:
     await publish(house.catalog, "Ada", uri="file:///a/", sha256={"adapter_config.json": "0" * 64})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while (answer := await speak(house, voice="Ada")).status_code == 404:
             await asyncio.sleep(0.05)
     assert answer.content == tone("H") + tone("i") + tone(".")
@@ -271,7 +272,7 @@ async def test_while_there_is_no_worker_one_is_to_come_again(house: House) -> No
 async def test_while_all_workers_are_starting_one_is_to_come_again(house: House, worker: FakeWorker) -> None:
     worker.state = WorkerState.STARTING
     await worker.beat()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while (answer := await speak(house)).status_code == 200:
             pass
     assert answer.status_code == 503
@@ -416,7 +417,7 @@ async def test_a_client_that_reads_nothing_is_given_up(open_house: OpenHouse) ->
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await worker.until_sessions(1)
         assert (await speak(house)).status_code == 200
-        await worker.until_sessions(0, timeout_s=20)
+        await worker.until_sessions(0)
         await worker.until_leases(0)
         writer.transport.abort()
 

@@ -1,8 +1,7 @@
-"""The fleets that all the chaos is about, each started once: what one test kills, the next finds started again."""
+"""The fleets that the chaos is about, each started once: what one test kills, the next finds started again."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
@@ -12,19 +11,9 @@ import pytest
 from tests.chaos.loose_fleet import LooseFleet, loose_fleet
 from tests.chaos.network import obstacle, running_network
 from tests.chaos.undisturbed import Undisturbed
+from tests.deadlines import LONG_HANG_S
 from tests.receiver import Receiver, running_receiver
-from tests.running_fleet import RunningFleet, running_fleet
-
-
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
-    configured = {
-        "CARILLON_DRAIN_TIMEOUT_S": "1",
-        "CARILLON_CLONING__WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
-        "CARILLON_CLONING__WEBHOOK_PRIVATE_HOSTS": "true",
-    }
-    with running_fleet(tmp_path_factory.mktemp("chaos"), configured) as running:
-        yield running
+from tests.running_fleet import RunningFleet
 
 
 @pytest.fixture
@@ -35,7 +24,9 @@ def receiver() -> Iterator[tuple[str, type[Receiver]]]:
 
 @pytest.fixture
 async def front_door(fleet: RunningFleet) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=fleet.address, headers=fleet.headers, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=fleet.address, headers=fleet.headers, timeout=LONG_HANG_S, trust_env=False
+    ) as client:
         yield client
 
 

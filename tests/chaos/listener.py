@@ -33,13 +33,11 @@ from app.core.messages import (
     Text,
     parse,
 )
+from tests.deadlines import LONG_HANG_S
 
 Samples = NDArray[np.int16]
 
 BYTES_PER_SAMPLE = 2
-
-DEADLINE_S = 240.0
-"""Only a hang fails by it: a session may wait for a worker to load."""
 
 
 @dataclass
@@ -189,7 +187,7 @@ class Listener:
             await self._tell()
 
     async def _wait(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S), self._news:
+        async with asyncio.timeout(LONG_HANG_S), self._news:
             await self._news.wait_for(lambda: holds() or self._fault is not None)
         if self._fault is not None:
             raise self._fault

@@ -32,6 +32,7 @@ from app.up import prepare_catalog
 from tests.chaos.listener import Heard, Listener, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES
+from tests.deadlines import LONG_HANG_S
 
 WORKERS = ("worker-1", "worker-2")
 FRONT_DOORS = ("front-door-1", "front-door-2")
@@ -39,16 +40,13 @@ WORKER_PORT = 7000
 """In a namespace of its own nobody else has it."""
 
 CAPACITY = 6
-DEADLINE_S = 240.0
-"""Only a hang fails by it; a worker loads for half a minute on a core of its own."""
-
 CONFIGURED = {
     "CARILLON_CAPACITY": str(CAPACITY),
     "CARILLON_ENGINE__DTYPE": "float32",
     "CARILLON_ENGINE__TEMPERATURE": "0",
     "CARILLON_SESSION__MAX_CHUNK_CHARS": str(CHUNK_CHARS),
-    "CARILLON_SESSION__IDLE_TIMEOUT_S": str(DEADLINE_S),
-    "CARILLON_SESSION__MOVE_TIMEOUT_S": str(DEADLINE_S),
+    "CARILLON_SESSION__IDLE_TIMEOUT_S": str(LONG_HANG_S),
+    "CARILLON_SESSION__MOVE_TIMEOUT_S": str(LONG_HANG_S),
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -100,7 +98,7 @@ class LooseFleet:
     async def client(self, at: str = FRONT_DOORS[0]) -> AsyncIterator[httpx.AsyncClient]:
         address = self.addresses[at]
         async with httpx.AsyncClient(
-            base_url=address, headers=self.headers, timeout=DEADLINE_S, trust_env=False
+            base_url=address, headers=self.headers, timeout=LONG_HANG_S, trust_env=False
         ) as client:
             yield client
 
@@ -164,7 +162,7 @@ class LooseFleet:
 
     async def until_active(self, worker: str, *, at: str = FRONT_DOORS[0], idle: bool = False) -> None:
         """Wait until a front door sees a worker as active, and `idle` without a session."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LONG_HANG_S):
             while True:
                 seen = (await self.seen_by(at)).get(worker)
                 if seen and seen.state is WorkerState.ACTIVE and not (idle and seen.inflight):
@@ -243,15 +241,15 @@ def _worker(name: str, network: Network | None, environment: Mapping[str, str]) 
         environment={**environment, **named},
         stage=programs.BEHIND_THE_FRONT_DOOR,
         ready=programs.answers(host, port, "/healthz"),
-        start_timeout_s=DEADLINE_S,
+        start_timeout_s=LONG_HANG_S,
         grace_s=2,
     )
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(LONG_HANG_S):
             while not holds():
                 await asyncio.sleep(0.1)
     except TimeoutError:
-        raise AssertionError(f"waited for {what} for {DEADLINE_S:g} s") from None
+        raise AssertionError(f"waited for {what} for {LONG_HANG_S:g} s") from None

@@ -16,11 +16,12 @@ import pytest
 
 from app.clone import Studio, found
 from app.demo import RECORDINGS
+from tests.deadlines import LONG_HANG_S
 from tests.processes import until
 from tests.receiver import Receiver
 from tests.running_fleet import RunningFleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 RECIPE = {
     "prepare": {"min_usable_s": 20, "min_clips": 5},
@@ -28,9 +29,6 @@ RECIPE = {
     "gate": {"prompts": 4, "max_head_silence_p50_ms": 60_000, "max_head_silence_p95_ms": 60_000,
              "min_ended_share": 0, "duration_ratio": [0, 100], "max_silence_run_s": 60, "require_closeness": False},
 }  # fmt: skip
-DEADLINE_S = 400.0
-"""Only a hang fails by it."""
-
 AWAY_S = 20.0
 
 
@@ -52,7 +50,7 @@ async def start(front_door: httpx.AsyncClient, voice_id: str, **fields: str) -> 
 
 async def job_when(front_door: httpx.AsyncClient, job_id: str, *states: str, step: int = 0) -> dict[str, Any]:
     """The job once it is in one of the states, its training at least at `step`."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(LONG_HANG_S):
         while True:
             try:
                 job = (await front_door.get(f"/v1/clones/{job_id}")).raise_for_status().json()
@@ -79,7 +77,7 @@ def stages(fleet: RunningFleet, stage: str) -> list[psutil.Process]:
 
 async def kill_stage(fleet: RunningFleet, stage: str) -> None:
     """SIGKILL to a stage as soon as it runs."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(LONG_HANG_S):
         while not (processes := stages(fleet, stage)):
             await asyncio.sleep(0.02)
     processes[0].kill()

@@ -14,7 +14,7 @@ from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SHORT_TALE, TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 LISTENERS = 2
 """Who listen, in real time, to about as much as the one worker can speak while the other loads beside it."""

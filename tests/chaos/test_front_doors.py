@@ -8,7 +8,7 @@ from tests.chaos.loose_fleet import FRONT_DOORS, LooseFleet
 from tests.chaos.tale import SENTENCES, TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 AUDIBLE = 60_000
 """Samples: two and a half seconds, in the middle of a sentence."""

@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.deadlines import LONG_HANG_S
 from tests.processes import until
 from tests.receiver import Receiver
 from tests.running_fleet import RunningFleet
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
-
-DEADLINE_S = 400.0
-"""Only a hang fails by it."""
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 TALES = (
     "The owl asked the girl for the time. She said that it was half past seven. The owl thanked her and flew away.",
@@ -49,7 +47,7 @@ async def narration_when(
     front_door: httpx.AsyncClient, narration_id: str, *states: str, segments: int = 0
 ) -> dict[str, Any]:
     """The narration once it is in one of the states, with so many segments done at least."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(LONG_HANG_S):
         while True:
             try:
                 narration = (await front_door.get(f"/v1/narrations/{narration_id}")).raise_for_status().json()
@@ -74,7 +72,7 @@ async def test_a_narration_outlives_every_process_and_is_the_file_it_would_have_
     fleet: RunningFleet, front_door: httpx.AsyncClient, receiver: tuple[str, type[Receiver]]
 ) -> None:
     url, own = receiver
-    text = book(*TALES, refrains=400)
+    text = book(*TALES, refrains=150)
     narration_id = await start(front_door, text, webhook_url=url)
     await narration_when(front_door, narration_id, "rendering", segments=2)
     os.killpg(fleet.pid_of("narrator"), signal.SIGKILL)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.chaos.network import all_of, obstacle, remove_leftovers, running_network
+from tests.deadlines import HANG_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(bool(why := obstacle()), reason=why or "")]
 
@@ -38,13 +39,13 @@ async def test_a_host_that_is_cut_off_is_silent_and_its_connections_outlive_it()
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.readexactly(5), 0.5)
         network.mend("host")
-        assert await asyncio.wait_for(reader.readexactly(5), 30) == b"lost?"
+        assert await asyncio.wait_for(reader.readexactly(5), HANG_S) == b"lost?"
         network.hide("host")
         writer.write(b"again")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.readexactly(5), 0.5)
         network.show("host")
-        assert await asyncio.wait_for(reader.readexactly(5), 30) == b"again"
+        assert await asyncio.wait_for(reader.readexactly(5), HANG_S) == b"again"
         writer.close()
         await echo.wait()
     assert not all_of(network.name)
@@ -61,7 +62,7 @@ async def test_what_a_crashed_run_has_left_is_removed_by_the_next() -> None:
 
 async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to the host, once it listens."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 return await asyncio.open_connection(address, 7000)

@@ -14,7 +14,7 @@ from tests.chaos.tale import SHORT_TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
 from tests.processes import until_async
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 
 async def begun(loose: LooseFleet, stack: AsyncExitStack, number: int) -> Listener | None:

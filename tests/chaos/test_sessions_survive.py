@@ -21,7 +21,7 @@ from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SENTENCES, SHORT_TALE, TALE
 from tests.chaos.undisturbed import Undisturbed, assert_same, assert_same_audio
 
-pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 
 MID_SENTENCE = 60_000
 """Samples: two and a half seconds, of a sentence of four."""

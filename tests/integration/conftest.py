@@ -1,14 +1,19 @@
-"""What tests with a real Redis are given: empty, and the registry in it."""
+"""What tests with a real Redis are given: empty, and the registry in it. And the one real engine."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 from redis.asyncio import Redis
 
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.engines import SharedEngine
+    from workers.engine import VllmEngine
 
 
 @pytest.fixture
@@ -22,3 +27,18 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
 @pytest.fixture
 def registry(redis: Redis, settings: Settings) -> Registry:
     return Registry(redis, settings)
+
+
+@pytest.fixture(scope="session")
+async def shared_engine() -> AsyncIterator[SharedEngine]:
+    from tests.engines import SharedEngine
+
+    shared = SharedEngine()
+    yield shared
+    await shared.aclose()
+
+
+@pytest.fixture
+async def engine(shared_engine: SharedEngine) -> VllmEngine:
+    """The session's engine, alive."""
+    return await shared_engine.living()

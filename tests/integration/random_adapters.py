@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from peft import LoraConfig, get_peft_model
-from transformers import LlamaForCausalLM
-
 from app.core.orpheus import LORA_MODULES
 from app.infra.settings import STAND_IN
 
 
 def save_random_adapter(path: Path, seed: int) -> Path:
     """A LoRA of the stand-in that changes what is said: random weights on every projection."""
+    import torch  # here and below: who only collects the tests shall not wait for it
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaForCausalLM
+
     torch.manual_seed(seed)
     model = LlamaForCausalLM.from_pretrained(STAND_IN / "model")
     config = LoraConfig(r=16, lora_alpha=32, target_modules=list(LORA_MODULES), init_lora_weights=False)

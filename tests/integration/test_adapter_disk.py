@@ -19,6 +19,7 @@ from app.core.models import AdapterVersion
 from app.infra import embedded
 from app.infra.settings import StoreSettings
 from app.infra.storage import ObjectStore
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from workers.adapters import AdapterCache, Fetch
 
@@ -129,4 +130,4 @@ def object_server(tmp_path: Path, port: int, settings: StoreSettings) -> Iterato
         yield
     finally:
         server.kill()
-        server.communicate(timeout=10)
+        server.communicate(timeout=HANG_S)

@@ -4,55 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.core import profiles
-from app.core.errors import AdapterUnavailable, EngineFailed
-from app.core.orpheus import TOKENS_PER_FRAME, read_layout
-from app.infra.settings import STAND_IN, EngineSettings
+from app.core.errors import AdapterUnavailable
+from app.core.orpheus import TOKENS_PER_FRAME
+from tests.engines import VOICE
 from tests.integration.random_adapters import save_random_adapter
 from workers.engine import EngineAdapter, Utterance, VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
-LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
-VOICE = LAYOUT.speech.voices[0]
-SLOTS = 2
-TEXT = "The bells ring twice in the morning."
-
-
-class Clock:
-    """Stands still; `asked` says that somebody has looked since the engine began to work."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.asked = False
-
-    def __call__(self) -> float:
-        self.asked = True
-        return self.now_s
-
-
-@pytest.fixture(scope="module")
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(scope="module")
-async def engine(clock: Clock) -> AsyncIterator[VllmEngine]:
-    """In float32, so that a batch of another size does not round otherwise and tip a greedy choice."""
-    settings = EngineSettings(dtype="float32")
-    profile = replace(profiles.CPU, max_loras=SLOTS, max_cpu_loras=SLOTS, max_num_seqs=6)
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, settings, profile=profile, device="cpu", clock=clock)
-    await engine.start()
-    yield engine
-    await engine.aclose()
+TEXT = "The bells ring twice."
 
 
 @pytest.fixture(scope="module")
@@ -140,46 +105,3 @@ def belying(source: Path, path: Path) -> Path:
     config = json.loads((source / "adapter_config.json").read_text("utf-8"))
     (path / "adapter_config.json").write_text(json.dumps(config))
     return path
-
-
-def core_of() -> psutil.Process:
-    """The process that the engine computes in."""
-    return max(psutil.Process().children(recursive=True), key=lambda process: process.memory_info().rss)
-
-
-async def test_an_engine_that_hangs_with_work_to_do_is_as_good_as_dead(engine: VllmEngine, clock: Clock) -> None:
-    watching = asyncio.create_task(engine.died())
-    core = core_of()
-    core.suspend()
-    clock.asked = False
-    speaking = asyncio.create_task(speak(engine, None))
-    while not clock.asked:
-        await asyncio.sleep(0.01)
-    assert not watching.done()
-    clock.now_s += 61
-    async with asyncio.timeout(30):
-        assert "hangs" in await watching
-    core.resume()
-    assert await speaking, "nobody was there to start it anew"
-
-
-async def test_an_engine_without_work_may_do_nothing_for_as_long_as_it_likes(engine: VllmEngine, clock: Clock) -> None:
-    watching = asyncio.create_task(engine.died())
-    clock.now_s += 3600
-    assert await speak(engine, None)
-    assert not watching.done()
-    watching.cancel()
-
-
-async def test_an_engine_that_dies_while_it_loads_an_adapter_fails_the_load(
-    engine: VllmEngine, weights: dict[int, Path]
-) -> None:
-    """The last of the module: nothing speaks afterwards."""
-    core = core_of()
-    core.suspend()  # it takes the call, and never answers
-    loading = asyncio.create_task(engine.load(EngineAdapter("eve@1", 31, weights[1])))
-    await asyncio.sleep(0)
-    core.kill()
-    async with asyncio.timeout(30):
-        with pytest.raises(EngineFailed, match="died"):
-            await loading

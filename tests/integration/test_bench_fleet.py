@@ -12,13 +12,14 @@ import pytest
 from app.bench_figures import Plan
 from app.bench_fleet import run
 from app.replay_fleet import Cores
+from tests.deadlines import HANG_S
 
 
 def test_a_bench_holds_sessions_loses_no_sample_and_leaves_no_process(tmp_path: Path) -> None:
     plan = Plan(
         sessions=(6,),
-        seconds=1.0,
-        ramp_s=0.5,
+        seconds=3.0,
+        ramp_s=1.0,
         settle_s=0.0,
         length_s=2.0,
         sessions_per_socket=4,
@@ -27,6 +28,7 @@ def test_a_bench_holds_sessions_loses_no_sample_and_leaves_no_process(tmp_path: 
         starts_s=1.0,
         idle_s=0.2,
         drain_s=1.0,
+        patience_s=HANG_S,
     )
     out = io.StringIO()
     report = run(plan=plan, workers=2, frames_per_message=4, json_path=tmp_path / "report.json", out=out)

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core import profiles
 from app.core.checks import checked
 from app.core.errors import AdapterUnavailable, InvalidRequest
-from app.core.orpheus import TOKENS_PER_FRAME, read_layout
+from app.core.orpheus import TOKENS_PER_FRAME
 from app.core.repetition import repeated_frames
-from app.infra.settings import STAND_IN, EngineSettings
+from app.infra.settings import STAND_IN
+from tests.deadlines import LONG_HANG_S
+from tests.engines import LAYOUT, VOICE
 from tests.integration.random_adapters import save_random_adapter
 from workers.decoder import Decoder
 from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
-
-LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
-VOICE = LAYOUT.speech.voices[0]
-SETTINGS = EngineSettings()
-PROFILE = replace(profiles.CPU, max_loras=2, max_cpu_loras=4)
-
-
-@pytest.fixture(scope="module")
-async def engine() -> AsyncIterator[VllmEngine]:
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, profile=PROFILE, device="cpu")
-    await engine.start()
-    yield engine
-    await engine.aclose()
 
 
 async def spoken(engine: VllmEngine, text: str, **how: Any) -> list[Codes]:
@@ -54,16 +40,10 @@ async def test_it_speaks_whole_frames_of_valid_codes_and_says_how_it_ended(engin
     assert deltas[-1].ended in ("end", "length")
 
 
-async def test_at_an_interval_of_a_frame_no_frame_waits_for_a_token_of_the_next(tmp_path: Path) -> None:
-    profile = replace(PROFILE, stream_interval=TOKENS_PER_FRAME)
-    engine = VllmEngine(STAND_IN / "model", LAYOUT, SETTINGS, profile=profile, device="cpu")
-    await engine.start()
-    try:
-        *deltas, last = await spoken(engine, "Hello world.")
-        written = all_codes([*deltas, last])
-        *moved, rest = await spoken(engine, "Hello world.", codes=tuple(written[: 2 * TOKENS_PER_FRAME]))
-    finally:
-        await engine.aclose()
+async def test_no_frame_waits_for_a_token_of_the_next(engine: VllmEngine) -> None:
+    *deltas, last = await spoken(engine, "Hello world.", temperature=0.0)
+    written = all_codes([*deltas, last])
+    *moved, rest = await spoken(engine, "Hello world.", temperature=0.0, codes=tuple(written[: 2 * TOKENS_PER_FRAME]))
     assert len(deltas) > 3
     assert {len(delta.codes) for delta in [*deltas, *moved]} == {TOKENS_PER_FRAME}
     assert last.ended == rest.ended == "end"
@@ -114,13 +94,13 @@ async def test_a_cancelled_request_leaves_the_scheduler_while_others_go_on(engin
     doomed = engine.speak(Utterance(VOICE, long))
     await anext(other)
     await anext(doomed)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG_HANG_S):
         while engine.load_now().running != 2:
             await anext(other)
 
     await doomed.aclose()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONG_HANG_S):
         while engine.load_now().running != 1:
             await anext(other)
     assert engine.load_now().waiting == 0

@@ -12,6 +12,7 @@ from app.core.placement import Candidate
 from app.infra.fleet import Fleet
 from app.infra.registry import ROOT, Held, Registry
 from app.infra.settings import Settings
+from tests.deadlines import HANG_S
 from tests.registries import BUILT_IN, CARD, clone, join
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +80,7 @@ async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: R
     waiting = asyncio.create_task(fleet.changed(timeout_s=60))
     await asyncio.sleep(0)
     await fleet.refresh()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         await waiting
 
 

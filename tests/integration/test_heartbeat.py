@@ -13,6 +13,7 @@ from app.core.errors import ConfigurationError
 from app.core.models import ModelCard, Worker, WorkerState
 from app.infra.registry import Held, Registry, open_redis
 from app.infra.settings import Settings
+from tests.deadlines import HANG_S
 from tests.processes import until_async
 from workers.heartbeat import Heartbeat
 
@@ -90,7 +91,7 @@ async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_star
     async def beat(worker: Person, until: tuple[str, str]) -> asyncio.Task[None]:
         heartbeat = beating(registry, worker, retire=lambda voice_id: heard.append((worker.id, voice_id)))
         task = asyncio.create_task(heartbeat.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             while until not in heard:
                 await asyncio.sleep(0.01)
         return task
@@ -99,7 +100,7 @@ async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_star
     first = await beat(early, ("early", "ada"))
     await registry.retire_voice("bob")
     second = await beat(late, ("late", "bob"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while ("early", "bob") not in heard:
             await asyncio.sleep(0.01)
     first.cancel()
@@ -148,7 +149,7 @@ async def test_a_registry_that_is_away_stops_nothing(registry: Registry, valkey:
 
     heartbeat = Heartbeat(Registry(redis, settings), describe, lambda: (), lambda _: None, interval_s=0.01)
     task = asyncio.create_task(heartbeat.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while described < 3:
             await asyncio.sleep(0.01)
     assert not task.done()

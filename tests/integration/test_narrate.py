@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,9 @@ from app.infra.registry import Registry, open_redis
 from app.infra.settings import NarrationSettings, Settings, StoreSettings
 from app.infra.storage import ObjectStore
 from tasks.janitor import sweep_narrations
-from tasks.narrate import work_on
+from tasks.narrate import StepRun, work_on
+from tasks.step import Desk, Ended
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker, running_worker
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +58,11 @@ class Study:
     store: ObjectStore
     worker: FakeWorker
 
+    @property
+    def directory(self) -> Path:
+        """For one attempt at a step."""
+        return self.settings.data_dir / "narrations" / "attempt"
+
     async def handed_in(self, text: str = TEXT, **fields: Any) -> str:
         narration_id = new_narration_id()
         key = f"{narration_prefix(narration_id)}source.md"
@@ -81,7 +89,7 @@ class Study:
 
     async def over(self, narration_id: str) -> Narration:
         """The narration at its end, one message after the other."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while not (narration := await self.catalog.narrations.get(narration_id)).state.over:
                 await work_on(self.settings, narration_id)
         return narration
@@ -210,6 +218,47 @@ async def test_a_text_that_cannot_be_planned_fails_with_its_reason(study: Study)
     narration = await study.over(await study.handed_in("***"))
     assert narration.state is NarrationState.FAILED
     assert narration.error and narration.error.code == "manuscript_unfit"
+
+
+class BrokenStore(ObjectStore):
+    """A store with a fault of ours, whatever is read from it."""
+
+    def get(self, key: str) -> bytes:
+        raise LookupError(TEXT)
+
+
+async def broken_attempt(study: Study, narration_id: str) -> Ended | None:
+    """An attempt at the narration's next step that meets what nobody foresaw."""
+    step = await study.catalog.steps.claim(narration_id)
+    assert step
+    store = BrokenStore(study.settings.store)
+    try:
+        return await StepRun(Desk(study.settings, study.catalog, store, step, study.directory)).to_the_end()
+    finally:
+        store.close()
+
+
+async def test_a_step_that_meets_what_nobody_foresaw_is_given_back_and_done_again(study: Study) -> None:
+    narration_id = await study.handed_in()
+    await study.steps(narration_id, 1)
+    assert await broken_attempt(study, narration_id) is None
+    narration = await study.over(narration_id)
+    assert (narration.state, narration.error) == (NarrationState.COMPLETED, None)
+
+
+async def test_a_step_that_meets_it_every_time_fails_and_tells_what_it_was(study: Study) -> None:
+    narration_id = await study.handed_in()
+    await study.steps(narration_id, 1)
+    for _ in range(study.settings.narration.max_setbacks):
+        assert await broken_attempt(study, narration_id) is None
+    assert await broken_attempt(study, narration_id)
+    narration = await study.over(narration_id)
+    assert narration.state is NarrationState.FAILED
+    assert [chapter.finished for chapter in narration.chapters] == [False, True]
+    assert narration.error
+    assert (narration.error.code, narration.error.retryable) == ("stage_failed", True)
+    assert narration.error.message.startswith("the narration broke with LookupError at test_narrate.py:")
+    assert "It was dark" not in narration.error.message
 
 
 async def test_what_was_found_about_the_text_is_told_once(study: Study) -> None:

@@ -10,11 +10,9 @@ import torch
 
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN
-from workers.sampling import WRITTEN, BandMaskV1, BandMaskV2, band_config
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOCABULARY = LAYOUT.band(TOKENS_PER_FRAME - 1)[1]
-CONFIG: Any = SimpleNamespace(additional_config=band_config(LAYOUT))
 POSITIONS = [0, 1, 6, 7, 8, 700]
 WRITTEN_ELSEWHERE = [0, 0, 0, 7, 0, 350]
 """How many of these codes are in the prompt, where speech goes on that began at another worker."""
@@ -29,12 +27,22 @@ def expected(position: int) -> set[int]:
     return set(range(*LAYOUT.band(position))) | ({LAYOUT.end_id} if may_end else set())
 
 
+def config() -> Any:
+    from workers.sampling import band_config  # here and below: vLLM, for which nobody shall wait who only collects
+
+    return SimpleNamespace(additional_config=band_config(LAYOUT))
+
+
 def params(written: int) -> Any:
+    from workers.sampling import WRITTEN
+
     return SimpleNamespace(extra_args={WRITTEN: written} if written else None)
 
 
 def masked_v1(logits: torch.Tensor) -> torch.Tensor:
-    mask = BandMaskV1(CONFIG, torch.device("cpu"), is_pin_memory=False)
+    from workers.sampling import BandMaskV1
+
+    mask = BandMaskV1(config(), torch.device("cpu"), is_pin_memory=False)
     outputs = [
         (row, params(written), None, [0] * (position - written))
         for row, (position, written) in enumerate(zip(POSITIONS, WRITTEN_ELSEWHERE, strict=True))
@@ -44,11 +52,13 @@ def masked_v1(logits: torch.Tensor) -> torch.Tensor:
 
 
 def masked_v2(logits: torch.Tensor) -> torch.Tensor:
+    from workers.sampling import BandMaskV2
+
     prompt_len = torch.tensor(WRITTEN_ELSEWHERE) + 5
     slots = torch.arange(len(POSITIONS))
     states: Any = SimpleNamespace(device=torch.device("cpu"), prompt_len=SimpleNamespace(gpu=prompt_len))
     context: Any = SimpleNamespace(expanded_idx_mapping=slots, pos=torch.tensor(POSITIONS) + 5 - 1)
-    mask = BandMaskV2(CONFIG, states)
+    mask = BandMaskV2(config(), states)
     for row, written in enumerate(WRITTEN_ELSEWHERE):
         assert mask.add_request(row, params(written))
     return mask.apply(logits, context)

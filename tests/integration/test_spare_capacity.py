@@ -15,6 +15,7 @@ from app.core.models import Voice
 from app.infra.registry import Registry
 from app.infra.settings import Settings
 from app.infra.speaker import open_speaker
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.unit.test_worker_server import serving
 from workers.heartbeat import Heartbeat
@@ -31,7 +32,7 @@ async def beating(server: WorkerServer, registry: Registry) -> AsyncIterator[Non
     """The worker registered, its leases renewed."""
     heartbeat = Heartbeat(registry, server.describe, lambda: server.leases, lambda voice: None, interval_s=0.1)
     beating = asyncio.create_task(heartbeat.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while not await registry.snapshot():
             await asyncio.sleep(0.01)
     try:

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 from pydantic import SecretStr
 
 from app.core.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
@@ -22,6 +21,8 @@ from app.infra.storage import DELETED_AT_ONCE, PART_BYTES, PIECE_BYTES, ObjectSt
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[StoreSettings]:
+    from moto.server import ThreadedMotoServer  # seconds of imports
+
     port = free_port()
     server = ThreadedMotoServer(LOOPBACK, port)
     server.start()

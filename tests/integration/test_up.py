@@ -71,6 +71,7 @@ def family(pid: int) -> list[int]:
     return [pid, *(member for child in children for member in family(int(child)))]
 
 
+@pytest.mark.slow
 async def test_what_is_killed_comes_back_and_ctrl_c_stops_the_rest_in_order(start: Start, data_dir: Path) -> None:
     process = start()
     welcome = read_until(process, "Ctrl-C stops everything")

@@ -14,6 +14,7 @@ from app.core.models import Voice, Worker, WorkerState
 from app.core.placement import candidates
 from app.infra.registry import ROOT, Registry, open_redis
 from app.infra.settings import Settings
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.registries import CARD
 from tests.unit.test_worker_server import clone, good_store
@@ -107,7 +108,7 @@ async def test_a_store_that_hangs_keeps_a_worker_from_serving_for_a_bounded_time
 
     def slow(uri: str, file: str, path: Path) -> None:
         asked.set()
-        answer.wait(30)
+        answer.wait(HANG_S)
         raise AdapterUnavailable("too late")
 
     await want(registry, await working(registry, "me"), voices(2))

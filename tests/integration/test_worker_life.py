@@ -11,6 +11,7 @@ from app.core.messages import GoAway
 from app.core.models import WorkerState
 from app.infra.registry import Registry
 from app.infra.settings import Settings
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.unit.test_worker_server import serving, session
 from workers.heartbeat import Heartbeat
@@ -51,7 +52,7 @@ class Life:
 
 
 async def until_state(registry: Registry, state: WorkerState | None) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while [worker.state for worker in await registry.snapshot()] != ([state] if state else []):
             await asyncio.sleep(0.01)
 
@@ -103,7 +104,7 @@ async def test_a_session_may_leave_after_the_deadline_as_long_as_the_handover_la
         goodbye = await talk.receive()
         assert (goodbye.type, goodbye.deadline_ms) == ("goaway", 0)
         await talk.socket.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             assert await draining == 0
 
 

@@ -14,6 +14,7 @@ from app.core.errors import (
     EngineFailed,
     StoreUnavailable,
 )
+from tests.deadlines import HANG_S
 from tests.shelf import Clock, Shelf, SmallDisk, StrictEngine, cache, on_disk, settled, use_once
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,7 @@ async def test_a_store_is_not_asked_again_for_nobody(shelf: Shelf, engine: Stric
     await asyncio.to_thread(asked.wait, 10)
     impatient.cancel()
     await asyncio.wait([impatient])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         await settled(adapters)
     assert not adapters._residents
 
@@ -169,7 +170,7 @@ async def test_a_load_that_never_ends_does_not_keep_the_worker_from_ending(
     engine.before_load = hang
     waiting = asyncio.create_task(use_once(adapters, version))
     await loading.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         await adapters.aclose()
-    await asyncio.wait([waiting], timeout=10)
+    await asyncio.wait([waiting], timeout=HANG_S)
     assert waiting.cancelled()

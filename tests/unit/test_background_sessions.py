@@ -13,6 +13,7 @@ import pytest
 
 from app.core.messages import AudioFrame, Error, Uttered
 from app.core.models import Voice
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.unit.test_worker_server import WREN, Talk, clone, good_store, serving, session
 from workers.server import WorkerServer
@@ -162,7 +163,7 @@ async def test_a_worker_that_drains_does_not_wait_for_narrations(stack: AsyncExi
     await talk.utter("A long tale that does not matter.")
     await talk.until(AudioFrame)
     engine.pause()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         await server.drain(60)
     assert not engine.running
 

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from app.infra.deadline import Deadline
+from tests.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
 SOON_S = 0.01
-LATER_S = 60.0
+LATER_S = HANG_S
 
 
 async def test_a_wait_beyond_its_limit_ends_in_a_timeout() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from snac import SNAC
 
 from app.core.errors import EngineFailed, Overloaded
+from tests.deadlines import HANG_S
 from tests.unit.random_codecs import SNAC_24KHZ, TINY, full_decode, random_codec, random_codes
 from workers.decoder import Decoder, DecodeStream, StreamClosed
 from workers.provisional_head import HeadRamp
@@ -50,7 +51,7 @@ class Gate:
     def __call__(self) -> float:
         if threading.current_thread().name.startswith("decode"):
             self._reached.set()
-            assert self._open.wait(timeout=10)
+            assert self._open.wait(timeout=HANG_S)
         return 0.0
 
     def open(self) -> None:

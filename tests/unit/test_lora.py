@@ -263,6 +263,7 @@ def test_the_saved_adapter_is_the_best_epochs_and_has_lora_weights_and_no_path(
     assert mean == pytest.approx(outcome["best_loss"], rel=0.02)  # it was measured in bf16
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_and_run_again_it_ends_with_the_very_same_adapter(
     voice: tuple[Path, Path], tmp_path: Path
 ) -> None:

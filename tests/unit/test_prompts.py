@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def encoder(tokenizer: PreTrainedTokenizerFast) -> PromptEncoder:
-    return PromptEncoder(LAYOUT, tokenizer)
+    return PromptEncoder(LAYOUT, cast(Any, tokenizer))
 
 
 def text_ids(prompt: list[int]) -> list[int]:

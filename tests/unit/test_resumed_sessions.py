@@ -12,7 +12,7 @@ from app.core.messages import Assign, AudioFrame, Cancel, Cancelled, Done, Eos, 
 from app.core.models import Voice
 from app.infra.settings import SessionSettings
 from tests.fakes import FakeEngine
-from tests.unit.sessions import everything, pcm, session
+from tests.unit.sessions import CODEC, everything, pcm, session
 from workers.decoder import Decoder
 from workers.session import MAX_FRAMES, Outgoing, Session
 
@@ -61,16 +61,20 @@ async def first(speaking: Session, count: int, journal: Journal) -> list[Outgoin
     return said
 
 
-async def undisturbed(decoder: Decoder) -> list[Outgoing]:
-    speaking = session(FakeEngine(), decoder)
-    speaking.push(WRITTEN)
-    speaking.end()
-    return await everything(speaking)
+@pytest.fixture(scope="module")
+async def undisturbed() -> list[Outgoing]:
+    """All that an undisturbed session says."""
+    async with Decoder(CODEC, max_sessions=1) as decoder:
+        speaking = session(FakeEngine(), decoder)
+        speaking.push(WRITTEN)
+        speaking.end()
+        return await everything(speaking)
 
 
 @pytest.mark.parametrize("lost_after", [0, 1, 2, 3, 4, 7, 20, 36, 37, 38, 45, 60, 90])
-async def test_the_audio_is_that_of_an_undisturbed_session(decoder: Decoder, lost_after: int) -> None:
-    expected = await undisturbed(decoder)
+async def test_the_audio_is_that_of_an_undisturbed_session(
+    decoder: Decoder, undisturbed: list[Outgoing], lost_after: int
+) -> None:
     engine, journal = FakeEngine(), Journal(tags=())
     speaking = session(engine, decoder)
     for command in (Text(session="s", text=WRITTEN), Eos(session="s")):
@@ -85,10 +89,10 @@ async def test_the_audio_is_that_of_an_undisturbed_session(decoder: Decoder, los
     ends = [frame.sample_offset + len(frame.audio) // 2 for frame in frames]
     assert [frame.sample_offset for frame in frames] == [0, *ends[:-1]]
     assert [(s.text, s.start_sample, s.end_sample) for s in (*before, *after) if isinstance(s, Segment)] == [
-        (s.text, s.start_sample, s.end_sample) for s in expected if isinstance(s, Segment)
+        (s.text, s.start_sample, s.end_sample) for s in undisturbed if isinstance(s, Segment)
     ]
-    assert_same(pcm([*before, *after]), expected)
-    done, samples = after[-1], len(pcm(expected))
+    assert_same(pcm([*before, *after]), undisturbed)
+    done, samples = after[-1], len(pcm(undisturbed))
     assert isinstance(done, Done)
     assert (done.samples, done.ledger.tokens) == (samples, 7 * samples // 32)
 
@@ -106,9 +110,8 @@ def assert_same(heard: np.ndarray, expected: list[Outgoing]) -> None:
 @pytest.mark.parametrize("said", [3, 20, 37, 45, 90])
 @pytest.mark.parametrize("unreceived", [1, 500, 3_000, 10**9])
 async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sample(
-    decoder: Decoder, said: int, unreceived: int
+    decoder: Decoder, undisturbed: list[Outgoing], said: int, unreceived: int
 ) -> None:
-    expected = await undisturbed(decoder)
     engine, journal = FakeEngine(), Journal(tags=(), keep_samples=10**6)
     speaking = session(engine, decoder)
     for command in (Text(session="s", text=WRITTEN), Eos(session="s")):
@@ -120,7 +123,7 @@ async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sam
     restored = Journal.restored(journal.record(), keep_s=100)
     after = await everything(resumed(engine, decoder, restored, from_sample=received))
 
-    assert_same(np.concatenate((pcm(before)[:received], pcm(after))), expected)
+    assert_same(np.concatenate((pcm(before)[:received], pcm(after))), undisturbed)
 
 
 async def test_a_long_sentence_heard_again_comes_in_frames_that_fit_a_wire(decoder: Decoder) -> None:

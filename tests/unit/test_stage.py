@@ -12,6 +12,7 @@ import pytest
 from app.core.cloning import RunConfig
 from app.core.errors import ConfigurationError, StageFailed
 from tasks.stage import run_stage
+from tests.deadlines import HANG_S
 from tests.processes import ended
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,7 @@ async def test_a_cancelled_stage_is_gone(tmp_path: Path) -> None:
     stage = asyncio.create_task(run_stage("lora", tmp_path, no_event))
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     before = set(children.read_text().split())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while not (new := set(children.read_text().split()) - before):
             await asyncio.sleep(0.02)
     stage.cancel()

@@ -74,8 +74,12 @@ def test_it_waits_for_the_worker_that_has_the_card_and_says_so(
     assert "worker-1" in told.events[0]["message"]
 
 
+def never(pause_s: float) -> None:
+    pytest.fail(f"it waits for {pause_s} s")
+
+
 def test_a_worker_that_comes_later_is_made_way_for(shared: FakeCard, tmp_path: Path) -> None:
-    with memory(shared, tmp_path, Told(), sleep=pytest.fail) as check:
+    with memory(shared, tmp_path, Told(), sleep=never) as check:
         check()
         claim = Claim("worker-1", 40 * GIB)
         worker = CardLease(tmp_path, shared.gpu, claim, free=lambda: shared.seen().free_bytes)

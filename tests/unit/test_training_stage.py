@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from app.core.errors import StoreUnavailable
+from tests.deadlines import HANG_S
 from training.run import Stopped
 from training.stage import DONE, FAILED, TERMINATED, Events, Tell, Work, run_stage
 
@@ -115,6 +116,6 @@ def test_sigterm_ends_it_with_143(program: str, after: list[str], tmp_path: Path
     assert stage.stdout is not None
     assert stage.stdout.readline() == '{"event": "progress"}\n'
     stage.send_signal(signal.SIGTERM)
-    rest, _ = stage.communicate(timeout=60)
+    rest, _ = stage.communicate(timeout=HANG_S)
     assert stage.returncode == TERMINATED
     assert rest.splitlines() == after

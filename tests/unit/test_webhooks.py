@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from app.core.errors import InvalidRequest
 from app.infra import webhooks
 from app.infra.settings import CloningSettings
+from tests.deadlines import HANG_S
 from tests.receiver import Receiver, running_receiver
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +55,7 @@ async def test_a_receiver_that_is_not_there_has_not_heard(receiver: Any) -> None
 async def test_a_receiver_that_never_ends_its_answer_has_heard(receiver: Any) -> None:
     url, own = receiver
     own.answer_bytes = 10**12
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         assert await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0)
 
 
@@ -73,7 +74,7 @@ async def test_a_receiver_that_answers_forever_but_says_nothing_has_not_heard() 
             await writer.wait_closed()
         gone.set()
 
-    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server, asyncio.timeout(30):
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server, asyncio.timeout(HANG_S):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         assert not await webhooks.post(url, {}, SETTINGS, message_id="job-1", now_s=0, timeout_s=0.2)
         await gone.wait()

@@ -14,10 +14,10 @@ from websockets.http11 import Request, Response
 
 from app.infra.embedded import free_port
 from app.infra.wire import MAX_WAITING, Wire, WireClosed
+from tests.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 10.0
 Talk = Callable[[ServerConnection], Awaitable[None]]
 
 
@@ -28,10 +28,10 @@ async def wire_to(
     """A wire whose other end does as `talk` has it."""
     async with (
         serve(talk, "127.0.0.1", 0, process_request=answer, compression=None, close_timeout=1) as server,
-        asyncio.timeout(DEADLINE_S),
+        asyncio.timeout(HANG_S),
     ):
         port = next(iter(server.sockets)).getsockname()[1]
-        wire = await Wire.connect(f"ws://127.0.0.1:{port}/session", {"Authorization": "Bearer s"}, timeout_s=5)
+        wire = await Wire.connect(f"ws://127.0.0.1:{port}/session", {"Authorization": "Bearer s"}, timeout_s=HANG_S)
         try:
             yield wire
         finally:
@@ -166,7 +166,34 @@ async def test_a_refusal_tells_its_status() -> None:
 
 async def test_nobody_there_is_an_os_error() -> None:
     with pytest.raises(OSError):
-        await Wire.connect(f"ws://127.0.0.1:{free_port()}/session", {}, timeout_s=5)
+        await Wire.connect(f"ws://127.0.0.1:{free_port()}/session", {}, timeout_s=HANG_S)
+
+
+async def test_an_end_that_vanishes_within_the_handshake_is_an_os_error_and_no_wire() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with asyncio.timeout(HANG_S), await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(OSError, match="within its handshake"):
+            await Wire.connect(f"ws://127.0.0.1:{port}/session", {}, timeout_s=HANG_S)
+
+
+async def test_an_end_that_vanishes_before_the_first_message_is_told_to_the_reader() -> None:
+    gone = asyncio.Event()
+
+    async def talk(socket: ServerConnection) -> None:
+        socket.transport.abort()
+        gone.set()
+
+    async with wire_to(talk) as wire:
+        await gone.wait()
+        wire.send("hello")
+        with pytest.raises(WireClosed):
+            await wire.receive()
+        wire.send("anybody?")
+        assert not wire.clogged
 
 
 async def test_a_connect_that_is_cancelled_leaves_no_connection_behind() -> None:
@@ -179,7 +206,7 @@ async def test_a_connect_that_is_cancelled_leaves_no_connection_behind() -> None
         gone.set()
         writer.close()
 
-    async with asyncio.timeout(DEADLINE_S), await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+    async with asyncio.timeout(HANG_S), await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         dialling = asyncio.create_task(Wire.connect(f"ws://127.0.0.1:{port}/session", {}, timeout_s=0.2))
         await arrived.wait()

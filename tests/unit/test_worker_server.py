@@ -36,6 +36,7 @@ from app.core.messages import (
 )
 from app.core.models import AdapterVersion, Voice, WorkerState
 from app.infra.settings import EngineSettings, SessionSettings, Settings
+from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.unit.random_codecs import TINY, random_codec
 from workers.adapters import AdapterCache, Fetch
@@ -134,7 +135,7 @@ class Talk:
         self.name = name
 
     async def receive(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             raw = await self.socket.recv()
         return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(WORKER_MESSAGES, raw)
 
@@ -233,7 +234,7 @@ async def test_a_front_door_that_vanishes_frees_the_engine_and_the_place(tmp_pat
             await talk.say("A long tale that nobody will hear to its end. ")
             await engine.progressed.wait()
             engine.pause()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await server._empty.wait()
         assert not engine.running
         assert server.sessions == ()
@@ -249,7 +250,7 @@ async def test_a_cancel_stops_the_engine_and_says_what_was_heard(tmp_path: Path)
         while (message := await talk.receive()).__class__ is AudioFrame:
             pass
         assert (message.type, message.generation, message.spoken_text) == ("cancelled", 1, "")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             while engine.running:
                 await asyncio.sleep(0)
 
@@ -276,7 +277,7 @@ async def test_no_more_distinct_voices_speak_than_there_are_lora_slots(tmp_path:
             async with session(server, "c", voice=clone("ada")) as same, session(server, "d") as base:
                 assert (await same.receive()).type == "ready"
                 assert (await base.receive()).type == "ready"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await server._empty.wait()
         async with session(server, "e", voice=clone("bob", lora_id=2)) as later:
             assert (await later.receive()).type == "ready"
@@ -344,7 +345,7 @@ async def test_who_speaks_with_a_voice_being_deleted_finishes_and_the_next_is_to
                 assert (refusal.code, refusal.closed) == ("unknown_voice", True)
             await talk.say("My last words.")
             assert (await talk.end()).samples == len("My last words.") * 32
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await server._empty.wait()
             while server._adapters._work:
                 await asyncio.wait(server._adapters._work)
@@ -357,7 +358,7 @@ async def test_a_front_door_that_leaves_while_an_adapter_is_fetched_frees_the_pl
 
     def slow_store(uri: str, file: str, path: Path) -> None:
         arriving.set()
-        fetched.wait(10)
+        fetched.wait(HANG_S)
         raise AdapterUnavailable("too late")
 
     version = AdapterVersion(voice_id="ada", version=1, lora_id=1, uri="s3://b/ada/", sha256={"x": "0"}, rank=16)
@@ -366,7 +367,7 @@ async def test_a_front_door_that_leaves_while_an_adapter_is_fetched_frees_the_pl
         async with session(server, "a", voice=clone):
             await asyncio.to_thread(arriving.wait, 10)
             assert server.sessions == ("a",)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await server._empty.wait()
         assert server.sessions == ()
         fetched.set()
