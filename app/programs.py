@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -71,12 +71,12 @@ def worker(name: str, id: str, settings: Settings, environment: Mapping[str, str
     )
 
 
-def tasks(name: str, queues: Sequence[str], settings: Settings, environment: Mapping[str, str]) -> Program:
-    """A tasks process that works on some of the queues."""
+def tasks(settings: Settings, environment: Mapping[str, str]) -> Program:
+    """A tasks process that works on every queue."""
     assert settings.redis_url
     return Program(
-        name=name,
-        command=_command("tasks", *(word for queue in queues for word in ("--queue", queue))),
+        name="tasks",
+        command=_command("tasks"),
         environment=environment,
         stage=BEHIND_THE_FRONT_DOOR,
         ready=beats(settings.redis_url.get_secret_value()),

@@ -118,9 +118,7 @@ async def _start(
     ]
     names = ", ".join(program.name for program in fleet)
     fleet += [
-        programs.tasks("tasks", ("interactive",), settings, environment),
-        programs.tasks("narrator", ("render",), settings, environment),
-        programs.tasks("trainer", ("train",), settings, environment | trainer_card),
+        programs.tasks(settings, environment | trainer_card),
         programs.front_door(host, port, settings, environment),
     ]
     async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 from celery import Celery
 
@@ -11,44 +12,47 @@ from app.core.orpheus import read_layout
 from app.infra.broker import QUEUES, make_celery, train_queue
 from app.infra.checkpoints import locate
 from app.infra.settings import Settings
-from tasks.janitor import Janitor
+from tasks.lanes import Lanes, OnDemand
 from tasks.lease import Lease
-from tasks.reconcile import Reconciler
-from tasks.ticker import Heartbeat
+from tasks.ticker import Heartbeat, Housekeeping, Reconciliation
 
-MODULES = ("tasks.clone", "tasks.janitor", "tasks.journal", "tasks.narrate", "tasks.reconcile", "tasks.webhook")
+MODULES = ("tasks.entrypoints", "tasks.journal")
 
 
-def make_worker_app(settings: Settings) -> Celery:
-    """The application with its tasks, the lease and the clockwork."""
+def make_worker_app(settings: Settings, *, lanes: Mapping[str, int]) -> Celery:
+    """The application with its tasks, the lease and the clockwork; `lanes` has each queue's jobs at a time."""
     celery = make_celery(settings)
     celery.conf.include = MODULES
+    celery.conf.worker_autoscaler = f"{OnDemand.__module__}:{OnDemand.__qualname__}"
+    celery.conf.carillon_lanes = dict(lanes)
     assert celery.steps is not None
-    celery.steps["consumer"].update({Lease, Heartbeat, Janitor, Reconciler})
+    celery.steps["consumer"].update({Lanes, Lease, Heartbeat, Housekeeping, Reconciliation})
     return celery
 
 
 def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
-    """Work until a signal: SIGTERM lets the task in work go on for the soft shutdown's time, then gives it back.
+    """Work until a signal: SIGTERM lets the tasks in work go on for the soft shutdown's time, then gives them back.
 
-    Rendering is waiting for workers, so a process that does nothing else renders several chapters at a time. The caller
-    has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits for the task's end.
+    Rendering is waiting for workers, so it has several places; a queue of another kind has one. No child is started
+    before there is a job for it. The caller has set REMAP_SIGTERM=SIGQUIT before Celery was imported, or SIGTERM waits
+    for the tasks' end.
     """
-    names = [train_queue(_own_model(settings)) if queue == "train" else queue for queue in queues]
-    node = f"tasks-{os.getpid()}@{socket.gethostname()}"
+    lanes = {
+        train_queue(_own_model(settings)) if queue == "train" else queue: _places(queue, settings) for queue in queues
+    }
     options = [
-        "--hostname",
-        node,
-        "--queues",
-        ",".join(names),
-        "--concurrency",
-        str(settings.narration.at_once if queues == ("render",) else 1),
-        "--loglevel",
-        settings.log_level,
+        *("--hostname", f"tasks-{os.getpid()}@{socket.gethostname()}"),
+        *("--queues", ",".join(lanes)),
+        *("--autoscale", f"{sum(lanes.values())},0"),
+        *("--loglevel", settings.log_level),
         "--without-gossip",
         "--without-mingle",
     ]
-    make_worker_app(settings).worker_main(["worker", *options])
+    make_worker_app(settings, lanes=lanes).worker_main(["worker", *options])
+
+
+def _places(queue: str, settings: Settings) -> int:
+    return settings.narration.at_once if queue == "render" else 1
 
 
 def _own_model(settings: Settings) -> str:

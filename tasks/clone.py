@@ -20,9 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from celery import shared_task
-from celery.app.task import Task
-
 from app.core.cloning import (
     CloneJob,
     CloneKind,
@@ -51,7 +48,7 @@ from app.core.models import AdapterVersion, Voice
 from app.core.orpheus import read_layout
 from app.infra.catalog import Catalog
 from app.infra.checkpoints import locate
-from app.infra.settings import Settings, load_settings
+from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
 from tasks.archive import Archive, persistently
 from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
@@ -60,15 +57,6 @@ from tasks.stage import Event, run_stage, with_memory
 TOLD_EVERY_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-@shared_task(name="carillon.clone", bind=True, ignore_result=True, max_retries=None)
-def clone(task: Task, job_id: str) -> None:
-    """Work on a job until it is over. A message too many does nothing: the row says whose the job is."""
-    settings = load_settings()
-    over = asyncio.run(work_on(settings, job_id))
-    if over and over.webhook_url:
-        task.app.send_task("carillon.webhook", args=[job_id], queue="interactive")
 
 
 async def work_on(settings: Settings, job_id: str) -> CloneJob | None:

@@ -1,4 +1,4 @@
-"""Housekeeping, once an hour in the whole fleet.
+"""Housekeeping, once an hour in the whole fleet (`ticker.Housekeeping`).
 
 Keys that were revoked or expired long ago are forgotten. What a dying process may have written of a deleted voice, a
 cancelled job or a deleted narration is deleted again, and workers are told of deleted voices again, lest Redis has
@@ -10,37 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import datetime, timedelta
-from typing import Any
-
-from celery import shared_task
 
 from app.core.errors import ObjectMissing
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.jobbook import job_prefix
 from app.infra.registry import Registry, open_redis
-from app.infra.settings import Settings, load_settings
+from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
 from app.infra.voicebook import voice_prefix
 from tasks.takes import TAKES
-from tasks.ticker import Ticker
 
-INTERVAL_S = 3600
 KEY_RETENTION = timedelta(days=30)
 TOMBSTONE_WATCH = timedelta(days=2)
 ORPHAN_AGE = timedelta(days=1)
-CLAIM = "carillon:tasks:janitor"
 
 log = logging.getLogger(__name__)
 
 
-@shared_task(name="carillon.janitor", ignore_result=True)
-def clean() -> None:
+async def clean(settings: Settings) -> None:
     """Doing it twice changes nothing."""
-    asyncio.run(_clean(load_settings()))
-
-
-async def _clean(settings: Settings) -> None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         log.info("dead keys forgotten", extra={"keys": await catalog.delete_dead_keys(retention=KEY_RETENTION)})
@@ -105,15 +94,3 @@ def _digests(store: ObjectStore, key: str) -> set[str]:
 def _digest(key: str) -> str:
     """What a segment is called, in the name of its JSON and of its FLAC."""
     return key.rpartition("/")[2].partition(".")[0].partition("-")[0]
-
-
-class Janitor(Ticker):
-    """Sends the task above; of all tasks processes only the one that claims the hour does."""
-
-    interval_s = 60
-
-    def tick(self, consumer: Any) -> None:
-        with consumer.task_consumer.channel.conn_or_acquire() as client:
-            claimed = client.set(CLAIM, consumer.hostname, nx=True, ex=INTERVAL_S)
-        if claimed:
-            consumer.app.send_task("carillon.janitor", queue="interactive", expires=INTERVAL_S)

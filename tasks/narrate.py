@@ -19,14 +19,11 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from celery import shared_task
-from celery.app.task import Task
-
 from app.core.cloning import JobError
 from app.core.errors import CarillonError, JobLost, NotFound, StageFailed, StoreUnavailable
 from app.infra.catalog import Catalog
 from app.infra.narrationrows import MASTERING, PLAN
-from app.infra.settings import Settings, load_settings
+from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
 from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.mastering import deliver
@@ -34,22 +31,9 @@ from tasks.planning import plan
 from tasks.rendering import render
 from tasks.step import Desk, Ended
 
-TASK = "carillon.narrate"
 STALE_S = 24 * 3600.0
 
 log = logging.getLogger(__name__)
-
-
-@shared_task(name=TASK, bind=True, ignore_result=True, max_retries=None)
-def narrate(task: Task, narration_id: str) -> None:
-    """Do the next step of a narration. A message too many does nothing: the rows say what there is to do."""
-    ended = asyncio.run(work_on(load_settings(), narration_id))
-    if ended is None:
-        return
-    for _ in range(ended.messages):
-        task.app.send_task(TASK, args=[narration_id], queue="render")
-    if ended.narration.state.over and ended.narration.webhook_url:
-        task.app.send_task("carillon.webhook", args=[narration_id], queue="interactive")
 
 
 async def work_on(settings: Settings, narration_id: str) -> Ended | None:

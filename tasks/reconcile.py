@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -19,35 +17,20 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.core.errors import CarillonError
-from app.infra.broker import train_queue
+from app.infra.broker import CLONE, NARRATE, WEBHOOK, train_queue
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.settings import Settings, load_settings
-from tasks.ticker import Ticker
+from tasks.ticker import RECONCILE_S as INTERVAL_S
 
-INTERVAL_S = 15
 FORSAKEN_S = 10.0
 """A job just made has its message under way."""
 
 WEBHOOK_DAYS = 1
 LONGEST_PAUSE_S = 900
 RESENT_S = 120
-CLAIM = "carillon:tasks:reconcile"
-NARRATE = "carillon.narrate"
 
 log = logging.getLogger(__name__)
-
-
-class Reconciler(Ticker):
-    """Of all tasks processes, the one that claims the moment sends what is missing, in a thread of its own."""
-
-    interval_s = INTERVAL_S / 3
-
-    def tick(self, consumer: Any) -> None:
-        with consumer.task_consumer.channel.conn_or_acquire() as client:
-            claimed = client.set(CLAIM, consumer.hostname, nx=True, ex=INTERVAL_S)
-        if claimed:
-            threading.Thread(target=reconcile, args=(consumer.app,), name="reconcile", daemon=True).start()
 
 
 def reconcile(celery: Celery) -> None:
@@ -59,12 +42,12 @@ def reconcile(celery: Celery) -> None:
         with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
             for queue, job_ids in jobs_to_send(redis, left.jobs):
                 for job_id in job_ids:
-                    celery.send_task("carillon.clone", args=[job_id], queue=queue, expires=4 * INTERVAL_S)
+                    celery.send_task(CLONE, args=[job_id], queue=queue, expires=4 * INTERVAL_S)
             for narration_id in narrations_to_send(redis, left.narrations):
                 celery.send_task(NARRATE, args=[narration_id], queue="render")
             for job_id, finished_at in left.unannounced:
                 if due(redis, job_id, age_s=(utc_now() - finished_at).total_seconds()):
-                    celery.send_task("carillon.webhook", args=[job_id], queue="interactive", expires=INTERVAL_S)
+                    celery.send_task(WEBHOOK, args=[job_id], queue="interactive", expires=INTERVAL_S)
     except (CarillonError, RedisError, OperationalError, OSError) as error:
         log.warning("reconciliation failed", extra={"error": type(error).__name__})
 

@@ -7,18 +7,15 @@ reconciler sends the task again, soon at first and then every quarter of an hour
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import Any
-
-from celery import shared_task
 
 from app.core.errors import InvalidRequest
 from app.infra import webhooks
 from app.infra.catalog import Catalog
 from app.infra.narrationrows import ID_PREFIX
-from app.infra.settings import CloningSettings, load_settings
+from app.infra.settings import CloningSettings, Settings
 
 LONG_OR_OURS = {
     "chapters": True,
@@ -35,14 +32,8 @@ LONG_OR_OURS = {
 log = logging.getLogger(__name__)
 
 
-@shared_task(name="carillon.webhook", ignore_result=True)
-def announce(job_id: str) -> None:
+async def announce(settings: Settings, job_id: str) -> None:
     """Tell of a job or narration that is over, once."""
-    asyncio.run(_announce(job_id))
-
-
-async def _announce(job_id: str) -> None:
-    settings = load_settings()
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         if job_id.startswith(ID_PREFIX):

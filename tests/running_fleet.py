@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 
 from app.infra.catalog import Catalog
-from app.infra.embedded import LOOPBACK, free_port, load_secrets
+from app.infra.datadir import load_secrets
+from app.infra.embedded import LOOPBACK, free_port
 from app.infra.settings import StoreSettings
 from app.infra.storage import ObjectStore
 from tests.deadlines import LONG_HANG_S

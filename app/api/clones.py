@@ -18,7 +18,7 @@ from app.core.cloning import CloneConfig, CloneJob, CloneKind, VoiceRecord
 from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
 from app.core.models import ModelCard, Scope
 from app.infra import webhooks
-from app.infra.broker import train_queue
+from app.infra.broker import CLONE, train_queue
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 
@@ -122,7 +122,7 @@ async def _queued(
     door: Door, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
 ) -> dict[str, Any]:
     job = await door.catalog.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
-    await door.queue.send("carillon.clone", job.id, queue=train_queue(voice.model))
+    await door.queue.send(CLONE, job.id, queue=train_queue(voice.model))
     return shown(job)
 
 

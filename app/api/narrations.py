@@ -25,6 +25,7 @@ from app.core.errors import Conflict, InvalidRequest, NotFound
 from app.core.models import ApiKey, Scope, Voice
 from app.core.narration import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.infra import webhooks
+from app.infra.broker import NARRATE
 from app.infra.narrationrows import narration_prefix
 
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]
@@ -74,7 +75,7 @@ async def create(request: Request, door: TheDoor, _: Narrator) -> dict[str, Any]
 
 
 async def _queued(door: Door, narration: Narration) -> dict[str, Any]:
-    await door.queue.send("carillon.narrate", narration.id, queue="render")
+    await door.queue.send(NARRATE, narration.id, queue="render")
     return shown(door, narration)
 
 

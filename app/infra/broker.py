@@ -16,6 +16,9 @@ from app.infra.settings import Settings
 QUEUES = ("interactive", "render", "train")
 """Kinds of work; the queue of `train` is each model's own, since a trainer holds one model."""
 
+CLONE, NARRATE, WEBHOOK, CLEAN = "carillon.clone", "carillon.narrate", "carillon.webhook", "carillon.janitor"
+"""The tasks by name: whoever sends one need not import what it does."""
+
 VISIBILITY_TIMEOUT_S = 60
 """A message whose worker is gone comes back after so long. `tasks.lease` keeps it from running twice meanwhile."""
 

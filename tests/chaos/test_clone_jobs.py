@@ -85,7 +85,7 @@ async def kill_stage(fleet: RunningFleet, stage: str) -> None:
 
 def resumed_at(fleet: RunningFleet, job_id: str) -> int:
     """The number of the checkpoint from which the job's training went on; with this recipe there is one a step."""
-    log = (fleet.data_dir / "logs" / "trainer.log").read_text()
+    log = (fleet.data_dir / "logs" / "tasks.log").read_text()
     [number] = re.findall(rf"training resumed.*{job_id}.*checkpoint-(\d+)", log)
     return int(number)
 
@@ -100,7 +100,7 @@ async def assert_completed_once(fleet: RunningFleet, front_door: httpx.AsyncClie
     answer = await front_door.post("/v1/audio/speech", json=said)
     assert answer.status_code == 200, answer.text
     assert answer.content
-    log = (fleet.data_dir / "logs" / "trainer.log").read_text()
+    log = (fleet.data_dir / "logs" / "tasks.log").read_text()
     assert len(re.findall(rf"job over.*{job['id']}.*completed", log)) == 1
 
 
@@ -135,7 +135,7 @@ async def test_a_job_outlives_its_tasks_process_its_broker_and_its_store(
     await asyncio.sleep(AWAY_S)  # how long it is away is the test
     os.kill(store, signal.SIGCONT)
     await job_when(front_door, job_id, "training", "gating", step=9)
-    os.killpg(fleet.pid_of("trainer"), signal.SIGKILL)
+    os.killpg(fleet.pid_of("tasks"), signal.SIGKILL)
     job = await job_when(front_door, job_id, "completed")
     assert job["attempt"] == 2
     assert resumed_at(fleet, job_id) >= 5

@@ -75,13 +75,13 @@ async def test_a_narration_outlives_every_process_and_is_the_file_it_would_have_
     text = book(*TALES, refrains=150)
     narration_id = await start(front_door, text, webhook_url=url)
     await narration_when(front_door, narration_id, "rendering", segments=2)
-    os.killpg(fleet.pid_of("narrator"), signal.SIGKILL)
+    os.killpg(fleet.pid_of("tasks"), signal.SIGKILL)
     await narration_when(front_door, narration_id, "rendering", segments=3)
     os.killpg(fleet.pid_of("worker-1"), signal.SIGKILL)
     await narration_when(front_door, narration_id, "rendering", segments=4)
     os.kill(fleet.pid_of("valkey"), signal.SIGKILL)
     await narration_when(front_door, narration_id, "mastering")
-    os.killpg(fleet.pid_of("narrator"), signal.SIGKILL)
+    os.killpg(fleet.pid_of("tasks"), signal.SIGKILL)
     narration = await narration_when(front_door, narration_id, "completed")
     assert narration["segments_done"] == narration["segments"]
     assert len(files_of(fleet, narration_id, "audio")) == len(files_of(fleet, narration_id, "timeline")) == 1

@@ -1,0 +1,54 @@
+"""Every task by its name. A tasks process knows them all and imports what one does when the first of it comes.
+
+A task claims nothing and knows nothing of its work: it reads the settings, runs a coroutine, and sends what is next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from celery import shared_task
+from celery.app.task import Task
+
+from app.infra.broker import CLEAN, CLONE, NARRATE, WEBHOOK
+from app.infra.settings import load_settings
+
+
+@shared_task(name=CLONE, bind=True, ignore_result=True, max_retries=None)
+def clone(task: Task, job_id: str) -> None:
+    """Work on a job until it is over. A message too many does nothing: the row says whose the job is."""
+    from tasks.clone import work_on
+
+    over = asyncio.run(work_on(load_settings(), job_id))
+    if over and over.webhook_url:
+        task.app.send_task(WEBHOOK, args=[job_id], queue="interactive")
+
+
+@shared_task(name=NARRATE, bind=True, ignore_result=True, max_retries=None)
+def narrate(task: Task, narration_id: str) -> None:
+    """Do the next step of a narration. A message too many does nothing: the rows say what there is to do."""
+    from tasks.narrate import work_on
+
+    ended = asyncio.run(work_on(load_settings(), narration_id))
+    if ended is None:
+        return
+    for _ in range(ended.messages):
+        task.app.send_task(NARRATE, args=[narration_id], queue="render")
+    if ended.narration.state.over and ended.narration.webhook_url:
+        task.app.send_task(WEBHOOK, args=[narration_id], queue="interactive")
+
+
+@shared_task(name=WEBHOOK, ignore_result=True)
+def announce(job_id: str) -> None:
+    """Tell of a job or narration that is over, once."""
+    from tasks.webhook import announce
+
+    asyncio.run(announce(load_settings(), job_id))
+
+
+@shared_task(name=CLEAN, ignore_result=True)
+def clean() -> None:
+    """Doing it twice changes nothing."""
+    from tasks.janitor import clean
+
+    asyncio.run(clean(load_settings()))
