@@ -20,7 +20,8 @@ import soundfile
 from scipy.signal import lfilter
 
 from app.core.audio import Samples
-from app.core.narration import NarrationFormat, NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
+from app.core.choices import NarrationFormat
+from app.core.narration import NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
 from app.infra.mastering import Mastered, master
 
 RATE_HZ = 24_000

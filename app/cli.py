@@ -18,14 +18,14 @@ from app.cli_bench import bench, simulate
 from app.cli_fleet import AsJson, Key, Url, front_door_url, running_fleet, voices_of
 from app.cli_keys import keys
 from app.cli_list import jobs, narrations, voices
+from app.core.choices import AudioFormat
 from app.core.errors import CarillonError, ConfigurationError
-from app.core.models import AudioFormat
-from app.infra.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from app.infra.catalog import Catalog
+    from app.infra.settings import Settings
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="A fleet of voices.")
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 cli.add_typer(keys, name="keys")
 cli.add_typer(bench, name="bench")
 for command in (voices, jobs, narrations, simulate):
@@ -72,6 +72,7 @@ def carillon(
 def _settings() -> Settings:
     """The settings, with the secrets of the data directory where none are configured: every command has the same."""
     from app.infra.datadir import with_local_secrets
+    from app.infra.settings import load_settings
 
     return with_local_secrets(load_settings())
 
@@ -82,6 +83,7 @@ def up(
     logs: Annotated[bool, typer.Option(help="Show what every part says, not only in data/logs.")] = False,
 ) -> None:
     """Run the whole fleet on this machine until Ctrl-C; what is not configured is embedded."""
+    from app.infra.settings import load_settings
     from app.up import up as run
 
     asyncio.run(run(load_settings(), workers=workers, out=sys.stdout, show_logs=logs))
@@ -160,6 +162,7 @@ def migrate() -> None:
 def doctor(as_json: AsJson = False) -> None:
     """Say what is missing or wrong here, and how to mend it. Status 1 when something fails."""
     from app.doctor import Level, examine
+    from app.infra.settings import load_settings
 
     findings = asyncio.run(examine(load_settings()))
     if as_json:

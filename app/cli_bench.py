@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from app.cli_fleet import AsJson, Key, Url, running_fleet, voices_of
-from app.core.narration import NarrationFormat
-from app.infra.settings import load_settings
+from app.core.choices import NarrationFormat
 
 if TYPE_CHECKING:
     from app.bench_figures import Target
 
-bench = typer.Typer(no_args_is_help=True, help="Measurements.")
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measurements.")
 
 
 @bench.command("decode")
@@ -28,6 +27,7 @@ def bench_decode(
 ) -> None:
     """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
     from app.infra.checkpoints import locate
+    from app.infra.settings import load_settings
     from workers.bench_decode import random_24khz, run
 
     codec = locate(load_settings().codec, variable="CARILLON_CODEC")
@@ -167,6 +167,7 @@ def _running_target() -> Target:
     """The fleet of `carillon up` here."""
     from app.bench_figures import Target
     from app.infra.datadir import read_run_file
+    from app.infra.settings import load_settings
 
     url, key = running_fleet(None, None)
     running = read_run_file(load_settings().data_dir) or {}

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from app.cli_fleet import AsJson, Key, Url
-from app.core.models import MAX_KEY_DAYS, Scope
+from app.core.choices import MAX_KEY_DAYS, Scope
 
-keys = typer.Typer(no_args_is_help=True, help="API keys: make, show, end.")
+keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys: make, show, end.")
 
 
 @keys.command("create")

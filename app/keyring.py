@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
+from app.core.choices import Scope
 from app.core.errors import ConfigurationError
-from app.core.models import Scope
 
 if TYPE_CHECKING:
     from app.frontdoor import FrontDoor

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 
 from app import programs
 from app.bench_figures import Target
-from app.core.models import Scope, Voice, Worker
+from app.core.choices import Scope
+from app.core.models import Voice, Worker
 from app.infra.catalog import Catalog
 from app.infra.embedded import LOOPBACK, free_port, redis_url, valkey
 from app.infra.registry import Registry, open_redis

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from app.core.budget import Ledger
+from app.core.choices import AudioFormat
 from app.core.errors import InvalidRequest, WorkerLost
 from app.core.messages import AudioFrame, Done, Pace
-from app.core.models import AudioFormat
 from app.resuming import ResumingSpeaker, open_resuming_speaker
 from app.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from app.core.choices import AudioFormat
 from app.core.errors import ConfigurationError
-from app.core.models import AudioFormat
 
 SAMPLE_BYTES = 2
 UNKNOWN_SAMPLES = 2**30

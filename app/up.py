@@ -28,8 +28,9 @@ from urllib.request import getproxies, proxy_bypass
 from pydantic import SecretStr
 
 from app import programs
+from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
-from app.core.models import ModelCard, Scope
+from app.core.models import ModelCard
 from app.core.profiles import engine_profile
 from app.infra.cards import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.bodies import json_body, read_json
 from app.api.deps import Door, TheDoor, requires
 from app.api.events import event_stream
+from app.core.choices import Scope
 from app.core.cloning import CloneConfig, CloneJob, CloneKind, VoiceRecord
 from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
-from app.core.models import ModelCard, Scope
+from app.core.models import ModelCard
 from app.infra import webhooks
 from app.infra.broker import CLONE, train_queue
 

@@ -32,12 +32,12 @@ from app.api.casting import casting
 from app.api.deps import Door
 from app.api.intake import to_the_end, uploads_directory
 from app.api.transcripts import shown_name
+from app.core.choices import NarrationFormat
 from app.core.errors import CarillonError, InvalidRequest, ManuscriptUnfit
 from app.core.narration import (
     NARRATOR,
     CharacterName,
     Narration,
-    NarrationFormat,
     NarrationOptions,
     NarrationSource,
     SourceKind,

@@ -11,8 +11,9 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.metrics import Metrics
+from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
-from app.core.models import ApiKey, Scope
+from app.core.models import ApiKey
 from app.infra.directory import Directory
 from app.infra.journals import Journals
 from app.infra.links import Links

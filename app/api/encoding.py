@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.audio import samples_of
-from app.core.models import AudioFormat
+from app.core.choices import AudioFormat
 from app.infra.codecs import Encoder, open_encoder
 
 CONTENT_TYPE_PCM = "audio/pcm"

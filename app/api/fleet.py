@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
 from app.api.deps import TheDoor, requires
+from app.core.choices import Scope
 from app.core.errors import NotFound
-from app.core.models import Scope, WorkerState
+from app.core.models import WorkerState
 
 router = APIRouter(tags=["fleet"])
 

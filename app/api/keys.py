@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
 from app.api.deps import TheDoor, requires
-from app.core.models import MAX_KEY_DAYS, ApiKey, Scope
+from app.core.choices import MAX_KEY_DAYS, Scope
+from app.core.models import ApiKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 log = logging.getLogger(__name__)

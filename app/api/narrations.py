@@ -21,8 +21,9 @@ from app.api.commissions import Cast, NewNarration, VoiceName
 from app.api.deps import Door, TheDoor, requires
 from app.api.events import event_stream
 from app.api.intake import to_the_end, uploads_directory
+from app.core.choices import Scope
 from app.core.errors import Conflict, InvalidRequest, NotFound
-from app.core.models import ApiKey, Scope, Voice
+from app.core.models import ApiKey, Voice
 from app.core.narration import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.infra import webhooks
 from app.infra.broker import NARRATE

@@ -24,8 +24,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from app.api.bodies import json_body, read_json
 from app.api.deps import Door, TheDoor, requires
 from app.api.speech import AudioForm, EventForm, SpeechResponse
+from app.core.choices import AudioFormat, Scope
 from app.core.errors import InvalidRequest, TextTooLong, UnknownModel
-from app.core.models import AudioFormat, ModelCard, Scope
+from app.core.models import ModelCard
 
 EDGE = "openai"
 

@@ -21,6 +21,7 @@ from app.api.errors import error_response
 from app.api.outbox import Writer
 from app.api.reference import reference
 from app.api.session import ClientSession
+from app.core.choices import Scope
 from app.core.errors import (
     CarillonError,
     InvalidRequest,
@@ -44,7 +45,6 @@ from app.core.messages import (
     Text,
     parse,
 )
-from app.core.models import Scope
 
 SUBPROTOCOL = "carillon.v1"
 KEY_SUBPROTOCOL = "key."

@@ -21,9 +21,10 @@ from app.api.deps import Door
 from app.api.encoding import Outlet
 from app.api.errors import error_body, status_of
 from app.core.budget import Ledger, Stopwatch
+from app.core.choices import AudioFormat
 from app.core.errors import CarillonError, InvalidRequest, SlowReader
 from app.core.messages import AudioFrame, Done, Eos, Error, Text
-from app.core.models import AudioFormat, Voice
+from app.core.models import Voice
 from app.infra.session import UpstreamSession
 
 TEXT_PIECE_CHARS = 16_000

@@ -24,9 +24,10 @@ from app.api.bodies import FormLimits, json_body, read_json, received_form
 from app.api.deps import Door, TheDoor, bearer_token, requires
 from app.api.intake import keep_consent, new_consent_id, uploads_directory
 from app.api.transcripts import shown_name
+from app.core.choices import Scope
 from app.core.cloning import Consent, VoiceRecord
 from app.core.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
-from app.core.models import ApiKey, ModelCard, Scope
+from app.core.models import ApiKey, ModelCard
 from app.infra.database import utc_now
 from app.infra.directory import NO_WORKER_RETRY_S
 from app.infra.voicebook import voice_prefix

@@ -13,9 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.core.budget import Ledger
+from app.core.choices import AudioFormat
 from app.core.errors import CarillonError, InvalidRequest
 from app.core.faults import first_fault
-from app.core.models import AudioFormat, Voice
+from app.core.models import Voice
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """A control message longer than this is refused; text of any length can be sent in pieces."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.choices import Scope
 from app.core.errors import UnknownModel, UnknownVoice
 from app.core.orpheus import ORPHEUS_TAGS
 
@@ -21,17 +22,6 @@ class Frozen(BaseModel):
     """A value: immutable, and strict about the fields it is given; its numbers are numbers, for JSON has no others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class AudioFormat(StrEnum):
-    """The encodings a client can ask for; `pcm` is raw signed 16-bit little-endian mono."""
-
-    MP3 = "mp3"
-    OPUS = "opus"
-    AAC = "aac"
-    FLAC = "flac"
-    WAV = "wav"
-    PCM = "pcm"
 
 
 class AdapterVersion(Frozen):
@@ -70,19 +60,6 @@ class Voice(Frozen):
         """The name the model reads before the text."""
         return self.trained_as or (self.id if self.adapter else self.name)
 
-
-class Scope(StrEnum):
-    """What a key may do. `admin` may do everything."""
-
-    SPEAK = "speak"
-    CLONE = "clone"
-    NARRATE = "narrate"
-    FLEET = "fleet"
-    ADMIN = "admin"
-
-
-MAX_KEY_DAYS = 36_500
-"""A century: whoever means longer means for good."""
 
 MAX_KEY_NAME_CHARS = 100
 

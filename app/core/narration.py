@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from app.core.choices import NarrationFormat
 from app.core.cloning import JobError
 from app.core.models import Frozen, Voice
 
@@ -47,14 +48,6 @@ def character_name(written: str) -> str:
 def folded(written: str) -> str:
     """Text in one case and with one apostrophe, character for character; what has no single small letter stays."""
     return "".join(_FOLDED.get(char) or (small if len(small := char.casefold()) == 1 else char) for char in written)
-
-
-class NarrationFormat(StrEnum):
-    MP3 = "mp3"
-    M4B = "m4b"
-    FLAC = "flac"
-    OPUS = "opus"
-    WAV = "wav"
 
 
 class SourceKind(StrEnum):

@@ -30,8 +30,8 @@ import soxr
 from av.stream import Disposition
 
 from app.core.audio import Samples, finite, pcm16_of
+from app.core.choices import NarrationFormat
 from app.core.errors import ManuscriptUnfit
-from app.core.narration import NarrationFormat
 
 _ISO_639_2 = {
     "de": "deu",

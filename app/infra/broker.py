@@ -5,13 +5,15 @@ The front door makes one to send tasks by name; `tasks.app` makes one to run the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from celery import Celery
-from kombu.entity import Exchange, Queue
-
 from app.core.errors import ConfigurationError
-from app.infra.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from app.infra.settings import Settings
 
 QUEUES = ("interactive", "render", "train")
 """Kinds of work; the queue of `train` is each model's own, since a trainer holds one model."""
@@ -37,6 +39,9 @@ def train_queue(model: str) -> str:
 
 def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_TIMEOUT_S) -> Celery:
     """A Celery application on the configured Redis. Raises ConfigurationError when none is configured."""
+    from celery import Celery
+    from kombu.entity import Exchange, Queue
+
     if settings.redis_url is None:
         raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
     url = settings.redis_url.get_secret_value()

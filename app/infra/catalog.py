@@ -12,19 +12,23 @@ import secrets
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from sqlalchemy import Row, delete, func, insert, or_, select, update
 
+from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, InvalidRequest, NotFound, StoreUnavailable
-from app.core.models import MAX_KEY_NAME_CHARS, ApiKey, Frozen, Scope
+from app.core.models import MAX_KEY_NAME_CHARS, ApiKey, Frozen
 from app.infra.database import Database, utc_now
-from app.infra.jobbook import JobBook
-from app.infra.narrationbook import NarrationBook
-from app.infra.stepbook import StepBook
 from app.infra.tables import KeyRow
-from app.infra.voicebook import VoiceBook
+
+if TYPE_CHECKING:
+    from app.infra.jobbook import JobBook
+    from app.infra.narrationbook import NarrationBook
+    from app.infra.stepbook import StepBook
+    from app.infra.voicebook import VoiceBook
 
 TOKEN_PREFIX = "cari"
 LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -53,10 +57,28 @@ class Catalog:
         self._pepper = pepper.get_secret_value().encode()
         self._now = now
         self.database = Database(url)
-        self.voices = VoiceBook(self.database, now=now)
-        self.jobs = JobBook(self.database, now=now)
-        self.narrations = NarrationBook(self.database, now=now)
-        self.steps = StepBook(self.database, now=now)
+
+    # Each is imported by whoever asks for it: a command about keys waits for none of them.
+
+    @cached_property
+    def voices(self) -> VoiceBook:
+
+        return VoiceBook(self.database, now=self._now)
+
+    @cached_property
+    def jobs(self) -> JobBook:
+
+        return JobBook(self.database, now=self._now)
+
+    @cached_property
+    def narrations(self) -> NarrationBook:
+
+        return NarrationBook(self.database, now=self._now)
+
+    @cached_property
+    def steps(self) -> StepBook:
+
+        return StepBook(self.database, now=self._now)
 
     async def aclose(self) -> None:
         await self.database.aclose()

@@ -17,10 +17,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.core.errors import CarillonError
 from app.infra.datadir import write_private
 from app.infra.settings import StoreSettings
-from app.infra.storage import ObjectStore
 from app.infra.supervisor import Program
 
 LOOPBACK = "127.0.0.1"
@@ -61,17 +59,17 @@ def redis_url(port: int, password: SecretStr) -> str:
 
 
 def object_store(directory: Path, *, port: int, store: StoreSettings) -> Program:
-    """`rclone serve s3` over a directory. It is ready when the bucket is there."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """`rclone serve s3` over a directory, in which a bucket is a directory."""
+    (directory / store.bucket).mkdir(parents=True, exist_ok=True)
     keys = f"{store.access_key.get_secret_value()},{store.secret_key.get_secret_value()}"
-    client = ObjectStore(store)
 
     async def ready(_: int) -> bool:
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
         try:
-            await asyncio.to_thread(client.ensure_bucket)
-        except CarillonError:
-            return False
-        return True
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            return (await reader.readline()).startswith(b"HTTP/")
+        finally:
+            writer.close()
 
     return Program(
         name="s3",

@@ -25,10 +25,10 @@ import soundfile
 import soxr
 
 from app.core.audio import Samples, pcm16_of, samples_of
+from app.core.choices import NarrationFormat
 from app.core.errors import CarillonError, ManuscriptUnfit, ObjectMissing
 from app.core.joins import gap_samples, trim
 from app.core.narration import (
-    NarrationFormat,
     NarrationOptions,
     Script,
     ScriptSegment,

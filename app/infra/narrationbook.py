@@ -9,16 +9,10 @@ from typing import Any
 from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.choices import NarrationFormat
 from app.core.errors import Conflict
 from app.core.models import Voice
-from app.core.narration import (
-    Narration,
-    NarrationFormat,
-    NarrationOptions,
-    NarrationSource,
-    NarrationState,
-    TextFinding,
-)
+from app.core.narration import Narration, NarrationOptions, NarrationSource, NarrationState, TextFinding
 from app.infra.database import Database
 from app.infra.narrationrows import (
     CASTING,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.core.models import Scope
+from app.core.choices import Scope
 from app.infra.catalog import Catalog
 from app.infra.registry import Registry, open_redis
 from app.infra.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings

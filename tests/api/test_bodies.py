@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from app.core.models import Scope
+from app.core.choices import Scope
 from app.infra.settings import Settings
 from app.main import create_app
 from tests.api.client import error_of

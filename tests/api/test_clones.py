@@ -11,8 +11,8 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from app.core.choices import Scope
 from app.core.cloning import AudioFacts, CloneJob, CloneState, Consent, DataReport, TrainProgress
-from app.core.models import Scope
 from app.infra.database import utc_now
 from tests.api.conftest import House
 from tests.deadlines import HANG_S

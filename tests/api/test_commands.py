@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.models import Scope
+from app.core.choices import Scope
 from tests.api.conftest import House
 from tests.fake_worker import FakeWorker, tone
 

@@ -7,9 +7,10 @@ import io
 
 import pytest
 
+from app.core.choices import Scope
 from app.core.errors import NotFound
 from app.core.messages import Done, GoAway, Ready
-from app.core.models import Scope, WorkerState
+from app.core.models import WorkerState
 from app.drain import Dispatcher
 from app.drain import drain as run_drain
 from tests.api.client import SessionsClient, error_of, sessions_client, speak

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
-from app.core.models import Scope
 from app.frontdoor import FrontDoor
 from app.keyring import FrontDoorKeyring
 from tests.api.client import error_of

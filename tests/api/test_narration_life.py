@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.models import Scope
-from app.core.narration import NarrationFormat, NarrationOptions, NarrationSource, NarrationState, SourceKind
+from app.core.choices import NarrationFormat, Scope
+from app.core.narration import NarrationOptions, NarrationSource, NarrationState, SourceKind
 from app.infra.narrationrows import narration_prefix
 from tests.api.conftest import OpenHouse, OpenLibrary
 from tests.api.library import Library, error_of

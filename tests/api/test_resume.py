@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
+from app.core.choices import Scope
 from app.core.errors import EngineFailed, SpeechFailed
 from app.core.journal import BYTES_PER_SAMPLE, Journal
 from app.core.messages import Cancelled, Done, Error, Flushed, GoAway, Ready, Resumed, Segment
-from app.core.models import Scope
 from app.infra.registry import ROOT, open_redis
 from tests.api.client import SessionsClient, sessions_client, spoken
 from tests.api.conftest import House, OpenHouse

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.core.models import Scope
+from app.core.choices import Scope
 from tests.api.conftest import OpenStudio, Studio
 from tests.deadlines import HANG_S
 from tests.recordings import recording

@@ -17,8 +17,8 @@ import pytest
 
 from app.bench import TEXTS, Heard, as_a_model_writes, run
 from app.core.budget import Ledger
+from app.core.choices import AudioFormat
 from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
-from app.core.models import AudioFormat
 from app.say import say
 from tests.api.conftest import House
 from tests.api.mortal_door import mortal_door

@@ -7,7 +7,7 @@ import logging
 import httpx
 import pytest
 
-from app.core.models import Scope
+from app.core.choices import Scope
 from tests.api.conftest import House, Studio
 from tests.published import publish
 from tests.recordings import recording

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 
 from app.core.audio import Samples
+from app.core.choices import NarrationFormat
 from app.core.errors import EngineFailed, NotFound, UnknownVoice
 from app.core.models import AdapterVersion, Voice
 from app.core.narration import (
     ChapterProgress,
     Narration,
-    NarrationFormat,
     NarrationOptions,
     NarrationSource,
     NarrationState,

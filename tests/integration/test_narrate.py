@@ -11,16 +11,9 @@ from typing import Any
 
 import pytest
 
+from app.core.choices import NarrationFormat
 from app.core.models import AdapterVersion, Voice
-from app.core.narration import (
-    Narration,
-    NarrationFormat,
-    NarrationOptions,
-    NarrationSource,
-    NarrationState,
-    SourceKind,
-    Timeline,
-)
+from app.core.narration import Narration, NarrationOptions, NarrationSource, NarrationState, SourceKind, Timeline
 from app.infra.catalog import Catalog
 from app.infra.database import utc_now
 from app.infra.narrationrows import narration_prefix, new_narration_id

@@ -20,8 +20,8 @@ import pytest
 import soundfile
 
 from app.core.audio import Samples
+from app.core.choices import NarrationFormat
 from app.core.errors import ManuscriptUnfit
-from app.core.narration import NarrationFormat
 from app.infra.audiobook import Cover, Mark, Tags, read_cover, write_audiobook
 
 RATE_HZ = 24_000

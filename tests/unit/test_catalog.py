@@ -12,9 +12,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
-from app.core.models import Scope
 from app.infra.catalog import Catalog
+from app.infra.database import HEAD
 from app.infra.tables import Base
 from tests.published import publish
 
@@ -232,3 +233,8 @@ async def test_an_address_that_is_none_is_refused_without_its_password() -> None
 async def test_a_database_of_another_kind_is_refused_with_those_that_serve() -> None:
     with pytest.raises(ConfigurationError, match="postgresql"):
         Catalog("mysql://host/name", pepper=PEPPER)
+
+
+async def test_the_newest_migration_is_the_one_that_a_start_looks_for(catalog: Catalog) -> None:
+    _, newest = await catalog.revision()
+    assert newest == HEAD

@@ -18,9 +18,10 @@ from scipy.signal import lfilter
 
 from app.bench_mastering import run
 from app.core.audio import Samples
+from app.core.choices import NarrationFormat
 from app.core.errors import ManuscriptUnfit, ObjectMissing
 from app.core.joins import gap_samples, trim
-from app.core.narration import NarrationFormat, NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
+from app.core.narration import NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
 from app.infra.audiobook import ENCODINGS, Mark
 from app.infra.loudness import Gain, LoudnessCurve, Meter
 from app.infra.mastering import ATTEMPTS, Mastered, lacking, master, within_bounds

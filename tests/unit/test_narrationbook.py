@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from app.core.choices import NarrationFormat
 from app.core.cloning import JobError
 from app.core.errors import Conflict, JobLost, NotFound
 from app.core.models import Voice
 from app.core.narration import (
     ChapterProgress,
     Narration,
-    NarrationFormat,
     NarrationOptions,
     NarrationOutput,
     NarrationSource,

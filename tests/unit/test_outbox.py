@@ -7,9 +7,9 @@ import pytest
 
 from app.api.encoding import Outlet
 from app.api.outbox import MAX_ITEMS, MAX_SAMPLES_PER_ITEM, Outbox, Writer
+from app.core.choices import AudioFormat
 from app.core.errors import SlowReader
 from app.core.messages import AudioFrame, Cancelled, Flushed, Pong
-from app.core.models import AudioFormat
 
 pytestmark = pytest.mark.anyio
 

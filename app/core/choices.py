@@ -1,0 +1,38 @@
+"""What may be chosen by a word: formats and scopes. Plain enumerations, so that a command line lists them at once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AudioFormat(StrEnum):
+    """The encodings a client can ask for; `pcm` is raw signed 16-bit little-endian mono."""
+
+    MP3 = "mp3"
+    OPUS = "opus"
+    AAC = "aac"
+    FLAC = "flac"
+    WAV = "wav"
+    PCM = "pcm"
+
+
+class NarrationFormat(StrEnum):
+    MP3 = "mp3"
+    M4B = "m4b"
+    FLAC = "flac"
+    OPUS = "opus"
+    WAV = "wav"
+
+
+class Scope(StrEnum):
+    """What a key may do. `admin` may do everything."""
+
+    SPEAK = "speak"
+    CLONE = "clone"
+    NARRATE = "narrate"
+    FLEET = "fleet"
+    ADMIN = "admin"
+
+
+MAX_KEY_DAYS = 36_500
+"""A century: whoever means longer means for good."""
