@@ -30,6 +30,7 @@ from app.core.messages import (
     Segment,
     Start,
     Text,
+    Waiting,
     parse,
 )
 from app.refusals import key_refused, nobody_answers
@@ -40,7 +41,7 @@ CLOSE_TIMEOUT_S = 1.0
 READY_TIMEOUT_S = 45.0
 """Beyond what a front door allows itself: waiting for room, connecting, loading an adapter."""
 
-Heard = AudioFrame | Segment | Flushed | Cancelled | Done
+Heard = AudioFrame | Waiting | Segment | Flushed | Cancelled | Done
 
 
 Answer = TypeVar("Answer", bound=Message)
@@ -73,7 +74,7 @@ class Speaker:
             raise StopAsyncIteration
         while True:
             event = await receive(self._socket)
-            if isinstance(event, AudioFrame | Segment | Flushed | Cancelled | Done):
+            if isinstance(event, AudioFrame | Waiting | Segment | Flushed | Cancelled | Done):
                 self._over = isinstance(event, Done)
                 return event
 

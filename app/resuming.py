@@ -30,6 +30,7 @@ from app.core.messages import (
     Segment,
     Start,
     Text,
+    Waiting,
 )
 
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
@@ -83,7 +84,7 @@ class ResumingSpeaker:
                 continue
             if isinstance(event, GoAway):
                 await self._resume(WorkerLost("the front door is shutting down"))
-            elif isinstance(event, AudioFrame | Segment | Done):
+            elif isinstance(event, AudioFrame | Waiting | Segment | Done):
                 self._over = isinstance(event, Done)
                 if isinstance(event, AudioFrame):
                     self._received = event.sample_offset + len(event.audio) // BYTES_PER_SAMPLE

@@ -12,7 +12,7 @@ from typing import TextIO
 from app.core.budget import Ledger
 from app.core.choices import AudioFormat
 from app.core.errors import InvalidRequest, WorkerLost
-from app.core.messages import AudioFrame, Done, Pace
+from app.core.messages import AudioFrame, Done, Pace, Waiting
 from app.resuming import ResumingSpeaker, open_resuming_speaker
 from app.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
 
@@ -100,6 +100,8 @@ async def _write(speaker: ResumingSpeaker, recording: Recording, told: Progress)
         if isinstance(event, AudioFrame):
             recording.write(event.sample_offset, event.audio)
             told.heard(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
+        elif isinstance(event, Waiting):
+            told.waits(event.reason)
         elif isinstance(event, Done):
             return event.ledger
     raise WorkerLost("the front door ended the session before it was done")
@@ -122,6 +124,7 @@ class Progress:
         self._samples = 0
         self._first = ""
         self._more_text = "…"
+        self._reason = ""
 
     def begin(self) -> None:
         """The first text is about to be sent."""
@@ -142,6 +145,13 @@ class Progress:
             self._first = f", first audio after {(self._clock() - self._began_at) * 1000:.0f} ms{early}"
         self._samples = samples
         self._show()
+
+    def waits(self, reason: str) -> None:
+        """The session is at no worker, and goes on when this is over."""
+        if reason != self._reason:
+            self._out.write(("\n" if self._out.isatty() else "") + f"the session waits: {reason}\n")
+            self._out.flush()
+        self._reason = reason
 
     def end(self) -> None:
         self._out.write("\n" if self._out.isatty() else f"{self._line}\n")

@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from pydantic import SecretStr
 from app import programs
 from app.core.choices import Scope
 from app.core.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
-from app.core.models import ModelCard
+from app.core.models import ModelCard, Worker
 from app.core.profiles import engine_profile
 from app.infra.cards import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.infra.catalog import Catalog
@@ -42,6 +42,7 @@ from app.infra.settings import Settings
 from app.infra.supervisor import Supervisor
 
 PROGRESS_INTERVAL_S = 10.0
+PROGRESS_LOOK_S = 0.5
 FRONT_DOOR_TIMEOUT_S = 60.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -117,16 +118,40 @@ async def _start(
         programs.worker(f"worker-{number}", f"{family}-{number}", settings, environment | worker_cards[number - 1])
         for number in range(1, workers + 1)
     ]
-    names = ", ".join(program.name for program in fleet)
-    fleet += [
-        programs.tasks(settings, environment | trainer_card),
-        programs.front_door(host, port, settings, environment),
-    ]
-    async with _progress(f"{names}: loading the model" if names else "front door: starting", tell):
-        await _together(supervisor.start(program) for program in fleet)
-        if workers:
-            await _until_it_can_speak(host, port)
-    return Fleet(f"http://{host}:{port}", token, await _models(settings))
+    fleet.append(programs.tasks(settings, environment | trainer_card))
+    address = f"http://{host}:{port}"
+
+    async def front_door() -> None:
+        await supervisor.start(programs.front_door(host, port, settings, environment))
+        tell(f"the front door answers at {address}" + (", and says what it waits for: /readyz" if workers else ""))
+
+    redis = open_redis(settings)
+    registry = Registry(redis, settings)
+    try:
+        async with _progress(registry, tell):
+            await _together(front_door(), *(supervisor.start(program) for program in fleet))
+            if workers:
+                await _until_it_can_speak(host, port)
+        serving = await registry.snapshot()
+    finally:
+        await redis.aclose()
+    for worker in serving:
+        if worker.pace_s_per_s is not None:
+            tell(pace_in_words(worker))
+    return Fleet(address, token, tuple({worker.model.name: worker.model for worker in serving}.values()))
+
+
+def pace_in_words(worker: Worker) -> str:
+    """What a worker has measured of itself, for whoever starts it; `pace_s_per_s` is set."""
+    pace = worker.pace_s_per_s or 0.0
+    sessions = "1 session" if worker.capacity == 1 else f"{worker.capacity} sessions at once"
+    words = f"{worker.id}: {sessions}, {pace:.2f} s of work for each second of speech"
+    if pace <= 1:
+        return words
+    return (
+        f"{words}: this machine is slower than speech, and a listener will hear gaps. Stop what else runs here, take a "
+        "machine with faster cores or a GPU, or ask for whole files"
+    )
 
 
 def cards_of(
@@ -203,15 +228,6 @@ async def prepare_catalog(settings: Settings, local: Secrets) -> str | None:
         await catalog.aclose()
 
 
-async def _models(settings: Settings) -> tuple[ModelCard, ...]:
-    redis = open_redis(settings)
-    try:
-        workers = await Registry(redis, settings).snapshot()
-    finally:
-        await redis.aclose()
-    return tuple({worker.model.name: worker.model for worker in workers}.values())
-
-
 async def _until_it_can_speak(host: str, port: int) -> None:
     ready = programs.answers(host, port, "/readyz")
     try:
@@ -238,7 +254,7 @@ def front_door_port(settings: Settings) -> int:
     return free_port(settings.api_host)
 
 
-async def _together(starts: Iterator[Any]) -> None:
+async def _together(*starts: Coroutine[Any, Any, Any]) -> None:
     """Run the starts at once; the first failure is raised as itself."""
     try:
         async with asyncio.TaskGroup() as group:
@@ -249,22 +265,30 @@ async def _together(starts: Iterator[Any]) -> None:
 
 
 @asynccontextmanager
-async def _progress(what: str, tell: Callable[[str], None]) -> AsyncIterator[None]:
-    """Say `what` is going on at once, every ten seconds, and when it is done."""
-    began = time.monotonic()
+async def _progress(registry: Registry, tell: Callable[[str], None]) -> AsyncIterator[None]:
+    """Say which part of its start each worker begins, and every ten seconds that it is still in it."""
+    began_at = time.monotonic()
+    told: dict[str, str] = {}
 
-    async def repeat() -> None:
+    async def look() -> None:
+        told_at = began_at
         while True:
-            await asyncio.sleep(PROGRESS_INTERVAL_S)
-            tell(f"{what} … {time.monotonic() - began:.0f} s")
+            await asyncio.sleep(PROGRESS_LOOK_S)
+            with contextlib.suppress(DeadlineExceeded):
+                parts = {worker.id: worker.part for worker in await registry.snapshot() if worker.part}
+                again = time.monotonic() - told_at >= PROGRESS_INTERVAL_S
+                for id, part in parts.items():
+                    if again or told.get(id) != part:
+                        tell(f"{id}: {part} … {time.monotonic() - began_at:.0f} s")
+                        told_at = time.monotonic()
+                told.update(parts)
 
-    tell(f"{what} …")
-    reminder = asyncio.create_task(repeat())
+    reminder = asyncio.create_task(look())
     try:
         yield
-        tell(f"{what}: done in {time.monotonic() - began:.0f} s")
     finally:
         reminder.cancel()
+        await asyncio.gather(reminder, return_exceptions=True)
 
 
 @asynccontextmanager

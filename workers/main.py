@@ -16,25 +16,30 @@ import socket
 import time
 from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from app.core.errors import ConfigurationError, DeadlineExceeded, EngineFailed
-from app.core.models import WorkerState
+from app.core.models import ModelCard, Worker, WorkerState
 from app.core.orpheus import read_layout
+from app.core.profiles import EngineProfile
 from app.infra.checkpoints import fetch, fingerprint
-from app.infra.registry import Registry, open_redis
+from app.infra.registry import Held, Registry, open_redis
 from app.infra.settings import Settings
 from app.infra.storage import ObjectStore
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import VllmEngine
 from workers.heartbeat import Heartbeat
+from workers.pace import sustainable
 from workers.seat import card_memory, own_card, seat
 from workers.server import WorkerServer
 from workers.warm_up import warm_up
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 _STORE_TIMEOUT_S = 5.0
 """Of one answer of the object store. The adapter cache asks again itself, so boto3 need not."""
@@ -54,16 +59,49 @@ def run(settings: Settings) -> None:
         asyncio.run(_serve(settings, device))
 
 
+class Announced:
+    """What the fleet is told of this worker: which part of its start it is in, and then what its server says."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.server: WorkerServer | None = None
+
+    def begin(self, part: str) -> None:
+        log.info("worker starts", extra={"worker": self.worker.id, "part": part})
+        self.worker = self.worker.model_copy(update={"part": part})
+
+    def describe(self) -> Worker:
+        return self.server.describe() if self.server else self.worker
+
+    def leases(self) -> tuple[Held, ...]:
+        return self.server.leases if self.server else ()
+
+
 async def _serve(settings: Settings, device: str) -> None:
     model_dir = await fetch(settings.model, variable="CARILLON_MODEL")
     codec_dir = await fetch(settings.codec, variable="CARILLON_CODEC")
     layout = read_layout(model_dir, codec_dir, settings.speech)
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
     profile, gpu = seat(settings, device, model_dir)
-    engine = VllmEngine(model_dir, layout, settings.engine, profile=profile, device=device)
     cache = settings.data_dir / "adapters" / worker_id
     shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left, nobody would ever evict
     store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
+    redis = open_redis(settings)
+    registry = Registry(redis, settings)
+    stop: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir))
+    announced = Announced(
+        Worker(
+            id=worker_id,
+            epoch=await registry.join(worker_id),
+            address="",
+            model=card,
+            state=WorkerState.STARTING,
+            capacity=profile.capacity,
+            max_voices=profile.max_loras,
+        )
+    )
+    engine = VllmEngine(model_dir, layout, settings.engine, profile=profile, device=device, progress=announced.begin)
     adapters = AdapterCache(
         engine,
         store.fetch,
@@ -73,36 +111,39 @@ async def _serve(settings: Settings, device: str) -> None:
         patience_s=settings.session.ready_timeout_s * _PATIENCE,
         clock=time.monotonic,
     )
-    redis = open_redis(settings)
-    registry = Registry(redis, settings)
+    heartbeat = Heartbeat(
+        registry,
+        announced.describe,
+        announced.leases,
+        adapters.retire,
+        interval_s=settings.heartbeat_s,
+        drain=lambda deadline_s: _stop_within(stop, deadline_s),
+    )
+    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
     memory = ExitStack()
     try:
         for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
             await asyncio.sleep(pause_s)
-        await engine.start()
+        await _unless(beating, engine.start())
         # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
-        stop = _stop_signal(settings.drain_timeout_s)
+        _stop_at_signal(stop, settings.drain_timeout_s)
         async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
+            announced.begin("measuring its pace")
+            profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
             server = WorkerServer(
                 settings,
                 worker_id=worker_id,
-                epoch=await registry.join(worker_id),
+                epoch=announced.worker.epoch,
                 profile=profile,
                 engine=engine,
                 decoder=decoder,
                 adapters=adapters,
                 clock=time.monotonic,
-                checkpoint=fingerprint(model_dir, codec_dir),
+                checkpoint=card.checkpoint,
+                pace=pace,
             )
             await server.listen(WorkerState.STARTING)
-            heartbeat = Heartbeat(
-                registry,
-                server.describe,
-                lambda: server.leases,
-                adapters.retire,
-                interval_s=settings.heartbeat_s,
-                drain=lambda deadline_s: _stop_within(stop, deadline_s),
-            )
+            announced.server = server
 
             async def join() -> None:
                 most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
@@ -113,8 +154,12 @@ async def _serve(settings: Settings, device: str) -> None:
                 log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
 
             deaths = (engine.died(), decoder.died())
-            await _until_stopped(settings, server, registry, heartbeat, join=join(), stop=stop, deaths=deaths)
+            await _until_stopped(settings, server, heartbeat, beating, join=join(), stop=stop, deaths=deaths)
     finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        with suppress(DeadlineExceeded):  # the record then expires
+            await registry.leave(worker_id, announced.worker.epoch)
         await adapters.aclose()
         await engine.aclose()
         await redis.aclose()
@@ -122,11 +167,39 @@ async def _serve(settings: Settings, device: str) -> None:
         memory.close()
 
 
+async def _unless(beating: asyncio.Task[None], work: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result of `work`, unless the heartbeat ends before, which it does only for a reason to end."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([working, beating], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await beating
+        return await working
+    finally:
+        working.cancel()
+
+
+async def _measured(
+    settings: Settings, device: str, profile: EngineProfile, engine: VllmEngine, decoder: Decoder
+) -> tuple[EngineProfile, float | None]:
+    """The profile with no more sessions than this processor serves in real time, and its pace with them.
+
+    A capacity that is set stands, and what it means is said. A card's is not measured here.
+    """
+    if device != "cpu":
+        return profile, None
+    chosen = "capacity" in settings.model_fields_set
+    pace = await sustainable(engine, decoder, most=profile.capacity, least=profile.capacity if chosen else 1)
+    facts = {"sessions": pace.sessions, "s_per_s": round(pace.s_per_s, 3), "wanted": profile.capacity}
+    log.log(logging.INFO if pace.holds else logging.WARNING, "pace measured", extra=facts)
+    return replace(profile, capacity=pace.sessions), pace.s_per_s
+
+
 async def _until_stopped(
     settings: Settings,
     server: WorkerServer,
-    registry: Registry,
     heartbeat: Heartbeat,
+    beating: asyncio.Task[None],
     *,
     join: Coroutine[Any, Any, None],
     stop: asyncio.Future[float],
@@ -136,7 +209,6 @@ async def _until_stopped(
 
     Raises EngineFailed with what any of `deaths` returns, if one comes first.
     """
-    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
     joining = asyncio.create_task(join, name="join")
     dying = [asyncio.create_task(death) for death in deaths]
     watched = [beating, stop, *dying]
@@ -158,17 +230,13 @@ async def _until_stopped(
         for task in (joining, *watched):
             task.cancel()
         await asyncio.gather(joining, *watched, return_exceptions=True)
-        with suppress(DeadlineExceeded):  # the record then expires
-            await registry.leave(server.describe().id, server.describe().epoch)
 
 
-def _stop_signal(deadline_s: float) -> asyncio.Future[float]:
-    """How long sessions may go on, once the worker is to end; the first who says so decides."""
+def _stop_at_signal(stop: asyncio.Future[float], deadline_s: float) -> None:
+    """Let SIGTERM and SIGINT say how long sessions may go on; the first who says so decides."""
     loop = asyncio.get_running_loop()
-    stop = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_within, stop, deadline_s)
-    return stop
 
 
 def _stop_within(stop: asyncio.Future[float], deadline_s: float) -> None:

@@ -89,13 +89,16 @@ class WorkerServer:
         adapters: AdapterCache,
         clock: Callable[[], float],
         checkpoint: str = "",
+        pace: float | None = None,
     ) -> None:
-        """`checkpoint` is the fingerprint of what the engine and the decoder hold."""
+        """`checkpoint` is the fingerprint of what the engine and the decoder hold; `pace` is in seconds of work for a second
+        of speech with all sessions at once, where it was measured."""
         self.state = WorkerState.STARTING
         self.address = ""
         self._settings = settings
         self._profile = profile
         self._checkpoint = checkpoint
+        self._pace = pace
         self._id = worker_id
         self._epoch = epoch
         self._engine = engine
@@ -123,22 +126,12 @@ class WorkerServer:
         )
 
     def describe(self) -> Worker:
-        layout = self._engine.layout
         interactive, background = self._interactive(), self._background()
         return Worker(
             id=self._id,
             epoch=self._epoch,
             address=self.address,
-            model=ModelCard(
-                name=layout.speech.name,
-                stand_in=layout.speech.stand_in,
-                languages=layout.speech.languages,
-                voices=layout.speech.voices,
-                tags=layout.speech.tags,
-                sample_rate_hz=layout.sample_rate_hz,
-                tokens_per_s=layout.tokens_per_s,
-                checkpoint=self._checkpoint,
-            ),
+            model=ModelCard.of(self._engine.layout, checkpoint=self._checkpoint),
             state=self.state,
             capacity=self._profile.capacity,
             max_voices=self._profile.max_loras,
@@ -147,6 +140,7 @@ class WorkerServer:
             background=len(background),
             background_adapters=_adapters(background) - _adapters(interactive),
             ready_adapters=self._adapters.ready,
+            pace_s_per_s=self._pace,
         )
 
     # Its life.

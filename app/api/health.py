@@ -19,10 +19,13 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(door: TheDoor) -> JSONResponse:
-    """200 once a worker is active, 503 before."""
-    active = sum(worker.state is WorkerState.ACTIVE for worker in door.upstream.workers)
+    """200 once a worker is active; 503 before, with the part of its start that each worker is in."""
+    workers = door.upstream.workers
+    active = sum(worker.state is WorkerState.ACTIVE for worker in workers)
+    starting = {worker.id: worker.part for worker in workers if worker.state is WorkerState.STARTING}
     status = "ready" if active else "waiting for a worker"
-    return JSONResponse({"status": status, "workers": active}, status_code=200 if active else 503)
+    body = {"status": status, "workers": active, "starting": starting}
+    return JSONResponse(body, status_code=200 if active else 503)
 
 
 @router.get("/metrics")

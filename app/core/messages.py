@@ -226,6 +226,14 @@ class Begun(Message):
     start_sample: int
 
 
+class Waiting(Message):
+    """The session's worker is gone and none has room yet: it goes on, at the very sample, as soon as one has."""
+
+    type: Literal["waiting"] = "waiting"
+    session: SessionId
+    reason: str = Field(description="What is waited for: `worker-1 is starting (loading the model)`.")
+
+
 class Segment(Message):
     """A stretch of text and the samples that speak it, `[start_sample, end_sample)` of this session's audio."""
 
@@ -311,7 +319,8 @@ class Pong(Message):
 ClientMessage = Annotated[Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping, Field(discriminator="type")]
 WorkerCommand = Annotated[Assign | Text | Utter | Flush | Eos | Cancel | Ping, Field(discriminator="type")]
 ServerMessage = Annotated[
-    Ready | Resumed | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")
+    Ready | Resumed | Waiting | Segment | Flushed | Cancelled | Done | Error | GoAway | Pong,
+    Field(discriminator="type"),
 ]
 WorkerMessage = Annotated[
     Ready | Begun | Segment | Uttered | Flushed | Cancelled | Done | Error | GoAway | Pong, Field(discriminator="type")

@@ -10,12 +10,13 @@ import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.choices import Scope
 from app.core.errors import UnknownModel, UnknownVoice
-from app.core.orpheus import ORPHEUS_TAGS
+from app.core.orpheus import ORPHEUS_TAGS, TokenLayout
 
 
 class Frozen(BaseModel):
@@ -91,6 +92,21 @@ class ModelCard(Frozen):
     tokens_per_s: float
     checkpoint: str = Field(default="", description="Tells its weights from those of others; empty: not told.")
 
+    @classmethod
+    def of(cls, layout: TokenLayout, *, checkpoint: str = "") -> Self:
+        """The card of a voice model with this layout."""
+        speech = layout.speech
+        return cls(
+            name=speech.name,
+            stand_in=speech.stand_in,
+            languages=speech.languages,
+            voices=speech.voices,
+            tags=speech.tags,
+            sample_rate_hz=layout.sample_rate_hz,
+            tokens_per_s=layout.tokens_per_s,
+            checkpoint=checkpoint,
+        )
+
 
 class WorkerState(StrEnum):
     STARTING = "starting"
@@ -113,6 +129,10 @@ class Worker(Frozen):
     background: int = Field(default=0, description="Sessions in spare places, which end when one is wanted.")
     background_adapters: frozenset[str] = Field(default=frozenset(), description="What only these need.")
     ready_adapters: frozenset[str] = frozenset()
+    pace_s_per_s: float | None = Field(
+        default=None, description="Seconds of work for a second of speech with all sessions at once, where measured."
+    )
+    part: str = Field(default="", description="Which part of its start it is in, while it is starting.")
 
 
 class Roster:

@@ -31,6 +31,7 @@ from app.core.messages import (
     Text,
     Utter,
     Uttered,
+    Waiting,
     parse,
 )
 from app.core.models import Worker
@@ -45,7 +46,7 @@ sooner what keeps the engine, and a worker that is dead breaks the connection.""
 BYTES_PER_SAMPLE = 2
 
 Command = Text | Utter | Flush | Eos | Cancel
-Event = Ready | AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done | Error
+Event = Ready | AudioFrame | Waiting | Begun | Segment | Uttered | Flushed | Cancelled | Done | Error
 
 
 class WorkerConnection:

@@ -37,6 +37,9 @@ class Fleet:
         self._cards: tuple[ModelCard, ...] | None = ()
         self._absent_since: dict[str, float] = {}
         """When a worker that is known was first missing from a snapshot."""
+        self._lost: dict[str, tuple[ModelCard, float]] = {}
+        """Models whose last worker is gone, and since when; as long as their sessions wait for another."""
+        self._remembered_s = settings.session.move_timeout_s
         self._changed = asyncio.Event()
 
     @property
@@ -45,9 +48,10 @@ class Fleet:
 
     @property
     def models(self) -> tuple[ModelCard, ...]:
-        """The models the workers hold, each once."""
+        """The models the workers hold, each once, and those whose last worker was lost a moment ago."""
         if self._cards is None:
-            self._cards = tuple({worker.model.name: worker.model for worker in self._workers.values()}.values())
+            cards = {name: card for name, (card, _) in self._lost.items()}
+            self._cards = tuple((cards | {worker.model.name: worker.model for worker in self.workers}).values())
         return self._cards
 
     def candidates(self, voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
@@ -70,6 +74,26 @@ class Fleet:
             return False
         active = [w for w in self._workers.values() if w.model.name == model and w.state is WorkerState.ACTIVE]
         return bool(active) and all(worker.id in self._absent_since for worker in active)
+
+    def starts(self, model: str) -> bool:
+        """Whether no worker of `model` speaks and one of them loads: its heartbeat says that it lives."""
+        states = {worker.state for worker in self._workers.values() if worker.model.name == model}
+        return WorkerState.STARTING in states and WorkerState.ACTIVE not in states
+
+    def awaited(self, model: str) -> str | None:
+        """What there is to wait for where no worker of `model` speaks; None: for nothing that is known here."""
+        holders = [worker for worker in self._workers.values() if worker.model.name == model]
+        if any(worker.state is WorkerState.ACTIVE for worker in holders):
+            return None
+        starting = [worker for worker in holders if worker.state is WorkerState.STARTING]
+        if starting:
+            parts = (f"{worker.id} is starting ({worker.part})" for worker in starting if worker.part)
+            return "; ".join(parts) or f"{starting[0].id} is starting"
+        if holders:
+            return f"the workers of model {model!r} are leaving"
+        if model in self._lost:
+            return f"the last worker of model {model!r} is gone, and none has started again yet"
+        return None
 
     async def claim(
         self,
@@ -110,8 +134,12 @@ class Fleet:
         for id in absent:
             self._pictures[self._workers[id].model.name].remove(id)
             if id not in self._absent_since:
-                del self._workers[id]
+                lost = self._workers.pop(id).model
+                self._lost[lost.name] = (lost, now_s)
                 self._cards = None
+        for name in [name for name, (_, at_s) in self._lost.items() if now_s - at_s > self._remembered_s]:
+            del self._lost[name]
+            self._cards = None
         self._wake()
 
     async def changed(self, timeout_s: float) -> None:

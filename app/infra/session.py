@@ -34,6 +34,7 @@ from app.core.messages import (
     Resumption,
     Segment,
     Utter,
+    Waiting,
 )
 from app.core.models import Voice, Worker
 from app.infra.connection import Command, Event, WorkerConnection
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
+
+WAITING_TOLD_EVERY_S = 5.0
+"""How often a client learns what its session waits for, while that is at no worker."""
 
 LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
 """What is the worker's fault and not the session's: it can go on elsewhere."""
@@ -106,6 +110,7 @@ class UpstreamSession:
         self._sending = asyncio.Lock()
         """Held while the session moves, so that what is told again comes before what follows."""
         self._moves_in_chunk = 0
+        self._moving: asyncio.Task[None] | None = None
         self._leaving = False
         self._over = False
 
@@ -150,16 +155,30 @@ class UpstreamSession:
 
     async def __anext__(self) -> Event:
         while not self._over:
+            if self._moving is not None and (waiting := await self._moved(self._moving)):
+                return waiting
             try:
                 event = await self._next()
             except LOST as error:
                 if self._journal is None or isinstance(error, SessionIdle):
                     raise
-                await self._move(error, self._journal)
+                self._moving = asyncio.create_task(self._move(error, self._journal), name="session moves")
             else:
                 if not isinstance(event, Begun):
                     return event
         raise StopAsyncIteration
+
+    async def _moved(self, moving: asyncio.Task[None]) -> Waiting | None:
+        """None once the session is at another worker; until then, now and then, what it waits for.
+
+        Raises what the move ended with.
+        """
+        await asyncio.wait([moving], timeout=WAITING_TOLD_EVERY_S)
+        if not moving.done():
+            return Waiting(session=self._lease.id, reason=self._upstream.awaited(self._lease.voice))
+        self._moving = None
+        await moving
+        return None
 
     async def _next(self) -> Event:
         connection = self._connection()
@@ -221,7 +240,7 @@ class UpstreamSession:
         """Take the session to another worker. Raises SpeechFailed or WorkerLost when that is useless, or in vain."""
         self._count(why, journal)
         log.warning("session moves", extra={"session": self._lease.id, "worker": self._worker.id, "code": why.code})
-        await self.leave(wait=False)
+        await self._give_up_place(wait=False)
         self._upstream.avoid(self._worker)
         async with self._sending:
             resumption, commands = journal.move()
@@ -256,8 +275,14 @@ class UpstreamSession:
                 "change it before you send it again"
             )
 
-    async def leave(self, *, wait: bool = True) -> None:
-        """Give up the present place, whatever is under way there."""
+    async def leave(self) -> None:
+        """Give up the present place, or the search for one, whatever is under way."""
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
+        await self._give_up_place()
+
+    async def _give_up_place(self, *, wait: bool = True) -> None:
         place, self._place = self._place, None
         if place is not None:
             await self._upstream.vacate(place, wait=wait)

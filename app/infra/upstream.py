@@ -42,6 +42,12 @@ MIN_CLAIM_S = 1.0
 AWAY_RETRY_S = 0.2
 """After which a registry that is away is asked again."""
 
+START_LOOK_S = 1.0
+"""After which it is looked again whether a worker that starts still does."""
+
+RESTART_RETRY_AFTER_S = 5.0
+"""What a client is told that no worker can serve until one has started."""
+
 WATCH_INTERVAL_S = 0.5
 """How often sessions are looked at whose worker may have vanished, or wants them gone."""
 
@@ -123,6 +129,10 @@ class Upstream:
         rate_hz = card.sample_rate_hz
         return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
 
+    def awaited(self, voice: Voice) -> str:
+        """What a session that moves waits for, in words."""
+        return self._fleet.awaited(voice.model) or f"the workers of model {voice.model!r} have no room yet"
+
     def has_spare_place(self, voice: Voice) -> bool:
         """Whether a background session with `voice` would find room now, as far as is known here."""
         return any(True for _ in self._fleet.candidates(voice, background=True))
@@ -161,6 +171,8 @@ class Upstream:
                 return Place(lease, connection, queue_ms, route_ms)
             remaining_s = self._remaining_s(lease, asked_at, patience_s)
             waits_for_any = lease.resume or self._holders(lease.voice)
+            if lease.resume and self._fleet.starts(lease.voice.model):
+                remaining_s = max(remaining_s, START_LOOK_S)  # while a worker starts, it is waited for
             if remaining_s <= 0 or not waits_for_any or self._is_unusable(lease.voice, faults):
                 raise self._no_room(lease.voice, faults, away)
             await self._fleet.changed(min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
@@ -190,11 +202,12 @@ class Upstream:
             return Overloaded(away.message, retry_after_s=RETRY_AFTER_S)
         holders = self._holders(voice)
         active = [worker for worker in holders if worker.state is WorkerState.ACTIVE]
+        if (awaited := self._fleet.awaited(voice.model)) is not None:
+            retry_after_s = RESTART_RETRY_AFTER_S
+            return Overloaded(f"{awaited}; try again in {retry_after_s:g} s", retry_after_s=retry_after_s)
         if not holders:
             served = ", ".join(sorted(card.name for card in self.models)) or "none"
             return UnknownModel(f"no worker serves model {voice.model!r} now; served are: {served}", param="model")
-        if not active:
-            return Overloaded(f"the workers of model {voice.model!r} are starting or leaving", retry_after_s=5)
         if self._fleet.settling(voice.model):
             return Overloaded(
                 f"the registry has lost the workers of model {voice.model!r}; try again in {RETRY_AFTER_S:g} s",
