@@ -91,8 +91,8 @@ class WorkerServer:
         checkpoint: str = "",
         pace: float | None = None,
     ) -> None:
-        """`checkpoint` is the fingerprint of what the engine and the decoder hold; `pace` is in seconds of work for a second
-        of speech with all sessions at once, where it was measured."""
+        """`checkpoint` is the fingerprint of what the engine and the decoder hold; `pace` the seconds of work that a
+        second of speech takes with all sessions at once, where that was measured."""
         self.state = WorkerState.STARTING
         self.address = ""
         self._settings = settings

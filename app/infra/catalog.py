@@ -62,21 +62,25 @@ class Catalog:
 
     @cached_property
     def voices(self) -> VoiceBook:
+        from app.infra.voicebook import VoiceBook
 
         return VoiceBook(self.database, now=self._now)
 
     @cached_property
     def jobs(self) -> JobBook:
+        from app.infra.jobbook import JobBook
 
         return JobBook(self.database, now=self._now)
 
     @cached_property
     def narrations(self) -> NarrationBook:
+        from app.infra.narrationbook import NarrationBook
 
         return NarrationBook(self.database, now=self._now)
 
     @cached_property
     def steps(self) -> StepBook:
+        from app.infra.stepbook import StepBook
 
         return StepBook(self.database, now=self._now)
 
