@@ -38,6 +38,24 @@ def bench_decode(
     typer.echo(report.to_json() if as_json else report.table())
 
 
+@bench.command("start")
+def bench_start(
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another checkout, with its environment made; repeat for more.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each, in turn.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """CPU seconds of every process until a fleet is ready, and for a second of its speech; medians, side by side."""
+    from app import bench_start
+
+    here = Path(bench_start.__file__).resolve().parents[1]
+    checkouts = bench_start.run(
+        [*(beside or ()), here], rounds=rounds, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
+    )
+    typer.echo(bench_start.as_json(checkouts) if as_json else bench_start.table(checkouts))
+
+
 @bench.command("speech")
 def bench_speech(
     *,

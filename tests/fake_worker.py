@@ -257,6 +257,7 @@ class FakeWorker:
         self.uttered: list[Utter] = []
         self.faults: deque[tuple[bool, float]] = deque()
         self.state = WorkerState.ACTIVE
+        self.part = ""
         self._registry = registry
         self._card = card
         self._capacity = capacity
@@ -281,6 +282,7 @@ class FakeWorker:
             state=self.state,
             capacity=self._capacity,
             max_voices=self._max_voices,
+            part=self.part,
         )
 
     def allow(self, *, characters: int | None) -> None:
@@ -343,6 +345,13 @@ class FakeWorker:
         assert self._server is not None
         for connection in list(self._server.connections):
             connection.transport.abort()
+
+    async def restart(self, part: str) -> None:
+        """Die, and be seen again in this part of a new start, until `part` is "" and the state ACTIVE again."""
+        self.state, self.part = WorkerState.STARTING, part
+        self._epoch = await self._registry.join(self.id)
+        await self.beat()
+        await self.crash()
 
     async def vanish(self) -> None:
         """Fall silent with every socket open, as a machine does whose network is cut; its record has expired."""

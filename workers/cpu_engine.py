@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workers.cpu_llama import CpuLlama, adapted_rows
-from workers.sampling import BandMaskV1
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from workers.sampling import BandMaskV1
 
 NATIVE_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 """Flags of an x86 processor that multiplies bfloat16. Without one vLLM has no packed kernel for it: 960 × 320 by one
@@ -66,6 +67,8 @@ EXTENSION = f"{__name__}.{CpuExtension.__qualname__}"
 
 
 def _band_mask(runner: Any) -> BandMaskV1 | None:
+    from workers.sampling import BandMaskV1
+
     return next((each for each in runner.input_batch.logitsprocs.all if isinstance(each, BandMaskV1)), None)
 
 

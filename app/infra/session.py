@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
-WAITING_TOLD_EVERY_S = 5.0
-"""How often a client learns what its session waits for, while that is at no worker."""
-
 LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
 """What is the worker's fault and not the session's: it can go on elsewhere."""
 
@@ -173,7 +170,7 @@ class UpstreamSession:
 
         Raises what the move ended with.
         """
-        await asyncio.wait([moving], timeout=WAITING_TOLD_EVERY_S)
+        await asyncio.wait([moving], timeout=self._upstream.settings.session.waiting_notice_s)
         if not moving.done():
             return Waiting(session=self._lease.id, reason=self._upstream.awaited(self._lease.voice))
         self._moving = None

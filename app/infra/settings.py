@@ -104,6 +104,9 @@ class SessionSettings(BaseModel):
     move_timeout_s: float = Field(
         default=60, gt=0, description="How long a session whose worker is gone waits for a place at another."
     )
+    waiting_notice_s: float = Field(
+        default=5, gt=0, description="How often the client of a session that waits for a worker is told for which."
+    )
     resume_ttl_s: float = Field(
         default=60, gt=0, description="How long a resumable session can be taken up after its connection broke."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from tests.api.client import SPEECH, error_of, speak
 from tests.api.conftest import House
+from tests.deadlines import HANG_S
 from tests.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +71,31 @@ async def test_it_is_ready_once_a_worker_is_active(house: House) -> None:
     assert (await house.http.get("/readyz")).status_code == 503
     async with house.worker():
         assert (await house.http.get("/readyz")).status_code == 200
+
+
+async def test_while_no_worker_speaks_it_says_what_each_is_busy_with(house: House) -> None:
+    async with house.worker() as worker:
+        await worker.restart("loading the model")
+        async with asyncio.timeout(HANG_S):
+            while not (answer := (await house.http.get("/readyz")).json()).get("starting"):
+                await asyncio.sleep(0.01)
+        spoken = await house.http.post("/v1/audio/speech", json={"model": "standin", "voice": "slt", "input": "Hello."})
+    assert answer == {"status": "waiting for a worker", "workers": 0, "starting": {"w1": "loading the model"}}
+    assert spoken.status_code == 503
+    assert "w1 is starting (loading the model)" in spoken.text
+    assert int(spoken.headers["retry-after"]) > 0
+
+
+async def test_a_model_whose_last_worker_was_lost_a_moment_ago_is_waited_for_and_not_unknown(house: House) -> None:
+    async with house.worker(), asyncio.timeout(HANG_S):
+        while (await house.http.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(HANG_S):
+        while "w1" in (await house.http.get("/v1/fleet")).text:
+            await asyncio.sleep(0.01)
+    spoken = await house.http.post("/v1/audio/speech", json={"model": "standin", "voice": "slt", "input": "Hello."})
+    assert spoken.status_code == 503
+    assert "none has started again yet" in spoken.text
 
 
 async def test_the_fleet_page_shows_each_worker(house: House, worker: FakeWorker) -> None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.core.errors import AdapterUnavailable, EngineFailed, SessionIdle
-from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment
+from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment, Waiting
+from app.core.models import WorkerState
 from tests.api.client import SessionsClient, sessions_client, spoken
 from tests.api.conftest import House, OpenHouse
 from tests.deadlines import HANG_S
@@ -200,6 +201,26 @@ async def test_a_worker_that_is_slow_and_alone_is_waited_for(
         await client.until(Done, "s1")
         assert client.heard("s1") == spoken("Hello there.")
         assert len(worker.assigned) == 1
+
+
+async def test_a_session_waits_for_a_lone_worker_that_starts_again_and_its_client_is_told(
+    open_house: OpenHouse,
+) -> None:
+    async with (
+        open_house(move_timeout_s=0.05, waiting_notice_s=0.05) as house,
+        house.worker() as worker,
+        sessions_client(house.sessions_url, house.key) as client,
+    ):
+        worker.allow(characters=3)
+        await client.say("s1", "Hello there.")
+        await client.until_frames("s1", 3)
+        await worker.restart("loading the model")
+        waiting = await client.until(Waiting, "s1", count=4)  # longer than for a worker that does not start
+        worker.allow(characters=None)
+        worker.state, worker.part = WorkerState.ACTIVE, ""
+        await client.until(Done, "s1")
+    assert waiting.reason == "w1 is starting (loading the model)"
+    assert client.heard("s1") == spoken("Hello there.")
 
 
 async def test_a_worker_that_is_slow_is_left_for_one_with_room(open_house: OpenHouse) -> None:

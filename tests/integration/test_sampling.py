@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from app.core.orpheus import TOKENS_PER_FRAME, read_layout
 from app.infra.settings import STAND_IN
+
+if TYPE_CHECKING:
+    from workers.sampling import BandMaskV1
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOCABULARY = LAYOUT.band(TOKENS_PER_FRAME - 1)[1]
@@ -39,7 +42,7 @@ def params(written: int) -> Any:
     return SimpleNamespace(extra_args={WRITTEN: written} if written else None)
 
 
-def masked_v1(logits: torch.Tensor) -> torch.Tensor:
+def mask_v1() -> BandMaskV1:
     from workers.sampling import BandMaskV1
 
     mask = BandMaskV1(config(), torch.device("cpu"), is_pin_memory=False)
@@ -48,7 +51,11 @@ def masked_v1(logits: torch.Tensor) -> torch.Tensor:
         for row, (position, written) in enumerate(zip(POSITIONS, WRITTEN_ELSEWHERE, strict=True))
     ]
     mask.update_state(SimpleNamespace(added=outputs, removed=(), moved=()))  # type: ignore[arg-type]
-    return mask.apply(logits)
+    return mask
+
+
+def masked_v1(logits: torch.Tensor) -> torch.Tensor:
+    return mask_v1().apply(logits)
 
 
 def masked_v2(logits: torch.Tensor) -> torch.Tensor:
@@ -62,6 +69,12 @@ def masked_v2(logits: torch.Tensor) -> torch.Tensor:
     for row, written in enumerate(WRITTEN_ELSEWHERE):
         assert mask.add_request(row, params(written))
     return mask.apply(logits, context)
+
+
+def test_a_head_that_reads_one_band_gives_the_masked_logits_of_the_whole_head() -> None:
+    hidden, head = torch.randn(len(POSITIONS), 8), torch.randn(VOCABULARY, 8)
+    whole = masked_v1(hidden @ head.T)
+    torch.testing.assert_close(mask_v1().logits(hidden, head), whole)
 
 
 @pytest.mark.parametrize("masked", [masked_v1, masked_v2])
