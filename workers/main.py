@@ -14,8 +14,8 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Coroutine, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -119,52 +119,61 @@ async def _serve(settings: Settings, device: str) -> None:
         interval_s=settings.heartbeat_s,
         drain=lambda deadline_s: _stop_within(stop, deadline_s),
     )
-    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
     memory = ExitStack()
     try:
-        for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
-            await asyncio.sleep(pause_s)
-        await _unless(beating, engine.start())
-        # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
-        _stop_at_signal(stop, settings.drain_timeout_s)
-        async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
-            announced.begin("measuring its pace")
-            profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
-            server = WorkerServer(
-                settings,
-                worker_id=worker_id,
-                epoch=announced.worker.epoch,
-                profile=profile,
-                engine=engine,
-                decoder=decoder,
-                adapters=adapters,
-                clock=time.monotonic,
-                checkpoint=card.checkpoint,
-                pace=pace,
-            )
-            await server.listen(WorkerState.STARTING)
-            announced.server = server
+        async with beating_with(heartbeat, registry, announced.worker) as beating:
+            for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
+                await asyncio.sleep(pause_s)
+            await _unless(beating, engine.start())
+            # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
+            _stop_at_signal(stop, settings.drain_timeout_s)
+            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
+                announced.begin("measuring its pace")
+                profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
+                server = WorkerServer(
+                    settings,
+                    worker_id=worker_id,
+                    epoch=announced.worker.epoch,
+                    profile=profile,
+                    engine=engine,
+                    decoder=decoder,
+                    adapters=adapters,
+                    clock=time.monotonic,
+                    checkpoint=card.checkpoint,
+                    pace=pace,
+                )
+                await server.listen(WorkerState.STARTING)
+                announced.server = server
 
-            async def join() -> None:
-                most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
-                most = profile.max_cpu_loras // 2 if most is None else most
-                await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
-                server.state = WorkerState.ACTIVE
-                heartbeat.hurry()
-                log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
+                async def join() -> None:
+                    most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
+                    most = profile.max_cpu_loras // 2 if most is None else most
+                    await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
+                    server.state = WorkerState.ACTIVE
+                    heartbeat.hurry()
+                    log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
 
-            deaths = (engine.died(), decoder.died())
-            await _until_stopped(settings, server, heartbeat, beating, join=join(), stop=stop, deaths=deaths)
+                deaths = (engine.died(), decoder.died())
+                await _until_stopped(settings, server, heartbeat, beating, join=join(), stop=stop, deaths=deaths)
     finally:
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
-        with suppress(DeadlineExceeded):  # the record then expires
-            await registry.leave(worker_id, announced.worker.epoch)
         await adapters.aclose()
         await engine.aclose()
         await redis.aclose()
         store.close()
         memory.close()
+
+
+@asynccontextmanager
+async def beating_with(heartbeat: Heartbeat, registry: Registry, worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+    """The heartbeat at work, while the context lasts; the worker then leaves the registry."""
+    beating = asyncio.create_task(heartbeat.run(), name="heartbeat")
+    try:
+        yield beating
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+        with suppress(DeadlineExceeded):  # the record then expires
+            await registry.leave(worker.id, worker.epoch)
 
 
 async def _unless(beating: asyncio.Task[None], work: Coroutine[Any, Any, _Result]) -> _Result:

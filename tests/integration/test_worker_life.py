@@ -15,7 +15,7 @@ from tests.deadlines import HANG_S
 from tests.fakes import FakeEngine
 from tests.unit.test_worker_server import serving, session
 from workers.heartbeat import Heartbeat
-from workers.main import _stop_within, _until_stopped
+from workers.main import _stop_within, _until_stopped, beating_with
 from workers.server import WorkerServer
 
 pytestmark = pytest.mark.anyio
@@ -46,9 +46,13 @@ class Life:
         async def death() -> str:
             return await self.died
 
-        self.task = asyncio.create_task(
-            _until_stopped(settings, server, registry, heartbeat, join=join(), stop=self.stop, deaths=[death()])
-        )
+        async def live() -> None:
+            async with beating_with(heartbeat, registry, server.describe()) as beating:
+                await _until_stopped(
+                    settings, server, heartbeat, beating, join=join(), stop=self.stop, deaths=[death()]
+                )
+
+        self.task = asyncio.create_task(live())
 
 
 async def until_state(registry: Registry, state: WorkerState | None) -> None:
