@@ -129,7 +129,7 @@ def tasks(
         list[str] | None, typer.Option(help="Work on this queue only; repeat for more. Default: all of them.")
     ] = None,
 ) -> None:
-    """Run queued work: cloning, narration, housekeeping. One job at a time: a trainer wants a process of its own.
+    """Run queued work: cloning, narration, housekeeping. One job of a kind at a time, and several chapters of books.
 
     Somebody must work on `interactive`: webhooks and housekeeping go there.
     """

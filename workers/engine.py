@@ -332,7 +332,7 @@ class VllmEngine:
         runner = "V2" if config.use_v2_model_runner else "V1"
         config.model_config.logits_processors = [f"workers.sampling:BandMask{runner}"]
         if self._device == "cpu":
-            _prepare_for_cpu(config)
+            _prepare_for_cpu(config, threads=settings.cpu_threads)
         return config
 
     def _stat_logger(self, vllm_config: VllmConfig, engine_index: int = 0) -> Any:
@@ -390,16 +390,18 @@ def _dtype(setting: str, device: str) -> str:
     return dtype_here()
 
 
-def _prepare_for_cpu(config: VllmConfig) -> None:
+def _prepare_for_cpu(config: VllmConfig, *, threads: int) -> None:
     """Let the engine core be one process, a fork of this one, with the amendments of `cpu_engine` in it."""
     from workers.cpu_engine import EXTENSION, import_model
 
     # vLLM asks for a process more on a CPU, only to bind OpenMP threads, which we leave unbound.
     config.parallel_config.distributed_executor_backend = "uni"
     config.parallel_config.worker_extension_cls = EXTENSION
-    import_model()
-    # vLLM has just asked for "spawn". A fork has everything imported already, which is most of a start.
-    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
+    if threads == 1:
+        import_model()
+        # vLLM has just asked for "spawn". A fork has everything imported already, which is most of a start, and this
+        # process's one OpenMP thread: for more of them the core has to begin by itself.
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
 
 
 def _quantization(setting: str, device: str) -> str | None:
