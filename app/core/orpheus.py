@@ -168,7 +168,7 @@ def read_layout(model_dir: Path, codec_dir: Path, told: SpeechConfig | None = No
     config = _read(path)
     says = config.get("speech") or {}
     chosen = told.model_dump(exclude_unset=True) if told else {}
-    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **says}, path)
+    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **says}, path, key="speech")
     if "name" in chosen:
         speech = speech.model_copy(update={"name": chosen["name"]})
     for name, value in chosen.items():
@@ -227,9 +227,10 @@ def _read(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _parse(kind: type[_Config], fields: Mapping[str, Any], path: Path) -> _Config:
+def _parse(kind: type[_Config], fields: Mapping[str, Any], path: Path, *, key: str = "") -> _Config:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         place, reason = first_fault(error)
+        place = ".".join(part for part in (key, place) if part)
         raise ConfigurationError(f"{path}: {place}: {reason}" if place else f"{path}: {reason}") from None

@@ -18,7 +18,7 @@ def on(answer: str, share: float | None = None) -> EngineProfile:
 
 def test_a_cpu_keeps_the_figures_of_a_laptop() -> None:
     assert engine_profile("cpu") == profiles.CPU
-    assert (profiles.CPU.capacity, profiles.CPU.max_loras, profiles.CPU.stream_interval) == (4, 4, 1)
+    assert (profiles.CPU.capacity, profiles.CPU.max_loras, profiles.CPU.stream_interval) == (4, 4, 7)
 
 
 @pytest.mark.parametrize(("answer", "sessions", "slots"), [(H200, 128, 32), (L40S, 32, 16), (A10G, 16, 8), (T4, 8, 4)])
