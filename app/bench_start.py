@@ -178,7 +178,7 @@ def _running(command: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[
 
 def _spoken_s(printed: str, sentence: str) -> float:
     """Seconds of speech that the fleet makes of a sentence, with its first voice."""
-    [address, *_], [key, *_] = re.findall(r"front door +(\S+)", printed), re.findall(r"key +(cari_\S+)", printed)
+    [address, *_], [key, *_] = re.findall(r"front door +(http\S+)", printed), re.findall(r"key +(cari_\S+)", printed)
     asked = json.loads(re.findall(r"-d '(.*)'", printed)[0]) | {"input": sentence, "response_format": "pcm"}
     request = urllib.request.Request(
         f"{address}/v1/audio/speech",

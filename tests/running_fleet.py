@@ -36,7 +36,7 @@ class RunningFleet:
 
     @property
     def address(self) -> str:
-        return re.findall(r"front door +(\S+)", self.printed)[0]
+        return re.findall(r"front door +(http\S+)", self.printed)[0]
 
     @property
     def key(self) -> str:

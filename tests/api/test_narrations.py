@@ -269,7 +269,7 @@ async def test_an_empty_chapter_is_told_by_its_title_and_the_rest_is_read(librar
 
 FORMS: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"file": ("a.txt", b"Hello.")}, "narration: the form has it 0 times"),
-    ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "Invalid JSON"),
+    ({"narration": "{"}, {"file": ("a.txt", b"Hello.")}, "this is no JSON"),
     ({"narration": '{"voice": "slt"}'}, {"cover": ("c.png", PNG)}, "file: the form has none"),
     (
         {"narration": '{"voice": "slt", "text": "Hi."}'},
