@@ -24,6 +24,9 @@ CLONE, NARRATE, WEBHOOK, CLEAN = "carillon.clone", "carillon.narrate", "carillon
 VISIBILITY_TIMEOUT_S = 60
 """A message whose worker is gone comes back after so long. `tasks.lease` keeps it from running twice meanwhile."""
 
+CHILD_TIMEOUT_S = 300.0
+"""How long a pool's child may take to import what it needs."""
+
 HEARTBEAT_TTL_S = 15
 
 
@@ -69,6 +72,8 @@ def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_
         worker_concurrency=1,
         worker_pool="prefork",
         worker_pool_start_method="spawn",  # CUDA does not survive a fork
+        # A child that is not up by then is killed and another started, for ever: 4 s are too few for a slow machine.
+        worker_proc_alive_timeout=CHILD_TIMEOUT_S,
         worker_soft_shutdown_timeout=30,
         worker_hijack_root_logger=False,
         worker_deduplicate_successful_tasks=True,
