@@ -100,9 +100,26 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
     assert not fleet.missing(worker)
     clock.now_s += 0.1
     await fleet.refresh()
-    assert (fleet.workers, fleet.models) == ((), ())
+    assert (fleet.workers, fleet.models) == ((), (CARD,))
     assert fleet.missing(worker)
     assert not fleet.settling("standin")
+    assert "none has started again yet" in (fleet.awaited("standin") or "")
+
+
+async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wait(
+    registry: Registry, redis: Redis, fleet: Fleet, clock: Clock, settings: Settings
+) -> None:
+    await join(registry)
+    await fleet.refresh()
+    await vanish(redis)
+    for pause_s in (0.0, settings.worker_ttl_s):
+        clock.now_s += pause_s
+        await fleet.refresh()
+    assert fleet.models == (CARD,)
+    clock.now_s += settings.session.move_timeout_s + 0.1
+    await fleet.refresh()
+    assert fleet.models == ()
+    assert fleet.awaited("standin") is None
 
 
 async def test_a_worker_that_comes_back_in_time_was_never_missing(
