@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock test test-all check format bench standin clean
+.PHONY: up env lock test test-slow test-all check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -24,8 +24,10 @@ lock: $(VENV)/.dev  ## Fix the versions of everything that pyproject.toml brings
 test: $(VENV)/.dev  ## What a change is likely to break, in minutes: every part, and the real engine
 	$(VENV)/bin/pytest -q -rs -n 2 -m "not slow"
 
-test-all: test  ## Everything that needs no accelerator: also what takes long, one at a time
+test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and sessions, whole trainings
 	$(VENV)/bin/pytest -q -rs -m slow
+
+test-all: test test-slow  ## Everything that needs no accelerator
 
 check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
 	$(VENV)/bin/ruff format --check .

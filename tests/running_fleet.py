@@ -87,6 +87,7 @@ def running_fleet(data_dir: Path, configured: Mapping[str, str]) -> Iterator[Run
         **{name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")},
         "CARILLON_DATA_DIR": str(data_dir),
         "CARILLON_API_PORT": str(free_port()),
+        "CARILLON_CAPACITY": "4",  # whatever pace a busy machine has
         **configured,
     }
     command = [sys.executable, "-m", "app.cli", "up"]
