@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import psutil
 
 from tests.deadlines import HANG_S
 
@@ -38,3 +41,13 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(HANG_S):
         while not holds():
             await asyncio.sleep(0.02)
+
+
+def children_running(script: str) -> list[psutil.Process]:
+    """This process's own children that run `script`; those that have ended and were not waited for are none."""
+    running: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # a zombie is one, to psutil
+            if any(argument.endswith(script) for argument in child.cmdline()):
+                running.append(child)
+    return running

@@ -114,9 +114,10 @@ class AdapterCache:
 
     async def aclose(self) -> None:
         """Give up what is being loaded. The engine ends next, and the next start of the worker wipes the directory."""
-        for work in list(self._work):
-            work.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        while self._work:  # a load that is given up may begin a removal
+            for work in self._work:
+                work.cancel()
+            await asyncio.gather(*self._work, return_exceptions=True)
 
     def _refuse_retired(self, version: AdapterVersion) -> None:
         if version.voice_id in self._retired:

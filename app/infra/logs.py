@@ -24,7 +24,10 @@ MAX_LOG_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_FOREIGN = {"color_message", "vllm_process_name"}
+"""What uvicorn and vLLM put on records: the second on every record of its process, ours too."""
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | _FOREIGN
 
 
 def configure_logging(settings: Settings) -> None:

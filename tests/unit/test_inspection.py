@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
@@ -19,6 +18,7 @@ from app.core.audio import Samples
 from app.core.cloning import AudioFacts
 from app.core.errors import RecordingUnfit
 from app.infra.inspection import Limits, decode, inspect, inspect_async
+from tests.processes import children_running
 
 RATE_HZ = 24_000
 CAP_S = 7200.0
@@ -196,21 +196,16 @@ def endless(tmp_path: Path) -> Path:
     return tmp_path / "endless.wav"
 
 
-def decoders() -> list[psutil.Process]:
-    """This process's children that decode; a test before may have left servers running."""
-    return [child for child in psutil.Process().children() if "decoding.py" in " ".join(child.cmdline())]
-
-
 def test_a_decoder_that_never_ends_is_killed(endless: Path) -> None:
     assert "took longer than 0.2 s" in refusal(endless, limits=Limits(wall_s=0.2))
-    assert not decoders()
+    assert not children_running("decoding.py")
 
 
 @pytest.mark.anyio
 async def test_a_decoder_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
     inspecting = asyncio.create_task(inspect_async(endless, max_duration_s=CAP_S))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
-        for decoder in decoders():
+        for decoder in children_running("decoding.py"):
             decoder.send_signal(signal.SIGSEGV)
         with pytest.raises(RecordingUnfit, match=r"made the decoder crash \(SIGSEGV\)"):
             await inspecting
@@ -237,7 +232,7 @@ async def test_a_cancelled_inspection_leaves_no_process(endless: Path) -> None:
         inspecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await inspecting
-    assert not decoders()
+    assert not children_running("decoding.py")
 
 
 # Decoding

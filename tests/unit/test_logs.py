@@ -25,6 +25,10 @@ def test_the_text_form_appends_the_data() -> None:
     assert line == "1970-01-01T00:00:00.500Z INFO app.x: session started session=abc voice=tara"
 
 
+def test_what_libraries_put_on_every_record_is_not_data() -> None:
+    assert TextFormatter().format(record(vllm_process_name="EngineCore")).endswith("app.x: session started")
+
+
 def test_the_json_form_is_one_object_a_line_whatever_the_data_is() -> None:
     line = JsonFormatter().format(record(path=Path("a\nb"), count=3))
     assert "\n" not in line

@@ -8,12 +8,12 @@ import signal
 import struct
 from pathlib import Path
 
-import psutil
 import pytest
 
 from app.core.errors import ManuscriptUnfit
 from app.core.narration import SourceKind
 from app.infra.manuscripts import Limits, check_cover, check_cover_async, read_manuscript_async
+from tests.processes import children_running
 from tests.unit.manuscripts import (
     chapters,
     epub,
@@ -231,22 +231,17 @@ def endless(tmp_path: Path) -> Path:
     return tmp_path / "endless.png"
 
 
-def readers() -> list[psutil.Process]:
-    """This process's children that read; a test before may have left servers running."""
-    return [child for child in psutil.Process().children() if "covers.py" in " ".join(child.cmdline())]
-
-
 def test_a_reader_that_never_ends_is_killed(endless: Path) -> None:
     with pytest.raises(ManuscriptUnfit, match=r"took longer than 0\.2 s"):
         check_cover(endless, name="cover.png", limits=Limits(wall_s=0.2))
-    assert not readers()
+    assert not children_running("covers.py")
 
 
 @pytest.mark.anyio
 async def test_a_reader_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
     checking = asyncio.create_task(check_cover_async(endless, name="cover.png"))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the reader has opened its end
-        for reader in readers():
+        for reader in children_running("covers.py"):
             reader.send_signal(signal.SIGSEGV)
         with pytest.raises(ManuscriptUnfit, match=r"made its reader crash \(SIGSEGV\)"):
             await checking
@@ -259,7 +254,7 @@ async def test_a_cancelled_reading_leaves_no_process(endless: Path) -> None:
         checking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await checking
-    assert not readers()
+    assert not children_running("covers.py")
 
 
 @pytest.mark.anyio

@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,17 @@ async def serving(
     ).model_copy(update=changes)
     clock = asyncio.get_running_loop().time
     profile = settings.over(profiles.CPU)
-    async with Decoder(CODEC, max_sessions=profile.capacity) as decoder:
+    adapters = AdapterCache(
+        engine,
+        fetch,
+        tmp_path / "adapters",
+        max_resident=2,
+        max_rank=16,
+        patience_s=settings.session.ready_timeout_s,
+        clock=clock,
+        retry_interval_s=0,
+    )
+    async with Decoder(CODEC, max_sessions=profile.capacity) as decoder, aclosing(adapters):
         server = WorkerServer(
             settings,
             worker_id="w1",
@@ -98,16 +108,7 @@ async def serving(
             profile=profile,
             engine=engine,
             decoder=decoder,
-            adapters=AdapterCache(
-                engine,
-                fetch,
-                tmp_path / "adapters",
-                max_resident=2,
-                max_rank=16,
-                patience_s=settings.session.ready_timeout_s,
-                clock=clock,
-                retry_interval_s=0,
-            ),
+            adapters=adapters,
             clock=clock,
         )
         await server.listen()
