@@ -13,37 +13,27 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import (
-    clones,
-    fleet,
-    health,
-    keys,
-    narration_files,
-    narrations,
-    openai,
-    openai_voices,
-    samples,
-    sessions,
-    uploads,
-    voices,
-)
+from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
 from app.api.bodies import remove_stale
-from app.api.deps import Door
 from app.api.errors import add_error_handlers
-from app.api.intake import waiting_directory
 from app.api.lingering import Lingering
 from app.api.metrics import Metrics
-from app.infra.broker import make_celery
-from app.infra.catalog import Catalog
-from app.infra.directory import Directory
-from app.infra.fleet import open_fleet
-from app.infra.journals import open_journals
-from app.infra.links import Links
-from app.infra.queue import Queue
-from app.infra.registry import Registry, open_redis
-from app.infra.settings import Settings
-from app.infra.storage import ObjectStore
-from app.infra.upstream import Upstream
+from app.api.native.socket import router as sessions
+from app.api.openai.speech import router as openai_speech
+from app.api.openai.voices import router as openai_voices
+from app.api.services import Door
+from app.catalog import Catalog
+from app.fleet.registry import Registry, open_redis
+from app.fleet.view import open_fleet
+from app.platform.broker import make_celery
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings
+from app.platform.signed_links import Links
+from app.platform.task_queue import Queue
+from app.realtime.journal_store import open_journals
+from app.realtime.router import Upstream
+from app.voices.ingest import waiting_directory
+from app.voices.resolver import Directory
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -58,9 +48,10 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Carillon", lifespan=lifespan)
     app.add_middleware(Lingering)
     add_error_handlers(app)
-    speaking, cloning = (openai, openai_voices, sessions), (voices, samples, uploads, clones)
-    for edge in (*speaking, *cloning, narrations, narration_files, fleet, keys, health):
-        app.include_router(edge.router)
+    speaking = (openai_speech, openai_voices, sessions)
+    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
+    for router in (*speaking, *(edge.router for edge in edges)):
+        app.include_router(router)
     return app
 
 

@@ -77,5 +77,5 @@ install --quiet --no-deps --constraint $lock/$build.txt pip # Debian's takes thr
 [ "$build" = gpu ] || install_torch
 install --no-deps "$@"
 install --quiet --no-deps --no-build-isolation --editable .
-"$venv/bin/python" -m app.natives || fail "environment $venv does not work on this machine (see above)"
+"$venv/bin/python" -m app.platform.native_libraries || fail "environment $venv does not work on this machine (see above)"
 say "environment $venv is ready"

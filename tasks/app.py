@@ -8,15 +8,15 @@ from collections.abc import Mapping
 
 from celery import Celery
 
-from app.core.orpheus import read_layout
-from app.infra.broker import QUEUES, make_celery, train_queue
-from app.infra.checkpoints import locate
-from app.infra.settings import Settings
+from app.platform.broker import QUEUES, make_celery, train_queue
+from app.platform.model_files import locate
+from app.platform.settings import Settings
+from app.speech.token_layout import read_layout
 from tasks.lanes import Lanes, OnDemand
-from tasks.lease import Lease
-from tasks.ticker import Heartbeat, Housekeeping, Reconciliation
+from tasks.message_lease import Lease
+from tasks.scheduler import Heartbeat, Housekeeping, Reconciliation
 
-MODULES = ("tasks.entrypoints", "tasks.journal")
+MODULES = ("tasks.entrypoints", "tasks.logs")
 
 
 def make_worker_app(settings: Settings, *, lanes: Mapping[str, int]) -> Celery:

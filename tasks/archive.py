@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from app.core.cloning import CloneJob
-from app.core.errors import StoreUnavailable
-from app.infra.jobbook import job_prefix
-from app.infra.storage import ObjectStore
+from app.errors import StoreUnavailable
+from app.platform.object_store import ObjectStore
+from app.voices.jobs import job_prefix
+from app.voices.models import CloneJob
 
 PATIENCE_S = 120.0
 PAUSE_S = 2.0

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
-from app.infra.jobbook import CLAIM_S
+from app.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
+from app.voices.jobs import CLAIM_S
 
 RENEWAL_S = 2.0
 """How soon a cancel is noticed; the claim itself would last much longer."""

@@ -20,19 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.core.cloning import (
-    CloneJob,
-    CloneKind,
-    CloneState,
-    DataReport,
-    GateReport,
-    JobError,
-    RunConfig,
-    TrainConfig,
-    TrainProgress,
-    VoiceRecord,
-)
-from app.core.errors import (
+from app.catalog import Catalog
+from app.errors import (
     CarillonError,
     ConfigurationError,
     GateFailed,
@@ -44,12 +33,23 @@ from app.core.errors import (
     StoreUnavailable,
     TrainingFailed,
 )
-from app.core.models import AdapterVersion, Voice
-from app.core.orpheus import read_layout
-from app.infra.catalog import Catalog
-from app.infra.checkpoints import locate
-from app.infra.settings import Settings
-from app.infra.storage import ObjectStore
+from app.platform.model_files import locate
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings
+from app.speech.token_layout import read_layout
+from app.speech.voices import AdapterVersion, Voice
+from app.voices.models import (
+    CloneJob,
+    CloneKind,
+    CloneState,
+    DataReport,
+    GateReport,
+    JobError,
+    RunConfig,
+    TrainConfig,
+    TrainProgress,
+    VoiceRecord,
+)
 from tasks.archive import Archive, persistently
 from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 from tasks.stage import Event, run_stage, with_memory

@@ -10,8 +10,8 @@ import asyncio
 from celery import shared_task
 from celery.app.task import Task
 
-from app.infra.broker import CLEAN, CLONE, NARRATE, WEBHOOK
-from app.infra.settings import load_settings
+from app.platform.broker import CLEAN, CLONE, NARRATE, WEBHOOK
+from app.platform.settings import load_settings
 
 
 @shared_task(name=CLONE, bind=True, ignore_result=True, max_retries=None)

@@ -11,15 +11,15 @@ import asyncio
 import logging
 from datetime import datetime, timedelta
 
-from app.core.errors import ObjectMissing
-from app.infra.catalog import Catalog
-from app.infra.database import utc_now
-from app.infra.jobbook import job_prefix
-from app.infra.registry import Registry, open_redis
-from app.infra.settings import Settings
-from app.infra.storage import ObjectStore
-from app.infra.voicebook import voice_prefix
-from tasks.takes import TAKES
+from app.catalog import Catalog
+from app.errors import ObjectMissing
+from app.fleet.registry import Registry, open_redis
+from app.narration.segment_store import TAKES
+from app.platform.database import utc_now
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings
+from app.voices.jobs import job_prefix
+from app.voices.store import voice_prefix
 
 KEY_RETENTION = timedelta(days=30)
 TOMBSTONE_WATCH = timedelta(days=2)

@@ -17,7 +17,7 @@ from typing import Any
 from celery.worker import state
 from celery.worker.autoscale import Autoscaler
 
-from tasks.ticker import Ticker
+from tasks.scheduler import Ticker
 
 REOPENED_AFTER_S = 0.25
 

@@ -19,17 +19,17 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from app.core.cloning import JobError
-from app.core.errors import CarillonError, JobLost, NotFound, StageFailed, StoreUnavailable
-from app.infra.catalog import Catalog
-from app.infra.narrationrows import MASTERING, PLAN
-from app.infra.settings import Settings
-from app.infra.storage import ObjectStore
+from app.catalog import Catalog
+from app.errors import CarillonError, JobLost, NotFound, StageFailed, StoreUnavailable
+from app.narration.master_step import deliver
+from app.narration.planning import plan
+from app.narration.rendering import render
+from app.narration.rows import MASTERING, PLAN
+from app.narration.step import Desk, Ended
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings
+from app.voices.models import JobError
 from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
-from tasks.mastering import deliver
-from tasks.planning import plan
-from tasks.rendering import render
-from tasks.step import Desk, Ended
 
 STALE_S = 24 * 3600.0
 

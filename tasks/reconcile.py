@@ -16,12 +16,12 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import RedisError
 
-from app.core.errors import CarillonError
-from app.infra.broker import CLONE, NARRATE, WEBHOOK, train_queue
-from app.infra.catalog import Catalog
-from app.infra.database import utc_now
-from app.infra.settings import Settings, load_settings
-from tasks.ticker import RECONCILE_S as INTERVAL_S
+from app.catalog import Catalog
+from app.errors import CarillonError
+from app.platform.broker import CLONE, NARRATE, WEBHOOK, train_queue
+from app.platform.database import utc_now
+from app.platform.settings import Settings, load_settings
+from tasks.scheduler import RECONCILE_S as INTERVAL_S
 
 FORSAKEN_S = 10.0
 """A job just made has its message under way."""

@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import CarillonError, OutOfMemory, Overloaded, StageFailed
-from app.infra import guardian
+from app.errors import CarillonError, OutOfMemory, Overloaded, StageFailed
+from app.platform import reaper
 
 STOP_GRACE_S = 8.0
 """A cancelled job has 10 s to end; a trainer saves its checkpoint in one or two."""
@@ -46,7 +46,7 @@ async def run_stage(
     `threads` are OpenMP's, on a CPU; they wait asleep, for spinning ones starve whoever else works there.
     Raises what the stage reports as its error, StageFailed when it was killed or broke.
     """
-    command = [sys.executable, guardian.__file__, "exec", str(os.getpid()), sys.executable, "-m", f"training.{stage}"]
+    command = [sys.executable, reaper.__file__, "exec", str(os.getpid()), sys.executable, "-m", f"training.{stage}"]
     process = await asyncio.create_subprocess_exec(
         *command,
         str(directory),

@@ -11,11 +11,11 @@ import logging
 import time
 from typing import Any
 
-from app.core.errors import InvalidRequest
-from app.infra import webhooks
-from app.infra.catalog import Catalog
-from app.infra.narrationrows import ID_PREFIX
-from app.infra.settings import CloningSettings, Settings
+from app.catalog import Catalog
+from app.errors import InvalidRequest
+from app.narration.rows import ID_PREFIX
+from app.platform import webhooks
+from app.platform.settings import CloningSettings, Settings
 
 LONG_OR_OURS = {
     "chapters": True,

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck
 from hypothesis import settings as examples
 from pydantic import SecretStr
 
-from app.infra import embedded
-from app.infra.settings import Settings, StoreSettings
-from app.infra.storage import ObjectStore
-from tests.deadlines import HANG_S
-from tests.running_fleet import RunningFleet, running_fleet
-from tests.valkey import running_valkey
+from app.local import embedded
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings, StoreSettings
+from tests.support.deadlines import HANG_S
+from tests.support.running_fleet import RunningFleet, running_fleet
+from tests.support.valkey import running_valkey
 
 # A slow machine is no failure: a timing is never an assertion.
 examples.register_profile("carillon", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.core.errors import AdapterUnavailable
-from app.core.orpheus import LORA_MODULES
+from app.errors import AdapterUnavailable
+from app.speech.token_layout import LORA_MODULES
 from training.checkpoints import settle
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.core.models import Frozen
+from app.speech.voices import Frozen
 
 STATE_FILE = "trainer_state.json"
 KEPT = 3

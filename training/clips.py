@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.errors import InvalidRequest
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.errors import InvalidRequest
+from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout
 
 SORTED_BATCHES = 8
 """So many batches' clips are sorted by length together: little padding, and still another company every epoch."""

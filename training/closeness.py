@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, next_fast_len
 
-from app.core.audio import Samples, hop_levels_dbfs, hop_samples, speech_threshold_dbfs
+from app.speech.audio import Samples, hop_levels_dbfs, hop_samples, speech_threshold_dbfs
 
 Matrix = NDArray[np.float64]
 

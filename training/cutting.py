@@ -2,7 +2,7 @@
 
 Whatever is cut away at a head or inside a pause is a whole number of codec frames, counted from the recording's own
 start: the codec then sees the same frames as in the whole recording, which matters the more the coarser its frames are.
-So heads and pauses come out within half a frame (43 ms) of what was asked for. Levels are those of `app.core.audio`.
+So heads and pauses come out within half a frame (43 ms) of what was asked for. Levels are those of `app.speech.audio`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,8 @@ import pyloudnorm
 import soxr
 from scipy.signal import butter, sosfiltfilt
 
-from app.core.audio import (
-    HOP_S,
-    LOUDEST_DBFS,
-    MARGIN_DB,
-    Samples,
-    crossfade_join,
-    hop_levels_dbfs,
-    speech_runs,
-)
-from app.core.cloning import PrepareConfig
+from app.speech.audio import HOP_S, LOUDEST_DBFS, MARGIN_DB, Samples, crossfade_join, hop_levels_dbfs, speech_runs
+from app.voices.models import PrepareConfig
 
 Span = tuple[int, int]
 """Samples from (inclusive) and to (exclusive)."""

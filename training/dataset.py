@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import soundfile
 
-from app.core.errors import ConfigurationError
-from app.core.orpheus import TOKENS_PER_FRAME, SpeechConfig, TokenLayout, read_layout
-from app.core.prompts import PromptEncoder
+from app.errors import ConfigurationError
+from app.speech.prompts import PromptEncoder
+from app.speech.token_layout import TOKENS_PER_FRAME, SpeechConfig, TokenLayout, read_layout
 from training.recordings import PreparationCancelled, SpeechClip
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import Any
 
 import soundfile
 
-from app.core.cloning import GateConfig, GateFigure, GateReport
-from app.core.errors import CarillonError, ConfigurationError
-from app.core.models import Voice
-from app.infra.settings import load_settings
-from app.infra.speaker import Spoken, open_speaker
+from app.errors import CarillonError, ConfigurationError
+from app.platform.settings import load_settings
+from app.realtime.background import Spoken, open_speaker
+from app.speech.voices import Voice
+from app.voices.models import GateConfig, GateFigure, GateReport
 from training import measures
 from training.measures import Closeness, percentile
 from training.run import read_run

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout
 from training.clips import Clip
 
 LossKind = Literal["codes", "all"]

@@ -1,6 +1,6 @@
 """Trains one voice's LoRA: `python -m training.lora RUN_DIR`, a process of its own that can be killed and run again.
 
-    RUN_DIR/run.json       what to train (app.core.cloning.RunConfig)
+    RUN_DIR/run.json       what to train (app.voices.models.RunConfig)
     RUN_DIR/dataset.npz    the clips (training.clips)
     RUN_DIR/checkpoints/   where to go on: a run begins at the newest complete one
     RUN_DIR/adapter/       the best adapter so far, and the result when the run is over
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from app.core.errors import CarillonError
+from app.errors import CarillonError
 from training.run import Stopped, breakage, read_run
 from training.seat import Seat, seat_of
 from training.stage import Events

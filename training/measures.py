@@ -12,9 +12,9 @@ from statistics import median
 
 import numpy as np
 
-from app.core.audio import Samples, duration_s, head_silence_s, onset_s, rms_dbfs, silence_runs
-from app.core.checks import MAX_CLIPPED_SHARE, clipped_share
-from app.infra.speaker import Spoken
+from app.realtime.background import Spoken
+from app.speech.audio import Samples, duration_s, head_silence_s, onset_s, rms_dbfs, silence_runs
+from app.speech.utterance_checks import MAX_CLIPPED_SHARE, clipped_share
 from training.closeness import VoicePrint, distance, voice_print
 from training.transcriber import words_of
 

@@ -14,9 +14,9 @@ import json
 import sys
 from pathlib import Path
 
-from app.core.cloning import CloneKind, PrepareConfig, RunConfig
-from app.core.orpheus import read_layout
-from app.infra.settings import CloningSettings, load_settings
+from app.platform.settings import CloningSettings, load_settings
+from app.speech.token_layout import read_layout
+from app.voices.models import CloneKind, PrepareConfig, RunConfig
 from training.recordings import Prepared, Source, prepare, report_shortfall
 from training.run import read_run, torch_device
 from training.stage import Tell, main

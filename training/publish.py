@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import ConfigurationError, StoreUnavailable
-from app.infra.settings import load_settings
-from app.infra.storage import ObjectStore
+from app.errors import ConfigurationError, StoreUnavailable
+from app.platform.object_store import ObjectStore
+from app.platform.settings import load_settings
 from training import adapter
 from training.run import read_run
 from training.stage import Tell, main

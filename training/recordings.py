@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 import soundfile
 
-from app.core.audio import Samples, hop_levels_dbfs, signal_to_noise_db
-from app.core.cloning import DataReport, Finding, PrepareConfig, RecordingReport, Severity
-from app.core.errors import InvalidRequest
-from app.infra import inspection
+from app.errors import InvalidRequest
+from app.speech.audio import Samples, hop_levels_dbfs, signal_to_noise_db
+from app.voices import audio_probe
+from app.voices.models import DataReport, Finding, PrepareConfig, RecordingReport, Severity
 from training import cutting
 from training.cutting import Cut, Grid, Recording
 from training.transcriber import Transcriber, shared_out, spoken_chars, word_agreement, words_of
@@ -215,7 +215,7 @@ class _Desk:
         name, config = file.source.name, self.config
         with tempfile.TemporaryDirectory(dir=self.directory, prefix=".decoded-") as scratch:
             target = Path(scratch) / "mono.f32"
-            decoded = inspection.decode(
+            decoded = audio_probe.decode(
                 file.source.path,
                 target,
                 max_duration_s=self.max_sample_s,

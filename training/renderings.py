@@ -17,11 +17,11 @@ from pathlib import Path
 
 import soundfile
 
-from app.core.cloning import GateConfig
-from app.core.errors import ConfigurationError, EngineFailed
-from app.core.models import Voice
-from app.infra.settings import load_settings
-from app.infra.speaker import Spoken, open_speaker
+from app.errors import ConfigurationError, EngineFailed
+from app.platform.settings import load_settings
+from app.realtime.background import Spoken, open_speaker
+from app.speech.voices import Voice
+from app.voices.models import GateConfig
 from training.gate import bundled_prompts
 from training.run import read_run
 from training.speaker import Speaker, speak_each

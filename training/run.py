@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from app.core.cloning import RunConfig
-from app.core.errors import CarillonError, ConfigurationError, OutOfMemory, StageFailed
-from app.core.faults import first_fault
+from app.errors import CarillonError, ConfigurationError, OutOfMemory, StageFailed
+from app.platform.field_errors import first_fault
+from app.voices.models import RunConfig
 
 if TYPE_CHECKING:
     import torch

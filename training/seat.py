@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from app.core.cloning import RunConfig
-from app.core.errors import ConfigurationError, Overloaded
-from app.core.profiles import GIB
-from app.infra.cardlease import CardLease, Claim
-from app.infra.cards import Gpu, Look, free_bytes, look, own_gpu
-from app.infra.checkpoints import model_size
-from app.infra.settings import load_settings
+from app.errors import ConfigurationError, Overloaded
+from app.platform.gpu_lease import CardLease, Claim
+from app.platform.gpus import Gpu, Look, free_bytes, look, own_gpu
+from app.platform.model_files import model_size
+from app.platform.profiles import GIB
+from app.platform.settings import load_settings
+from app.voices.models import RunConfig
 from training.run import torch_device
 from training.stage import Tell
 

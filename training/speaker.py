@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from app.core.models import Voice
-from app.infra.speaker import Spoken
+from app.realtime.background import Spoken
+from app.speech.voices import Voice
 
 
 class Speaker(Protocol):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
 
-from app.core.errors import CarillonError
+from app.errors import CarillonError
 from training.run import Stopped, breakage
 
 DONE, FAILED, TERMINATED = 0, 1, 143

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import httpx
 
-from app.core.errors import CarillonError, ConfigurationError, DeadlineExceeded
-from app.infra.settings import CloningSettings
+from app.errors import CarillonError, ConfigurationError, DeadlineExceeded
+from app.platform.settings import CloningSettings
 
 _WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
 _TAG = re.compile(r"<[a-z]+>")

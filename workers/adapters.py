@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import AdapterUnavailable, CarillonError, ObjectMissing, StoreUnavailable, UnknownVoice
-from app.core.models import AdapterVersion
-from app.core.orpheus import LORA_MODULES
+from app.errors import AdapterUnavailable, CarillonError, ObjectMissing, StoreUnavailable, UnknownVoice
+from app.speech.token_layout import LORA_MODULES
+from app.speech.voices import AdapterVersion
 from workers.engine import Engine, EngineAdapter
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from snac import SNAC
 
-from app.core.errors import EngineFailed, Overloaded
+from app.errors import EngineFailed, Overloaded
 from workers.decode_pool import DecodePool, Work
 from workers.provisional_head import HeadRamp, Samples
 from workers.snac_stream import StreamingSnac, load_codec

@@ -21,12 +21,12 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from app.core.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
-from app.core.messages import AssignedPace
-from app.core.orpheus import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout
-from app.core.profiles import EngineProfile
-from app.core.prompts import PromptEncoder
-from app.infra.settings import EngineSettings
+from app.errors import AdapterUnavailable, ConfigurationError, EngineFailed, InvalidRequest, Overloaded
+from app.platform.profiles import EngineProfile
+from app.platform.settings import EngineSettings
+from app.speech.prompts import PromptEncoder
+from app.speech.protocol import AssignedPace
+from app.speech.token_layout import LORA_MODULES, TOKENS_PER_FRAME, TokenLayout
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from app.core.errors import ConfigurationError, DeadlineExceeded
-from app.core.models import Worker
-from app.infra.registry import Held, Pulse, Registry
+from app.errors import ConfigurationError, DeadlineExceeded
+from app.fleet.registry import Held, Pulse, Registry
+from app.speech.voices import Worker
 
 log = logging.getLogger(__name__)
 

@@ -20,14 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.core.errors import ConfigurationError, DeadlineExceeded, EngineFailed
-from app.core.models import ModelCard, Worker, WorkerState
-from app.core.orpheus import read_layout
-from app.core.profiles import EngineProfile
-from app.infra.checkpoints import fetch, fingerprint
-from app.infra.registry import Held, Registry, open_redis
-from app.infra.settings import Settings
-from app.infra.storage import ObjectStore
+from app.errors import ConfigurationError, DeadlineExceeded, EngineFailed
+from app.fleet.registry import Held, Registry, open_redis
+from app.platform.model_files import fetch, fingerprint
+from app.platform.object_store import ObjectStore
+from app.platform.profiles import EngineProfile
+from app.platform.settings import Settings
+from app.speech.token_layout import read_layout
+from app.speech.voices import ModelCard, Worker, WorkerState
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import VllmEngine

@@ -12,7 +12,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 from time import monotonic
 
-from app.core.orpheus import TOKENS_PER_FRAME
+from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.decoder import Decoder
 from workers.engine import Engine, Utterance
 

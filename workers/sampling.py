@@ -20,7 +20,7 @@ from vllm.v1.sample.logits_processor.interface import LogitsProcessor as LogitsP
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, LogitsProcRequestState
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
 
-from app.core.orpheus import TOKENS_PER_FRAME, TokenLayout
+from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

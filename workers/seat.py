@@ -13,11 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
-from app.core.profiles import CODEC_BYTES, EngineProfile, engine_profile
-from app.infra.cardlease import CardLease, Claim, take_card
-from app.infra.cards import Gpu, Look, as_served, free_bytes, look, own_gpu
-from app.infra.checkpoints import model_size
-from app.infra.settings import Settings
+from app.platform.gpu_lease import CardLease, Claim, take_card
+from app.platform.gpus import Gpu, Look, as_served, free_bytes, look, own_gpu
+from app.platform.model_files import model_size
+from app.platform.profiles import CODEC_BYTES, EngineProfile, engine_profile
+from app.platform.settings import Settings
 
 log = logging.getLogger(__name__)
 

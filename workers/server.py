@@ -21,8 +21,11 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from app.core.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, SlowReader, WorkerLost
-from app.core.messages import (
+from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, SlowReader, WorkerLost
+from app.fleet.registry import Held
+from app.platform.profiles import EngineProfile
+from app.platform.settings import ANY_HOST, Settings
+from app.speech.protocol import (
     MAX_MESSAGE_BYTES,
     WORKER_COMMANDS,
     Assign,
@@ -42,10 +45,7 @@ from app.core.messages import (
     Utter,
     parse,
 )
-from app.core.models import ModelCard, Worker, WorkerState
-from app.core.profiles import EngineProfile
-from app.infra.registry import Held
-from app.infra.settings import ANY_HOST, Settings
+from app.speech.voices import ModelCard, Worker, WorkerState
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter

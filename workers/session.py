@@ -20,9 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.core.audio import HeadSilenceMeter, pcm16_of
-from app.core.budget import Ledger, Stopwatch
-from app.core.errors import (
+from app.errors import (
     CarillonError,
     DeadlineExceeded,
     InvalidRequest,
@@ -32,8 +30,10 @@ from app.core.errors import (
     TextAfterEnd,
     TextTooLong,
 )
-from app.core.heard import heard_text
-from app.core.messages import (
+from app.platform.settings import SessionSettings
+from app.speech.audio import HeadSilenceMeter, pcm16_of
+from app.speech.latency import Ledger, Stopwatch
+from app.speech.protocol import (
     MAX_UTTERANCE_CHARS,
     Assign,
     AudioFrame,
@@ -47,10 +47,10 @@ from app.core.messages import (
     Utter,
     Uttered,
 )
-from app.core.orpheus import TOKENS_PER_FRAME
-from app.core.repetition import repeated_frames
-from app.core.text import Chunk, TextSplitter, clean, has_speech
-from app.infra.settings import SessionSettings
+from app.speech.repetition import repeated_frames
+from app.speech.spoken_text import heard_text
+from app.speech.text import Chunk, TextSplitter, clean, has_speech
+from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
 from workers.playback import Playback
 

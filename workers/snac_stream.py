@@ -28,7 +28,7 @@ from snac import SNAC
 from snac.layers import DecoderBlock, NoiseBlock, ResidualUnit, Snake1d
 from torch import Tensor, nn
 
-from app.core.errors import ConfigurationError
+from app.errors import ConfigurationError
 
 IMAGINED_DECAY = 0.6
 """How much of its distance from the mean an imagined latent keeps from one step to the next."""

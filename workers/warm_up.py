@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from app.core.errors import CarillonError, DeadlineExceeded
-from app.core.models import AdapterVersion, Worker
-from app.core.placement import share_of
-from app.infra.registry import Registry
+from app.errors import CarillonError, DeadlineExceeded
+from app.fleet.placement import share_of
+from app.fleet.registry import Registry
+from app.speech.voices import AdapterVersion, Worker
 from workers.adapters import AdapterCache
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 
 from app.api.errors import invalid
-from app.core.errors import InvalidRequest, StoreUnavailable
+from app.errors import InvalidRequest, StoreUnavailable
 
 WRITE_BYTES = 2**20
 """Written to disk at once, in a thread."""

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
-from app.api.deps import Door, TheDoor, requires
-from app.api.events import event_stream
-from app.core.choices import Scope
-from app.core.cloning import CloneConfig, CloneJob, CloneKind, VoiceRecord
-from app.core.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
-from app.core.models import ModelCard
-from app.infra import webhooks
-from app.infra.broker import CLONE, train_queue
+from app.api.services import Door, TheDoor, requires
+from app.api.sse import event_stream
+from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
+from app.platform import webhooks
+from app.platform.broker import CLONE, train_queue
+from app.speech.choices import Scope
+from app.speech.voices import ModelCard
+from app.voices.models import CloneConfig, CloneJob, CloneKind, VoiceRecord
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 

@@ -1,7 +1,7 @@
 """The one map from errors to the wire: a status and OpenAI's body `{"error": {"message", "type", "param", "code"}}`.
 
 An error that cannot change the answer any more, because the response has begun, is not for here: streaming responses
-end themselves (see `app.api.openai`).
+end themselves (see `app.api.openai.speech`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.core.errors import (
+from app.errors import (
     AdapterUnavailable,
     AuthenticationFailed,
     CarillonError,
@@ -37,7 +37,7 @@ from app.core.errors import (
     UnknownVoice,
     WorkerLost,
 )
-from app.core.faults import first_fault
+from app.platform.field_errors import first_fault
 
 STATUS: dict[type[CarillonError], int] = {
     InvalidRequest: 400,

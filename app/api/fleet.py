@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
-from app.api.deps import TheDoor, requires
-from app.core.choices import Scope
-from app.core.errors import NotFound
-from app.core.models import WorkerState
+from app.api.services import TheDoor, requires
+from app.errors import NotFound
+from app.speech.choices import Scope
+from app.speech.voices import WorkerState
 
 router = APIRouter(tags=["fleet"])
 

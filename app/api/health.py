@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.api.deps import TheDoor
-from app.core.models import WorkerState
+from app.api.services import TheDoor
+from app.speech.voices import WorkerState
 
 router = APIRouter(tags=["health"])
 

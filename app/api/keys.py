@@ -13,9 +13,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
-from app.api.deps import TheDoor, requires
-from app.core.choices import MAX_KEY_DAYS, Scope
-from app.core.models import ApiKey
+from app.api.services import TheDoor, requires
+from app.speech.choices import MAX_KEY_DAYS, Scope
+from app.speech.voices import ApiKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 log = logging.getLogger(__name__)

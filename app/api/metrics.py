@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from app.core.budget import Ledger
-from app.core.errors import CarillonError
-from app.core.models import Worker
+from app.errors import CarillonError
+from app.speech.latency import Ledger
+from app.speech.voices import Worker
 
 LEDGER_PARTS = ("queue", "route", "text", "prefill", "first_frames", "decode", "head_silence", "first_audio", "total")
 

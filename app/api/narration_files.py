@@ -17,14 +17,14 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.connection import while_connected
-from app.api.deps import TheDoor, bearer_token
+from app.api.disconnect import while_connected
 from app.api.narrations import doing, read_timeline
-from app.api.transcripts import shown_name
-from app.core import models
-from app.core.captions import srt, vtt
-from app.core.errors import CarillonError, Conflict
-from app.core.narration import Narration, NarrationOutput
+from app.api.services import TheDoor, bearer_token
+from app.errors import CarillonError, Conflict
+from app.narration.captions import srt, vtt
+from app.narration.models import Narration, NarrationOutput
+from app.speech import voices
+from app.voices.transcripts import shown_name
 
 RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 RESERVED = re.compile(r'[<>:"/\\|?*%]+')
@@ -39,7 +39,7 @@ async def readable(narration_id: str, request: Request, door: TheDoor, token: st
     if token is not None:
         door.links.check(token, narration_id)
     else:
-        await door.admit(bearer_token(request), models.Scope.NARRATE)
+        await door.admit(bearer_token(request), voices.Scope.NARRATE)
     return await door.catalog.narrations.get(narration_id)
 
 

@@ -1,7 +1,7 @@
 """Texts read aloud: `POST /v1/narrations`, their progress, live and on demand, their segments and their end.
 
 The catalogue's row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it
-be lost. What is handed in is read by `app.api.commissions`; the finished files are `app.api.narration_files`.
+be lost. What is handed in is read by `app.api.narration_submission`; the finished files are `app.api.narration_files`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import commissions
+from app.api import narration_submission
 from app.api.bodies import json_body, read_json, workspace
-from app.api.casting import Casting, casting
-from app.api.commissions import Cast, NewNarration, VoiceName
-from app.api.deps import Door, TheDoor, requires
-from app.api.events import event_stream
-from app.api.intake import to_the_end, uploads_directory
-from app.core.choices import Scope
-from app.core.errors import Conflict, InvalidRequest, NotFound
-from app.core.models import ApiKey, Voice
-from app.core.narration import NARRATOR, Narration, NarrationState, Script, Timeline
-from app.infra import webhooks
-from app.infra.broker import NARRATE
-from app.infra.narrationrows import narration_prefix
+from app.api.narration_submission import Cast, NewNarration, VoiceName
+from app.api.services import Door, TheDoor, requires
+from app.api.sse import event_stream
+from app.errors import Conflict, InvalidRequest, NotFound
+from app.narration.cast import Casting, casting
+from app.narration.models import NARRATOR, Narration, NarrationState, Script, Timeline
+from app.narration.rows import narration_prefix
+from app.platform import webhooks
+from app.platform.broker import NARRATE
+from app.speech.choices import Scope
+from app.speech.voices import ApiKey, Voice
+from app.voices.ingest import to_the_end, uploads_directory
 
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]
 
@@ -68,10 +68,10 @@ class Resumption(BaseModel):
 )
 async def create(request: Request, door: TheDoor, _: Narrator) -> dict[str, Any]:
     """Have a text, a Markdown file or an EPUB read aloud. What is wrong with it is told at once, with the place."""
-    async with commissions.received(request, door) as commission:
+    async with narration_submission.received(request, door) as commission:
         if commission.wanted.webhook_url is not None:
             await webhooks.check(commission.wanted.webhook_url, door.settings.cloning)
-        narration = await commissions.accepted(door, commission)
+        narration = await narration_submission.accepted(door, commission)
     return await _queued(door, narration)
 
 
@@ -142,7 +142,7 @@ async def _recast(door: Door, narration: Narration, wanted: Resumption) -> Casti
         folder, _, name = narration.source.key.rpartition("/")
         path = directory / "source"
         await to_the_end(asyncio.to_thread(door.store.fetch, door.store.uri(folder), name, path))
-        book = await commissions.read(door, path, narration.source.kind, narration.source.file_name)
+        book = await narration_submission.read(door, path, narration.source.kind, narration.source.file_name)
     return await casting(
         door.directory,
         book.manuscript,
@@ -243,7 +243,7 @@ async def delete(narration_id: str, door: TheDoor, _: Narrator) -> dict[str, Any
     until the voice is deleted.
     """
     await door.catalog.narrations.delete(narration_id)
-    await commissions.discard_all(door, narration_prefix(narration_id))
+    await narration_submission.discard_all(door, narration_prefix(narration_id))
     return {"id": narration_id, "deleted": True}
 
 

@@ -1,7 +1,7 @@
 """The recordings of a voice, sent in forms: `/v1/voices/{id}/samples`. The scope is `clone`.
 
 A form has any number of `files`, of WAV, FLAC, MP3, OGG or M4A, and the words to them, if they are known, in one of
-three ways: `transcripts` (as many as files, in their order), one `manifest` (`app.api.transcripts`), or `.txt` files
+three ways: `transcripts` (as many as files, in their order), one `manifest` (`app.voices.transcripts`), or `.txt` files
 among the others with a recording's name. Each file is answered for: a bad one never spoils the rest. For sets above a
 few gigabytes, or connections that break, there is `app.api.uploads`.
 """
@@ -17,14 +17,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
-from app.api import transcripts
 from app.api.bodies import MAX_FIELD_BYTES, Form, FormFile, FormLimits, form_body, json_body, read_json, received_form
-from app.api.deps import Door, TheDoor
-from app.api.intake import discard, keep_sample, uploads_directory
-from app.api.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
+from app.api.services import Door, TheDoor
 from app.api.voices import Cloner
-from app.core.cloning import Sample
-from app.core.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
+from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
+from app.voices import transcripts
+from app.voices.ingest import discard, keep_sample, uploads_directory
+from app.voices.models import Sample
+from app.voices.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
 
 MAX_LARGEST_FILES = 4
 """A form may be so large as this many of the largest files."""

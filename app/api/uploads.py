@@ -19,16 +19,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api import transcripts
 from app.api.bodies import json_body, read_json, workspace
-from app.api.deps import Door, TheDoor
-from app.api.intake import discard, keep_sample, to_the_end, uploads_directory
 from app.api.samples import sample_json, the_sample
-from app.api.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
+from app.api.services import Door, TheDoor
 from app.api.voices import Cloner
-from app.core.cloning import Sample
-from app.core.errors import InvalidRequest, NotFound, ObjectMissing, RecordingUnfit, StoreUnavailable
-from app.infra.voicebook import voice_prefix
+from app.errors import InvalidRequest, NotFound, ObjectMissing, RecordingUnfit, StoreUnavailable
+from app.voices import transcripts
+from app.voices.ingest import discard, keep_sample, to_the_end, uploads_directory
+from app.voices.models import Sample
+from app.voices.store import voice_prefix
+from app.voices.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
 
 EXPIRES_S = 15 * 60
 MAX_FILES = 1000

@@ -21,16 +21,16 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import FormLimits, json_body, read_json, received_form
-from app.api.deps import Door, TheDoor, bearer_token, requires
-from app.api.intake import keep_consent, new_consent_id, uploads_directory
-from app.api.transcripts import shown_name
-from app.core.choices import Scope
-from app.core.cloning import Consent, VoiceRecord
-from app.core.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
-from app.core.models import ApiKey, ModelCard
-from app.infra.database import utc_now
-from app.infra.directory import NO_WORKER_RETRY_S
-from app.infra.voicebook import voice_prefix
+from app.api.services import Door, TheDoor, bearer_token, requires
+from app.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
+from app.platform.database import utc_now
+from app.speech.choices import Scope
+from app.speech.voices import ApiKey, ModelCard
+from app.voices.ingest import keep_consent, new_consent_id, uploads_directory
+from app.voices.models import Consent, VoiceRecord
+from app.voices.resolver import NO_WORKER_RETRY_S
+from app.voices.store import voice_prefix
+from app.voices.transcripts import shown_name
 
 MAX_NAME_CHARS = 64
 MAX_CONSENT_BYTES = 64 * 2**20

@@ -15,16 +15,16 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from app.core.choices import Scope
-from app.infra.catalog import Catalog
-from app.infra.registry import Registry, open_redis
-from app.infra.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
-from app.infra.storage import ObjectStore
+from app.catalog import Catalog
+from app.fleet.registry import Registry, open_redis
 from app.main import Server, make_server
-from tests.api.client import SessionsClient, sessions_client
-from tests.api.library import Library
-from tests.deadlines import HANG_S
-from tests.fake_worker import FakeWorker, running_worker
+from app.platform.object_store import ObjectStore
+from app.platform.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
+from app.speech.choices import Scope
+from tests.support.api_client import SessionsClient, sessions_client
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import FakeWorker, running_worker
+from tests.support.library import Library
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import sqlite3
 import httpx
 import pytest
 
-from tests.api.client import SPEECH, error_of, speak
 from tests.api.conftest import House
-from tests.deadlines import HANG_S
-from tests.fake_worker import FakeWorker
+from tests.support.api_client import SPEECH, error_of, speak
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

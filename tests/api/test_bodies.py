@@ -17,11 +17,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Message
 
-from app.core.choices import Scope
-from app.infra.settings import Settings
 from app.main import create_app
-from tests.api.client import error_of
+from app.platform.settings import Settings
+from app.speech.choices import Scope
 from tests.api.conftest import House, OpenStudio, Studio
+from tests.support.api_client import error_of
 
 pytestmark = pytest.mark.anyio
 

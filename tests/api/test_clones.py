@@ -11,12 +11,12 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
-from app.core.choices import Scope
-from app.core.cloning import AudioFacts, CloneJob, CloneState, Consent, DataReport, TrainProgress
-from app.infra.database import utc_now
+from app.platform.database import utc_now
+from app.speech.choices import Scope
+from app.voices.models import AudioFacts, CloneJob, CloneState, Consent, DataReport, TrainProgress
 from tests.api.conftest import House
-from tests.deadlines import HANG_S
-from tests.fake_worker import STAND_IN, FakeWorker
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import STAND_IN, FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from app.core.choices import Scope
+from app.speech.choices import Scope
 from tests.api.conftest import House
-from tests.fake_worker import FakeWorker, tone
+from tests.support.fake_worker import FakeWorker, tone
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ class Terminal:
 
     async def run(self, *words: str, given: bytes = b"", key: str | None = None, to: str = "") -> Ended:
         """`to`: a pipe that takes what is said, in the shell's words."""
-        command = f"{shlex.join([sys.executable, '-m', 'app.cli', *words])} {to}"
+        command = f"{shlex.join([sys.executable, '-m', 'app.cli.main', *words])} {to}"
         return await asyncio.to_thread(
             subprocess.run,
             ["sh", "-c", command],

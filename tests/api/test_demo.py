@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from app.core.errors import UnknownVoice
-from app.demo import side_by_side
+from app.cli.main.demo import side_by_side
+from app.errors import UnknownVoice
 from tests.api.conftest import House
 
 pytestmark = pytest.mark.anyio

@@ -7,16 +7,16 @@ import io
 
 import pytest
 
-from app.core.choices import Scope
-from app.core.errors import NotFound
-from app.core.messages import Done, GoAway, Ready
-from app.core.models import WorkerState
-from app.drain import Dispatcher
-from app.drain import drain as run_drain
-from tests.api.client import SessionsClient, error_of, sessions_client, speak
+from app.cli.main.drain import Dispatcher
+from app.cli.main.drain import drain as run_drain
+from app.errors import NotFound
+from app.speech.choices import Scope
+from app.speech.protocol import Done, GoAway, Ready
+from app.speech.voices import WorkerState
 from tests.api.conftest import House
-from tests.deadlines import HANG_S
-from tests.fake_worker import FakeWorker
+from tests.support.api_client import SessionsClient, error_of, sessions_client, speak
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.choices import Scope
-from app.core.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
-from app.frontdoor import FrontDoor
-from app.keyring import FrontDoorKeyring
-from tests.api.client import error_of
+from app.cli.main.keyring import FrontDoorKeyring
+from app.client.session.http import FrontDoor
+from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
+from app.speech.choices import Scope
 from tests.api.conftest import House
+from tests.support.api_client import error_of
 
 pytestmark = pytest.mark.anyio
 

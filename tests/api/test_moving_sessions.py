@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.core.errors import AdapterUnavailable, EngineFailed, SessionIdle
-from app.core.messages import AudioFrame, Cancelled, Done, Error, Flushed, Segment, Waiting
-from app.core.models import WorkerState
-from tests.api.client import SessionsClient, sessions_client, spoken
+from app.errors import AdapterUnavailable, EngineFailed, SessionIdle
+from app.speech.protocol import AudioFrame, Cancelled, Done, Error, Flushed, Segment, Waiting
+from app.speech.voices import WorkerState
 from tests.api.conftest import House, OpenHouse
-from tests.deadlines import HANG_S
-from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.api_client import SessionsClient, sessions_client, spoken
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import StageFailed
-from app.narrate import Publisher, Wish, narrate
-from tests.api.library import AUDIO, TEXT, Library
-from tests.deadlines import HANG_S
+from app.cli.main.narrate import Publisher, Wish, narrate
+from app.errors import StageFailed
+from tests.support.deadlines import HANG_S
+from tests.support.library import AUDIO, TEXT, Library
 
 pytestmark = pytest.mark.anyio
 

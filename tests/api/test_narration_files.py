@@ -10,9 +10,9 @@ import pytest
 from starlette.types import Message
 
 from app.api.narration_files import StoredResponse, byte_range, content_disposition
-from app.core.narration import Narration
-from tests.api.library import AUDIO, Library, error_of
-from tests.deadlines import HANG_S
+from app.narration.models import Narration
+from tests.support.deadlines import HANG_S
+from tests.support.library import AUDIO, Library, error_of
 
 pytestmark = pytest.mark.anyio
 

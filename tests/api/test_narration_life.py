@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.core.choices import NarrationFormat, Scope
-from app.core.narration import NarrationOptions, NarrationSource, NarrationState, SourceKind
-from app.infra.narrationrows import narration_prefix
+from app.narration.models import NarrationOptions, NarrationSource, NarrationState, SourceKind
+from app.narration.rows import narration_prefix
+from app.speech.choices import NarrationFormat, Scope
 from tests.api.conftest import OpenHouse, OpenLibrary
-from tests.api.library import Library, error_of
-from tests.deadlines import HANG_S
-from tests.published import publish
+from tests.support.deadlines import HANG_S
+from tests.support.library import Library, error_of
+from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
 

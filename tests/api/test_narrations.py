@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.api.conftest import OpenLibrary
-from tests.api.library import PNG, TEXT, Library, error_of
-from tests.fake_worker import STAND_IN
-from tests.published import publish
+from tests.support.fake_worker import STAND_IN
+from tests.support.library import PNG, TEXT, Library, error_of
+from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests.api.conftest import Studio
-from tests.recordings import recording
+from tests.support.recordings import recording
 
 pytestmark = pytest.mark.anyio
 

@@ -12,16 +12,16 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import ConnectionClosed
 
-from app.core.choices import Scope
-from app.core.errors import EngineFailed, SpeechFailed
-from app.core.journal import BYTES_PER_SAMPLE, Journal
-from app.core.messages import Cancelled, Done, Error, Flushed, GoAway, Ready, Resumed, Segment
-from app.infra.registry import ROOT, open_redis
-from tests.api.client import SessionsClient, sessions_client, spoken
+from app.errors import EngineFailed, SpeechFailed
+from app.fleet.registry import ROOT, open_redis
+from app.realtime.journal import BYTES_PER_SAMPLE, Journal
+from app.speech.choices import Scope
+from app.speech.protocol import Cancelled, Done, Error, Flushed, GoAway, Ready, Resumed, Segment
 from tests.api.conftest import House, OpenHouse
-from tests.api.mortal_door import MortalDoor, mortal_door
-from tests.deadlines import HANG_S
-from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.api_client import SessionsClient, sessions_client, spoken
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.mortal_front_door import MortalDoor, mortal_door
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from app.core.choices import Scope
+from app.speech.choices import Scope
 from tests.api.conftest import OpenStudio, Studio
-from tests.deadlines import HANG_S
-from tests.recordings import recording
+from tests.support.deadlines import HANG_S
+from tests.support.recordings import recording
 
 pytestmark = pytest.mark.anyio
 

@@ -15,15 +15,15 @@ from typing import Any
 import av
 import pytest
 
-from app.bench import TEXTS, Heard, as_a_model_writes, run
-from app.core.budget import Ledger
-from app.core.choices import AudioFormat
-from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
-from app.say import say
+from app.bench.sessions.sessions import TEXTS, Heard, as_a_model_writes, run
+from app.cli.main.say import say
+from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
+from app.speech.choices import AudioFormat
+from app.speech.latency import Ledger
 from tests.api.conftest import House
-from tests.api.mortal_door import mortal_door
-from tests.deadlines import HANG_S
-from tests.fake_worker import SAMPLES_PER_CHARACTER, tone
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import SAMPLES_PER_CHARACTER, tone
+from tests.support.mortal_front_door import mortal_door
 
 pytestmark = pytest.mark.anyio
 

@@ -11,13 +11,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from app.api.outbox import MAX_ITEMS
-from app.core.errors import EngineFailed
-from app.core.messages import Done, Error, Pong, Ready
-from app.infra.session import MAX_MOVES_PER_CHUNK
-from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
+from app.api.native.send_queue import MAX_ITEMS
+from app.errors import EngineFailed
+from app.realtime.session import MAX_MOVES_PER_CHUNK
+from app.speech.protocol import Done, Error, Pong, Ready
 from tests.api.conftest import House, OpenHouse
-from tests.fake_worker import FakeWorker
+from tests.support.api_client import SessionsClient, sessions_client, spoken, still_speaks
+from tests.support.fake_worker import FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from app.core.messages import AudioFrame, Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
-from tests.api.client import SessionsClient, sessions_client, spoken, still_speaks
+from app.speech.protocol import AudioFrame, Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
 from tests.api.conftest import House, OpenHouse
-from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.api_client import SessionsClient, sessions_client, spoken, still_speaks
+from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 
 pytestmark = pytest.mark.anyio
 

@@ -12,13 +12,13 @@ import httpx
 import openai
 import pytest
 
-from app.core.errors import EngineFailed, Overloaded
-from app.core.models import WorkerState
-from tests.api.client import SPEECH, error_of, speak
+from app.errors import EngineFailed, Overloaded
+from app.speech.voices import WorkerState
 from tests.api.conftest import House, OpenHouse
-from tests.deadlines import HANG_S
-from tests.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
-from tests.published import publish
+from tests.support.api_client import SPEECH, error_of, speak
+from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
+from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
 

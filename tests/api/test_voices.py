@@ -7,10 +7,10 @@ import logging
 import httpx
 import pytest
 
-from app.core.choices import Scope
+from app.speech.choices import Scope
 from tests.api.conftest import House, Studio
-from tests.published import publish
-from tests.recordings import recording
+from tests.support.published import publish
+from tests.support.recordings import recording
 
 pytestmark = pytest.mark.anyio
 

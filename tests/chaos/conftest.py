@@ -11,9 +11,9 @@ import pytest
 from tests.chaos.loose_fleet import LooseFleet, loose_fleet
 from tests.chaos.network import obstacle, running_network
 from tests.chaos.undisturbed import Undisturbed
-from tests.deadlines import LONG_HANG_S
-from tests.receiver import Receiver, running_receiver
-from tests.running_fleet import RunningFleet
+from tests.support.deadlines import LONG_HANG_S
+from tests.support.receiver import Receiver, running_receiver
+from tests.support.running_fleet import RunningFleet
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from app.core.messages import (
+from app.speech.protocol import (
     SERVER_MESSAGES,
     AudioFrame,
     Cancelled,
@@ -33,7 +33,7 @@ from app.core.messages import (
     Text,
     parse,
 )
-from tests.deadlines import LONG_HANG_S
+from tests.support.deadlines import LONG_HANG_S
 
 Samples = NDArray[np.int16]
 

@@ -20,19 +20,19 @@ import psutil
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from app import programs
-from app.core.messages import Pace
-from app.core.models import Worker, WorkerState
-from app.infra.datadir import load_secrets
-from app.infra.embedded import LOOPBACK, free_port, redis_url, valkey
-from app.infra.registry import ROOT, open_redis
-from app.infra.settings import Settings
-from app.infra.supervisor import Child, Program, State, Supervisor
-from app.up import prepare_catalog
+from app.fleet.registry import ROOT, open_redis
+from app.local import processes
+from app.local.embedded import LOOPBACK, free_port, redis_url, valkey
+from app.local.supervisor import Child, Program, State, Supervisor
+from app.local.up import prepare_catalog
+from app.platform.data_dir import load_secrets
+from app.platform.settings import Settings
+from app.speech.protocol import Pace
+from app.speech.voices import Worker, WorkerState
 from tests.chaos.listener import Heard, Listener, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES
-from tests.deadlines import LONG_HANG_S
+from tests.support.deadlines import LONG_HANG_S
 
 WORKERS = ("worker-1", "worker-2")
 FRONT_DOORS = ("front-door-1", "front-door-2")
@@ -204,7 +204,7 @@ async def loose_fleet(directory: Path, network: Network | None, no_network: str 
             for worker in WORKERS:
                 group.create_task(supervisor.start(_worker(worker, network, environment)))
             for front_door, port in ports.items():
-                program = programs.front_door(LOOPBACK, port, settings, environment)
+                program = processes.front_door(LOOPBACK, port, settings, environment)
                 group.create_task(supervisor.start(replace(program, name=front_door)))
         await fleet.until_whole()
         yield fleet
@@ -224,7 +224,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _worker(name: str, network: Network | None, environment: Mapping[str, str]) -> Program:
-    command = [sys.executable, "-P", "-m", "app.cli", "worker"]
+    command = [sys.executable, "-P", "-m", "app.cli.main", "worker"]
     host, port = LOOPBACK, free_port()
     if network:
         host, port = network.add(name), WORKER_PORT
@@ -239,8 +239,8 @@ def _worker(name: str, network: Network | None, environment: Mapping[str, str]) 
         name=name,
         command=command,
         environment={**environment, **named},
-        stage=programs.BEHIND_THE_FRONT_DOOR,
-        ready=programs.answers(host, port, "/healthz"),
+        stage=processes.BEHIND_THE_FRONT_DOOR,
+        ready=processes.answers(host, port, "/healthz"),
         start_timeout_s=LONG_HANG_S,
         grace_s=2,
     )

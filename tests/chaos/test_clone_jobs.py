@@ -14,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from app.clone import Studio, found
-from app.demo import RECORDINGS
-from tests.deadlines import LONG_HANG_S
-from tests.processes import until
-from tests.receiver import Receiver
-from tests.running_fleet import RunningFleet
+from app.cli.main.clone import Studio, found
+from app.cli.main.demo import RECORDINGS
+from tests.support.deadlines import LONG_HANG_S
+from tests.support.processes import until
+from tests.support.receiver import Receiver
+from tests.support.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 

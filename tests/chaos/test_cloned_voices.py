@@ -10,8 +10,8 @@ import pytest
 
 from tests.chaos.listener import listening
 from tests.chaos.tale import TALE
-from tests.integration.random_adapters import save_random_adapter
-from tests.running_fleet import RunningFleet
+from tests.support.random_adapters import save_random_adapter
+from tests.support.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.deadlines import LONG_HANG_S
-from tests.processes import until
-from tests.receiver import Receiver
-from tests.running_fleet import RunningFleet
+from tests.support.deadlines import LONG_HANG_S
+from tests.support.processes import until
+from tests.support.receiver import Receiver
+from tests.support.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.chaos.network import all_of, obstacle, remove_leftovers, running_network
-from tests.deadlines import HANG_S
+from tests.support.deadlines import HANG_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(bool(why := obstacle()), reason=why or "")]
 

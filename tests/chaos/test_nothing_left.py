@@ -7,8 +7,8 @@ import signal
 import psutil
 import pytest
 
-from tests.processes import ended, until
-from tests.running_fleet import RunningFleet
+from tests.support.processes import ended, until
+from tests.support.running_fleet import RunningFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 

@@ -12,7 +12,7 @@ from tests.chaos.listener import Listener
 from tests.chaos.loose_fleet import CAPACITY, FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SHORT_TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
-from tests.processes import until_async
+from tests.support.processes import until_async
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from app.core.messages import Cancel
+from app.speech.protocol import Cancel
 from tests.chaos.listener import Heard
 from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SENTENCES, SHORT_TALE, TALE

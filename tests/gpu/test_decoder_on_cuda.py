@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.random_codecs import SNAC_24KHZ, full_decode, random_codec, random_codes
+from tests.support.random_codecs import SNAC_24KHZ, full_decode, random_codec, random_codes
 from workers.decoder import Decoder, DecodeStream
 
 pytestmark = [

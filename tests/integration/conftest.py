@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from app.infra.registry import Registry, open_redis
-from app.infra.settings import Settings
+from app.fleet.registry import Registry, open_redis
+from app.platform.settings import Settings
 
 if TYPE_CHECKING:
-    from tests.engines import SharedEngine
+    from tests.support.engines import SharedEngine
     from workers.engine import VllmEngine
 
 
@@ -31,7 +31,7 @@ def registry(redis: Redis, settings: Settings) -> Registry:
 
 @pytest.fixture(scope="session")
 async def shared_engine() -> AsyncIterator[SharedEngine]:
-    from tests.engines import SharedEngine
+    from tests.support.engines import SharedEngine
 
     shared = SharedEngine()
     yield shared

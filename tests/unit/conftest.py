@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.shelf import Shelf, StrictEngine
+from tests.support.shelf import Shelf, StrictEngine
 
 if TYPE_CHECKING:
     from workers.decoder import Decoder
@@ -26,7 +26,7 @@ def engine() -> StrictEngine:
 
 @pytest.fixture
 async def decoder() -> AsyncIterator[Decoder]:
-    from tests.unit.sessions import CODEC
+    from tests.support.worker_sessions import CODEC
     from workers.decoder import Decoder
 
     async with Decoder(CODEC, max_sessions=4) as decoder:

@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.choices import Scope
-from app.core.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
-from app.infra.catalog import Catalog
-from app.infra.database import HEAD
-from app.infra.tables import Base
-from tests.published import publish
+from app.catalog import Catalog
+from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
+from app.platform.database import HEAD
+from app.platform.tables import Base
+from app.speech.choices import Scope
+from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
 

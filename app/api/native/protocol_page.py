@@ -1,0 +1,141 @@
+"""The session protocol's reference page, written from the messages themselves.
+
+`python -m app.api.native.protocol_page` writes PROTOCOL.md beside this file; the front door serves the same text at
+`GET /v1/sessions/reference`, and a test keeps the file current.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from app import errors
+from app.api.native.session import MAX_COMMANDS
+from app.errors import CarillonError
+from app.speech import protocol
+from app.speech.latency import Ledger
+from app.speech.protocol import MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
+
+PAGE = Path(__file__).with_name("PROTOCOL.md")
+
+_INTRODUCTION = f"""\
+# The session protocol: `WS /v1/sessions`
+
+Text goes in as it is written, audio comes out as it is made; many sessions share one socket, and none delays another.
+Control messages are JSON in text frames, of at most {MAX_MESSAGE_BYTES // 1024} KiB; audio comes in binary frames. A
+message with an unknown field is refused.
+
+**Keys.** `Authorization: Bearer <key>` on the handshake; or, from a browser, the subprotocols `carillon.v1` and
+`key.<key>`. The key needs the scope `speak`. Without one the handshake is answered 401 or 403.
+
+**Order.** Text can be sent right after `start`, before `ready`. After `eos`, `done` ends the session, and its id is
+free again. `cancel` stops what is being spoken: everything not yet sent is dropped, `cancelled` answers, and no older
+audio follows it; then the session takes the next turn's text, unless `eos` was sent, in which case `done` follows.
+
+**Errors.** An `error` names its session, or none when the message could not be read. The session goes on unless the
+error says `closed`; the socket and its other sessions go on in any case. Only three things close a socket: text that
+is no UTF-8 (1007), a client that reads nothing for `slow_reader_timeout_s` (1008), and a server that stops (1012).
+
+**Pace.** A session that grants credit (`window_samples`, `credit`) is sent no more than it asked for; one that does not
+is held back by its socket alone. Up to {MAX_COMMANDS} messages of a session may wait for its worker.
+
+**Resuming.** A session started with `resumable` outlives its connection and its front door. When the connection
+breaks before `done` has arrived, or at `goaway`, connect again, to any front door, with the same key, and within a
+minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
+
+- drop the audio received from `sample_offset` on, and go on with what comes now. A front door that was killed may not
+  have noted the last fraction of a second: that is spoken anew, maybe in another intonation. Whoever wants no seam
+  there asks for the audio from a sample it has not played yet.
+- send the text of this turn from `text_chars` on, and `eos` unless `ended`. A cancel that `generation` does not count
+  has not arrived: send it again, with the turn that follows it. A `flush` that was not answered may be sent again; it
+  is then answered once for each time it has arrived.
+
+`segment` and `flushed` of audio that is heard again come again. Encoded formats begin a new stream, with a header of
+its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. Where two connections
+resume one session the last has it, and the others are told `session_resumed`. A session that was
+closed, or whose `resume` was refused, with a `retryable` error or as a slow reader can be resumed again; with
+`unknown_session` there is nothing left to resume.
+
+So that any front door can go on, the text of such a session that is not yet spoken, its words of late, and half a
+minute of its audio's codes lie in the fleet's Redis: until a minute after `done` or after its last connection broke, or
+until an error after which it cannot be resumed. Sessions that do not ask for it are kept in memory alone, and no text
+is ever logged.
+
+This page is generated from `app/core/protocol.py` by `python -m app.api.native.protocol_page`.
+"""
+
+
+def reference() -> str:
+    """The page, in Markdown."""
+    parts = [_INTRODUCTION, "## Client to server\n"]
+    parts += [_section(kind) for kind in _kinds(protocol.ClientMessage)]
+    parts.append("## Server to client\n")
+    parts += [_section(kind) for kind in _kinds(protocol.ServerMessage)]
+    parts += ["### `limits`, in `ready`\n", _fields(Limits)]
+    parts += ["### `ledger`, in `done`\n", _doc(Ledger), _fields(Ledger)]
+    parts += ["## Audio frames\n", _doc(AudioFrame), "## Error codes\n", _codes()]
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def _kinds(union: Any) -> tuple[type[Message], ...]:
+    return get_args(get_args(union)[0])
+
+
+def _section(kind: type[Message]) -> str:
+    name = kind.model_fields["type"].default
+    return f"### `{name}`\n\n{_doc(kind)}\n{_fields(kind)}"
+
+
+def _doc(kind: type) -> str:
+    """The class's own docstring; a dataclass or model without one has none to show."""
+    return f"{inspect.cleandoc(kind.__doc__)}\n" if kind.__doc__ else ""
+
+
+def _fields(kind: type[BaseModel]) -> str:
+    schema = kind.model_json_schema()
+    required = set(schema.get("required", ()))
+    rows = [
+        f"| `{name}` | {_type(field, schema)} | {_default(name, field, required)} | {field.get('description', '')} |"
+        for name, field in schema["properties"].items()
+        if name != "type"
+    ]
+    head = ["| field | type | default | |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n" if rows else ""
+
+
+def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return _type(schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], schema)
+    if "anyOf" in field:
+        return " or ".join(_type(choice, schema) for choice in field["anyOf"])
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "object":
+        return "object"
+    bounds = {"minimum": "≥ ", "maximum": "≤ ", "minLength": "≥ ", "maxLength": "≤ "}
+    limits = [f"{sign}{field[bound]:g}" for bound, sign in bounds.items() if bound in field]
+    unit = " characters" if "maxLength" in field else ""
+    pattern = f", `{field['pattern']}`" if "pattern" in field else ""
+    return str(field.get("type", "any")) + (f" ({', '.join(limits)}{unit})" if limits else "") + pattern
+
+
+def _default(name: str, field: dict[str, Any], required: set[str]) -> str:
+    if name in required:
+        return "required"
+    return "none" if field.get("default") is None else f"`{field['default']}`"
+
+
+def _codes() -> str:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CarillonError)]
+    rows = [
+        f"| `{kind.code}` | {'yes' if kind.retryable else 'no'} | {_doc(kind).splitlines()[0]} |"
+        for kind in sorted(kinds, key=lambda kind: kind.code)
+    ]
+    return "\n".join(["| code | retryable | |", "|---|---|---|", *rows]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), "utf-8")

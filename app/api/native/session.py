@@ -1,0 +1,343 @@
+"""One session of a client: from its `start` to `done`, or to the error that closes it.
+
+It joins the two halves: commands go to the worker, events come back through the session's box. It does not know the
+socket, nor the other sessions on it; when a session has been idle for too long, the worker says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from app.api.metrics import SessionCount
+from app.api.native.send_queue import Outbox
+from app.api.services import Door
+from app.api.stream_encoder import Outlet
+from app.errors import (
+    CarillonError,
+    InvalidRequest,
+    SessionResumed,
+    SlowReader,
+    TextAfterEnd,
+    TextTooLong,
+    UnknownVoice,
+)
+from app.realtime.journal_store import Beginning, Keep
+from app.realtime.session import UpstreamSession
+from app.realtime.worker_client import Command, Event
+from app.speech.protocol import (
+    AudioFrame,
+    Cancel,
+    Cancelled,
+    Credit,
+    Done,
+    Eos,
+    Error,
+    Flush,
+    Resume,
+    Resumed,
+    Start,
+    Text,
+)
+from app.speech.voices import Voice
+
+EDGE = "sessions"
+MAX_COMMANDS = 1_000
+"""Commands that wait for a worker; their text is bounded by `max_pending_chars`."""
+
+log = logging.getLogger(__name__)
+
+
+class ClientSession:
+    """What the client sees as one session."""
+
+    def __init__(self, start: Start | Resume, door: Door, box: Outbox, channel: int, *, key_id: str = "") -> None:
+        self.id = start.session
+        self.over = False
+        """The client has been told of its end; what remains is between the front door and the worker."""
+        self._count = SessionCount()
+        self._request = start
+        self._key_id = key_id
+        self._keep: Keep | None = None
+        """Of a resumable session."""
+        self._task: asyncio.Task[None] | None = None
+        self._lost = False
+        """It was taken up on another connection."""
+        self._door = door
+        self._box = box
+        self._channel = channel
+        self._limits = door.settings.session
+        self._text_at: float | None = None
+        self._outlet: Outlet | None = None
+        self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
+        self._waiting_chars = 0
+        self._carried_chars = 0
+        """Of the text that is on its way from here to the journal: it waits there while the session moves."""
+        self._ended = False
+        self._accounted = False
+        """Its ledger is entered, here or where it was before."""
+        self._done: Callable[[], Done] | None = None
+        """Set when the worker is done, and only what the box holds is still to be heard."""
+        self._cancels_due: deque[Cancel] = deque()
+        """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
+        self._generation = 0
+        self._upstream: UpstreamSession | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on on another connection."""
+        return self._keep is not None
+
+    def obey(self, command: Command | Credit) -> None:
+        """Take a client's command, without waiting. Raises TextTooLong, TextAfterEnd or InvalidRequest if it cannot."""
+        if isinstance(self._request, Resume) and self._upstream is None and not isinstance(command, Credit):
+            raise InvalidRequest("await `resumed`: it says what has arrived already, and must not be sent again")
+        match command:
+            case Credit():
+                self._box.grant(command.samples)
+            case Cancel():
+                self._cancel(command)
+            case Text():
+                self._hear(command)
+            case Flush() | Eos():
+                if self._ended:
+                    raise TextAfterEnd(f"{command.type} after eos: session {self.id!r} takes no more text")
+                self._ended = isinstance(command, Eos)
+                self._enqueue(command)
+
+    def _hear(self, command: Text) -> None:
+        if self._ended:
+            raise TextAfterEnd(f"text after eos: session {self.id!r} takes no more; start another, or cancel first")
+        most = self._limits.max_pending_chars
+        waiting = self._waiting_chars + self._carried_chars
+        waiting += self._upstream.pending_chars if self._upstream else 0
+        if waiting + len(command.text) > most:
+            raise TextTooLong(
+                f"{len(command.text)} characters with {waiting} still waiting; at most {most} may be "
+                "pending: send the rest when `segment` messages have come",
+                param="text",
+            )
+        self._enqueue(command)
+        self._text_at = self._text_at or asyncio.get_running_loop().time()
+        self._waiting_chars += len(command.text)
+
+    def _enqueue(self, command: Command) -> None:
+        try:
+            self._commands.put_nowait(command)
+        except asyncio.QueueFull:
+            raise InvalidRequest(f"{MAX_COMMANDS} messages wait for this session's worker; slow down") from None
+
+    def _cancel(self, command: Cancel) -> None:
+        """Drop at once what has not been sent, here and on its way; then the worker is told what was heard.
+
+        After `eos` there is no next turn: `done` follows `cancelled`.
+        """
+        self._box.drop()
+        played = self._box.sent_until if command.played_samples is None else command.played_samples
+        command = command.model_copy(update={"played_samples": played})
+        if self._done is not None:
+            assert self._upstream
+            self._answer_cancel(command)
+            self._upstream.journal.sent(command)  # for whoever resumes it
+            self._box.post(self._done)
+            return
+        unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
+        self._waiting_chars = self._carried_chars = 0
+        # Earlier cancels stay: the worker answers each, and each answer is waited for.
+        for cancel in (*(kept for kept in unsent if isinstance(kept, Cancel)), command):
+            self._enqueue(cancel)
+        self._cancels_due.append(command)
+        for eos in unsent:
+            if isinstance(eos, Eos):
+                self._enqueue(eos)
+
+    def _answer_cancel(self, command: Cancel) -> None:
+        """The worker was done before it heard of the cancel, so the answer is ours to give."""
+        heard = command.played_samples or 0
+        self._generation += 1
+        words = self._upstream.spoken_text(heard) if self._upstream else ""
+        self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
+
+    async def run(self) -> None:
+        """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else.
+
+        A resumable session waits in its journal for another connection, also when it is done: `done` may not arrive.
+        """
+        self._task = asyncio.current_task()
+        try:
+            with self._door.metrics.session(EDGE) as self._count:
+                await self._speak()
+                await self._box.drained()
+            self._let_go()
+        except asyncio.CancelledError:
+            self._let_go()
+            if not self._taken_up():
+                raise
+            await self._give_up(SessionResumed("the session goes on on the connection that has resumed it"))
+        except CarillonError as error:
+            await self._give_up(error)
+        except Exception:
+            log.exception("session failed", extra={"session": self.id})
+            await self._give_up(CarillonError("something failed here; the server's log has the details"))
+        finally:
+            self._done = None  # it holds this session: apart, both are freed at once, and leave the collector nothing
+            self._keep = None
+            if self._outlet:
+                self._outlet.close()
+
+    async def _give_up(self, error: CarillonError) -> None:
+        log.info("session ended by an error", extra={"session": self.id, "code": error.code})
+        self.over = True
+        if error.retryable or isinstance(error, SlowReader):
+            self._let_go()
+        elif self._keep:
+            self._door.journals.end(self._keep)
+        self._box.drop()
+        self._box.post(Error.of(error, session=self.id, closed=True))
+        await self._box.drained()
+
+    def _let_go(self) -> None:
+        """Leave the session to whoever takes it up."""
+        if self._keep:
+            self._door.journals.let_go(self._keep, over=self._accounted)
+
+    def _lose(self) -> None:
+        """Another connection has the session now."""
+        assert self._task
+        self._lost = True
+        self._task.cancel()
+
+    def _taken_up(self) -> bool:
+        """Whether another connection is all that this session was cancelled for, and not also that its own broke."""
+        assert self._task
+        return self._lost and self._task.uncancel() == 0
+
+    async def _speak(self) -> None:
+        if isinstance(self._request, Resume):
+            await self._go_on(self._request)
+            return
+        start, limits = self._request, self._limits
+        voice = await self._door.directory.find(start.voice, start.model)
+        keep_s = limits.resume_window_s if start.resumable else 0
+        async with self._door.upstream.open(
+            voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s
+        ) as upstream:
+            if start.resumable:
+                self._keep = self._door.journals.keep(
+                    self._door.journals.new_token(),
+                    self._key_id,
+                    Beginning(start=start, voice=voice),
+                    upstream.journal,
+                    sent=lambda: self._box.sent_until,
+                    lost=self._lose,
+                )
+            self._open(upstream, start, voice)
+            await self._converse(upstream)
+
+    async def _go_on(self, resume: Resume) -> None:
+        """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
+        taken = await self._door.journals.take(resume.token, self._key_id)
+        start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
+        self._box.sent_until, self._accounted = taken.sent, taken.beginning.over
+        self._keep = self._door.journals.keep(
+            resume.token,
+            self._key_id,
+            taken.beginning,
+            journal,
+            sent=lambda: self._box.sent_until,
+            lost=self._lose,
+            owner=taken.owner,
+        )
+        if not await self._door.directory.still_has(voice):
+            raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
+        from_sample = taken.sent if resume.received_samples is None else resume.received_samples
+        async with self._door.upstream.open(
+            voice, pace=start.pace, temperature=start.temperature, journal=journal, from_sample=from_sample
+        ) as upstream:
+            self._box.sent_until = journal.samples
+            self._ended, self._generation = journal.ended, journal.generation
+            self._cancels_due += journal.cancels
+            self._open(upstream, start, voice)
+            log.info("session resumed", extra={"session": self.id, "samples_again": from_sample - journal.samples})
+            self._box.post(
+                Resumed(
+                    session=self.id,
+                    generation=journal.generation + len(journal.cancels),
+                    sample_offset=journal.samples,
+                    text_chars=journal.text_chars,
+                    ended=journal.ended,
+                )
+            )
+            await self._converse(upstream)
+
+    def _open(self, upstream: UpstreamSession, start: Start, voice: Voice) -> None:
+        """Make ready to send audio, and say so."""
+        self._upstream = upstream
+        rate_hz = upstream.ready.sample_rate_hz
+        self._outlet = Outlet(start.format, sample_rate_hz=rate_hz, speed=start.speed)
+        self._box.open(self._outlet, room_samples=round(self._limits.buffer_s * rate_hz))
+        told = {"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
+        token = self._keep.token if self._keep else None
+        self._box.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
+
+    async def _converse(self, upstream: UpstreamSession) -> None:
+        """Carry commands there and events back, until the worker is done."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                carrying = group.create_task(self._carry(upstream))
+                async for event in upstream:
+                    await self._deliver(event)
+                carrying.cancel()
+        except ExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None
+
+    async def _carry(self, upstream: UpstreamSession) -> None:
+        while True:
+            command = await self._commands.get()
+            if isinstance(command, Text):
+                self._waiting_chars -= len(command.text)
+                self._carried_chars = len(command.text)
+            await upstream.send(command)
+            self._carried_chars = 0
+
+    async def _deliver(self, event: Event) -> None:
+        match event:
+            case Done():
+                self._finish(event)
+                return
+            case Cancelled():
+                self._cancels_due.popleft()
+                self._generation = event.generation
+            case _:
+                pass
+        if self._cancels_due:
+            return
+        if isinstance(event, AudioFrame):
+            self._generation = event.generation
+            await self._box.put(event)
+        else:
+            await self._box.tell(event.model_copy(update={"session": self.id}))
+
+    def _finish(self, done: Done) -> None:
+        """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
+
+        def complete() -> Done:
+            ledger = done.ledger
+            if self._text_at is not None and self._box.first_audio_at is not None:
+                first_audio_ms = round((self._box.first_audio_at - self._text_at) * 1000, 3)
+                ledger = ledger.model_copy(update={"first_audio_ms": first_audio_ms})
+            if not self._accounted:
+                self._door.metrics.account(EDGE, ledger)
+            self._accounted = True
+            self._count.done()
+            self.over = True
+            return done.model_copy(update={"session": self.id, "ledger": ledger})
+
+        self._done = complete
+        if not self._cancels_due:
+            self._box.finish()
+        for cancel in self._cancels_due:
+            self._answer_cancel(cancel)
+        self._box.post(complete)

@@ -1,0 +1,184 @@
+"""OpenAI's custom voices, as its SDK sends them: `/v1/audio/voice_consents` and `/v1/audio/voices`. Scope `clone`.
+
+A façade of `app.api.voices`; the same voices are seen through both. Where the two differ:
+
+* OpenAI's consent comes before its voice. Here a consent belongs to a voice, so a new consent makes an empty one under
+  the consent's name, and `POST /v1/audio/voices` gives that voice its name and its first recording. A consent is
+  therefore good for one voice, consents and voices share their names' space, and deleting a consent whose voice has
+  recordings is refused: delete the voice, with everything that was made of it.
+* OpenAI's phrase has no number issued for the voice, so such a consent's `number` is empty.
+* `GET` shows consents made through `/v1/voices/{id}/consent` too; an operator's word is one of them.
+* A voice from one sample cannot be spoken with yet. More recordings and `POST /v1/clones` make it so.
+* `type=prompt` is refused: no model here makes a voice from a description.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict
+
+from app.api.bodies import FormLimits, form_body, json_body, read_json, received_form
+from app.api.services import Door, TheDoor
+from app.api.voices import LANGUAGE, Cloner, checked_name, consent_limits, create_voice, delete_voice
+from app.errors import Conflict, InvalidRequest, NotFound
+from app.voices.ingest import keep_consent, keep_sample, uploads_directory
+from app.voices.models import Consent, VoiceRecord
+from app.voices.transcripts import shown_name
+
+router = APIRouter(prefix="/v1/audio", tags=["openai"])
+
+
+class NewName(BaseModel):
+    """The body of `POST /v1/audio/voice_consents/{id}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+
+
+@router.post("/voice_consents", openapi_extra=form_body(name="text", language="text", recording="file"))
+async def create_consent(request: Request, door: TheDoor, key: Cloner) -> dict[str, Any]:
+    """Keep the recording of a consent, with an empty voice for it."""
+    limits = consent_limits()
+    async with received_form(request, uploads_directory(door), limits) as form:
+        language, file = form.value("language"), form.file("recording", max_bytes=limits.file_bytes)
+        if len(language) > 35 or not re.match(LANGUAGE, language):
+            raise InvalidRequest("language: it is no BCP 47 tag; write it like en-US", param="language")
+        record = await create_voice(door, form.value("name"), language=language)
+        try:
+            consent = await keep_consent(
+                door,
+                record.id,
+                file.path,
+                file_name=shown_name(file.name),
+                number="",
+                key_id=key.id if key else None,
+            )
+        except BaseException:
+            await delete_voice(door, record.id)
+            raise
+    return _consent(record, consent)
+
+
+@router.get("/voice_consents")
+async def list_consents(
+    door: TheDoor,
+    _: Cloner,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> dict[str, Any]:
+    """The consents of living voices, the newest first."""
+    everything = [(record, record.consent) for record in await door.catalog.voices.all() if record.consent]
+    everything.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
+    ids = [consent.id for _, consent in everything]
+    if after is not None and after not in ids:
+        raise NotFound(f"there is no consent {after[:64]!r}", param="after")
+    start = ids.index(after) + 1 if after is not None else 0
+    page = [_consent(*pair) for pair in everything[start : start + limit]]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(everything) > start + limit,
+    }
+
+
+@router.get("/voice_consents/{consent_id}")
+async def one_consent(consent_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+    return _consent(*await _find(door, consent_id))
+
+
+@router.post("/voice_consents/{consent_id}", openapi_extra=json_body(NewName))
+async def rename_consent(consent_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+    """Another name for the consent, and so for its voice."""
+    record, consent = await _find(door, consent_id)
+    wanted = await read_json(request, NewName)
+    return _consent(await _rename(door, record, wanted.name), consent)
+
+
+@router.delete("/voice_consents/{consent_id}")
+async def delete_consent(consent_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+    record, _consent_of_it = await _find(door, consent_id)
+    if record.sample_count or record.version:
+        raise Conflict(
+            f"the voice {record.id} was made with this consent; delete that voice, and the consent goes with it",
+            param="consent_id",
+        )
+    await delete_voice(door, record.id)
+    return {"id": consent_id, "object": "audio.voice_consent", "deleted": True}
+
+
+@router.post("/voices", openapi_extra=form_body(name="text", audio_sample="file", consent="text", type="text"))
+async def create_voice_from_sample(request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+    """Give a consent's voice its name and first recording."""
+    max_bytes = door.settings.cloning.max_sample_bytes
+    limits = FormLimits(file_bytes=max_bytes, total_bytes=2 * max_bytes, parts=8)
+    async with received_form(request, uploads_directory(door), limits) as form:
+        if (form.values("type") or ["audio_sample"])[-1] != "audio_sample":
+            raise InvalidRequest("type: voices are made of recordings here; send audio_sample", param="type")
+        name, file = form.value("name"), form.file("audio_sample", max_bytes=max_bytes)
+        record, consent = await _find(door, form.value("consent"))
+        if record.sample_count or record.version:
+            raise Conflict(
+                f"the consent {consent.id} belongs to the voice {record.id} already; record another", param="consent"
+            )
+        earlier = record.name
+        record = await _rename(door, record, name)
+        try:
+            await keep_sample(
+                door,
+                record.id,
+                file.path,
+                sample_id=f"smp_{secrets.token_hex(8)}",
+                file_name=shown_name(file.name),
+                transcript=None,
+            )
+        except InvalidRequest:
+            if record.name != earlier:
+                await door.catalog.voices.rename(record.id, earlier)
+            raise
+    return _voice(record)
+
+
+@router.delete("/voices/{voice_id}")
+async def delete_custom_voice(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+    await delete_voice(door, voice_id)
+    return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
+
+
+async def _find(door: Door, consent_id: str) -> tuple[VoiceRecord, Consent]:
+    for record in await door.catalog.voices.all():
+        if record.consent is not None and record.consent.id == consent_id:
+            return record, record.consent
+    raise NotFound(f"there is no consent {consent_id[:64]!r}; GET /v1/audio/voice_consents lists them", param="consent")
+
+
+async def _rename(door: Door, record: VoiceRecord, name: str) -> VoiceRecord:
+    card = next((card for card in door.upstream.models if card.name == record.model), None)
+    name = await checked_name(door, name, card)
+    return record if name == record.name else await door.catalog.voices.rename(record.id, name)
+
+
+def _consent(record: VoiceRecord, consent: Consent) -> dict[str, Any]:
+    return {
+        "id": consent.id,
+        "object": "audio.voice_consent",
+        "name": record.name,
+        "language": record.language,
+        "created_at": int(consent.created_at.timestamp()),
+    }
+
+
+def _voice(record: VoiceRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "object": "audio.voice",
+        "name": record.name,
+        "type": "audio_sample",
+        "created_at": int(record.created_at.timestamp()),
+    }

@@ -1,0 +1,184 @@
+"""One text spoken once over HTTP: a response that runs the session and streams what it says.
+
+Everything that can fail early fails before the response begins, and so has a status of its own. It does not know which
+dialect asked: the form it is given says how audio, the end and an error look on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from contextlib import closing
+from typing import Any, Protocol
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api.disconnect import while_connected
+from app.api.errors import error_body, status_of
+from app.api.services import Door
+from app.api.stream_encoder import Outlet
+from app.errors import CarillonError, InvalidRequest, SlowReader
+from app.realtime.session import UpstreamSession
+from app.speech.choices import AudioFormat
+from app.speech.latency import Ledger, Stopwatch
+from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
+from app.speech.voices import Voice
+
+TEXT_PIECE_CHARS = 16_000
+
+log = logging.getLogger(__name__)
+
+
+class Form(Protocol):
+    """How a response carries audio."""
+
+    def content_type(self, audio_type: str) -> str: ...
+
+    def piece(self, encoded: bytes) -> bytes: ...
+
+    def end(self, text: str, ledger: Ledger) -> bytes: ...
+
+    def failure(self, error: CarillonError) -> bytes | None:
+        """The words that end a response which has begun; None: break the connection."""
+        ...
+
+
+class AudioForm:
+    """The audio itself. A failure breaks the connection, so that a part is never taken for the whole."""
+
+    def content_type(self, audio_type: str) -> str:
+        return audio_type
+
+    def piece(self, encoded: bytes) -> bytes:
+        return encoded
+
+    def end(self, text: str, ledger: Ledger) -> bytes:
+        return b""
+
+    def failure(self, error: CarillonError) -> bytes | None:
+        return None
+
+
+class EventForm:
+    """Server-sent events, as OpenAI's: `speech.audio.delta` …, `speech.audio.done` with usage and our ledger."""
+
+    def content_type(self, audio_type: str) -> str:
+        return "text/event-stream; charset=utf-8"
+
+    def piece(self, encoded: bytes) -> bytes:
+        audio = base64.b64encode(encoded).decode("ascii")
+        return _event({"type": "speech.audio.delta", "audio": audio})
+
+    def end(self, text: str, ledger: Ledger) -> bytes:
+        counts = {"input_tokens": len(text), "output_tokens": ledger.tokens, "total_tokens": len(text) + ledger.tokens}
+        return _event({"type": "speech.audio.done", "usage": counts, "ledger": ledger.model_dump(mode="json")})
+
+    def failure(self, error: CarillonError) -> bytes | None:
+        body = error_body(status_of(error), error.message, code=error.code, param=error.param)
+        return _event({"type": "error", **body})
+
+
+class SpeechResponse(Response):
+    """Speaks `text` and ends. A client that leaves cancels the session at its worker."""
+
+    def __init__(
+        self, door: Door, voice: Voice, text: str, *, edge: str, format: AudioFormat, speed: float, form: Form
+    ) -> None:
+        self.background = None
+        self._door = door
+        self._voice = voice
+        self._text = text
+        self._edge = edge
+        self._format = format
+        self._speed = speed
+        self._form = form
+        self._begun = False
+        self._stopwatch = Stopwatch(asyncio.get_running_loop().time)
+        self._stopwatch.mark("asked")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await while_connected(self._answer(send), receive)
+
+    async def _answer(self, send: Send) -> None:
+        try:
+            with self._door.metrics.session(self._edge) as count:
+                last = await self._speak(send)
+                count.done()
+            await self._write(send, last, last=True)
+        except CarillonError as error:
+            if not self._begun:
+                raise
+            log.warning("speech broken off", extra={"code": error.code, "voice": self._voice.id})
+            words = self._form.failure(error)
+            # Without a last piece the server breaks the connection, and the client sees that something is missing.
+            if words is not None:
+                await self._write(send, words, last=True)
+
+    async def _speak(self, send: Send) -> bytes:
+        """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
+        async with self._door.upstream.open(self._voice, pace="unpaced") as session:
+            rate_hz = session.ready.sample_rate_hz
+            with closing(Outlet(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as outlet:
+                last = b""
+                await _say(session, self._text)
+                async for event in session:
+                    if isinstance(event, AudioFrame) and (encoded := outlet.encode(event.audio)):
+                        await self._begin(send, session, outlet)
+                        await self._write(send, self._form.piece(encoded))
+                    elif isinstance(event, Error):
+                        raise event.rebuilt()
+                    elif isinstance(event, Done):
+                        last = await self._end(send, session, outlet, event.ledger)
+            return last
+
+    async def _begin(self, send: Send, session: UpstreamSession, outlet: Outlet) -> None:
+        """Send the response's head, once: at the first byte of audio."""
+        if self._begun:
+            return
+        self._begun = True
+        self._stopwatch.mark("begun")
+        first_audio_ms = self._stopwatch.between_ms("asked", "begun")
+        headers = {
+            "content-type": self._form.content_type(outlet.content_type),
+            "cache-control": "no-store",
+            "server-timing": f"queue;dur={session.queue_ms}, route;dur={session.route_ms}, "
+            f"first_audio;dur={first_audio_ms}",
+            "x-carillon-model": session.ready.model,
+            "x-carillon-voice": self._voice.id,
+            "x-carillon-worker": session.worker.id,
+            "x-carillon-sample-rate": str(session.ready.sample_rate_hz),
+        }
+        raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def _end(self, send: Send, session: UpstreamSession, outlet: Outlet, ledger: Ledger) -> bytes:
+        if not ledger.samples:
+            raise InvalidRequest("the text holds nothing that can be spoken", param="input")
+        rest = outlet.finish()
+        await self._begin(send, session, outlet)
+        if rest:
+            await self._write(send, self._form.piece(rest))
+        ledger = ledger.model_copy(update={"first_audio_ms": self._stopwatch.between_ms("asked", "begun")})
+        self._door.metrics.account(self._edge, ledger)
+        return self._form.end(self._text, ledger)
+
+    async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
+        timeout_s = self._door.settings.session.slow_reader_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await send({"type": "http.response.body", "body": body, "more_body": not last})
+        except TimeoutError:
+            raise SlowReader(f"the client took no audio for {timeout_s:g} s") from None
+
+
+async def _say(session: UpstreamSession, text: str) -> None:
+    for start in range(0, len(text), TEXT_PIECE_CHARS):
+        await session.send(Text(session="-", text=text[start : start + TEXT_PIECE_CHARS]))
+    await session.send(Eos(session="-"))
+
+
+def _event(fields: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(fields, separators=(',', ':'))}\n\n".encode()

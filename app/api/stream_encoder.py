@@ -1,0 +1,34 @@
+"""One session's audio on its way out: the worker's PCM becomes the client's format."""
+
+from __future__ import annotations
+
+from app.platform.codecs import Encoder, open_encoder
+from app.speech.audio import samples_of
+from app.speech.choices import AudioFormat
+
+CONTENT_TYPE_PCM = "audio/pcm"
+
+
+class Outlet:
+    """Encodes PCM s16le mono as it comes. Raw PCM at its own tempo passes through, byte for byte."""
+
+    def __init__(self, format: AudioFormat, *, sample_rate_hz: int, speed: float) -> None:
+        self._encoder: Encoder | None = None
+        if format is not AudioFormat.PCM or speed != 1.0:
+            self._encoder = open_encoder(format, sample_rate_hz=sample_rate_hz, speed=speed)
+
+    @property
+    def content_type(self) -> str:
+        return self._encoder.content_type if self._encoder else CONTENT_TYPE_PCM
+
+    def encode(self, pcm16: bytes) -> bytes:
+        """What can be sent now; may be empty while the encoder collects a frame."""
+        return self._encoder.encode(samples_of(pcm16)) if self._encoder else pcm16
+
+    def finish(self) -> bytes:
+        """The last bytes of the stream."""
+        return self._encoder.finish() if self._encoder else b""
+
+    def close(self) -> None:
+        if self._encoder:
+            self._encoder.close()

@@ -1,0 +1,271 @@
+"""`carillon bench …` and `carillon simulate`: what is measured, and what is reckoned."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from app.cli.main.target import AsJson, Key, Url, running_fleet, voices_of
+from app.speech.choices import NarrationFormat
+
+if TYPE_CHECKING:
+    from app.bench.sessions.figures import Target
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measurements.")
+
+
+@bench.command("decode")
+def bench_decode(
+    device: Annotated[Literal["cpu", "cuda"], typer.Option()] = "cpu",
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
+    from app.platform.model_files import locate
+    from app.platform.settings import load_settings
+    from workers.bench.decode import random_24khz, run
+
+    codec = locate(load_settings().codec, variable="CARILLON_CODEC")
+    codecs = {"configured": codec, "random 24 kHz": random_24khz()}
+    report = run(
+        codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
+    )
+    typer.echo(report.to_json() if as_json else report.table())
+
+
+@bench.command("start")
+def bench_start(
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another checkout, with its environment made; repeat for more.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Starts of each, in turn.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """CPU seconds of every process until a fleet is ready, and for a second of its speech; medians, side by side."""
+    from app.bench.sessions import start
+
+    here = Path(start.__file__).resolve().parents[2]
+    checkouts = start.run(
+        [*(beside or ()), here], rounds=rounds, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
+    )
+    typer.echo(start.as_json(checkouts) if as_json else start.table(checkouts))
+
+
+@bench.command("speech")
+def bench_speech(
+    *,
+    concurrency: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "1,2,4",
+    sessions: Annotated[int, typer.Option(min=1, help="Sessions at each level.")] = 8,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
+    from app.bench.sessions.sessions import run
+
+    url, key = running_fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or voices_of([url], key),
+        concurrency=_levels(concurrency),
+        sessions=sessions,
+        model=model,
+        pace="realtime" if realtime else "unpaced",
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+@bench.command("narration")
+def bench_narration(
+    *,
+    concurrency: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 1,
+    sessions: Annotated[int, typer.Option(min=1, help="Live sessions in each half of a round.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Each: sessions alone, then beside a narration.")] = 3,
+    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
+    from app.bench.sessions.narration import run
+
+    url, key = running_fleet(url, key)
+    run(
+        url=url,
+        key=key,
+        voices=voice or voices_of([url], key),
+        concurrency=concurrency,
+        sessions=sessions,
+        rounds=rounds,
+        model=model,
+        pace="unpaced" if unpaced else "realtime",
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+@bench.command("mastering")
+def bench_mastering(
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of audio.")] = 2.0,
+    format: Annotated[NarrationFormat, typer.Option()] = NarrationFormat.M4B,
+) -> None:
+    """Joining and mastering a long book of synthetic segments: CPU, peak memory, what the file came to."""
+    from app.bench.sessions.mastering import run
+
+    with tempfile.TemporaryDirectory() as directory:
+        typer.echo(run(hours=hours, format=format, directory=Path(directory)))
+
+
+@bench.command("fleet")
+def bench_fleet(
+    *,
+    sessions: Annotated[
+        str, typer.Option(help="Sessions at once, one level after another; none measures starts only.")
+    ] = "200,400,600,800,1000",
+    starts: Annotated[str, typer.Option(help="Starts per second, one rate after another; none leaves them out.")] = (
+        "100,200,300,400,500,600"
+    ),
+    seconds: Annotated[float, typer.Option(min=0.5, help="Measured at each level, after it has settled.")] = 5.0,
+    settle: Annotated[float, typer.Option(min=0.0)] = 3.0,
+    length: Annotated[float, typer.Option(min=1.0, help="Mean length of a session in seconds.")] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, help="That replay audio.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="In one message of a worker that is ahead of its listener.")] = 1,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    real: Annotated[bool, typer.Option(help="Load the fleet of `carillon up` here, within its capacity.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """The front door alone: live sessions per core, what it adds to a frame's way, starts, memory, placement."""
+    from app.bench.sessions.figures import Plan
+    from app.bench.sessions.front_door import run
+
+    plan = Plan(
+        sessions=tuple(_levels(sessions, "--sessions")) if sessions else (),
+        starts_per_s=tuple(_levels(starts, "--starts")) if starts else (),
+        seconds=seconds,
+        settle_s=settle,
+        length_s=length,
+        seed=seed,
+    )
+    run(
+        plan=plan,
+        workers=workers,
+        frames_per_message=frames,
+        running=_running_target() if real else None,
+        json_path=json_path,
+        out=sys.stdout,
+    )
+
+
+@bench.command("registry")
+def bench_registry(
+    *,
+    workers: Annotated[str, typer.Option(help="Fleets, one after another.")] = "10,100,300,1000",
+    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+) -> None:
+    """What a fleet costs its Redis and each front door: heartbeats, claims, looks at the fleet."""
+    from app.bench.sessions.registry import run
+
+    run(workers=_levels(workers, "--workers"), session_s=session, json_path=json_path, out=sys.stdout)
+
+
+def _running_target() -> Target:
+    """The fleet of `carillon up` here."""
+    from app.bench.sessions.figures import Target
+    from app.platform.data_dir import read_run_file
+    from app.platform.settings import load_settings
+
+    url, key = running_fleet(None, None)
+    running = read_run_file(load_settings().data_dir) or {}
+    return Target(
+        url=url,
+        key=key,
+        voices=tuple(voices_of([url], key)),
+        front_door_pid=running.get("programs", {}).get("api", {}).get("pid"),
+    )
+
+
+def _levels(text: str, option: str = "--concurrency") -> list[int]:
+    levels = text.split(",")
+    if not all(level.strip().isdecimal() and int(level) > 0 for level in levels):
+        raise typer.BadParameter(f"{text!r} is no list of counts; it looks like 1,2,4", param_hint=option)
+    return [int(level) for level in levels]
+
+
+def simulate(
+    *,
+    workers: Annotated[int, typer.Option(min=4)] = 100,
+    voices: Annotated[int, typer.Option(min=1, help="Each with an adapter of 100 to 200 MB.")] = 10_000,
+    hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of traffic, after ten minutes of warm-up.")] = 1.0,
+    load: Annotated[float, typer.Option(min=0.01, max=2, help="Sessions wanted at once, of all places.")] = 0.7,
+    capacity: Annotated[int, typer.Option(min=1, help="Sessions a worker speaks with at once.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, help="Distinct voices it speaks with at once.")] = 12,
+    cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
+    bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
+    zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
+    storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
+    session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
+    churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
+    doors: Annotated[int, typer.Option(min=1, help="Front doors, each with a picture of its own.")] = 4,
+    refresh: Annotated[float, typer.Option(min=0, help="Seconds between a door's looks at the fleet.")] = 0.5,
+    queue: Annotated[float, typer.Option(min=0, help="Seconds a start waits for room.")] = 1.0,
+    policy: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: ours and its peers.")] = None,
+    price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
+    size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Policies at a time; default: one for each core.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
+    plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw it to this SVG.")] = None,
+) -> None:
+    """Our placement of sessions beside that of others, on one trace of traffic in virtual time."""
+    from app.simulation.fleet import FleetShape
+    from app.simulation.policies import POLICIES
+    from app.simulation.report import simulate as run
+    from app.simulation.simulation import FrontDoors
+    from app.simulation.traffic import Traffic
+
+    unknown = [name for name in policy or () if name not in POLICIES]
+    if unknown:
+        raise typer.BadParameter(f"{unknown[0]!r} is none of: {', '.join(POLICIES)}", param_hint="--policy")
+    shape = FleetShape(
+        workers=workers,
+        capacity=capacity,
+        max_voices=slots,
+        cached_adapters=cached,
+        bandwidth_bytes_per_s=bandwidth * 1e6,
+    )
+    traffic = Traffic(
+        seed=seed,
+        duration_s=hours * 3600,
+        concurrent=load * workers * capacity,
+        mean_session_s=session,
+        voices=voices,
+        zipf=zipf,
+        storm=storm,
+        joins=churn,
+        losses=min(churn, workers - 1),
+    )
+    run(
+        traffic,
+        shape,
+        FrontDoors(count=doors, refresh_s=refresh, queue_s=queue),
+        policies=[name for name in POLICIES if not policy or name in policy],
+        gpu_hour=price,
+        find_size=size,
+        json_path=json_path,
+        plot_path=plot_path,
+        jobs=jobs or os.cpu_count() or 1,
+        out=sys.stdout,
+    )

@@ -1,0 +1,38 @@
+"""What `carillon doctor` finds: one look at one thing, how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from app.speech.voices import Frozen
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+class Finding(Frozen):
+    """One look at one thing. `remedy` says what to do, where something is to be done."""
+
+    level: Level
+    what: str
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        remedy = f"\n{'':11}→ {self.remedy}" if self.remedy else ""
+        return f"{self.level:8}  {self.what}: {self.found}{remedy}"
+
+
+def ok(what: str, found: str) -> Finding:
+    return Finding(level=Level.OK, what=what, found=found)
+
+
+def warning(what: str, found: str, remedy: str) -> Finding:
+    return Finding(level=Level.WARNING, what=what, found=found, remedy=remedy)
+
+
+def failure(what: str, found: str, remedy: str) -> Finding:
+    return Finding(level=Level.FAILURE, what=what, found=found, remedy=remedy)

@@ -1,0 +1,76 @@
+"""Which fleet a command speaks to: the one that is named, or that of `carillon up` here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from app.errors import ConfigurationError, WorkerLost
+
+Url = Annotated[
+    str | None, typer.Option(envvar="CARILLON_URL", help="The front door's. Default: the fleet of `carillon up` here.")
+]
+Key = Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up` here.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
+    """The front door to speak to and the key to it; what is not given is that of `carillon up` here.
+
+    Raises ConfigurationError when no fleet runs here and none is named.
+    """
+    from app.platform.data_dir import load_secrets, read_run_file
+    from app.platform.settings import load_settings
+
+    data_dir = load_settings().data_dir
+    running = read_run_file(data_dir)
+    here = str(running["api"]) if running and "api" in running else None
+    if url is None and here is None:
+        if running:
+            raise ConfigurationError(f"the fleet on {data_dir.absolute()} is starting; wait until it says `ready`")
+        raise ConfigurationError(
+            f"no fleet runs on {data_dir.absolute()}; start one with `make up`, or name one with --url and --key "
+            "(CARILLON_URL, CARILLON_KEY)"
+        )
+    url = here if url is None else front_door_url(url)
+    assert url is not None
+    if key is None and url == here:
+        token = load_secrets(data_dir).api_token
+        key = token.get_secret_value() if token else None
+    return url, key
+
+
+def front_door_url(text: str) -> str:
+    """An address as it was given, checked. Raises ConfigurationError."""
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigurationError(f"{text!r} is no address of a front door; one looks like http://127.0.0.1:8000")
+    return text.rstrip("/")
+
+
+def voices_of(urls: Sequence[str], key: str | None) -> list[str]:
+    """The names of the fleet's voices, built-in ones first, from the first of its front doors that answers.
+
+    Raises ConfigurationError when there are none, WorkerLost when nobody answers, and what is refused with.
+    """
+    from app.client.session.http import FrontDoor
+
+    for number, url in enumerate(urls, start=1):
+        try:
+            with FrontDoor(url, key) as door:
+                voices = door.listed("/v1/audio/voices")
+        except WorkerLost:
+            if number == len(urls):
+                raise
+        else:
+            if not voices:
+                raise ConfigurationError(f"the fleet at {url} has no voice yet: no worker of it is ready")
+            return [voice["name"] for voice in voices]
+    raise ConfigurationError("no front door's address is given")

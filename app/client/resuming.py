@@ -1,0 +1,163 @@
+"""A client that outlives its front door: what `carillon say` speaks.
+
+When its connection breaks, or the server says that it stops, it connects anew, to the next of the addresses it knows,
+takes its session up with the token, and says again what had not arrived. Audio that was heard already may come again,
+from an earlier `sample_offset` on: it then takes the place of what was heard from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from app.client.session.session import SESSION, Heard, answer, connected, lost, read
+from app.errors import CarillonError, WorkerLost
+from app.speech.protocol import (
+    AudioFrame,
+    Done,
+    Eos,
+    GoAway,
+    Message,
+    Pace,
+    Ready,
+    Resume,
+    Resumed,
+    Segment,
+    Start,
+    Text,
+    Waiting,
+)
+
+PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+"""Before each try to connect anew: half of the minute that a front door keeps a session for."""
+
+BYTES_PER_SAMPLE = 2
+
+
+class ResumingSpeaker:
+    """One session, on one connection after the other. Iterate it for audio and events; it ends after `done`."""
+
+    def __init__(self, urls: Sequence[str], key: str | None, socket: ClientConnection, ready: Ready) -> None:
+        self.ready = ready
+        self.resumed = 0
+        """How often it was taken up on another connection."""
+        self._urls = itertools.cycle(urls)
+        self._key = key
+        self._socket = socket
+        self._text = ""
+        self._ended = False
+        self._received = 0
+        self._over = False
+        self._sending = asyncio.Lock()
+        """Held while it connects anew, so that what is said again comes before what follows."""
+
+    async def say(self, text: str) -> None:
+        async with self._sending:
+            self._text += text
+            await self._send(Text(session=SESSION, text=text))
+
+    async def end(self) -> None:
+        """No more text follows."""
+        async with self._sending:
+            self._ended = True
+            await self._send(Eos(session=SESSION))
+
+    async def _send(self, message: Message) -> None:
+        with suppress(ConnectionClosed):  # its reader connects anew, and finds what has not arrived
+            await self._socket.send(message.model_dump_json())
+
+    def __aiter__(self) -> ResumingSpeaker:
+        return self
+
+    async def __anext__(self) -> Heard:
+        """Raises what the front door reports, WorkerLost when none could be connected to in time."""
+        while not self._over:
+            try:
+                event = read(await self._socket.recv())
+            except ConnectionClosed as closed:
+                await self._resume(lost(closed))
+                continue
+            if isinstance(event, GoAway):
+                await self._resume(WorkerLost("the front door is shutting down"))
+            elif isinstance(event, AudioFrame | Waiting | Segment | Done):
+                self._over = isinstance(event, Done)
+                if isinstance(event, AudioFrame):
+                    self._received = event.sample_offset + len(event.audio) // BYTES_PER_SAMPLE
+                return event
+        raise StopAsyncIteration
+
+    async def _resume(self, why: CarillonError) -> None:
+        """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded, or none can."""
+        token = self.ready.resume_token
+        if token is None:
+            raise why
+        async with self._sending:
+            for pause_s in PAUSES_S:
+                await self.aclose()
+                await asyncio.sleep(pause_s)
+                try:
+                    await self._go_on(await connected(next(self._urls), self._key), token)
+                except CarillonError as error:
+                    if not error.retryable:
+                        raise
+                    why = error
+                else:
+                    self.resumed += 1
+                    return
+        raise why
+
+    async def _go_on(self, socket: ClientConnection, token: str) -> None:
+        self._socket = socket
+        resume = Resume(session=SESSION, token=token, received_samples=self._received)
+        await self._send(resume)
+        resumed = await answer(socket, Resumed)
+        self._received = resumed.sample_offset
+        if rest := self._text[resumed.text_chars :]:
+            await self._send(Text(session=SESSION, text=rest))
+        if self._ended and not resumed.ended:
+            await self._send(Eos(session=SESSION))
+
+    async def aclose(self) -> None:
+        await self._socket.close()
+
+
+@asynccontextmanager
+async def open_resuming_speaker(
+    urls: Sequence[str],
+    key: str | None,
+    *,
+    voice: str,
+    model: str | None = None,
+    temperature: float | None = None,
+    pace: Pace = "realtime",
+) -> AsyncIterator[ResumingSpeaker]:
+    """A session with the first front door of `urls` that takes it; audio is PCM s16le mono.
+
+    Raises what it refuses with, or WorkerLost when there is none.
+    """
+    start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace, resumable=True)
+    socket, at = await _first(urls, key)
+    async with socket:
+        await socket.send(start.model_dump_json())
+        ready = await answer(socket, Ready)
+        speaker = ResumingSpeaker([*urls[at + 1 :], *urls[: at + 1]], key, socket, ready)
+        try:
+            yield speaker
+        finally:
+            await speaker.aclose()
+
+
+async def _first(urls: Sequence[str], key: str | None) -> tuple[ClientConnection, int]:
+    """A connection to the first that can be reached, and its number."""
+    for number, url in enumerate(urls):
+        try:
+            return await connected(url, key), number
+        except WorkerLost:
+            if number == len(urls) - 1:
+                raise
+    raise WorkerLost("no front door's address is given")

@@ -1,0 +1,164 @@
+"""One chapter of a narration: its segments in order, each taken from the store or spoken by the fleet and checked.
+
+A segment that fails its checks is spoken again with another seed, a few times, and the best is kept with what is wrong
+with it. It knows neither rows nor queues: whoever renders a chapter is told of every segment.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from app.errors import CarillonError, NotFound, UnknownVoice
+from app.narration.models import ChapterProgress, NarrationOptions, ScriptChapter, ScriptSegment, Take
+from app.narration.segment_store import TakeShelf
+from app.realtime.background import Spoken
+from app.speech.audio import Samples
+from app.speech.utterance_checks import better, checked, speech_s
+from app.speech.voices import Voice
+
+PACE_TAKES = 5
+"""So many takes tell how fast a voice speaks; before that, expectation is wide."""
+
+log = logging.getLogger(__name__)
+
+
+class Narrator(Protocol):
+    """Who speaks: the fleet (`app.realtime.background.Narrator`), or a test's."""
+
+    async def utter(self, voice: Voice, text: str, *, seed: int | None = None) -> Spoken: ...
+
+
+class Chapter:
+    """Renders one chapter. `before` is how far it was: what it has cost stands.
+
+    `living` raises NotFound for a voice that was deleted; `tell` gets the progress after every segment.
+    """
+
+    def __init__(
+        self,
+        chapter: ScriptChapter,
+        options: NarrationOptions,
+        *,
+        before: ChapterProgress,
+        shelf: TakeShelf,
+        narrator: Narrator,
+        living: Callable[[Voice], Awaitable[None]],
+        tell: Callable[[ChapterProgress], Awaitable[None]],
+    ) -> None:
+        self.progress = before.model_copy(update={"segments_done": 0, "audio_s": 0.0, "flagged": 0, "error": None})
+        self.takes: dict[int, Take] = {}
+        self._chapter = chapter
+        self._options = options
+        self._shelf = shelf
+        self._narrator = narrator
+        self._living = living
+        self._tell = tell
+        self._paces: dict[str, list[float]] = defaultdict(list)
+
+    async def render(
+        self, *, known: Mapping[int, Take] | None = None, interrupted: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Fill `takes`, by segment. `known` were listed at an earlier turn.
+
+        Returns False when it was `interrupted`, which is asked after every segment that had to be spoken.
+
+        Raises the CarillonError that stopped it, with the place in its message.
+        """
+        *_, last = self._chapter.segments
+        for segment in self._chapter.segments:
+            try:
+                take, rendered = await self._take(segment, (known or {}).get(segment.number))
+            except CarillonError as error:
+                raise self._placed(error, segment) from error
+            self.takes[segment.number] = take
+            self._count(take, rendered)
+            await self._tell(self.progress)
+            if rendered and segment is not last and interrupted():
+                return False
+        return True
+
+    async def _take(self, segment: ScriptSegment, known: Take | None) -> tuple[Take, bool]:
+        """The segment's take, and whether it had to be rendered."""
+        voice = self._shelf.voice(segment)
+        try:
+            await self._living(voice)
+        except NotFound:
+            raise UnknownVoice(
+                f"the voice {voice.name!r} was deleted; resume the narration with another (`voice` or `cast`)",
+                param="voice",
+            ) from None
+        take = known if known and self._shelf.fits(known, segment) else await self._shelf.find(segment)
+        if take:
+            self._learn(voice, segment, take)
+            return take, False
+        take, samples = await self._spoken(voice, segment)
+        self._learn(voice, segment, take)
+        return await self._shelf.keep(segment, samples, take), True
+
+    async def _spoken(self, voice: Voice, segment: ScriptSegment) -> tuple[Take, Samples]:
+        """The best of at most 1 + `retakes` tries: the first that passes every check, else the least wrong."""
+        best: tuple[Spoken, tuple[str, ...]] | None = None
+        busy_s, tries = 0.0, 0
+        for tries in range(1, self._options.retakes + 2):
+            spoken = await self._narrator.utter(voice, segment.spoken, seed=self._seed(segment, tries))
+            busy_s += spoken.busy_s
+            flags = checked(
+                spoken.samples,
+                spoken.sample_rate_hz,
+                segment.spoken,
+                complete=spoken.complete,
+                repeated_s=spoken.repeated_s,
+                seconds_per_char=self._pace(voice),
+            )
+            if best is None or better(flags, best[1]):
+                best = spoken, flags
+            if not flags:
+                break
+        assert best
+        spoken, flags = best
+        if flags:
+            log.warning("segment flagged", extra={"segment": segment.number, "flags": flags, "tries": tries})
+        take = Take(
+            key="",
+            samples=len(spoken.samples),
+            sample_rate_hz=spoken.sample_rate_hz,
+            speech_s=speech_s(spoken.samples, spoken.sample_rate_hz),
+            voice=voice.name,
+            worker=spoken.worker,
+            tries=tries,
+            busy_s=busy_s,
+            flags=flags,
+        )
+        return take, spoken.samples
+
+    def _seed(self, segment: ScriptSegment, tries: int) -> int:
+        """Of the words and the voice, so that a narration given in anew sounds as it did; each try has its own."""
+        return (int(self._shelf.digest(segment)[:7], 16) + tries) % 2**31
+
+    def _pace(self, voice: Voice) -> float | None:
+        paces = self._paces[voice.id]
+        return statistics.median(paces) if len(paces) >= PACE_TAKES else None
+
+    def _learn(self, voice: Voice, segment: ScriptSegment, take: Take) -> None:
+        if not take.flags:
+            self._paces[voice.id].append(take.speech_s / len(segment.spoken))
+
+    def _count(self, take: Take, rendered: bool) -> None:
+        done = self.progress
+        self.progress = done.model_copy(
+            update={
+                "segments_done": done.segments_done + 1,
+                "audio_s": done.audio_s + take.audio_s,
+                "rendered_s": done.rendered_s + (take.audio_s if rendered else 0.0),
+                "busy_s": done.busy_s + (take.busy_s if rendered else 0.0),
+                "flagged": done.flagged + bool(take.flags),
+            }
+        )
+
+    def _placed(self, error: CarillonError, segment: ScriptSegment) -> CarillonError:
+        place = f"chapter {self._chapter.number}, segment {segment.number}: "
+        return type(error)(place + error.message, param=error.param, retry_after_s=error.retry_after_s)

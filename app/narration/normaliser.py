@@ -1,0 +1,257 @@
+"""Numbers, dates, currency and abbreviations as words: by NeMo's grammars, in a process of their own.
+
+`write_script` makes the script of a manuscript; `Normaliser` reads sentences, and only bothers the subprocess
+(`app.narration.normaliser_child`) with what is not words already: a number and the words around it, since its time
+grows with the length. A sentence over which it falls silent, dies twice or says nonsense is left as it was written, and
+told so. What a script is made of is `app.narration.script`'s matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from app.errors import ManuscriptUnfit, StageFailed
+from app.narration.english import is_plain, prepare
+from app.narration.models import Manuscript, NarrationOptions, Script, TextFinding
+from app.narration.script import Draft
+from app.speech.text import has_speech
+
+LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt sv vi zh".split())  # noqa: SIM905
+"""What the grammars of NeMo 1.2 read, tried with a sentence of each; without Kinyarwanda, which speaks internals."""
+
+_PROGRAM = Path(__file__).with_name("normaliser_child.py")
+_DIGIT_OR_SIGN = re.compile(r"[\d$€£¥₹%°§&@#½¼¾]")
+_CONTEXT_WORDS = 3
+_LINE_BYTES = 2**20
+_MARK = re.compile(r"\s*([“”‘’—])\s*")
+_STOP = re.compile(r"[.!?…]+(?=[\"'”’)\]]*\Z)")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What reading may take; a number takes 20 to 200 ms of one core, and the process 80 MB."""
+
+    start_s: float = 60.0
+    sentence_s: float = 30.0
+    total_s: float = 1800.0
+    """Of one text's numbers; once spent, the rest is left as written. A text of nothing but numbers takes hours."""
+    losses: int = 5
+    """Processes that may die or hang over one text, before the rest of it is left as written."""
+    memory_bytes: int = 2**30
+
+
+async def write_script(
+    manuscript: Manuscript,
+    options: NarrationOptions,
+    *,
+    tags: Sequence[str],
+    language: str,
+    limits: Limits | None = None,
+) -> Script:
+    """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
+
+    Raises ManuscriptUnfit where nothing can be spoken, or the normaliser cannot be kept running over this text;
+    StageFailed where it does not start.
+    """
+    draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
+    code, findings = language.partition("-")[0].lower(), list[TextFinding]()
+    if options.normalise and code in LANGUAGES:
+        async with Normaliser(code, tags=tags, limits=limits) as normaliser:
+            while unread := draft.unread:
+                await asyncio.to_thread(draft.take, await normaliser.read(unread))
+    else:
+        if options.normalise:
+            message = (
+                f"there is no normaliser for the language {language!r}: numbers and abbreviations are spoken as "
+                f"written; the languages are {', '.join(sorted(LANGUAGES))}"
+            )
+            findings.append(TextFinding(severity="check", code="not_normalised", message=message))
+        while unread := draft.unread:
+            await asyncio.to_thread(draft.take, {sentence: sentence for sentence in unread})
+    return await asyncio.to_thread(draft.script, language=language, findings=findings)
+
+
+class Normaliser:
+    """Reads the sentences of one language as words: `async with Normaliser("en") as normaliser`.
+
+    Its process starts with the first sentence that needs it and ends with the block.
+    """
+
+    def __init__(self, language: str, *, tags: Sequence[str] = (), limits: Limits | None = None) -> None:
+        self._language = language
+        self._tags = re.compile("(" + ("|".join(map(re.escape, tags)) or "(?!)") + ")")
+        self._limits = limits or Limits()
+        self._process: asyncio.subprocess.Process | None = None
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
+        self._losses = 0
+        self._spent_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+        self._complaints.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def read(self, sentences: Sequence[str]) -> dict[str, str | None]:
+        """How each sentence is spoken; None: it could not be read. Raises ManuscriptUnfit, StageFailed."""
+        prepared = await asyncio.to_thread(self._prepared, sentences)
+        return {sentence: await self._read(parts) for sentence, parts in prepared.items()}
+
+    def _prepared(self, sentences: Sequence[str]) -> dict[str, list[str]]:
+        """Each sentence in parts: words, what must be read, words, …"""
+        return {s: self._parts(prepare(s) if self._language == "en" else s) for s in sentences}
+
+    def _parts(self, text: str) -> list[str]:
+        parts = [""]
+        for number, run in enumerate(self._tags.split(text)):
+            done = 0
+            for start, end in [] if number % 2 else self._unread(run):
+                parts[-1] += run[done:start]
+                parts += (run[start:end], "")
+                done = end
+            parts[-1] += run[done:]
+        return parts
+
+    def _unread(self, text: str) -> list[tuple[int, int]]:
+        """Where there are no words, with three words on either side; what overlaps is one."""
+        if self._is_plain(text):
+            return []
+        words = [match.span() for match in re.finditer(r"\S+", text)]
+        spans: list[tuple[int, int]] = []
+        for number, (start, end) in enumerate(words):
+            if self._is_plain(text[start:end]):
+                continue
+            first = words[max(0, number - _CONTEXT_WORDS)][0]
+            last = words[min(len(words) - 1, number + _CONTEXT_WORDS)][1]
+            if spans and first <= spans[-1][1]:
+                first = spans.pop()[0]
+            spans.append((first, last))
+        return spans
+
+    def _is_plain(self, text: str) -> bool:
+        return is_plain(text) if self._language == "en" else _DIGIT_OR_SIGN.search(text) is None
+
+    async def _read(self, parts: Sequence[str]) -> str | None:
+        spoken: list[str] = []
+        for number, part in enumerate(parts):
+            reading = mended(part, await self._ask(part)) if number % 2 else part
+            if reading is None:
+                return None
+            spoken.append(reading)
+        return "".join(spoken)
+
+    async def _ask(self, text: str) -> str | None:
+        """The process's answer; a process that dies or hangs over a sentence is started anew, once for each."""
+        if self._spent_s > self._limits.total_s or self._losses > self._limits.losses:
+            return None
+        for _ in range(2):
+            process = self._process or await self._start()
+            began_s = time.monotonic()
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(self._limits.sentence_s):
+                    answer = await _exchange(process, {"text": text})
+                if answer is not None:
+                    self._spent_s += time.monotonic() - began_s
+                    return answer["text"]
+            await self._end()
+            self._losses += 1
+            if self._losses > self._limits.losses:
+                if self._spent_s:
+                    return None
+                raise ManuscriptUnfit(
+                    f"The normaliser died or hung {self._losses} times and read nothing; it said: "
+                    f"{self._last_words()}. Look for what kills it (memory?), or hand the text in with normalise off."
+                )
+        return None
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        request = {"language": self._language, "memory_bytes": self._limits.memory_bytes}
+        pipe = subprocess.PIPE
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", str(_PROGRAM), json.dumps(request)),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self._complaints,
+            start_new_session=True,
+            limit=_LINE_BYTES,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        )
+        try:
+            async with asyncio.timeout(self._limits.start_s):
+                ready = await _exchange(process, None)
+        except TimeoutError:
+            ready = None
+        if ready is None:
+            await self._end()
+            raise StageFailed(f"The normaliser did not start; it said: {self._last_words()}.")
+        return process
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())
+        if process.stdin:
+            process.stdin.close()
+
+    def _last_words(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else "nothing"
+
+
+async def _exchange(process: asyncio.subprocess.Process, line: dict[str, str] | None) -> dict[str, Any] | None:
+    """Says a line, if there is one, and returns the next answer; None where the process has ended."""
+    assert process.stdin and process.stdout
+    if line is not None:
+        process.stdin.write(json.dumps(line).encode() + b"\n")
+        await process.stdin.drain()
+    answer = await process.stdout.readline()
+    return json.loads(answer) if answer.endswith(b"\n") else None
+
+
+def mended(written: str, reading: str | None) -> str | None:
+    """A reading as it is spoken, or None for nonsense.
+
+    They swallow a full stop with an abbreviation ("at 10 p.m." is "at ten PM"), and return a sentence that they fail
+    at with backslashes before its brackets, or as they see it within ("tokens { name: …").
+    """
+    if not reading or not has_speech(reading) or any(reading.count(sign) > written.count(sign) for sign in "\\{}"):
+        return None
+    words = Counter(re.findall(r"\b[a-z]{4,}\b", written))
+    lost = (words - Counter(re.findall(r"\b[a-z]{4,}\b", reading.lower()))).total()
+    if lost > max(2, words.total() // 5):
+        return None
+    stop = _STOP.search(written)
+    reading = _spaced(written, " ".join(reading.split()))
+    return reading + stop[0] if stop and reading[-1].isalnum() else reading
+
+
+def _spaced(written: str, reading: str) -> str:
+    """Quotes and dashes with the spaces that were written: the grammars read `said—“8!”` as `said —“ eight!”`."""
+    marks = list(_MARK.finditer(written.strip()))
+    if [mark[1] for mark in marks] != [mark[1] for mark in _MARK.finditer(reading)]:
+        return reading
+    following = iter(marks)
+    return _MARK.sub(lambda _: next(following)[0], reading)

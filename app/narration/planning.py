@@ -1,0 +1,47 @@
+"""The first step of a narration: the manuscript becomes a script, and the script's chapters become steps."""
+
+from __future__ import annotations
+
+import logging
+
+from app.narration.book_reader import Limits, read_manuscript_async
+from app.narration.models import ChapterProgress, Script
+from app.narration.normaliser import write_script
+from app.narration.step import CHAPTERS_AT_ONCE, Desk, Ended
+from app.speech.token_layout import ORPHEUS_TAGS
+from tasks.claim import patiently
+
+log = logging.getLogger(__name__)
+
+
+async def plan(desk: Desk) -> Ended:
+    """Raises ManuscriptUnfit, StageFailed, StoreUnavailable, JobLost."""
+    narration, step = desk.narration, desk.step
+    script = await _script(desk)
+    key = f"{desk.prefix}script-{step.attempt}.json"
+    await desk.put(key, script.model_dump_json().encode())
+    chapters = tuple(
+        ChapterProgress(number=chapter.number, title=chapter.title, segments=len(chapter.segments))
+        for chapter in script.chapters
+    )
+    findings = tuple(dict.fromkeys((*narration.findings, *script.findings)))
+    planned = await patiently(
+        lambda: desk.catalog.steps.planned(
+            step, chapters, script_key=key, title=script.title or narration.title, findings=findings
+        )
+    )
+    facts = {"narration": narration.id, "chapters": len(chapters), "segments": script.segments}
+    log.info("narration planned", extra=facts)
+    return Ended(planned, messages=min(len(chapters), CHAPTERS_AT_ONCE))
+
+
+async def _script(desk: Desk) -> Script:
+    narration, options = desk.narration, desk.narration.options
+    path = desk.directory / "source"
+    await desk.fetch(narration.source.key, path)
+    limits = Limits.of(desk.settings.narration)
+    book = await read_manuscript_async(path, narration.source.kind, name=narration.source.file_name, limits=limits)
+    language = options.language or book.manuscript.language or narration.voices[narration.voice].language
+    script = await write_script(book.manuscript, options, tags=ORPHEUS_TAGS, language=language)
+    title = options.title or script.title or narration.title
+    return script.model_copy(update={"title": title, "author": options.author or script.author})

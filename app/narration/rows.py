@@ -1,0 +1,129 @@
+"""Narrations and their steps as rows: what both books of them, `narrationbook` and `stepbook`, need to read and write.
+
+A narration is done in steps: its plan, then its chapters in any order, then the mastering.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import NotFound
+from app.narration.models import ChapterProgress, Narration, NarrationState, TextFinding
+from app.platform.tables import NarrationRow, StepRow
+from app.speech.voices import Voice
+from app.voices.store import voice_prefix
+
+ID_PREFIX = "nar-"
+CASTING = frozenset({"uncast_character", "language"})
+"""The codes of findings that are about voices …"""
+MASTERED = frozenset({"loudness_missed", "peak_missed", "cover_left_out", "marks_left_out"})
+"""… and of those about the finished file."""
+
+PLAN = 0
+MASTERING = 1_000_000
+"""The number of the last step; chapters count from 1."""
+
+
+def new_narration_id() -> str:
+    return f"{ID_PREFIX}{secrets.token_hex(8)}"
+
+
+def narration_prefix(narration_id: str) -> str:
+    """Where everything of a narration lies in the object store, but for its segments."""
+    return f"narrations/{narration_id}/"
+
+
+def segment_key(voice: Voice, digest: str) -> str:
+    """How a segment's keys begin: they lie with the voice, so that they go when it is deleted."""
+    return f"{voice_prefix(voice.id)}segments/{digest}"
+
+
+async def read_narration(connection: AsyncConnection, narration_id: str) -> Narration:
+    """Raises NotFound."""
+    statement = select(*NarrationRow.__table__.c).where(NarrationRow.id == narration_id)
+    row = (await connection.execute(statement)).first()
+    if row is None:
+        raise NotFound(f"there is no narration {narration_id[:64]!r}; GET /v1/narrations lists them", param="id")
+    return built(row, (await read_chapters(connection, [narration_id]))[narration_id])
+
+
+async def read_chapters(connection: AsyncConnection, narration_ids: list[str]) -> dict[str, list[ChapterProgress]]:
+    """The progress of every chapter, in order, by narration. Whether it is over, the step's own columns say."""
+    statement = (
+        select(*StepRow.__table__.c)
+        .where(StepRow.narration_id.in_(narration_ids), StepRow.number.not_in((PLAN, MASTERING)))
+        .order_by(StepRow.number)
+    )
+    chapters: dict[str, list[ChapterProgress]] = {narration_id: [] for narration_id in narration_ids}
+    for row in await connection.execute(statement):
+        ended = row.finished_at is not None
+        error = row.progress["error"] if ended and row.failed else None
+        progress = row.progress | {"finished": ended and not row.failed, "error": error}
+        chapters[row.narration_id].append(ChapterProgress.model_validate(progress))
+    return chapters
+
+
+def built(row: Row[Any], chapters: list[ChapterProgress]) -> Narration:
+    stored = set(Narration.model_fields) - {"chapters"}
+    return Narration.model_validate({name: getattr(row, name) for name in stored} | {"chapters": chapters})
+
+
+def new_step(narration_id: str, number: int, now: datetime, progress: Any = None) -> dict[str, Any]:
+    return {
+        "narration_id": narration_id,
+        "number": number,
+        "attempt": 0,
+        "setbacks": 0,
+        "progress": progress,
+        "failed": False,
+        "released_at": now,
+    }
+
+
+async def open_steps(connection: AsyncConnection, narration_id: str, which: ColumnElement[bool], now: datetime) -> None:
+    """Have steps done once more; whoever still believes to hold one has lost it."""
+    await connection.execute(
+        update(StepRow)
+        .where(StepRow.narration_id == narration_id, which)
+        .values(
+            attempt=StepRow.attempt + 1,
+            setbacks=0,
+            failed=False,
+            finished_at=None,
+            lease_expires_at=None,
+            released_at=now,
+        )
+    )
+
+
+async def end_cancelled(connection: AsyncConnection, now: datetime) -> None:
+    """End every narration that was asked to stop and that nobody works on."""
+    held = select(StepRow.number).where(
+        StepRow.narration_id == NarrationRow.id, StepRow.finished_at.is_(None), StepRow.lease_expires_at >= now
+    )
+    await connection.execute(
+        update(NarrationRow)
+        .where(NarrationRow.cancel_requested, NarrationRow.finished_at.is_(None), ~held.exists())
+        .values(state=NarrationState.CANCELLED.value, finished_at=now, revision=NarrationRow.revision + 1)
+    )
+
+
+def renewed(narration: Narration, codes: frozenset[str], findings: tuple[TextFinding, ...]) -> tuple[TextFinding, ...]:
+    """The narration's findings with those of `codes` replaced."""
+    return (*(finding for finding in narration.findings if finding.code not in codes), *findings)
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple) else value

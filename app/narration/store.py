@@ -1,0 +1,251 @@
+"""Narrations, for whoever hands texts in and looks after them. The rows are the truth; `stepbook` keeps the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import Conflict
+from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, TextFinding
+from app.narration.rows import (
+    CASTING,
+    MASTERING,
+    PLAN,
+    built,
+    end_cancelled,
+    new_step,
+    open_steps,
+    plain,
+    read_chapters,
+    read_narration,
+    renewed,
+)
+from app.platform.database import Database
+from app.platform.tables import NarrationRow, StepRow
+from app.speech.choices import NarrationFormat
+from app.speech.voices import Voice
+
+
+class NarrationBook:
+    """The narrations of one database. Every method raises StoreUnavailable when it does not answer.
+
+    Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    # For whoever hands texts in.
+
+    async def create(
+        self,
+        *,
+        narration_id: str,
+        voice: str,
+        cast: Mapping[str, str],
+        voices: Mapping[str, Voice],
+        model: str,
+        format: NarrationFormat,
+        options: NarrationOptions,
+        source: NarrationSource,
+        title: str,
+        findings: tuple[TextFinding, ...] = (),
+        webhook_url: str | None = None,
+    ) -> Narration:
+        """A queued narration. `voices` has every name in `voice`, `cast` and the text, and pins what it meant."""
+        now = self._now()
+        values = {
+            "id": narration_id,
+            "state": NarrationState.QUEUED.value,
+            "voice": voice,
+            "cast": dict(cast),
+            "model": model,
+            "voices": plain(voices),
+            "format": format.value,
+            "options": options.model_dump(mode="json", exclude_unset=True),
+            "source": plain(source),
+            "title": title,
+            "takes": {},
+            "revision": 1,
+            "cancel_requested": False,
+            "findings": plain(findings),
+            "webhook_url": webhook_url,
+            "created_at": now,
+        }
+        async with self._database.writing() as connection:
+            await connection.execute(insert(NarrationRow).values(**values))
+            await connection.execute(insert(StepRow).values(**new_step(narration_id, PLAN, now)))
+        return await self.get(narration_id)
+
+    async def get(self, narration_id: str) -> Narration:
+        """Raises NotFound."""
+        async with self._database.reading() as connection:
+            return await read_narration(connection, narration_id)
+
+    async def all(self, *, limit: int = 100) -> list[Narration]:
+        """The newest narrations."""
+        newest = select(*NarrationRow.__table__.c).order_by(NarrationRow.created_at.desc(), NarrationRow.id)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(newest.limit(limit))).all()
+            chapters = await read_chapters(connection, [row.id for row in rows])
+        return [built(row, chapters[row.id]) for row in rows]
+
+    async def delete(self, narration_id: str) -> None:
+        """Forget a narration that is over; its objects are the caller's to delete. Raises NotFound, Conflict."""
+        over = (NarrationRow.id == narration_id) & NarrationRow.finished_at.is_not(None)
+        async with self._database.writing() as connection:
+            deleted = await connection.execute(delete(NarrationRow).where(over))
+            if not deleted.rowcount:
+                narration = await read_narration(connection, narration_id)
+                raise Conflict(f"narration {narration_id} is {narration.state.value}; cancel it first", param="id")
+
+    async def request_cancel(self, narration_id: str) -> Narration:
+        """Ask the workers to stop; with none at work it is cancelled at once. Raises NotFound, Conflict when over."""
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(NarrationRow)
+                .where(NarrationRow.id == narration_id, NarrationRow.finished_at.is_(None))
+                .values(cancel_requested=True, revision=NarrationRow.revision + 1)
+            )
+        await self.end_cancelled()
+        narration = await self.get(narration_id)
+        if not narration.cancel_requested:
+            raise Conflict(f"narration {narration_id} is over already: {narration.state.value}", param="id")
+        return narration
+
+    async def resume(
+        self,
+        narration_id: str,
+        *,
+        voice: str | None = None,
+        cast: Mapping[str, str] | None = None,
+        voices: Mapping[str, Voice] | None = None,
+        findings: tuple[TextFinding, ...] = (),
+    ) -> Narration:
+        """Go on with one that failed or was cancelled, perhaps with other voices; what is rendered stays rendered.
+
+        `voices` is as at creation, and given whenever `voice` or `cast` are; `findings` on them replace those of the
+        same codes. Raises NotFound, Conflict.
+        """
+        changes: dict[str, Any] = {"voice": voice, "cast": cast and dict(cast), "voices": voices and plain(voices)}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        async with self._database.writing() as connection:
+            if changes:
+                changes["findings"] = plain(renewed(await read_narration(connection, narration_id), CASTING, findings))
+            narration = await self._reopened(
+                connection, narration_id, (NarrationState.FAILED, NarrationState.CANCELLED), changes
+            )
+            # The mastering always: one that was cancelled as it ended has left no file.
+            again = StepRow.failed | StepRow.finished_at.is_(None) | (StepRow.number == MASTERING)
+            if changes:  # a finished chapter may have other voices now; what stays the same is found in the store
+                again |= StepRow.number > PLAN
+            await open_steps(connection, narration_id, again, self._now())
+            return await read_narration(connection, narration.id)
+
+    async def regenerate(self, narration_id: str, *, segment: int, chapter: int) -> Narration:
+        """Have one segment of a finished narration read anew. Raises NotFound, Conflict unless it is completed."""
+        async with self._database.writing() as connection:
+            narration = await self._reopened(connection, narration_id, (NarrationState.COMPLETED,), {})
+            takes = {**narration.takes, segment: narration.takes.get(segment, 0) + 1}
+            await connection.execute(
+                update(NarrationRow)
+                .where(NarrationRow.id == narration_id)
+                .values(takes={str(number): take for number, take in takes.items()})
+            )
+            await open_steps(connection, narration_id, StepRow.number.in_((chapter, MASTERING)), self._now())
+            return await read_narration(connection, narration_id)
+
+    async def _reopened(
+        self,
+        connection: AsyncConnection,
+        narration_id: str,
+        states: tuple[NarrationState, ...],
+        changes: Mapping[str, Any],
+    ) -> Narration:
+        reopened = await connection.execute(
+            update(NarrationRow)
+            .where(NarrationRow.id == narration_id, NarrationRow.state.in_([state.value for state in states]))
+            .values(
+                state=NarrationState.QUEUED.value,
+                cancel_requested=False,
+                error=None,
+                finished_at=None,
+                webhook_done_at=None,
+                revision=NarrationRow.revision + 1,
+                **changes,
+            )
+        )
+        narration = await read_narration(connection, narration_id)
+        if not reopened.rowcount:
+            wanted = " or ".join(state.value for state in states)
+            raise Conflict(
+                f"narration {narration_id} is {narration.state.value}; this needs one that is {wanted}", param="id"
+            )
+        return narration
+
+    # For whoever looks after them.
+
+    async def end_cancelled(self) -> None:
+        """End every narration that was asked to stop and that nobody works on."""
+        async with self._database.writing() as connection:
+            await end_cancelled(connection, self._now())
+
+    async def forsaken(self, *, for_s: float) -> list[tuple[str, bool]]:
+        """The ids of narrations with a step that has been nobody's for so long, the oldest first.
+
+        Each with whether anybody works on another step of it.
+        """
+        now = self._now()
+        limit = now - timedelta(seconds=for_s)
+        lost = or_(
+            StepRow.lease_expires_at < limit, and_(StepRow.lease_expires_at.is_(None), StepRow.released_at < limit)
+        )
+        of_it = select(StepRow.number).where(StepRow.narration_id == NarrationRow.id, StepRow.finished_at.is_(None))
+        statement = (
+            select(NarrationRow.id, of_it.where(StepRow.lease_expires_at >= now).exists().label("held"))
+            .where(NarrationRow.finished_at.is_(None), of_it.where(lost).exists())
+            .order_by(NarrationRow.created_at)
+        )
+        async with self._database.reading() as connection:
+            return [(row.id, row.held) for row in await connection.execute(statement)]
+
+    async def existing(self) -> set[str]:
+        """The ids of all narrations."""
+        async with self._database.reading() as connection:
+            return set(await connection.scalars(select(NarrationRow.id)))
+
+    async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
+        """Narrations that ended since then, and when, whose webhook has not been heard."""
+        statement = select(NarrationRow.id, NarrationRow.finished_at).where(
+            _UNANNOUNCED, NarrationRow.finished_at >= since
+        )
+        async with self._database.reading() as connection:
+            return [(row.id, row.finished_at) for row in await connection.execute(statement)]
+
+    async def to_announce(self, narration_id: str) -> Narration | None:
+        """A narration that is over and whose webhook has not been heard; None for any other."""
+        wanted = select(NarrationRow.id).where(NarrationRow.id == narration_id, _UNANNOUNCED)
+        async with self._database.reading() as connection:
+            found = await connection.scalar(wanted)
+            return await read_narration(connection, narration_id) if found else None
+
+    async def announced(self, narration: Narration) -> None:
+        """The webhook of a narration has been heard, or never will be; one that has changed since will tell again."""
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(NarrationRow)
+                .where(NarrationRow.id == narration.id, NarrationRow.revision == narration.revision)
+                .values(webhook_done_at=self._now())
+            )
+
+
+_UNANNOUNCED = (
+    NarrationRow.webhook_url.is_not(None)
+    & NarrationRow.webhook_done_at.is_(None)
+    & NarrationRow.finished_at.is_not(None)
+)

@@ -1,0 +1,414 @@
+"""Takes one text apart that a stranger made; run as a script by `book_reader`, never imported into a server.
+
+    text_blocks_child.py '{"source": …, "kind": "text" | "markdown" | "epub", "max_text_bytes": …, …}'
+
+It binds itself to the limits it is given and prints one JSON object: the text's blocks with all formatting but lines
+gone (`app.narration.manuscript.Block` says what they are), its title, author and language; or a `fault`, words that
+follow the file's name. Markdown and books go through pandoc, which sees no file but the one it is given (`--sandbox`);
+a book has been through `epub_child.py` before. It imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import dropwhile, groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+MAX_DEPTH = 200  # of blocks in blocks
+MAX_BLOCKS = 100_000  # a long novel has 10,000
+MAX_TITLE_CHARS = 300
+MAX_LANGUAGE_CHARS = 35  # RFC 5646, section 4.4.1
+
+_MARKDOWN = "commonmark+footnotes+pipe_tables+strikeout+definition_lists"
+_ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
+_PANDOC_HEAP_EXHAUSTED = 251
+
+Block = tuple[str, str, int]
+
+
+class Fault(Exception):
+    """What is wrong with the file, and the remedy, to be read after its name."""
+
+
+def read(request: dict[str, Any]) -> dict[str, Any]:
+    """The text's blocks and what else is known of it."""
+    source, kind = Path(request["source"]), request["kind"]
+    if source.stat().st_size == 0:
+        raise Fault("is empty (0 bytes); hand in a text")
+    if kind == "epub":
+        answer = walked(pandoc(source, "epub+raw_html", request))
+        answer["blocks"] = [*dropwhile(lambda block: block[0] != "document", answer["blocks"])]  # the cover's page
+    else:
+        if source.stat().st_size > 2 * request["max_text_bytes"]:
+            raise Fault(too_long(source.stat().st_size, request["max_text_bytes"]))
+        text = decoded(source.read_bytes())
+        answer = read_markdown(text, request) if kind == "markdown" else {"blocks": list(text_blocks(text))}
+    if len(answer["blocks"]) > MAX_BLOCKS:
+        raise Fault(f"holds {len(answer['blocks'])} paragraphs; at most {MAX_BLOCKS} are accepted: split it")
+    size = sum(
+        len(text.encode("utf-8", "replace")) for kind, text, _ in answer["blocks"] if kind in ("heading", "text")
+    )
+    if size > request["max_text_bytes"]:
+        raise Fault(too_long(size, request["max_text_bytes"]))
+    return answer
+
+
+def too_long(size: int, most: int) -> str:
+    return f"holds {size / 2**20:.1f} MB of text; at most {most / 2**20:.1f} MB are accepted: split it"
+
+
+# Plain text.
+
+_WORD_NUMBER = (
+    r"(?:the )?(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[- ])?(?:one|two|three|four|five|six|seven|"
+    r"eight|nine|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|last)|ten|eleven|twelve|thirteen|fourteen|"
+    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+)
+_DIVISION = re.compile(
+    r"(?P<word>(?i:chapter|part|book|volume|act|canto|letter|stave|section))\s+"
+    rf"(?:\d{{1,4}}|[IVXLCDM]{{1,8}}|[ivxlcdm]{{1,8}}|(?i:{_WORD_NUMBER}))"
+    r"(?P<title>\s*[.:—–-]\s*.{0,80}|\s+[^\W\d_a-z].{0,80}|)"
+)
+_NAMED = re.compile(
+    r"(?:prologue|epilogue|preface|foreword|introduction|afterword|interlude|appendix)(?:\s*[.:—–-].{0,80}|)", re.I
+)
+_LARGE = ("part", "book", "volume", "act")
+
+
+def decoded(content: bytes) -> str:
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise Fault("is UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Fault(
+            f"is not UTF-8: byte 0x{content[error.start]:02X} at offset {error.start} (line {line}); save it as UTF-8"
+        ) from None
+    if (at := text.find("\0")) >= 0:
+        raise Fault(f"is no text: character {at} is a zero byte; hand in a text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def text_blocks(text: str) -> Iterator[Block]:
+    """Paragraphs stand between blank lines; where there are none and lines are long, each line is one."""
+    blocks = re.split(r"\n(?:[^\S\n]*\n)+", text.strip())
+    if len(blocks) == 1 and max(map(len, text.split("\n"))) > 200:
+        blocks = text.split("\n")
+    for block in blocks:
+        lines = [line.strip() for line in block.strip().split("\n")]
+        if level := _heading_level(lines):
+            yield "heading", " ".join(lines), level
+        elif any(lines):
+            yield "text", "\n".join(lines), 0
+
+
+def _heading_level(lines: list[str]) -> int:
+    """1 or 2 for a chapter's name on a line of its own, perhaps with its title on the next; else 0."""
+    if len(lines) > 2 or not lines[0] or len(lines[-1]) > 80:
+        return 0
+    if match := _DIVISION.fullmatch(lines[0]):
+        bare = not match["title"].strip(" .:—–-")
+        sentence = not bare and match["title"].rstrip().endswith((".", "!", "?", ",", ";")) and len(lines[0]) > 60
+        two_lines = len(lines) == 2 and (not bare or lines[1].endswith((".", ",", ";")))
+        return 0 if sentence or two_lines else 1 if match["word"].lower() in _LARGE else 2
+    return 2 if len(lines) == 1 and _NAMED.fullmatch(lines[0]) else 0
+
+
+# Pandoc.
+
+
+def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
+    # "[hero]: Yes" would define a link; only an address does.
+    text = re.sub(rf"(?m)^( {{0,3}})\[(?!\^)([^\]\n]{{1,80}})\]:(?![ \t]*{_ADDRESS})", r"\1\\[\2]:", text)
+    form = _MARKDOWN + ("+yaml_metadata_block" if re.match(r"---\n\w[\w -]*:.*\n", text) else "")
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "text.md"
+        source.write_text(text, "utf-8")
+        return walked(pandoc(source, form, request))
+
+
+def pandoc(source: Path, form: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Its syntax tree, in which text is strings already."""
+    heap = ["+RTS", f"-M{request['limits']['HEAP'] // 2**20}m", "-RTS"]
+    command = [request["pandoc"], *heap, "--sandbox", "-f", form, "-t", "json", str(source)]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if run.returncode == _PANDOC_HEAP_EXHAUSTED or run.returncode < 0:
+        raise Fault("needs more memory or time to be read than any text does; hand it in as plain text")
+    if run.returncode:
+        said = " ".join(run.stderr.decode("utf-8", "replace").split())[-200:]
+        raise Fault(f"cannot be read: {said or 'pandoc gave up'}; export it again")
+    return json.loads(run.stdout, object_hook=_inline)
+
+
+def _inline(node: dict[str, Any]) -> Any:
+    """The commonest inlines as strings, from the leaves up: a tree of a long book would not fit into memory else."""
+    match node.get("t"):
+        case "Str":
+            return node["c"]
+        case "Space":
+            return " "
+        case "SoftBreak" | "LineBreak":
+            return "\n"
+        case "Emph" | "Strong" | "Underline" | "SmallCaps" | "Strikeout" | "Subscript" if all(
+            isinstance(child, str) for child in node["c"]
+        ):
+            return "".join(node["c"])
+    return node
+
+
+def walked(tree: dict[str, Any]) -> dict[str, Any]:
+    walk = _Walk()
+    walk.blocks(tree["blocks"])
+    blocks = _without_contents_pages(walk.found)
+    meta = tree.get("meta", {})
+    return {
+        "blocks": blocks,
+        "title": _meta(meta.get("title"))[:MAX_TITLE_CHARS],
+        "author": _meta(meta.get("author"))[:MAX_TITLE_CHARS],
+        "language": _meta(meta.get("lang") or meta.get("language"))[:MAX_LANGUAGE_CHARS],
+    }
+
+
+def _is_link(inlines: list[Any]) -> bool:
+    """Whether it is one link, as the entries of a table of contents are."""
+    kept = [child for child in inlines if not (isinstance(child, str) and child.isspace())]
+    return len(kept) == 1 and isinstance(kept[0], dict) and kept[0]["t"] == "Link"
+
+
+def _without_contents_pages(found: list[Block]) -> list[Block]:
+    """Without the documents of a book that hold three links or more and hardly anything else."""
+    kept: list[Block] = []
+    for is_document, group in groupby(found, key=lambda block: block[0] == "document"):
+        blocks = list(group)
+        links = sum(kind == "link" for kind, _, _ in blocks)
+        others = sum(kind == "text" for kind, _, _ in blocks)
+        if kept and not is_document and links >= 3 and links >= 4 * others:
+            blocks = [("dropped", "contents", 0)]
+        kept += (("text" if kind == "link" else kind, text, level) for kind, text, level in blocks)
+    return kept
+
+
+def _meta(value: Any) -> str:
+    if isinstance(value, dict):
+        parts = [_meta(part) for part in value["c"]] if isinstance(value.get("c"), list) else [_meta(value.get("c"))]
+        return (", " if value.get("t") == "MetaList" else "").join(part for part in parts if part).strip()
+    return value if isinstance(value, str) else ""
+
+
+_SKIPPED = {
+    "footnote": "note", "footnotes": "note", "endnote": "note", "endnotes": "note", "rearnote": "note",
+    "rearnotes": "note", "toc": "contents", "landmarks": "contents", "page-list": "contents", "loi": "contents",
+    "lot": "contents", "pagebreak": "", "page-number": "", "pagenum": "",
+}  # fmt: skip
+_NOTE_MARK = re.compile(r"\s*[\[(]?(?:\d{1,4}|[*†‡§]{1,3})[\])]?\s*")
+_HTML = re.compile(
+    "a|abbr|acronym|address|area|article|aside|audio|b|base|bdi|bdo|big|blockquote|body|br|button|canvas|caption|"
+    "center|cite|code|col|colgroup|data|dd|del|details|dfn|dialog|div|dl|dt|em|embed|fieldset|figcaption|figure|font|"
+    "footer|form|frame|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|legend|li|link|main|map|mark|meta|"
+    "meter|nav|noscript|object|ol|optgroup|option|output|p|param|picture|pre|progress|q|rp|rt|ruby|s|samp|script|"
+    "section|select|slot|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|template|textarea|"
+    "tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr"
+)
+_MARKUP = re.compile(
+    r"<!--.*?-->|<(script|style|svg)\b.*?</\1\s*>|<[!?][^>]*>|<(/?)([A-Za-z][\w-]*)([^<>]*)>", re.S | re.I
+)
+
+
+def spoken_html(html: str) -> str:
+    """What is to be heard of raw HTML: its text, pauses and speech tags, which have no attributes."""
+
+    def kept(match: re.Match[str]) -> str:
+        name = (match[3] or "").lower()
+        if match[2] or not name or _HTML.fullmatch(name):
+            return "\n" if name in ("p", "br", "div", "li") else ""
+        if name == "break":
+            return match[0]
+        return "" if match[4].strip(" /") else f"<{match[3]}>"
+
+    return _MARKUP.sub(kept, html)
+
+
+@dataclass
+class _Walk:
+    """Walks pandoc's blocks and keeps what a reader aloud would say."""
+
+    found: list[Block] = field(default_factory=list)
+    depth: int = 0
+
+    def drop(self, what: str) -> None:
+        if what:
+            self.found.append(("dropped", what, 0))
+
+    def text(self, inlines: list[Any], prefix: str = "") -> None:
+        text = self.inlines(inlines).strip()
+        if text:
+            self.found.append(("link" if _is_link(inlines) else "text", prefix + text, 0))
+
+    def blocks(self, blocks: list[Any], prefix: str = "") -> None:
+        """`prefix`, a list's number, goes before the first paragraph."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise Fault(f"nests its blocks more than {MAX_DEPTH} deep, as no text does; hand it in as plain text")
+        for block in blocks:
+            before = len(self.found)
+            self.block(block, prefix)
+            prefix = "" if len(self.found) > before else prefix
+        self.depth -= 1
+
+    def block(self, block: dict[str, Any], prefix: str) -> None:
+        visit = getattr(self, f"block_{block['t'].lower()}", None)
+        if visit:
+            visit(block.get("c"), prefix)
+
+    def block_para(self, content: list[Any], prefix: str) -> None:
+        if not self._document(content):
+            self.text(content, prefix)
+
+    block_plain = block_para
+
+    def block_header(self, content: list[Any], _: str) -> None:
+        if title := self.inlines(content[2]).strip():
+            self.found.append(("heading", title, content[0]))
+
+    def block_lineblock(self, content: list[Any], _: str) -> None:
+        self.found.append(("text", "\n".join(self.inlines(line) for line in content), 0))
+
+    def block_blockquote(self, content: list[Any], prefix: str) -> None:
+        self.blocks(content, prefix)
+
+    def block_div(self, content: list[Any], prefix: str) -> None:
+        skipped = next((_SKIPPED[name] for name in content[0][1] if name in _SKIPPED), None)
+        if skipped is None:
+            self.blocks(content[1], prefix)
+        else:
+            self.drop(skipped)
+
+    def block_figure(self, content: list[Any], prefix: str) -> None:
+        self.blocks(content[2], prefix)  # without its caption, which speaks of a picture
+
+    def block_bulletlist(self, content: list[Any], _: str) -> None:
+        for item in content:
+            self.blocks(item)
+
+    def block_orderedlist(self, content: list[Any], _: str) -> None:
+        for number, item in enumerate(content[1], start=content[0][0]):
+            self.blocks(item, f"{number}. ")
+
+    def block_definitionlist(self, content: list[Any], _: str) -> None:
+        for term, definitions in content:
+            self.text(term)
+            for definition in definitions:
+                self.blocks(definition)
+
+    def block_codeblock(self, content: list[Any], _: str) -> None:
+        """Indented prose looks like code to Markdown; what names its language is code."""
+        if content[0][1]:
+            self.drop("code")
+        else:
+            self.found += (("text", part.strip(), 0) for part in re.split(r"\n\s*\n", content[1]) if part.strip())
+
+    def block_rawblock(self, content: list[Any], prefix: str) -> None:
+        text = spoken_html(content[1]).strip() if content[0].startswith("html") else ""
+        if text:
+            self.found.append(("text", prefix + text, 0))
+
+    def block_table(self, content: list[Any], _: str) -> None:
+        """A table of one column only lays text out."""
+        if len(content[2]) != 1:
+            self.drop("table")
+            return
+        rows = [*content[3][1], *(row for body in content[4] for part in body[2:] for row in part), *content[5][1]]
+        for _attributes, cells in rows:
+            for cell in cells:
+                self.blocks(cell[4])
+
+    def _document(self, inlines: list[Any]) -> bool:
+        """Pandoc says where a book's next file begins with an empty span that has its name."""
+        if len(inlines) == 1 and isinstance(inlines[0], dict) and inlines[0]["t"] == "Span":
+            (name, _, _), inside = inlines[0]["c"]
+            if name and not inside:
+                self.found.append(("document", unquote(name), 0))
+                return True
+        return False
+
+    def inlines(self, inlines: list[Any]) -> str:
+        return "".join(child if isinstance(child, str) else self.inline(child) for child in inlines)
+
+    def inline(self, node: dict[str, Any]) -> str:
+        content = node.get("c")
+        if visit := getattr(self, f"inline_{node['t'].lower()}", None):
+            return visit(content)
+        return self.inlines(content) if isinstance(content, list) else ""
+
+    def inline_quoted(self, content: list[Any]) -> str:
+        opening, closing = "‘’" if content[0]["t"] == "SingleQuote" else "“”"
+        return opening + self.inlines(content[1]) + closing
+
+    def inline_code(self, content: list[Any]) -> str:
+        return content[1]
+
+    inline_math = inline_code
+
+    def inline_rawinline(self, content: list[Any]) -> str:
+        return spoken_html(content[1]) if content[0].startswith("html") else ""
+
+    def inline_link(self, content: list[Any]) -> str:
+        text = self.inlines(content[1])
+        if "noteref" in content[0][1] or (_NOTE_MARK.fullmatch(text) and "#" in content[2][0]):
+            self.drop("note")
+            return ""
+        return text
+
+    def inline_span(self, content: list[Any]) -> str:
+        skipped = next((_SKIPPED[name] for name in content[0][1] if name in _SKIPPED), None)
+        self.drop(skipped or "")
+        return self.inlines(content[1]) if skipped is None else ""
+
+    def inline_cite(self, content: list[Any]) -> str:
+        return self.inlines(content[1])
+
+    def inline_image(self, _: list[Any]) -> str:
+        self.drop("picture")
+        return ""
+
+    def inline_note(self, _: list[Any]) -> str:
+        self.drop("note")
+        return ""
+
+
+OUT_OF_MEMORY = {"fault": "needs more memory to be read than any text does; hand it in as plain text"}
+
+
+def main() -> None:
+    request: dict[str, Any] = json.loads(sys.argv[1])
+    for limit in ("AS", "CPU", "FSIZE"):
+        bound = request["limits"][limit]
+        # At the soft CPU limit comes SIGXCPU, which tells why; a hard one at the same second would be a bare SIGKILL.
+        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        answer = read(request)
+    except Fault as fault:
+        answer = {"fault": str(fault)}
+    except (MemoryError, RecursionError):
+        answer = OUT_OF_MEMORY
+    except OSError as error:  # so says the system, where Python was not asked
+        if error.errno != errno.ENOMEM:
+            raise
+        answer = OUT_OF_MEMORY
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The queue of long work: a Celery application with the settings that survived being killed, measured one by one.
+
+The front door makes one to send tasks by name; `tasks.app` makes one to run them. It knows no task.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from app.platform.settings import Settings
+
+QUEUES = ("interactive", "render", "train")
+"""Kinds of work; the queue of `train` is each model's own, since a trainer holds one model."""
+
+CLONE, NARRATE, WEBHOOK, CLEAN = "carillon.clone", "carillon.narrate", "carillon.webhook", "carillon.janitor"
+"""The tasks by name: whoever sends one need not import what it does."""
+
+VISIBILITY_TIMEOUT_S = 60
+"""A message whose worker is gone comes back after so long. `tasks.message_lease` keeps it from running twice."""
+
+CHILD_TIMEOUT_S = 300.0
+"""How long a pool's child may take to import what it needs."""
+
+HEARTBEAT_TTL_S = 15
+
+
+def heartbeat_key(node: str) -> str:
+    """The Redis key that lives while the tasks process `node` (`host-pid`) takes part in its broker's life."""
+    return f"carillon:tasks:{node}"
+
+
+def train_queue(model: str) -> str:
+    """Where jobs wait for a trainer of `model`."""
+    return f"train.{quote(model, safe='')}"  # no comma: Celery takes a list of queues as one text
+
+
+def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_TIMEOUT_S) -> Celery:
+    """A Celery application on the configured Redis. Raises ConfigurationError when none is configured."""
+    from celery import Celery
+    from kombu.entity import Exchange, Queue
+
+    if settings.redis_url is None:
+        raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
+    url = settings.redis_url.get_secret_value()
+    celery = Celery("carillon", broker=url, backend=url, set_as_current=False)
+    celery.conf.update(
+        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in ("interactive", "render")],
+        task_default_queue="interactive",
+        task_default_exchange="carillon",
+        task_default_routing_key="interactive",
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": visibility_timeout_s,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            "queue_order_strategy": "priority",  # 0 is the most urgent
+        },
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_retry_on_worker_lost=True,  # counts a death as a try, so that max_retries ends a poisonous task
+        task_track_started=True,
+        worker_prefetch_multiplier=1,
+        worker_concurrency=1,
+        worker_pool="prefork",
+        worker_pool_start_method="spawn",  # CUDA does not survive a fork
+        # A child that is not up by then is killed and another started, for ever: 4 s are too few for a slow machine.
+        worker_proc_alive_timeout=CHILD_TIMEOUT_S,
+        worker_soft_shutdown_timeout=30,
+        worker_hijack_root_logger=False,
+        worker_deduplicate_successful_tasks=True,
+        worker_send_task_events=True,
+        # Not worker_cancel_long_running_tasks_on_connection_loss: a job was lost with it.
+        result_expires=86_400,
+    )
+    return celery

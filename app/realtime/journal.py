@@ -1,0 +1,391 @@
+"""What a session would need to go on at another worker: the text not yet spoken, and the chunk being spoken.
+
+A journal is told everything that is sent to a worker and everything the worker says. Should the worker be gone, `move`
+gives what the next one must be told; that one then goes on at the very sample where the listener is, with the codes
+that were heard. Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what
+`record` gave is enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and
+codes in memory, and never writes them to a log.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from itertools import pairwise
+from sys import maxsize
+
+from app.speech.protocol import (
+    AudioFrame,
+    Begun,
+    Cancel,
+    Cancelled,
+    Eos,
+    Flush,
+    Flushed,
+    Message,
+    PartialChunk,
+    Resumption,
+    Segment,
+    Text,
+)
+from app.speech.spoken_text import heard_text
+from app.speech.text import Cleaner
+from app.speech.token_layout import ORPHEUS_TAGS, TOKENS_PER_FRAME
+
+BYTES_PER_SAMPLE = 2
+TEXT_PIECE_CHARS = 16_000
+"""Of one message, well below its limit."""
+
+STRIDES = (64, 16, 4, 1)
+
+MAX_FLUSHED = 1_000
+
+RECORDED_CHARS = 10_000
+"""Of what was spoken longer ago than can be gone back to, a record keeps so many characters, for `spoken_text`: that is
+twelve minutes of one turn."""
+
+RECORD_VERSION = 1
+RECORD_HEAD = struct.Struct("<I")
+"""A record: the length of its JSON (u32), the JSON, and the codes of all its chunks (u16), little-endian."""
+
+Command = Text | Flush | Eos | Cancel
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A place in a turn's text: `offset` in it as it was sent, `chars` in what `cleaner` has made of it so far."""
+
+    cleaner: Cleaner
+    offset: int = 0
+    chars: int = 0
+
+    def advance(self, pieces: Iterable[str], chars: int) -> None:
+        """Go forward in the text that begins here to the place at which `chars` characters of the cleaned text end.
+
+        It was flushed between its `pieces`, which is where the worker's cleaner decides what it held back. That the
+        text went idle only the worker knows: where a combining mark comes after that, this place is one too far.
+        """
+        for number, piece in enumerate(pieces):
+            if number:
+                self.cleaner = copy(self.cleaner)
+                self.chars += len(self.cleaner.finish())
+            if self._advance_within(piece, chars) < len(piece):
+                break
+
+    def _advance_within(self, piece: str, chars: int) -> int:
+        """How far in `piece` the place is, which is the last one at which there are no more than `chars`."""
+        at = 0
+        for stride in STRIDES:
+            ahead, given = copy(self.cleaner), self.chars
+            for start in range(at, len(piece), stride):
+                given += len(ahead.push(piece[start : start + stride]))
+                if given > chars:
+                    break
+                # Markup counts for as long as it may be text: after more than `chars` there may be fewer.
+                if given + len(copy(ahead).finish()) <= chars:
+                    self.cleaner, self.chars, at = copy(ahead), given, min(start + stride, len(piece))
+        self.offset += at
+        return at
+
+
+@dataclass(slots=True)
+class SpokenChunk:
+    """A chunk as far as it was received: `[start_sample, end_sample)`, made of `codes` (u16)."""
+
+    text: str
+    start_sample: int
+    end_sample: int
+    end: Cursor
+    """Where the text that follows begins, in the text as it was sent."""
+    codes: array[int] = field(default_factory=lambda: array("H"))
+    whole: bool = False
+    kept: bool = True
+    """Its codes are still here; else it is heard, and nobody can go back to it."""
+
+
+class Journal:
+    """One session's journal. `tags` are the checkpoint's; `keep_samples` of what was received stay resumable."""
+
+    def __init__(
+        self, *, tags: Sequence[str] = ORPHEUS_TAGS, sample_rate_hz: int = 24_000, keep_samples: int = 0
+    ) -> None:
+        self.generation = 0
+        self.samples = 0
+        """Received of the worker so far."""
+        self.tokens = 0
+        self.ended = False
+        self.version = 0
+        """Another one after each change."""
+        self._tags = tags
+        self._sample_rate_hz = sample_rate_hz
+        self._keep_samples = keep_samples
+        self._cancels: deque[Cancel] = deque()
+        """Sent, and not yet answered: what the worker says until then is of an older turn."""
+        self._chunks: list[SpokenChunk] = []
+        """Of the turn the worker is in."""
+        self._chunk_count = 0
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._text = ""
+        self._pieces: list[str] = []
+        self._text_start = 0
+        self._flushes: deque[int] = deque()
+        self._flushed: deque[tuple[int, int]] = deque(maxlen=MAX_FLUSHED)
+        """Flushes that were answered, and at which sample, as far back as codes are kept."""
+        self.text_chars = 0
+        """Characters of text that this turn has been sent."""
+        self._cursor = Cursor(Cleaner(self._tags))
+        """The end of the last chunk begun."""
+
+    @property
+    def pending_chars(self) -> int:
+        """Characters of text that no chunk has begun with, as they were sent."""
+        return self.text_chars - self._cursor.offset
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been said yet, by anybody."""
+        return not (self.text_chars or self.samples or self.generation or self.ended or self._cancels)
+
+    @property
+    def cancels(self) -> tuple[Cancel, ...]:
+        """Those that have not been answered."""
+        return tuple(self._cancels)
+
+    @property
+    def between_chunks(self) -> bool:
+        """Whether no chunk is being spoken."""
+        return not self._chunks or self._chunks[-1].whole
+
+    # What is said.
+
+    def sent(self, command: Command) -> None:
+        """Note what the client says."""
+        self.version += 1
+        match command:
+            case Text():
+                self._pieces.append(command.text)
+                self.text_chars += len(command.text)
+            case Flush():
+                self._flushes.append(self.text_chars)
+            case Eos():
+                self.ended = True
+            case Cancel():
+                self._cancels.append(command.model_copy(update={"session": "-"}))
+                self._begin_turn()
+
+    def heard(self, event: Message | AudioFrame) -> None:
+        """Note what the worker says."""
+        self.version += 1
+        match event:
+            case AudioFrame():
+                self._hear(event)
+            case Begun():
+                self._begin(event)
+            case Segment() if self._chunks:
+                self._chunks[-1].whole = True
+                self._forget()
+            case Flushed() if self._flushes and not self._cancels:
+                self._pass_flush(event.samples)
+            case Cancelled():
+                self._cancels.popleft()
+                self._chunks.clear()
+                self.generation, self.samples = event.generation, event.samples
+            case _:
+                pass
+
+    def _hear(self, frame: AudioFrame) -> None:
+        self.samples = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
+        if self._chunks:
+            chunk = self._chunks[-1]
+            chunk.end_sample = max(chunk.end_sample, self.samples)  # less where known codes are heard again
+            chunk.codes.frombytes(frame.codes)
+            self.tokens += len(frame.codes) // chunk.codes.itemsize
+
+    def _begin(self, begun: Begun) -> None:
+        self._chunk_count += 1
+        end = copy(self._cursor)
+        if not self._cancels:
+            ahead = (flush for flush in self._flushes if flush >= end.offset)
+            end.advance(self._parted(ahead), begun.end_char)
+            self._cursor = end
+        self._chunks.append(SpokenChunk(begun.text, begun.start_sample, begun.start_sample, end))
+
+    def _pass_flush(self, sample: int) -> None:
+        """The oldest flush is answered: what there is before it is spoken, or has no word to speak."""
+        flush = self._flushes.popleft()
+        self._flushed.append((flush, sample))
+        if flush >= self._cursor.offset:
+            self._cursor = copy(self._cursor)
+            self._cursor.advance((next(self._parted([flush])), ""), maxsize)
+
+    def _parted(self, flushes: Iterable[int]) -> Iterator[str]:
+        """The text that follows the last chunk begun, parted where it was flushed."""
+        text = self._text_from(self._cursor.offset)
+        ends = (max(0, flush - self._cursor.offset) for flush in flushes)
+        return (text[start:end] for start, end in pairwise((0, *ends, len(text))))
+
+    def _text_from(self, offset: int) -> str:
+        if self._pieces:
+            self._text = "".join((self._text, *self._pieces))
+            self._pieces.clear()
+        return self._text[offset - self._text_start :]
+
+    def _forget(self) -> None:
+        """Let go of codes and text that nobody can go back to."""
+        if self._cancels:
+            return
+        oldest = self._chunks[-1]
+        for chunk in reversed(self._chunks):
+            if chunk.end_sample > self.samples - self._keep_samples:
+                oldest = chunk
+            elif chunk.kept:
+                chunk.kept = False
+                del chunk.codes[:]
+            else:
+                break
+        while self._flushed and self._flushed[0][1] <= self.samples - self._keep_samples:
+            self._flushed.popleft()
+        self._text, self._text_start = self._text_from(oldest.end.offset), oldest.end.offset
+
+    # What the next worker is told.
+
+    def move(self, *, from_sample: int | None = None) -> tuple[Resumption, list[Command]]:
+        """How another worker begins, and the commands it is then sent; from now on the journal counts as that one does.
+
+        It goes on where the last one was heard to be; with `from_sample`, at that sample of what is still kept, or the
+        first that is: see `Resumption.samples`.
+        """
+        if from_sample is not None:
+            self._go_back(from_sample)
+        chunk = self._chunks[-1] if self._chunks and not self._cancels else None
+        unfinished = chunk if chunk and (not chunk.whole or chunk.end_sample > self.samples) else None
+        self._cursor = self._cursor_at(self._cursor.offset, self._cursor.chars)
+        if chunk:
+            chunk.end = self._cursor
+        if unfinished and not unfinished.whole:
+            del unfinished.codes[len(unfinished.codes) // TOKENS_PER_FRAME * TOKENS_PER_FRAME :]
+        resumption = Resumption(
+            generation=self.generation,
+            samples=self.samples,
+            chars=self._cursor.chars,
+            tokens=self.tokens,
+            chunks=self._chunk_count,
+            chunk=unfinished
+            and PartialChunk(
+                text=unfinished.text,
+                start_sample=unfinished.start_sample,
+                codes=tuple(unfinished.codes),
+                whole=unfinished.whole,
+            ),
+        )
+        return resumption, [*self._cancels, *self._unspoken()]
+
+    def _go_back(self, sample: int) -> None:
+        """Take back what was received from `sample` on, or from the first sample whose codes are kept."""
+        if self._cancels or sample >= self.samples:
+            return
+        while self._chunks and self._chunks[-1].kept:
+            chunk = self._chunks[-1]
+            self._cursor, self.samples = chunk.end, max(sample, chunk.start_sample)
+            if sample >= chunk.start_sample or len(self._chunks) == 1 or not self._chunks[-2].kept:
+                break
+            self._chunks.pop()
+        while self._flushed and self._flushed[-1][1] > self.samples:
+            self._flushes.appendleft(self._flushed.pop()[0])
+
+    def _unspoken(self) -> list[Command]:
+        """The text that follows the last chunk begun, its flushes between, and its end."""
+        commands: list[Command] = []
+        for number, text in enumerate(self._parted(self._flushes)):
+            if number:
+                commands.append(Flush(session="-"))
+            commands += (
+                Text(session="-", text=text[start : start + TEXT_PIECE_CHARS])
+                for start in range(0, len(text), TEXT_PIECE_CHARS)
+            )
+        if self.ended:
+            commands.append(Eos(session="-"))
+        return commands
+
+    # What another process is told.
+
+    def record(self) -> bytes:
+        """All that `move` needs, to be kept outside of this process: see `Journal.restored`."""
+        chunks = self._recorded_chunks()
+        fields = {
+            "version": RECORD_VERSION,
+            "tags": list(self._tags),
+            "sample_rate_hz": self._sample_rate_hz,
+            "generation": self.generation,
+            "samples": self.samples,
+            "tokens": self.tokens,
+            "ended": self.ended,
+            "cancels": [cancel.played_samples for cancel in self._cancels],
+            "text": self._text_from(self._text_start),
+            "text_start": self._text_start,
+            "text_chars": self.text_chars,
+            "flushes": list(self._flushes),
+            "flushed": list(self._flushed),
+            "cursor": (self._cursor.offset, self._cursor.chars),
+            "chunk_count": self._chunk_count,
+            "chunks": [
+                (it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars, it.whole, it.kept, len(it.codes))
+                for it in chunks
+            ],
+        }
+        written = json.dumps(fields, separators=(",", ":")).encode()
+        return b"".join((RECORD_HEAD.pack(len(written)), written, *(chunk.codes.tobytes() for chunk in chunks)))
+
+    def _recorded_chunks(self) -> list[SpokenChunk]:
+        first, chars = len(self._chunks), 0
+        while first and (chars <= RECORDED_CHARS or self._chunks[first - 1].kept):
+            first -= 1
+            chars += len(self._chunks[first].text) if not self._chunks[first].kept else 0
+        return self._chunks[first:]
+
+    @classmethod
+    def restored(cls, record: bytes, *, keep_s: float = 0) -> Journal:
+        """The journal of a `record`, which goes on with `move`. Raises ValueError for one of another version."""
+        codes_at = RECORD_HEAD.size + RECORD_HEAD.unpack_from(record)[0]
+        fields = json.loads(record[RECORD_HEAD.size : codes_at])
+        if fields["version"] != RECORD_VERSION:
+            raise ValueError(f"a journal of version {fields['version']}; this is version {RECORD_VERSION}")
+        rate_hz = fields["sample_rate_hz"]
+        journal = cls(tags=fields["tags"], sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
+        journal.generation, journal.samples = fields["generation"], fields["samples"]
+        journal.tokens, journal.ended = fields["tokens"], fields["ended"]
+        journal._cancels += (Cancel(session="-", played_samples=played) for played in fields["cancels"])
+        journal._text, journal._text_start = fields["text"], fields["text_start"]
+        journal.text_chars = fields["text_chars"]
+        journal._flushes += fields["flushes"]
+        journal._flushed += map(tuple, fields["flushed"])
+        journal._cursor = journal._cursor_at(*fields["cursor"])
+        journal._chunk_count = fields["chunk_count"]
+        for text, start, end, offset, chars, whole, kept, count in fields["chunks"]:
+            chunk = SpokenChunk(text, start, end, journal._cursor_at(offset, chars), whole=whole, kept=kept)
+            chunk.codes.frombytes(record[codes_at : codes_at + count * chunk.codes.itemsize])
+            codes_at += count * chunk.codes.itemsize
+            journal._chunks.append(chunk)
+        return journal
+
+    def _cursor_at(self, offset: int, chars: int) -> Cursor:
+        """A cursor as `move` leaves it: the next worker cleans what follows it as a text of its own."""
+        return Cursor(Cleaner(self._tags), offset, chars)
+
+    # What was heard.
+
+    def spoken_text(self, until: int) -> str:
+        """The words of the worker's turn that are heard by the sample `until`."""
+        return heard_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz)
+
+    def text_before_cancel(self) -> str:
+        """The words that were heard when the next cancel to be answered was sent."""
+        played = self._cancels[0].played_samples
+        return self.spoken_text(self.samples if played is None else played)

@@ -1,0 +1,285 @@
+"""One session for an edge, at one worker after the other: it goes on elsewhere when a worker is lost or drained.
+
+A session that an edge holds ends with `done` or with its own fault, not with its worker. It knows neither how workers
+are chosen (`app.realtime.router`) nor dialects, formats, credits or clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from app.errors import (
+    CarillonError,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    SessionIdle,
+    SpeechFailed,
+    WorkerLost,
+)
+from app.realtime.journal import Journal
+from app.realtime.worker_client import Command, Event, WorkerConnection
+from app.speech.latency import Ledger
+from app.speech.protocol import (
+    Assign,
+    AssignedPace,
+    Begun,
+    Cancelled,
+    Done,
+    Error,
+    Resumption,
+    Segment,
+    Utter,
+    Waiting,
+)
+from app.speech.voices import Voice, Worker
+
+if TYPE_CHECKING:
+    from app.realtime.router import Upstream
+
+MAX_MOVES_PER_CHUNK = 5
+"""A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
+
+LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
+"""What is the worker's fault and not the session's: it can go on elsewhere."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What is asked of one worker after the other: a place for a session of this id."""
+
+    id: str
+    voice: Voice
+    pace: AssignedPace
+    temperature: float | None
+    resume: Resumption | None = None
+
+    @property
+    def background(self) -> bool:
+        return self.pace == "background"
+
+    def assignment_to(self, worker: Worker) -> Assign:
+        return Assign(
+            session=self.id,
+            epoch=worker.epoch,
+            voice=self.voice,
+            temperature=self.temperature,
+            pace=self.pace,
+            resume=self.resume,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A session's place at a worker, which has said `ready` on this connection."""
+
+    lease: Lease
+    connection: WorkerConnection
+    queue_ms: float
+    route_ms: float
+
+
+class UpstreamSession:
+    """One session, at one worker after the other. Iterate it for events; it ends after `done`.
+
+    Raises what the session itself has done wrong; WorkerLost when its worker is gone and no other took it in time;
+    SpeechFailed when one worker after the other was lost over the same text. A background session does not move: it
+    raises what its worker's end was.
+    """
+
+    def __init__(self, upstream: Upstream, place: Place, journal: Journal | None) -> None:
+        self.ready = place.connection.ready
+        self.queue_ms = place.queue_ms
+        self.route_ms = place.route_ms
+        self.moves = 0
+        self._upstream = upstream
+        self._place: Place | None = place
+        self._lease = place.lease
+        self._worker = place.connection.worker
+        self._journal = journal
+        self._sending = asyncio.Lock()
+        """Held while the session moves, so that what is told again comes before what follows."""
+        self._moves_in_chunk = 0
+        self._moving: asyncio.Task[None] | None = None
+        self._leaving = False
+        self._over = False
+
+    @property
+    def worker(self) -> Worker:
+        """Where it is, or was last."""
+        return self._worker
+
+    @property
+    def voice(self) -> Voice:
+        return self._lease.voice
+
+    @property
+    def journal(self) -> Journal:
+        """What it would need to go on elsewhere. A background session has none."""
+        assert self._journal is not None
+        return self._journal
+
+    @property
+    def pending_chars(self) -> int:
+        """Characters of text that it has been sent and has not begun to speak."""
+        return self._journal.pending_chars if self._journal else 0
+
+    def spoken_text(self, until: int) -> str:
+        """The words of the present turn that are heard by the sample `until`."""
+        return self._journal.spoken_text(until) if self._journal else ""
+
+    async def send(self, command: Command) -> None:
+        """Send a command; its session id is replaced. While the session moves, commands wait.
+
+        Raises DeadlineExceeded in the background, when the worker reads nothing, and WorkerLost when it was left.
+        """
+        async with self._sending:
+            if self._journal is None or isinstance(command, Utter):
+                await self._connection().send(command)
+                return
+            self._journal.sent(command)
+            await self.tell([command])
+
+    def __aiter__(self) -> UpstreamSession:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._over:
+            if self._moving is not None and (waiting := await self._moved(self._moving)):
+                return waiting
+            try:
+                event = await self._next()
+            except LOST as error:
+                if self._journal is None or isinstance(error, SessionIdle):
+                    raise
+                self._moving = asyncio.create_task(self._move(error, self._journal), name="session moves")
+            else:
+                if not isinstance(event, Begun):
+                    return event
+        raise StopAsyncIteration
+
+    async def _moved(self, moving: asyncio.Task[None]) -> Waiting | None:
+        """None once the session is at another worker; until then, now and then, what it waits for.
+
+        Raises what the move ended with.
+        """
+        await asyncio.wait([moving], timeout=self._upstream.settings.session.waiting_notice_s)
+        if not moving.done():
+            return Waiting(session=self._lease.id, reason=self._upstream.awaited(self._lease.voice))
+        self._moving = None
+        await moving
+        return None
+
+    async def _next(self) -> Event:
+        connection = self._connection()
+        event = await self._heard(connection)
+        if isinstance(event, Error) and event.closed:
+            raise event.rebuilt()
+        if isinstance(event, Done):
+            self._over = True
+            return event.model_copy(update={"ledger": self._completed(event.ledger)})
+        if self._journal is not None:
+            if isinstance(event, Cancelled) and self._lease.resume:
+                # The worker heard only what it spoke itself.
+                event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
+            self._journal.heard(event)
+            if isinstance(event, Segment):
+                self._moves_in_chunk = 0
+                self._leave_drained(connection, self._upstream.now())
+        return event
+
+    def _connection(self) -> WorkerConnection:
+        """To the present worker. Raises WorkerLost where that was left and no other took the session."""
+        if self._place is None:
+            raise WorkerLost(f"worker {self._worker.id} was left, and no other took the session")
+        return self._place.connection
+
+    async def _heard(self, connection: WorkerConnection) -> Event:
+        """What the worker says next. One that is silent but lives is waited for while nobody else has room: to begin
+        anew with the same worker would only make it slower."""
+        while True:
+            try:
+                return await connection.next()
+            except DeadlineExceeded:
+                patience_s = self._upstream.settings.session.move_timeout_s
+                if self._journal is None or connection.silence_s > patience_s or self._upstream.has_room_beside(self):
+                    raise
+                log.warning("worker is slow", extra={"worker": self._worker.id, "session": self._lease.id})
+
+    def _completed(self, ledger: Ledger) -> Ledger:
+        return ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms, "moves": self.moves})
+
+    # Going on elsewhere.
+
+    def look(self, missing: Callable[[Worker], bool], now: float, silence_s: float) -> None:
+        """Break the connection to a worker that has vanished and is silent, or that drains and has had its time."""
+        if self._place is None or self._journal is None:
+            return
+        if self._place.connection.silence_s > silence_s and missing(self._worker):
+            self._place.connection.abort()
+        elif self._journal.between_chunks:
+            self._leave_drained(self._place.connection, now)
+
+    def _leave_drained(self, connection: WorkerConnection, now: float) -> None:
+        """Break the connection to a worker that wants its sessions gone by now; the reader then moves this one."""
+        if connection.leave_at is not None and now >= connection.leave_at:
+            self._leaving = True
+            connection.abort()
+
+    async def _move(self, why: CarillonError, journal: Journal) -> None:
+        """Take the session to another worker. Raises SpeechFailed or WorkerLost when that is useless, or in vain."""
+        self._count(why, journal)
+        log.warning("session moves", extra={"session": self._lease.id, "worker": self._worker.id, "code": why.code})
+        await self._give_up_place(wait=False)
+        self._upstream.avoid(self._worker)
+        async with self._sending:
+            resumption, commands = journal.move()
+            lease = replace(self._lease, id=uuid.uuid4().hex, resume=resumption)
+            try:
+                place = await self._upstream.place(lease, patience_s=self._upstream.settings.session.move_timeout_s)
+            except LOST as error:
+                raise WorkerLost(f"{why.message}; no other worker took the session: {error.message}") from error
+            self._place, self._lease, self._worker = place, lease, place.connection.worker
+            self.moves += 1
+            await self.tell(commands)
+
+    async def tell(self, commands: Iterable[Command]) -> None:
+        """Send what the journal has noted already; where the worker was left, whoever moves the session does so."""
+        if self._place is None:
+            return
+        connection = self._place.connection
+        try:
+            for command in commands:
+                await connection.send(command)
+        except DeadlineExceeded:
+            connection.abort()  # its reader then finds it lost
+
+    def _count(self, why: CarillonError, journal: Journal) -> None:
+        leaving, self._leaving = self._leaving, False
+        if leaving or (journal.between_chunks and not journal.pending_chars):
+            return
+        self._moves_in_chunk += 1
+        if self._moves_in_chunk > MAX_MOVES_PER_CHUNK:
+            raise SpeechFailed(
+                f"{self._moves_in_chunk} workers in a row were lost over the same text (the last: {why.message}); "
+                "change it before you send it again"
+            )
+
+    async def leave(self) -> None:
+        """Give up the present place, or the search for one, whatever is under way."""
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
+        await self._give_up_place()
+
+    async def _give_up_place(self, *, wait: bool = True) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            await self._upstream.vacate(place, wait=wait)

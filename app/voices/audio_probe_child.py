@@ -1,0 +1,374 @@
+"""Decodes one audio file that a stranger made; run as a script by `audio_probe`, never imported into a server.
+
+    audio_probe_child.py '{"source": …, "target": …, "max_duration_s": …, …}'
+
+It binds itself to the limits it is given, decodes block by block, and prints one JSON object: the file's facts, or a
+`fault`, words that follow the file's name. With a `target` it writes there what it heard: mono float32 at
+`sample_rate_hz`, raw and little-endian. It is bounded, not sandboxed: ffmpeg gets to see the file alone, through the
+one demuxer that its first bytes name and the codecs that belong in there. It imports nothing of ours, to start fast.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads' stacks would count against the memory limit
+
+import av
+import av.error
+import numpy as np
+import soxr
+
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
+MAX_CHANNELS = 8
+MAX_EXPANSION = 400  # decoded 16-bit PCM over the file's size; Opus at its lowest useful rate reaches 256
+BOMB_BYTES = 64 * 2**20  # of decoded PCM, below which no file is a bomb
+FULL_SCALE = 0.999
+TORN_S = 0.15  # a file that plays so much less than its header says was cut off
+MAX_DAMAGED_SHARE = 0.01  # of the packets
+
+_DEMUXERS = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov"}
+_CODECS = {
+    "wav": ("pcm_",),
+    "flac": ("flac",),
+    "mp3": ("mp3",),
+    "ogg": ("vorbis", "opus", "libopus", "libvorbis", "flac"),
+    "m4a": ("aac", "alac"),
+}
+
+
+class Fault(Exception):
+    """What is wrong with the file, and the remedy, to be read after its name."""
+
+
+@dataclass
+class Heard:
+    """What decoding found so far."""
+
+    sample_rate_hz: int = 0
+    channels: int = 0
+    samples: int = 0
+    clipped: int = 0
+    first_clip: int | None = None
+    packets: int = 0
+    damaged: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate_hz if self.sample_rate_hz else 0.0
+
+    def hear(self, block: np.ndarray) -> None:
+        """Count a block of shape [channels, samples]."""
+        if not np.isfinite(block).all():
+            raise Fault(f"holds values that are no numbers (NaN or infinite) at {clock(self.seconds)}; export it again")
+        clipped = np.flatnonzero((np.abs(block) >= FULL_SCALE).any(axis=0))
+        if len(clipped) and self.first_clip is None:
+            self.first_clip = self.samples + int(clipped[0])
+        self.clipped += len(clipped)
+        self.samples += block.shape[1]
+
+    def facts(self, container: str) -> dict[str, Any]:
+        return {
+            "container": container,
+            "sample_rate_hz": self.sample_rate_hz,
+            "channels": self.channels,
+            "duration_s": round(self.seconds, 6),
+        }
+
+
+def clock(seconds: float) -> str:
+    """`75` -> `1:15`, `43200` -> `12:00:00`."""
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
+
+
+def container_of(head: bytes) -> str:
+    """The container that a file's first bytes name."""
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"fLaC":
+        return "flac"
+    if head[:4] == b"OggS":
+        return "ogg"
+    if head[4:8] == b"ftyp":
+        return "m4a"
+    if head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):  # MPEG audio, layer 3
+        return "mp3"
+    if not head:
+        raise Fault("is empty (0 bytes); upload it again")
+    if not head.strip(b"\x00"):
+        raise Fault("holds nothing but zero bytes; upload it again")
+    if all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
+        raise Fault("is a text file, not audio; upload the recording itself")
+    raise Fault("is neither WAV, FLAC, MP3, OGG nor M4A by its first bytes; convert it to one of them")
+
+
+def decode(request: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the source; writes the target if there is one."""
+    source = Path(request["source"])
+    with source.open("rb") as file:
+        container_name = container_of(file.read(4096))
+    cap_s, size_bytes, heard = float(request["max_duration_s"]), source.stat().st_size, Heard()
+    options = {"protocol_whitelist": "file"}
+    with av.open(f"file:{source.absolute()}", format=_DEMUXERS[container_name], options=options) as container:
+        stream = _stream_of(container, container_name)
+        heard.sample_rate_hz, heard.channels = stream.rate, stream.channels
+        promised_s = _promised_s(source, container_name, stream)
+        if promised_s and promised_s > cap_s and not _is_torn(source, container_name):
+            raise Fault(_too_long(promised_s, cap_s))
+        with _writer(request, stream.rate) as write:
+            for block in _blocks(container, stream, heard):
+                heard.hear(block)
+                _check_size(heard, size_bytes, cap_s)
+                write(block)
+    _check_whole(heard, promised_s, source, container_name)
+    facts = heard.facts(container_name)
+    facts["sample_rate_hz"] = _original_rate_hz(stream)
+    return {
+        "facts": facts,
+        "clipped_share": heard.clipped / heard.samples,
+        "first_clip_s": None if heard.first_clip is None else heard.first_clip / heard.sample_rate_hz,
+    }
+
+
+def _stream_of(container: Any, container_name: str) -> av.AudioStream:
+    if not container.streams.audio:
+        raise Fault("has no audio track; upload a recording with sound")
+    stream: av.AudioStream = container.streams.audio[0]
+    codec = stream.codec_context.name
+    if not codec.startswith(_CODECS[container_name]):
+        raise Fault(f"holds {codec}, which is not accepted in {container_name.upper()}; convert it to WAV or FLAC")
+    if not 1 <= stream.channels <= MAX_CHANNELS:
+        raise Fault(f"has {stream.channels} channels; 1 to {MAX_CHANNELS} are accepted: mix it down to one")
+    if not MIN_RATE_HZ <= stream.rate <= MAX_RATE_HZ:
+        raise Fault(
+            f"has a sample rate of {stream.rate} Hz; {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz are accepted: "
+            "record at 24 kHz or more"
+        )
+    return stream
+
+
+def _blocks(container: Any, stream: av.AudioStream, heard: Heard) -> Iterator[np.ndarray]:
+    """Float32 blocks of shape [channels, samples]; packets that do not decode are noted in `heard.damaged`."""
+    for packet in container.demux(stream):
+        heard.packets += 1
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            heard.damaged.append(heard.seconds)
+            continue
+        for frame in frames:
+            if frame.sample_rate != heard.sample_rate_hz or len(frame.layout.channels) != heard.channels:
+                raise Fault(f"changes its rate or channels at {clock(heard.seconds)}; export it as one recording")
+            yield _float32(frame, heard.channels)
+
+
+def _float32(frame: av.AudioFrame, channels: int) -> np.ndarray:
+    block = frame.to_ndarray()
+    if not frame.format.is_planar:
+        block = block.reshape(-1, channels).T
+    if block.dtype.kind == "f":
+        return block.astype(np.float32)
+    if block.dtype == np.uint8:
+        return (block.astype(np.float32) - 128.0) / 128.0
+    return block.astype(np.float32) / np.float32(2 ** (8 * block.dtype.itemsize - 1))
+
+
+class _writer:
+    """Mixes blocks down, resamples them and writes raw float32; without a target it does nothing."""
+
+    def __init__(self, request: dict[str, Any], source_rate_hz: int) -> None:
+        self._target: str | None = request.get("target")
+        self._rates = (source_rate_hz, int(request.get("sample_rate_hz", source_rate_hz)))
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Callable[[np.ndarray], None]:
+        if self._target is None:
+            return lambda block: None
+        self._file = file = open(self._target, "wb")
+        self._resampler = None if self._rates[0] == self._rates[1] else soxr.ResampleStream(*self._rates, 1)
+        return lambda block: self._write(file, block.mean(axis=0, dtype=np.float32), last=False)
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._file is not None:
+            if kind is None:
+                self._write(self._file, np.zeros(0, np.float32), last=True)
+            self._file.close()
+
+    def _write(self, file: BinaryIO, mono: np.ndarray, *, last: bool) -> None:
+        if self._resampler is not None:
+            mono = self._resampler.resample_chunk(mono, last=last)
+        file.write(mono.astype("<f4").tobytes())
+
+
+# What the header promises, and whether the file keeps it.
+
+
+def _promised_s(source: Path, container_name: str, stream: av.AudioStream) -> float | None:
+    """The length the header states; None where ffmpeg's figure is a guess from the bit rate, or there is none."""
+    if container_name == "wav":
+        return _wav_s(source)
+    if container_name == "mp3" and not _has_xing(source):
+        return None
+    if container_name == "ogg" or stream.duration is None or stream.time_base is None:
+        return None
+    return float(stream.duration * stream.time_base)
+
+
+def _wav_s(source: Path) -> float | None:
+    """From the size of the data chunk; 0 and 0xFFFFFFFF mean "until the end"."""
+    bytes_per_s = 0
+    with source.open("rb") as file:
+        file.seek(12)
+        while len(header := file.read(8)) == 8:
+            name, size = header[:4], struct.unpack("<I", header[4:])[0]
+            if name == b"data":
+                return None if size in (0, 0xFFFFFFFF) or not bytes_per_s else size / bytes_per_s
+            if name == b"fmt " and size >= 16:
+                bytes_per_s = struct.unpack("<I", file.read(16)[8:12])[0]
+                file.seek(size - 16 + size % 2, os.SEEK_CUR)
+            else:
+                file.seek(size + size % 2, os.SEEK_CUR)
+    return None
+
+
+def _first_mp3_frame(source: Path) -> bytes:
+    """The first bytes behind an ID3 tag, whose size is four times seven bits."""
+    with source.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":
+            size = 0
+            for byte in head[6:10]:
+                size = size << 7 | byte & 0x7F
+            file.seek(size + 10)
+        else:
+            file.seek(0)
+        return file.read(4096)
+
+
+def _has_xing(source: Path) -> bool:
+    frame = _first_mp3_frame(source)
+    return b"Xing" in frame[:256] or b"Info" in frame[:256]
+
+
+def _is_torn(source: Path, container_name: str) -> bool:
+    """Whether a WAV promises more bytes than there are: then it was cut off, however long it says it is."""
+    return container_name == "wav" and source.stat().st_size < 0.99 * _riff_bytes(source)
+
+
+def _riff_bytes(source: Path) -> int:
+    with source.open("rb") as file:
+        size = struct.unpack("<4sI", file.read(8))[1]
+    return 0 if size == 0xFFFFFFFF else size
+
+
+def _original_rate_hz(stream: av.AudioStream) -> int:
+    """Opus always decodes at 48 kHz; its header (RFC 7845) keeps the rate that was recorded."""
+    header = stream.codec_context.extradata or b""
+    if header[:8] == b"OpusHead" and len(header) >= 16:
+        recorded = struct.unpack("<I", header[12:16])[0]
+        if MIN_RATE_HZ <= recorded <= stream.rate:
+            return recorded
+    return stream.rate
+
+
+def _too_long(seconds: float, cap_s: float) -> str:
+    return f"is {clock(seconds)} long; at most {clock(cap_s)} are accepted: split it"
+
+
+def _check_size(heard: Heard, size_bytes: int, cap_s: float) -> None:
+    pcm_bytes = 2 * heard.channels * heard.samples
+    if pcm_bytes > BOMB_BYTES and pcm_bytes > MAX_EXPANSION * size_bytes:
+        raise Fault(
+            f"holds {size_bytes} bytes that decode to more than {pcm_bytes // 2**20} MB, which no speech does; "
+            "upload the recording itself"
+        )
+    if heard.seconds > cap_s:
+        raise Fault(f"is longer than {clock(cap_s)}, the most that is accepted: split it")
+
+
+def _check_whole(heard: Heard, promised_s: float | None, source: Path, container_name: str) -> None:
+    if promised_s and heard.seconds < promised_s - TORN_S:
+        raise Fault(f"ends after {clock(heard.seconds)} of {clock(promised_s)}: it was cut off; upload it again")
+    if container_name == "mp3" and _ends_inside_a_frame(source):
+        raise Fault(f"ends inside a frame at {clock(heard.seconds)}: it was cut off; upload it again")
+    if heard.samples == 0:
+        raise Fault("holds no sound (0 seconds); record it again")
+    if len(heard.damaged) > MAX_DAMAGED_SHARE * heard.packets:
+        raise Fault(f"is damaged at {clock(heard.damaged[0])} and does not decode; export it again")
+
+
+_KBPS_V1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_KBPS_V2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
+
+
+def _mp3_frame_bytes(header: bytes) -> int | None:
+    """The length of a layer-3 frame with this header; None for what is none (ISO 11172-3, 13818-3)."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
+        return None
+    version, kbps, rate, padding = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
+    if version == 1 or kbps in (0, 15) or rate == 3:
+        return None
+    bits = 1000 * (_KBPS_V1 if version == 3 else _KBPS_V2)[kbps]
+    return (144 if version == 3 else 72) * bits // _RATES_HZ[version][rate] + padding
+
+
+def _ends_inside_a_frame(source: Path) -> bool:
+    """Whether the last of the frames that follow each other to the end of the file is incomplete.
+
+    The search begins 8 kB before the end: three frames in a row there are no coincidence. What is no frame, such as a
+    tag at the end, ends it without a verdict.
+    """
+    size = source.stat().st_size
+    with source.open("rb") as file:
+        file.seek(max(size - 8192, 0))
+        tail = file.read()
+    for start in range(len(tail)):
+        at, frames = start, 0
+        while length := _mp3_frame_bytes(tail[at : at + 4]):
+            at, frames = at + length, frames + 1
+            if at > len(tail):
+                return frames > 3
+        if frames > 3:
+            return False
+    return False
+
+
+OUT_OF_MEMORY = {"fault": "needs more memory to decode than any speech does; convert it to WAV or FLAC"}
+
+
+def main() -> None:
+    request: dict[str, Any] = json.loads(sys.argv[1])
+    for limit in ("AS", "CPU", "FSIZE"):
+        bound = request["limits"][limit]
+        # At the soft CPU limit comes SIGXCPU, which tells why; a hard one at the same second would be a bare SIGKILL.
+        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        answer = decode(request)
+    except Fault as fault:
+        answer = {"fault": str(fault)}
+    except MemoryError:
+        answer = OUT_OF_MEMORY
+    except OSError as error:  # so says the system, where Python was not asked
+        if error.errno != errno.ENOMEM:
+            raise
+        answer = OUT_OF_MEMORY
+    except (av.error.FFmpegError, ValueError, NotImplementedError, struct.error):
+        answer = {"fault": "is damaged or cut off, and its header cannot be read; export or upload it again"}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

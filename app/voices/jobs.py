@@ -1,0 +1,250 @@
+"""Clone jobs: who works on one, how far it is, how it ended. The rows are the truth; a queue's message is a reminder.
+
+A worker claims a job for a while and renews the claim as it works. Each claim has a number, the attempt, and every
+change names it: one who has lost a job to another can neither change the row nor, since object keys carry the attempt,
+anybody's files.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import Conflict, JobLost, NotFound
+from app.platform.database import Database
+from app.platform.tables import JobRow, VoiceRow
+from app.voices.models import CloneConfig, CloneJob, CloneKind, CloneState, JobError
+from app.voices.store import put_in_force, voice_prefix
+
+CLAIM_S = 60.0
+"""How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
+
+
+def job_prefix(voice_id: str, job_id: str) -> str:
+    """Where everything of a job lies in the object store."""
+    return f"{voice_prefix(voice_id)}jobs/{job_id}/"
+
+
+class JobBook:
+    """The clone jobs of one database. Every method raises StoreUnavailable when it does not answer.
+
+    Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    async def create(
+        self, voice_id: str, *, kind: CloneKind, config: CloneConfig, webhook_url: str | None = None
+    ) -> CloneJob:
+        """A queued job. Raises Conflict while another job of the voice is not over."""
+        job_id = f"job-{secrets.token_hex(8)}"
+        values = {
+            "id": job_id,
+            "voice_id": voice_id,
+            "kind": kind.value,
+            "state": CloneState.QUEUED.value,
+            "config": config.model_dump(mode="json", exclude_unset=True),
+            "attempt": 0,
+            "revision": 1,
+            "cancel_requested": False,
+            "webhook_url": webhook_url,
+            "created_at": self._now(),
+        }
+        async with self._database.writing() as connection:
+            active = select(JobRow.id).where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))
+            if running := await connection.scalar(active):
+                raise _in_the_way(voice_id, running)
+            try:
+                await connection.execute(insert(JobRow).values(**values))
+            except IntegrityError:
+                raise _in_the_way(voice_id, "made at this moment") from None
+        return await self.get(job_id)
+
+    async def get(self, job_id: str) -> CloneJob:
+        """Raises NotFound."""
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(*JobRow.__table__.c).where(JobRow.id == job_id))).first()
+        if row is None:
+            raise NotFound(f"there is no job {job_id[:64]!r}; GET /v1/clones lists them", param="id")
+        return _job(row)
+
+    async def all(self, *, voice_id: str | None = None, limit: int = 100) -> list[CloneJob]:
+        """The newest jobs, of one voice or of all."""
+        statement = select(*JobRow.__table__.c).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
+        if voice_id is not None:
+            statement = statement.where(JobRow.voice_id == voice_id)
+        async with self._database.reading() as connection:
+            return [_job(row) for row in await connection.execute(statement)]
+
+    async def claim(self, job_id: str) -> CloneJob | None:
+        """Take a job that is nobody's: the next attempt is the caller's. None when it is another's, or over."""
+        now = self._now()
+        async with self._database.writing() as connection:
+            taken = await connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.finished_at.is_(None), _unheld(now))
+                .values(
+                    attempt=JobRow.attempt + 1,
+                    revision=JobRow.revision + 1,
+                    started_at=func.coalesce(JobRow.started_at, now),
+                    lease_expires_at=now + timedelta(seconds=CLAIM_S),
+                )
+                .returning(*JobRow.__table__.c)
+            )
+            row = taken.first()
+        return _job(row) if row else None
+
+    async def renew(self, job: CloneJob) -> bool:
+        """Keep the claim; returns whether somebody asked for the job to be cancelled. Raises JobLost."""
+        row = await self._change(job, {"lease_expires_at": self._now() + timedelta(seconds=CLAIM_S)}, told=False)
+        return bool(row.cancel_requested)
+
+    async def update(self, job: CloneJob, **changes: Any) -> CloneJob:
+        """Write down how far the job is: state, progress, report, gate. Raises JobLost."""
+        return _job(await self._change(job, {name: _plain(value) for name, value in changes.items()}))
+
+    async def finish(self, job: CloneJob, state: CloneState, *, error: JobError | None = None) -> CloneJob:
+        """End the job without a new version; the claim ends with it. Raises JobLost."""
+        changes = {
+            "state": state.value,
+            "error": _plain(error),
+            "finished_at": self._now(),
+            "lease_expires_at": None,
+        }
+        return _job(await self._change(job, changes))
+
+    async def complete(self, job: CloneJob, version: int) -> CloneJob:
+        """End the job and put its version in force, both or neither; a job asked to stop ends cancelled instead.
+
+        Raises JobLost, NotFound for a deleted voice.
+        """
+        now = self._now()
+        changes = {
+            "state": CloneState.COMPLETED.value,
+            "version": version,
+            "finished_at": now,
+            "lease_expires_at": None,
+            "revision": JobRow.revision + 1,
+        }
+        async with self._database.writing() as connection:
+            row = await self._changed(connection, job, changes)
+            if row.cancel_requested:
+                stopped = {"state": CloneState.CANCELLED.value, "version": None}
+                await connection.execute(update(JobRow).where(JobRow.id == job.id).values(**stopped))
+            else:
+                await put_in_force(connection, job.voice_id, version, now)
+        return await self.get(job.id)
+
+    async def give_back(self, job: CloneJob) -> None:
+        """End the claim and leave the job to the next worker, which goes on from what is stored. Raises JobLost."""
+        await self._change(job, {"state": CloneState.QUEUED.value, "lease_expires_at": None})
+        await self.end_cancelled()
+
+    async def _change(self, job: CloneJob, changes: dict[str, Any], *, told: bool = True) -> Row[Any]:
+        if told:
+            changes |= {"revision": JobRow.revision + 1}
+        async with self._database.writing() as connection:
+            return await self._changed(connection, job, changes)
+
+    async def _changed(self, connection: AsyncConnection, job: CloneJob, changes: dict[str, Any]) -> Row[Any]:
+        """The row after the change, which only its attempt can make."""
+        changed = await connection.execute(
+            update(JobRow)
+            .where(JobRow.id == job.id, JobRow.attempt == job.attempt, JobRow.finished_at.is_(None))
+            .values(**changes)
+            .returning(*JobRow.__table__.c)
+        )
+        row = changed.first()
+        if row is None:
+            raise JobLost(f"job {job.id} is not attempt {job.attempt}'s any more")
+        return row
+
+    async def request_cancel(self, job_id: str) -> CloneJob:
+        """Ask the worker to stop; a job that nobody holds is cancelled at once. Raises NotFound, Conflict when over."""
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(JobRow)
+                .where(JobRow.id == job_id, JobRow.finished_at.is_(None))
+                .values(cancel_requested=True, revision=JobRow.revision + 1)
+            )
+        await self.end_cancelled()
+        job = await self.get(job_id)
+        if not job.cancel_requested:
+            raise Conflict(f"job {job_id} is over already: {job.state.value}", param="id")
+        return job
+
+    async def end_cancelled(self) -> None:
+        """End every job that was asked to stop and that nobody holds."""
+        now = self._now()
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(JobRow)
+                .where(JobRow.cancel_requested, JobRow.finished_at.is_(None), _unheld(now))
+                .values(state=CloneState.CANCELLED.value, finished_at=now, revision=JobRow.revision + 1)
+            )
+
+    async def forsaken(self, *, for_s: float) -> list[tuple[str, str]]:
+        """Jobs, each with its voice's model, that are not over and have been nobody's for so long: message or worker
+        is lost."""
+        limit = self._now() - timedelta(seconds=for_s)
+        lost = or_(JobRow.lease_expires_at < limit, JobRow.lease_expires_at.is_(None) & (JobRow.created_at < limit))
+        statement = (
+            select(JobRow.id, VoiceRow.model)
+            .join(VoiceRow, VoiceRow.id == JobRow.voice_id)
+            .where(JobRow.finished_at.is_(None), lost)
+            .order_by(JobRow.created_at)
+        )
+        async with self._database.reading() as connection:
+            return [(row.id, row.model) for row in await connection.execute(statement)]
+
+    async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
+        """Jobs that ended since then, and when, whose webhook has not been heard."""
+        statement = select(JobRow.id, JobRow.finished_at).where(
+            JobRow.webhook_url.is_not(None), JobRow.webhook_done_at.is_(None), JobRow.finished_at >= since
+        )
+        async with self._database.reading() as connection:
+            return [(row.id, row.finished_at) for row in await connection.execute(statement)]
+
+    async def cancelled(self, *, since: datetime) -> list[tuple[str, str]]:
+        """The voices and ids of jobs that were cancelled since then."""
+        statement = select(JobRow.voice_id, JobRow.id).where(
+            JobRow.state == CloneState.CANCELLED.value, JobRow.finished_at >= since
+        )
+        async with self._database.reading() as connection:
+            return [(row.voice_id, row.id) for row in await connection.execute(statement)]
+
+    async def announced(self, job_id: str) -> None:
+        """The webhook of a job has been heard, or never will be."""
+        async with self._database.writing() as connection:
+            await connection.execute(update(JobRow).where(JobRow.id == job_id).values(webhook_done_at=self._now()))
+
+
+def _unheld(now: datetime) -> ColumnElement[bool]:
+    return or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _in_the_way(voice_id: str, job_id: str) -> Conflict:
+    return Conflict(
+        f"the voice {voice_id} has a job that is not over ({job_id}); wait for it, or cancel it", param="voice"
+    )
+
+
+def _job(row: Row[Any]) -> CloneJob:
+    fields = {name: getattr(row, name) for name in CloneJob.model_fields}
+    return CloneJob.model_validate(fields)

@@ -1,0 +1,309 @@
+"""Voices as their owners manage them: recordings, consent, adapter versions, and the tombstones of deleted ones.
+
+It keeps rows; the bytes they speak of lie in the object store, all of a voice's below `voice_prefix`. Whether a voice
+can be spoken with depends on its version alone: 0 is none yet.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import Conflict, NotFound
+from app.platform.database import Database, one_at_a_time
+from app.platform.tables import AdapterRow, ConsentRow, JobRow, SampleRow, VoiceRow
+from app.speech.voices import AdapterVersion, Voice
+from app.voices.models import AudioFacts, Consent, Sample, VoiceRecord
+
+CONSENT_DIGITS = 8
+
+
+def new_voice_id() -> str:
+    """Twelve random letters: every tokenizer can read them, for a clone is trained under its id."""
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
+
+
+def voice_prefix(voice_id: str) -> str:
+    """Where everything of a voice lies in the object store."""
+    return f"voices/{voice_id}/"
+
+
+class VoiceBook:
+    """The voices of one database. Every method raises StoreUnavailable when it does not answer."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._now = now
+
+    # Voices.
+
+    async def create(
+        self, name: str, *, model: str, language: str = "en", description: str = "", prompt_name: str | None = None
+    ) -> VoiceRecord:
+        """A new voice without an adapter, trained under its id or `prompt_name`. Raises Conflict for a taken name."""
+        voice_id = new_voice_id()
+        values = {
+            "id": voice_id,
+            "name": name,
+            "model": model,
+            "language": language,
+            "description": description,
+            "prompt_name": prompt_name or voice_id,
+            "version": 0,
+            "consent_number": "".join(secrets.choice(string.digits) for _ in range(CONSENT_DIGITS)),
+            "created_at": self._now(),
+        }
+        async with self._database.writing() as connection:
+            try:
+                await connection.execute(insert(VoiceRow).values(**values))
+            except IntegrityError:
+                raise _taken(name, model) from None
+        return VoiceRecord(**values)
+
+    async def get(self, voice: str) -> VoiceRecord:
+        """The living voice of that id. Raises NotFound."""
+        async with self._database.reading() as connection:
+            return await self._record(connection, await _living(connection, voice))
+
+    async def named(self, name: str, *, model: str) -> VoiceRecord | None:
+        """The living voice of that name, if there is one."""
+        found = select(*VoiceRow.__table__.c).where(
+            VoiceRow.name == name, VoiceRow.model == model, VoiceRow.deleted_at.is_(None)
+        )
+        async with self._database.reading() as connection:
+            row = (await connection.execute(found)).first()
+            return await self._record(connection, row) if row else None
+
+    async def all(self) -> list[VoiceRecord]:
+        """Every living voice, by name."""
+        living = select(*VoiceRow.__table__.c).where(VoiceRow.deleted_at.is_(None)).order_by(VoiceRow.name)
+        async with self._database.reading() as connection:
+            return [await self._record(connection, row) for row in await connection.execute(living)]
+
+    async def rename(self, voice_id: str, name: str) -> VoiceRecord:
+        """Raises NotFound, Conflict for a taken name."""
+        async with self._database.writing() as connection:
+            row = await _living(connection, voice_id)
+            try:
+                await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(name=name))
+            except IntegrityError:
+                raise _taken(name, row.model) from None
+        return await self.get(voice_id)
+
+    async def delete(self, voice_id: str) -> None:
+        """Leave a tombstone of a voice; its jobs are asked to stop. Raises NotFound. Bytes are for the caller."""
+        now = self._now()
+        async with self._database.writing() as connection:
+            await _living(connection, voice_id)
+            for table in (SampleRow, ConsentRow, AdapterRow):
+                await connection.execute(delete(table).where(table.voice_id == voice_id))
+            await connection.execute(
+                update(JobRow)
+                .where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))
+                .values(cancel_requested=True, revision=JobRow.revision + 1)
+            )
+            await connection.execute(
+                update(VoiceRow).where(VoiceRow.id == voice_id).values(deleted_at=now, version=0, description="")
+            )
+
+    async def tombstones(self, *, since: datetime) -> list[str]:
+        """The ids of voices deleted since then."""
+        async with self._database.reading() as connection:
+            return list(await connection.scalars(select(VoiceRow.id).where(VoiceRow.deleted_at >= since)))
+
+    async def _record(self, connection: AsyncConnection, row: Row[Any]) -> VoiceRecord:
+        versions = select(AdapterRow.version).where(AdapterRow.voice_id == row.id, AdapterRow.published_at.is_not(None))
+        samples = select(func.count(), func.coalesce(func.sum(SampleRow.facts["duration_s"].as_float()), 0.0)).where(
+            SampleRow.voice_id == row.id
+        )
+        count, seconds = (await connection.execute(samples)).one()
+        newest = (
+            select(*ConsentRow.__table__.c)
+            .where(ConsentRow.voice_id == row.id)
+            .order_by(ConsentRow.created_at.desc())
+            .limit(1)
+        )
+        consent = (await connection.execute(newest)).first()
+        return VoiceRecord(
+            **row._mapping,
+            versions=tuple(await connection.scalars(versions.order_by(AdapterRow.version))),
+            consent=Consent(**consent._mapping) if consent else None,
+            sample_count=count,
+            sample_s=round(seconds, 3),
+        )
+
+    # Recordings and consent.
+
+    async def add_sample(
+        self,
+        voice_id: str,
+        *,
+        sample_id: str,
+        file_name: str,
+        size_bytes: int,
+        facts: AudioFacts,
+        transcript: str | None,
+        object_key: str,
+    ) -> Sample:
+        """Raises NotFound when the voice is not, or not any more."""
+        sample = Sample(
+            id=sample_id,
+            voice_id=voice_id,
+            file_name=file_name,
+            size_bytes=size_bytes,
+            facts=facts,
+            transcript=transcript,
+            object_key=object_key,
+            created_at=self._now(),
+        )
+        async with self._database.writing() as connection:
+            await _living(connection, voice_id)
+            await connection.execute(insert(SampleRow).values(**sample.model_dump()))
+        return sample
+
+    async def samples(self, voice_id: str) -> list[Sample]:
+        """The recordings of a voice, the oldest first."""
+        statement = (
+            select(*SampleRow.__table__.c)
+            .where(SampleRow.voice_id == voice_id)
+            .order_by(SampleRow.created_at, SampleRow.id)
+        )
+        async with self._database.reading() as connection:
+            return [Sample(**row._mapping) for row in await connection.execute(statement)]
+
+    async def set_transcript(self, voice_id: str, sample_id: str, transcript: str) -> None:
+        """Raises NotFound."""
+        await self._change_sample(
+            voice_id,
+            sample_id,
+            update(SampleRow).values(transcript=transcript),
+        )
+
+    async def delete_sample(self, voice_id: str, sample_id: str) -> None:
+        """Raises NotFound."""
+        await self._change_sample(voice_id, sample_id, delete(SampleRow))
+
+    async def _change_sample(self, voice_id: str, sample_id: str, statement: Any) -> None:
+        async with self._database.writing() as connection:
+            changed = await connection.execute(
+                statement.where(SampleRow.id == sample_id, SampleRow.voice_id == voice_id)
+            )
+        if not changed.rowcount:
+            raise NotFound(f"the voice {voice_id} has no recording {sample_id[:64]!r}", param="sample_id")
+
+    async def add_consent(self, consent: Consent) -> None:
+        """Raises NotFound when the voice is not, or not any more."""
+        async with self._database.writing() as connection:
+            await _living(connection, consent.voice_id)
+            await connection.execute(insert(ConsentRow).values(**consent.model_dump()))
+
+    # Adapter versions.
+
+    async def add_version(self, voice_id: str, *, uri: str, sha256: Mapping[str, str], rank: int) -> AdapterVersion:
+        """A new version, not yet in force. Its lora_id is one no adapter ever had. Raises NotFound."""
+        async with self._database.writing() as connection:
+            await connection.run_sync(one_at_a_time)
+            await _living(connection, voice_id)
+            last = select(func.coalesce(func.max(AdapterRow.version), 0)).where(AdapterRow.voice_id == voice_id)
+            number = (await connection.execute(last)).scalar_one() + 1
+            added = await connection.execute(
+                insert(AdapterRow)
+                .values(
+                    voice_id=voice_id,
+                    version=number,
+                    uri=uri,
+                    sha256=dict(sha256),
+                    rank=rank,
+                    created_at=self._now(),
+                )
+                .returning(AdapterRow.lora_id)
+            )
+            lora_id = added.scalar_one()
+        return AdapterVersion(voice_id=voice_id, version=number, lora_id=lora_id, uri=uri, sha256=sha256, rank=rank)
+
+    async def point(self, voice_id: str, version: int) -> Voice:
+        """Put a version in force: it is what the next session speaks with. Raises NotFound."""
+        async with self._database.writing() as connection:
+            await put_in_force(connection, voice_id, version, self._now())
+            row = (await connection.execute(_SPOKEN.where(VoiceRow.id == voice_id))).one()
+        return _voice(row)
+
+    async def roll_back(self, voice_id: str, version: int | None = None) -> Voice:
+        """Put an earlier published version in force again: `version`, or the one before. Raises NotFound."""
+        record = await self.get(voice_id)
+        earlier = [number for number in record.versions if number < record.version]
+        if version is not None and version not in record.versions:
+            raise NotFound(
+                f"the voice {voice_id} has no published version {version}; it has: {_listed(record.versions)}",
+                param="version",
+            )
+        if version is None and not earlier:
+            raise NotFound(
+                f"the voice {voice_id} has no version before {record.version}; it has: {_listed(record.versions)}",
+                param="version",
+            )
+        return await self.point(voice_id, version if version is not None else earlier[-1])
+
+    async def published(self) -> list[Voice]:
+        """Every voice that has an adapter, by name. Built-in voices are the models' own and not here."""
+        statement = _SPOKEN.where(VoiceRow.deleted_at.is_(None)).order_by(VoiceRow.name)
+        async with self._database.reading() as connection:
+            return [_voice(row) for row in await connection.execute(statement)]
+
+
+_SPOKEN = select(
+    *(VoiceRow.__table__.c[name] for name in ("id", "name", "model", "language", "prompt_name", "version")),
+    *(AdapterRow.__table__.c[name] for name in ("lora_id", "uri", "sha256", "rank")),
+).join(AdapterRow, (AdapterRow.voice_id == VoiceRow.id) & (AdapterRow.version == VoiceRow.version))
+
+
+async def put_in_force(connection: AsyncConnection, voice_id: str, version: int, now: datetime) -> None:
+    """Point a voice to one of its versions, within the caller's transaction. Raises NotFound."""
+    await _living(connection, voice_id)
+    marked = await connection.execute(
+        update(AdapterRow)
+        .where(AdapterRow.voice_id == voice_id, AdapterRow.version == version)
+        .values(published_at=func.coalesce(AdapterRow.published_at, now))
+    )
+    if not marked.rowcount:
+        raise NotFound(f"the voice {voice_id} has no version {version}", param="version")
+    await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(version=version))
+
+
+async def _living(connection: AsyncConnection, voice_id: str) -> Row[Any]:
+    found = select(*VoiceRow.__table__.c).where(VoiceRow.id == voice_id, VoiceRow.deleted_at.is_(None))
+    row = (await connection.execute(found)).first()
+    if row is None:
+        raise NotFound(f"there is no voice {voice_id[:64]!r}; GET /v1/voices lists them", param="voice")
+    return row
+
+
+def _voice(row: Row[Any]) -> Voice:
+    adapter = AdapterVersion(
+        voice_id=row.id, version=row.version, lora_id=row.lora_id, uri=row.uri, sha256=row.sha256, rank=row.rank
+    )
+    return Voice(
+        id=row.id,
+        name=row.name,
+        model=row.model,
+        language=row.language,
+        adapter=adapter,
+        trained_as=row.prompt_name,
+    )
+
+
+def _taken(name: str, model: str) -> Conflict:
+    return Conflict(
+        f"the model {model!r} has a voice {name!r} already; choose another name, or delete that one", param="name"
+    )
+
+
+def _listed(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions)) or "none"

@@ -1,0 +1,109 @@
+"""What `carillon simulate` writes: the table, the file, the plot."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.main.main import cli
+from app.simulation.chart import Curve, Panel, svg, ticks
+from app.simulation.fleet import FleetShape
+from app.simulation.policies import POLICIES
+from app.simulation.report import simulate
+from app.simulation.simulation import FrontDoors
+from app.simulation.traffic import Traffic
+
+SHAPE = FleetShape(workers=8, capacity=8, max_voices=6, cached_adapters=12)
+TRAFFIC = Traffic(duration_s=1200, warm_up_s=0, concurrent=45, mean_session_s=60, voices=200, storm=0.3)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def run(*options: str) -> Result:
+    return CliRunner().invoke(
+        cli, ["simulate", "--workers", "6", "--hours", "0.1", "--voices", "50", "--jobs", "1", *options]
+    )
+
+
+def test_the_table_and_the_file_tell_the_same_of_every_policy(tmp_path: Path) -> None:
+    out = io.StringIO()
+    path = tmp_path / "report.json"
+    simulate(TRAFFIC, SHAPE, FrontDoors(), gpu_hour=2.0, find_size=False, json_path=path, out=out)
+    rows = json.loads(path.read_text("utf-8"))["policies"]
+    assert [row["policy"] for row in rows] == list(POLICIES)
+    for row in rows:
+        assert any(
+            line.startswith(row["policy"]) and f"{row['warm_rate']:.1%}" in line for line in out.getvalue().splitlines()
+        )
+        assert row["audio_hour"] == pytest.approx(2.0 * SHAPE.workers / row["mean_concurrent"])
+
+
+def test_policies_that_are_played_at_a_time_come_to_the_same_table() -> None:
+    one, two = (run("--policy", "ours", "--policy", "random", "--jobs", jobs) for jobs in ("1", "2"))
+    assert one.exit_code == two.exit_code == 0
+    assert one.output == two.output
+
+
+def test_only_the_policies_asked_for_are_run_in_the_tables_order() -> None:
+    found = run("--policy", "random", "--policy", "ours")
+    assert found.exit_code == 0
+    assert [name for name in POLICIES if f"\n{name}  " in found.output] == ["ours", "random"]
+
+
+def test_an_unknown_policy_is_refused_with_those_there_are() -> None:
+    found = run("--policy", "best")
+    assert found.exit_code == 2
+    assert "ring of voices" in found.output
+
+
+def test_the_same_seed_draws_the_same_plot_byte_by_byte(tmp_path: Path) -> None:
+    first, second, other = (tmp_path / name for name in ("first.svg", "second.svg", "other.svg"))
+    assert run("--plot", str(first)).exit_code == run("--plot", str(second)).exit_code == 0
+    assert run("--plot", str(other), "--seed", "1").exit_code == 0
+    assert first.read_bytes() == second.read_bytes() != other.read_bytes()
+
+
+def test_the_plot_has_four_panels_with_a_curve_for_every_policy_in_the_tables_order(tmp_path: Path) -> None:
+    path = tmp_path / "plot.svg"
+    assert run("--plot", str(path)).exit_code == 0
+    drawing = ElementTree.parse(path).getroot()
+    labels = [text.text for text in drawing.findall(f"{SVG}text")]
+    assert labels[1:] == list(POLICIES)
+    panels = drawing.findall(f"{SVG}g")
+    assert len(panels) == 4
+    for panel in panels:
+        curves = [path for path in panel.findall(f"{SVG}path") if path.get("class", "").startswith("curve")]
+        assert len(curves) == len(POLICIES)
+        for curve in curves:
+            places = [tuple(map(float, point.split())) for point in curve.get("d", "")[1:].split("L")]
+            assert all(0 <= x <= 460 and 0 <= y <= 250 for x, y in places)
+
+
+def test_a_policy_looks_the_same_whoever_is_shown_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "plot.svg"
+    assert run("--plot", str(path), "--policy", "least loaded").exit_code == 0
+    assert "curve s4" in path.read_text("utf-8")
+    assert "curve s0" not in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (1, 1.53, [1, 1.2, 1.4, 1.6]),
+        (0, 60, [0, 20, 40, 60]),
+        (0, 19.2, [0, 5, 10, 15, 20]),
+        (0, 0.0031, [0, 0.001, 0.002, 0.003, 0.004]),
+    ],
+)
+def test_ticks_are_round_and_reach_as_far_as_the_values(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_chart_without_points_is_still_a_chart() -> None:
+    drawn = svg("<none>", [Panel(title="a & b", x_label="x", curves=[Curve("c", 0, [])], y_format="{:g}".format)])
+    assert ElementTree.fromstring(drawn).find(f"{SVG}title") is not None

@@ -1,0 +1,144 @@
+"""The streaming decoder against the stock class's full decode."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snac import SNAC
+
+from app.errors import ConfigurationError
+from tests.support.random_codecs import (
+    FULL_CONVOLUTIONS,
+    ODD_STRIDES,
+    SNAC_24KHZ,
+    TINY,
+    full_decode,
+    random_codec,
+    random_codes,
+)
+from workers.snac_stream import Span, StreamingSnac, load_codec
+
+CONFIGS = {"tiny": TINY, "odd-strides": ODD_STRIDES, "full-convolutions": FULL_CONVOLUTIONS}
+
+
+@pytest.fixture(params=CONFIGS)
+def codec(request: pytest.FixtureRequest) -> SNAC:
+    return random_codec(CONFIGS[request.param])
+
+
+def stream(snac: StreamingSnac, codes: np.ndarray, chunk_steps: list[int]) -> np.ndarray:
+    """Decode one utterance in chunks of so many steps, the last size repeated to the end."""
+    steps = snac.layout.codes_by_step(codes)
+    flush = np.zeros((snac.flush_steps, steps.shape[1]), dtype=np.int64)
+    latents = snac.embed(torch.from_numpy(np.concatenate((steps, flush)))[None])
+    state, parts, at = snac.fresh_states(1), [], 0
+    while at < latents.shape[1]:
+        size = chunk_steps.pop(0) if len(chunk_steps) > 1 else chunk_steps[0]
+        parts.append(snac.advance(latents[:, at : at + size], state, [Span(at, len(steps))])[0])
+        at += size
+    end = len(steps) * snac.layout.samples_per_step
+    return torch.cat(parts).numpy()[snac.lookahead_samples :][:end]
+
+
+def test_chunks_of_any_size_join_into_the_full_decode(codec: SNAC) -> None:
+    snac = StreamingSnac(codec)
+
+    @settings(max_examples=15, deadline=None)
+    @given(frames=st.integers(1, 12), chunks=st.lists(st.integers(1, 30), min_size=1, max_size=8), seed=st.integers(0))
+    def check(frames: int, chunks: list[int], seed: int) -> None:
+        codes = random_codes(codec, frames, seed)
+        np.testing.assert_allclose(stream(snac, codes, chunks), full_decode(codec, codes), atol=1e-5)
+
+    check()
+
+
+def test_the_published_24_khz_configuration_decodes_exactly() -> None:
+    codec = random_codec(SNAC_24KHZ)
+    snac = StreamingSnac(codec)
+    codes = random_codes(codec, 4)
+    np.testing.assert_allclose(stream(snac, codes, [4, 8, 4]), full_decode(codec, codes), atol=1e-5)
+    assert (snac.lookahead_samples, snac.lookback_samples) == (4757, 4757)
+    assert [snac.exact_samples(4 * frames) for frames in (2, 3, 4)] == [0, 1387, 3435]
+
+
+def test_rows_of_different_age_do_not_hear_each_other(codec: SNAC) -> None:
+    """One row in its middle, one at its beginning and one past its end, in one call, as each alone."""
+    snac = StreamingSnac(codec)
+    frame = snac.layout.steps_per_frame
+    size = (snac.flush_steps // frame + 2) * frame
+    codes = [random_codes(codec, 3 * size // frame, seed) for seed in range(3)]
+    ages, ends = [size, 0, 2 * size], [None, None, 2 * size + frame]
+    latents = [snac.embed(torch.from_numpy(snac.layout.codes_by_step(each))[None]) for each in codes]
+    states = snac.fresh_states(3)
+    for row, age in enumerate(ages):
+        if age:
+            snac.advance(latents[row][:, :age], states[row : row + 1], [Span(0)])
+
+    chunk = torch.cat([latents[row][:, age : age + size] for row, age in enumerate(ages)])
+    audio = snac.advance(chunk, states, [Span(age, end) for age, end in zip(ages, ends, strict=True)]).numpy()
+
+    for heard, age, end, code in zip(audio, ages, ends, codes, strict=True):
+        alone = full_decode(codec, code if end is None else code[: end // frame])
+        start = age * snac.layout.samples_per_step - snac.lookahead_samples
+        expected = alone[max(0, start) :][: len(heard) - max(0, -start)]
+        assert len(expected)
+        np.testing.assert_allclose(heard[max(0, -start) :][: len(expected)], expected, atol=1e-5)
+
+
+def test_the_receptive_field_reaches_exactly_as_far_as_computed(codec: SNAC) -> None:
+    """By perturbing one latent step, and by the gradient, which no rounding hides; in fp64."""
+    snac = StreamingSnac(codec)
+    hop, reach = snac.layout.samples_per_step, snac.lookahead_samples + snac.lookback_samples
+    steps = reach // hop + 5
+    decoder = codec.double().decoder
+    latents = torch.randn(1, codec.latent_dim, steps, dtype=torch.float64, requires_grad=True)
+    audio = decoder(latents)[0, 0]
+    step = steps // 2
+    first, last = step * hop - snac.lookahead_samples, (step + 1) * hop - 1 + snac.lookback_samples
+
+    moved = latents.detach().clone()
+    moved[..., step] += 1.0
+    changed = (decoder(moved)[0, 0] != audio).nonzero()[:, 0]
+    assert first <= changed.min() and changed.max() <= last
+
+    def hears(sample: int) -> bool:
+        (gradient,) = torch.autograd.grad(audio[sample], latents, retain_graph=True)
+        return bool(gradient[..., step].abs().max() > 0)
+
+    assert [hears(sample) for sample in (first - 1, first, last, last + 1)] == [False, True, True, False]
+
+
+def test_a_frame_is_written_depth_first() -> None:
+    layout = StreamingSnac(random_codec(TINY)).layout
+    assert layout.tokens_per_frame == 7
+    assert layout.positions.tolist() == [[0, 1, 2], [0, 1, 3], [0, 4, 5], [0, 4, 6]]
+
+
+def test_the_codec_is_left_as_it_was() -> None:
+    codec = random_codec(TINY)
+    codes = random_codes(codec, 3)
+    before, weights = full_decode(codec, codes), list(codec.state_dict())
+    StreamingSnac(codec)
+    assert list(codec.state_dict()) == weights
+    np.testing.assert_array_equal(full_decode(codec, codes), before)
+
+
+def test_a_codec_with_attention_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="attn_window_size=8"):
+        StreamingSnac(random_codec(TINY | {"attn_window_size": 8, "decoder_dim": 64}))
+
+
+def test_a_codec_is_loaded_from_its_directory(tmp_path: Any) -> None:
+    codec = random_codec(TINY)
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    with pytest.raises(ConfigurationError, match=r"no pytorch_model\.bin in "):
+        load_codec(tmp_path)
+    torch.save(codec.state_dict(), tmp_path / "pytorch_model.bin")
+    codes = random_codes(codec, 2)
+    np.testing.assert_array_equal(full_decode(load_codec(tmp_path), codes), full_decode(codec, codes))

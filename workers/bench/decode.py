@@ -1,0 +1,350 @@
+"""Measures the decoder beside the sliding window of 28 tokens that the published Orpheus servers decode with.
+
+One run, one process, the schemes in turn within each repetition; medians. Cost is processor time on a CPU and wall
+time on CUDA, per second of audio. Errors are against the full decode of the utterance, with the codec's noise blocks
+silent everywhere; on a CPU torch is set to one thread for the run.
+
+A codec from a directory counts as trained: its errors are measured on its own codes of a speech-like signal. A loaded
+`SNAC` counts as random: its codes are too, which is harder on every scheme than speech is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from snac import SNAC
+from snac.layers import NoiseBlock
+
+from workers.bench.decode_report import DecodeReport, Packet, SchemeResult
+from workers.decoder import Decoder, DecodeStream
+from workers.provisional_head import HeadRamp
+from workers.snac_stream import CodecLayout, StreamingSnac, load_codec
+
+WINDOW_FRAMES = 4
+"""The published servers decode the last 28 tokens every 7 and keep the second of the four frames."""
+ERROR_UTTERANCES, ERROR_FRAMES = 6, 14
+CURVE_SHARES = (0.25, 0.375, 0.5)
+"""Half a frame, three quarters and a whole one, after two frames are known."""
+ROUNDS = 4
+"""Frames of ours to one of the window's, which takes as long."""
+SNAC_24KHZ: dict[str, Any] = {
+    "sampling_rate": 24000,
+    "encoder_dim": 48,
+    "encoder_rates": [2, 4, 8, 8],
+    "decoder_dim": 1024,
+    "decoder_rates": [8, 8, 4, 2],
+    "attn_window_size": None,
+    "codebook_size": 4096,
+    "codebook_dim": 8,
+    "vq_strides": [4, 2, 1],
+    "noise": True,
+    "depthwise": True,
+}
+"""hubertsiuzdak/snac_24khz's config.json."""
+
+Frames = NDArray[np.int64]
+Audio = NDArray[np.float32]
+
+
+def random_24khz(seed: int = 0) -> SNAC:
+    """The published 24 kHz codec's shape, with random weights: its cost is the real one's, its sound is noise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return SNAC(**SNAC_24KHZ).eval()
+
+
+def run(
+    codecs: Mapping[str, Path | str | SNAC],
+    *,
+    sessions: Sequence[int] = (1, 8, 32),
+    device: str = "cpu",
+    repetitions: int = 5,
+    least_s: float = 2.0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> DecodeReport:
+    """Measure every codec: a trained one's directory, or a loaded random one, whose noise blocks are silenced in place.
+
+    Each cost is the median of at least `repetitions`; cheap ones are repeated for `least_s`, as they are the noisiest.
+    With the defaults about two minutes for the stand-in and the random 24 kHz codec on one idle core.
+    """
+    results: list[SchemeResult] = []
+    first_packets: dict[str, tuple[Packet, ...]] = {}
+    with _threads(device):
+        for name, source in codecs.items():
+            trained = not isinstance(source, SNAC)
+            codec = (load_codec(source) if trained else source).to(device)
+            _silence_noise(codec)
+            bench = _Bench(name, codec, trained=trained, sessions=sessions, repetitions=repetitions, least_s=least_s)
+            progress(f"{name}: errors against the full decode")
+            first_packets[name] = asyncio.run(bench.first_packets())
+            progress(f"{name}: cost")
+            results.extend(asyncio.run(bench.results()))
+    return DecodeReport(
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        threads=1,
+        sessions=tuple(sessions),
+        repetitions=repetitions,
+        results=tuple(results),
+        first_packets=first_packets,
+    )
+
+
+class _Window:
+    """The published servers' scheme, as they run it: the stock decoder, one session at a time, weight norm and all."""
+
+    def __init__(self, codec: SNAC, layout: CodecLayout) -> None:
+        self._codec = codec
+        self._layout = layout
+        self._frames: list[NDArray[np.int64]] = []
+
+    def push(self, frame: NDArray[np.int64]) -> Audio:
+        """One frame's codes; gives a frame of audio once four are known."""
+        self._frames.append(frame)
+        if len(self._frames) < WINDOW_FRAMES:
+            return np.empty(0, dtype=np.float32)
+        audio = _full_decode(self._codec, self._layout, np.stack(self._frames[-WINDOW_FRAMES:]))
+        return audio[self._layout.samples_per_frame : 2 * self._layout.samples_per_frame]
+
+
+class _Bench:
+    """Everything measured of one codec."""
+
+    def __init__(
+        self, name: str, codec: SNAC, *, trained: bool, sessions: Sequence[int], repetitions: int, least_s: float
+    ) -> None:
+        device = next(codec.parameters()).device
+        self._name = name
+        self._codec = codec
+        self._sessions = sessions
+        self._repetitions = repetitions
+        self._least_s = least_s
+        self._snac = StreamingSnac(codec, device=device)
+        self._layout = self._snac.layout
+        self._clock = time.perf_counter if device.type == "cuda" else time.process_time
+        codes_of = _codes_of_speech if trained else _random_codes
+        self._utterances = [codes_of(codec, self._layout, seed) for seed in range(ERROR_UTTERANCES)]
+        self._exact = [_full_decode(codec, self._layout, codes) for codes in self._utterances]
+
+    async def first_packets(self) -> tuple[Packet, ...]:
+        packets = []
+        for share in CURVE_SHARES:
+            spoken = [await self._speak(codes[:2], True, HeadRamp(share=share)) for codes in self._utterances]
+            packets.append(self._packet([packets[1] for packets in spoken], frames=2, start=0))
+        return tuple(packets)
+
+    async def results(self) -> list[SchemeResult]:
+        costs = await self._costs()
+        first_ms = await self._first_audio_ms()
+        return [
+            self._window_result(first_ms["window"], costs["window"]),
+            await self._exact_result(first_ms["exact"], costs["exact"]),
+            await self._head_result(first_ms["exact + head"], costs["exact"]),
+        ]
+
+    def _window_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
+        spoken = []
+        for codes in self._utterances:
+            window = _Window(self._codec, self._layout)
+            spoken.append([window.push(frame) for frame in codes])
+        return self._result("window", spoken, first_ms, costs, start=self._layout.samples_per_frame)
+
+    async def _exact_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
+        spoken = [await self._speak(codes, False) for codes in self._utterances]
+        return self._result("exact", spoken, first_ms, costs)
+
+    async def _head_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
+        spoken = [await self._speak(codes, True) for codes in self._utterances]
+        starts = np.cumsum([0, *(len(packet) for packet in spoken[0])])
+        packets = [
+            self._packet([packets[frame] for packets in spoken], frames=frame + 1, start=int(starts[frame]))
+            for frame in range(1, 4)
+        ]
+        return self._result("exact + head", spoken, first_ms, costs, packets=tuple(packets))
+
+    def _result(
+        self,
+        scheme: str,
+        spoken: list[list[Audio]],
+        first_ms: float,
+        costs: dict[int, float],
+        *,
+        start: int = 0,
+        packets: tuple[Packet, ...] = (),
+    ) -> SchemeResult:
+        """`spoken` are each utterance's packets, one per frame pushed; they begin with sample `start`."""
+        heard = [np.concatenate(packets) for packets in spoken]
+        exact = [audio[start : start + len(heard[0])] for audio in self._exact]
+        lengths = [len(packet) for packet in spoken[0]]
+        first = next(index for index, length in enumerate(lengths) if length)
+        return SchemeResult(
+            codec=self._name,
+            scheme=scheme,
+            first_audio_tokens=(first + 1) * self._layout.tokens_per_frame,
+            first_audio_samples=lengths[first],
+            first_audio_ms=first_ms,
+            cost_ms_per_audio_s=costs,
+            error_db=_error_db(heard, exact),
+            max_abs_error=max(float(np.abs(h - e).max()) for h, e in zip(heard, exact, strict=True)),
+            samples_lost=len(self._exact[0]) - len(heard[0]),
+            packets=packets,
+        )
+
+    def _packet(self, heard: list[Audio], frames: int, start: int) -> Packet:
+        """One packet over all utterances, each against its own full decode."""
+        samples = len(heard[0])
+        exact = [audio[start : start + samples] for audio in self._exact]
+        tokens = frames * self._layout.tokens_per_frame
+        return Packet(tokens=tokens, start=start, samples=samples, error_db=_error_db(heard, exact))
+
+    async def _speak(self, codes: Frames, provisional: bool, head: HeadRamp | None = None) -> list[Audio]:
+        """An utterance, or its beginning, a frame at a time."""
+        async with self._streams(1, head) as (stream,):
+            end = ERROR_FRAMES - 1
+            return [await stream.push(code, final=i == end, provisional=provisional) for i, code in enumerate(codes)]
+
+    async def _costs(self) -> dict[str, dict[int, float]]:
+        """Milliseconds of work per second of audio in the steady state, by scheme and number of sessions."""
+        costs: dict[str, dict[int, float]] = {"window": {}, "exact": {}}
+        for count in self._sessions:
+            audio_s = count * self._layout.samples_per_frame / self._layout.sample_rate_hz
+            for scheme, taken_s in (await self._rounds(count)).items():
+                costs[scheme][count] = statistics.median(taken_s) / audio_s * 1e3
+        return costs
+
+    async def _rounds(self, count: int) -> dict[str, list[float]]:
+        """Seconds of work to take `count` sessions on by a frame, the schemes in turn."""
+        frames = self._utterances[0]
+        windows = [_Window(self._codec, self._layout) for _ in range(count)]
+        for window in windows:
+            for frame in frames[: WINDOW_FRAMES - 1]:
+                window.push(frame)
+        taken_s: dict[str, list[float]] = {"window": [], "exact": []}
+        async with self._streams(count) as streams:
+            await asyncio.gather(*(stream.push(frames[:6].flatten()) for stream in streams))  # past the beginning
+            until_s = time.monotonic() + self._least_s
+            while len(taken_s["window"]) < self._repetitions or time.monotonic() < until_s:
+                started_s = self._clock()
+                for window in windows:
+                    window.push(frames[len(taken_s["window"]) % ERROR_FRAMES])
+                between_s = self._clock()
+                for frame in frames[:ROUNDS]:
+                    await asyncio.gather(*(stream.push(frame) for stream in streams))
+                taken_s["window"].append(between_s - started_s)
+                taken_s["exact"].append((self._clock() - between_s) / ROUNDS)
+        return taken_s
+
+    async def _first_audio_ms(self) -> dict[str, float]:
+        """Milliseconds of work between the last token that the first audio needs and that audio."""
+        taken_ms: dict[str, list[float]] = defaultdict(list)
+        for repetition in range(2 * self._repetitions):
+            codes = self._utterances[repetition % ERROR_UTTERANCES]
+            window = _Window(self._codec, self._layout)
+
+            async def windowed(frame: Frames, window: _Window = window) -> Audio:
+                return window.push(frame)
+
+            taken_ms["window"].append(await self._first_push_ms(codes, windowed))
+            for scheme, provisional in (("exact", False), ("exact + head", True)):
+                async with self._streams(1) as (stream,):
+                    push = partial(stream.push, provisional=provisional)
+                    taken_ms[scheme].append(await self._first_push_ms(codes, push))
+        return {scheme: statistics.median(values) for scheme, values in taken_ms.items()}
+
+    async def _first_push_ms(self, codes: Frames, push: Callable[[Frames], Awaitable[Audio]]) -> float:
+        for frame in codes:
+            started_s = self._clock()
+            if len(await push(frame)):
+                return (self._clock() - started_s) * 1e3
+        raise AssertionError(f"{ERROR_FRAMES} frames are too few for a first packet")
+
+    @asynccontextmanager
+    async def _streams(self, count: int, head: HeadRamp | None = None) -> AsyncIterator[list[DecodeStream]]:
+        async with Decoder(self._snac, max_sessions=count, head=head) as decoder:
+            yield [decoder.open() for _ in range(count)]
+
+
+@contextmanager
+def _threads(device: str) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if not device.startswith("cuda"):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _silence_noise(codec: SNAC) -> None:
+    """Noise blocks still cost what they cost, but add nothing: two decodes can then be compared."""
+    for module in codec.modules():
+        if isinstance(module, NoiseBlock):
+            parameters: Any = module.linear.parametrizations
+            torch.nn.init.zeros_(parameters.weight.original0)
+
+
+@torch.inference_mode()
+def _full_decode(codec: SNAC, layout: CodecLayout, codes: Frames) -> Audio:
+    """[frames, tokens_per_frame] → [samples], by the stock class."""
+    steps = layout.codes_by_step(codes)
+    device = next(codec.parameters()).device
+    levels = [torch.from_numpy(steps[::stride, i])[None].to(device) for i, stride in enumerate(layout.strides)]
+    return codec.decode(levels)[0, 0].cpu().numpy()
+
+
+def _random_codes(codec: SNAC, layout: CodecLayout, seed: int) -> Frames:
+    """[ERROR_FRAMES, tokens_per_frame]"""
+    return np.random.default_rng(seed).integers(0, codec.codebook_size, (ERROR_FRAMES, layout.tokens_per_frame))
+
+
+@torch.inference_mode()
+def _codes_of_speech(codec: SNAC, layout: CodecLayout, seed: int) -> Frames:
+    """[ERROR_FRAMES, tokens_per_frame]: the codec's own codes of a speech-like signal."""
+    device = next(codec.parameters()).device
+    signal = _speechlike(ERROR_FRAMES * layout.samples_per_frame, layout.sample_rate_hz, seed)
+    levels = codec.encode(torch.from_numpy(signal)[None, None].to(device))
+    steps = torch.stack(
+        [level[0].repeat_interleave(stride) for level, stride in zip(levels, layout.strides, strict=True)], dim=1
+    )
+    frames = steps.cpu().numpy().reshape(-1, layout.steps_per_frame, len(layout.strides))[:ERROR_FRAMES]
+    codes = np.empty((len(frames), layout.tokens_per_frame), dtype=np.int64)
+    codes[:, layout.positions] = frames
+    return codes
+
+
+def _speechlike(samples: int, sample_rate_hz: int, seed: int) -> Audio:
+    """Harmonics of a wandering pitch under three formants that move from syllable to syllable, a breath of noise."""
+    draw = np.random.default_rng(seed)
+    time_s = np.arange(samples) / sample_rate_hz
+    knots_s = np.arange(0, time_s[-1] + 0.36, 0.18)  # a syllable each
+
+    def contour(low: float, high: float) -> NDArray[np.float64]:
+        return np.interp(time_s, knots_s, draw.uniform(low, high, len(knots_s)))
+
+    pitch_hz = contour(90, 180)
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / sample_rate_hz
+    formants_hz = [contour(*band) for band in ((300, 800), (900, 2200), (2300, 3200))]
+    voice = np.zeros(samples)
+    for harmonic in range(1, 40):
+        gains = [np.exp(-(((harmonic * pitch_hz - f) / 180) ** 2)) / (i + 1) for i, f in enumerate(formants_hz)]
+        voice += sum(gains) * np.sin(harmonic * phase)
+    voice *= contour(0.2, 1.0)
+    voice += 0.01 * draw.standard_normal(samples)
+    return (0.08 * voice / np.sqrt(np.mean(voice**2))).astype(np.float32)
+
+
+def _error_db(heard: Sequence[Audio], exact: Sequence[Audio]) -> float:
+    """Energy of the difference over energy of the signal, all utterances together."""
+    error = sum(float(np.square(h.astype(np.float64) - e).sum()) for h, e in zip(heard, exact, strict=True))
+    signal = sum(float(np.square(e.astype(np.float64)).sum()) for e in exact)
+    return float(10 * np.log10(max(error, 1e-30) / max(signal, 1e-30)))
