@@ -13,32 +13,22 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
-from sqlalchemy import Row, delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, StoreUnavailable
+from app.platform.api_keys import LAST_USED_RESOLUTION, MAX_KEY_NAME_CHARS, TOKEN_PREFIX, ApiKey, NewKey, _api_key
 from app.platform.database import Database, utc_now
 from app.platform.tables import KeyRow
 from app.speech.choices import Scope
-from app.speech.voices import MAX_KEY_NAME_CHARS, ApiKey, Frozen
 
 if TYPE_CHECKING:
-    from app.narration.steps import StepBook
-    from app.narration.store import NarrationBook
-    from app.voices.jobs import JobBook
-    from app.voices.store import VoiceBook
-
-TOKEN_PREFIX = "cari"
-LAST_USED_RESOLUTION = timedelta(minutes=1)
-
-
-class NewKey(Frozen):
-    """A key just made. `token` is shown to its owner now, and never again."""
-
-    id: str
-    token: str
+    from app.narration.steps import StepStore
+    from app.narration.store import NarrationStore
+    from app.voices.jobs import JobStore
+    from app.voices.store import VoiceStore
 
 
 class Catalog:
@@ -61,28 +51,28 @@ class Catalog:
     # Each is imported by whoever asks for it: a command about keys waits for none of them.
 
     @cached_property
-    def voices(self) -> VoiceBook:
-        from app.voices.store import VoiceBook
+    def voices(self) -> VoiceStore:
+        from app.voices.store import VoiceStore
 
-        return VoiceBook(self.database, now=self._now)
-
-    @cached_property
-    def jobs(self) -> JobBook:
-        from app.voices.jobs import JobBook
-
-        return JobBook(self.database, now=self._now)
+        return VoiceStore(self.database, now=self._now)
 
     @cached_property
-    def narrations(self) -> NarrationBook:
-        from app.narration.store import NarrationBook
+    def jobs(self) -> JobStore:
+        from app.voices.jobs import JobStore
 
-        return NarrationBook(self.database, now=self._now)
+        return JobStore(self.database, now=self._now)
 
     @cached_property
-    def steps(self) -> StepBook:
-        from app.narration.steps import StepBook
+    def narrations(self) -> NarrationStore:
+        from app.narration.store import NarrationStore
 
-        return StepBook(self.database, now=self._now)
+        return NarrationStore(self.database, now=self._now)
+
+    @cached_property
+    def steps(self) -> StepStore:
+        from app.narration.steps import StepStore
+
+        return StepStore(self.database, now=self._now)
 
     async def aclose(self) -> None:
         await self.database.aclose()
@@ -167,15 +157,3 @@ class Catalog:
 
     def _digest(self, token: str) -> str:
         return hmac.new(self._pepper, token.encode(), hashlib.sha256).hexdigest()
-
-
-def _api_key(row: Row[Any]) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        name=row.name,
-        scopes=frozenset(Scope(scope) for scope in row.scopes),
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        last_used_at=row.last_used_at,
-        revoked_at=row.revoked_at,
-    )

@@ -21,19 +21,18 @@ from app.api.metrics import Metrics
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
-from app.api.services import Door
+from app.api.services import Services, uploads_directory
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.platform.signed_links import Links
-from app.platform.task_queue import Queue
+from app.platform.signed_links import SignedLinks
+from app.platform.task_queue import TaskQueue
 from app.realtime.journal_store import open_journals
-from app.realtime.router import Upstream
-from app.voices.ingest import waiting_directory
-from app.voices.resolver import Directory
+from app.realtime.router import SessionRouter
+from app.voices.resolver import VoiceResolver
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -41,8 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_door(settings) as door:
-            app.state.door = door
+        async with open_services(settings) as services:
+            app.state.services = services
             yield
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
@@ -56,30 +55,30 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def open_door(settings: Settings) -> AsyncIterator[Door]:
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Everything behind the edges. Raises ConfigurationError when an address is missing."""
-    await asyncio.to_thread(remove_stale, waiting_directory(settings))
+    await asyncio.to_thread(remove_stale, uploads_directory(settings))
     async with AsyncExitStack() as stack:
         redis = open_redis(settings)
         stack.push_async_callback(redis.aclose)
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
         stack.push_async_callback(catalog.aclose)
         registry = Registry(redis, settings)
-        upstream = Upstream(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
+        upstream = SessionRouter(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
         stack.push_async_callback(upstream.aclose)
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:
             stack.callback(object_store.close)
-        yield Door(
+        yield Services(
             settings=settings,
             catalog=catalog,
             upstream=upstream,
-            directory=Directory(catalog, upstream),
+            resolver=VoiceResolver(catalog.voices, upstream),
             metrics=Metrics(lambda: upstream.workers),
             registry=registry,
-            queue=Queue(make_celery(settings)),
+            queue=TaskQueue(make_celery(settings)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
-            links=Links(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
+            links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,
         )
 
@@ -98,27 +97,27 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        door: Door | None = getattr(self.config.app.state, "door", None)  # type: ignore[union-attr]
-        if door is not None:
+        services: Services | None = getattr(self.config.app.state, "door", None)  # type: ignore[union-attr]
+        if services is not None:
             clock = asyncio.get_running_loop().time
-            deadline = clock() + door.settings.drain_timeout_s
-            await drain(door)
+            deadline = clock() + services.settings.drain_timeout_s
+            await drain(services)
             self.config.timeout_graceful_shutdown = max(1, math.ceil(deadline - clock()))
         await super().shutdown(sockets)
 
 
-async def drain(door: Door) -> None:
+async def drain(services: Services) -> None:
     """Say goaway on every socket and wait until none has a session that can go on nowhere else, at most
     `drain_timeout_s`."""
-    timeout_s = door.settings.drain_timeout_s
-    for client in tuple(door.sockets):
+    timeout_s = services.settings.drain_timeout_s
+    for client in tuple(services.sockets):
         client.go_away(timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
-            while any(client.busy for client in door.sockets):
+            while any(client.busy for client in services.sockets):
                 await asyncio.sleep(DRAIN_POLL_S)
     except TimeoutError:
-        log.warning("drain timeout", extra={"sessions": sum(client.busy for client in door.sockets)})
+        log.warning("drain timeout", extra={"sessions": sum(client.busy for client in services.sockets)})
 
 
 class _Untraced(logging.Filter):

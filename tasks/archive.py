@@ -6,26 +6,20 @@ through those of all before it. A store that is away for a while is waited for.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from app.errors import StoreUnavailable
-from app.platform.object_store import ObjectStore
-from app.voices.jobs import job_prefix
+from app.platform.object_keys import job_prefix
+from app.platform.object_store import ObjectStore, persistently
 from app.voices.models import CloneJob
-
-PATIENCE_S = 120.0
-PAUSE_S = 2.0
 
 _Result = TypeVar("_Result")
 
 
-class Archive:
+class JobArchive:
     """The finished steps of one job. Raises StoreUnavailable when the store is away for longer than PATIENCE_S."""
 
     def __init__(self, store: ObjectStore, job: CloneJob) -> None:
@@ -102,24 +96,3 @@ class Archive:
             return None
         newest = max(found, key=lambda match: (match[2], int(match[1])))
         return newest[0], newest[2]
-
-
-async def persistently(work: Callable[[], _Result]) -> _Result:
-    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S.
-
-    Cancelled, it still waits for the thread: what that writes must not appear after somebody has tidied up.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while True:
-        try:
-            thread = asyncio.create_task(asyncio.to_thread(work))
-            try:
-                return await asyncio.shield(thread)
-            except asyncio.CancelledError:
-                await asyncio.wait([thread])
-                raise
-        except StoreUnavailable:
-            if loop.time() + PAUSE_S > deadline:
-                raise
-            await asyncio.sleep(PAUSE_S)

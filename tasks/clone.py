@@ -33,9 +33,11 @@ from app.errors import (
     StoreUnavailable,
     TrainingFailed,
 )
+from app.platform.jobs import Cancelled, JobError, may_pass, patiently, under_claim, unforeseen
 from app.platform.model_files import locate
-from app.platform.object_store import ObjectStore
+from app.platform.object_store import ObjectStore, persistently
 from app.platform.settings import Settings
+from app.speech.recipe import TrainConfig
 from app.speech.token_layout import read_layout
 from app.speech.voices import AdapterVersion, Voice
 from app.voices.models import (
@@ -44,14 +46,11 @@ from app.voices.models import (
     CloneState,
     DataReport,
     GateReport,
-    JobError,
     RunConfig,
-    TrainConfig,
     TrainProgress,
     VoiceRecord,
 )
-from tasks.archive import Archive, persistently
-from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
+from tasks.archive import JobArchive
 from tasks.stage import Event, run_stage, with_memory
 
 TOLD_EVERY_S = 1.0
@@ -83,7 +82,7 @@ class JobRun:
         self._catalog = catalog
         self._store = store
         self._job = job
-        self._archive = Archive(store, job)
+        self._archive = JobArchive(store, job)
         self._directory = settings.data_dir / "jobs" / f"{job.id}-{job.attempt}"
 
     async def to_the_end(self) -> CloneJob | None:

@@ -16,10 +16,9 @@ from app.errors import ObjectMissing
 from app.fleet.registry import Registry, open_redis
 from app.narration.segment_store import TAKES
 from app.platform.database import utc_now
+from app.platform.object_keys import job_prefix, voice_prefix
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.voices.jobs import job_prefix
-from app.voices.store import voice_prefix
 
 KEY_RETENTION = timedelta(days=30)
 TOMBSTONE_WATCH = timedelta(days=2)

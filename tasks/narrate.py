@@ -25,11 +25,10 @@ from app.narration.master_step import deliver
 from app.narration.planning import plan
 from app.narration.rendering import render
 from app.narration.rows import MASTERING, PLAN
-from app.narration.step import Desk, Ended
+from app.narration.step import Ended, StepContext
+from app.platform.jobs import Cancelled, JobError, may_pass, patiently, under_claim, unforeseen
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.voices.models import JobError
-from tasks.claim import Cancelled, may_pass, patiently, under_claim, unforeseen
 
 STALE_S = 24 * 3600.0
 
@@ -47,7 +46,9 @@ async def work_on(settings: Settings, narration_id: str) -> Ended | None:
             return None
         log.info("step taken", extra={"narration": narration_id, "step": step.number, "attempt": step.attempt})
         directory = settings.data_dir / "narrations" / f"{narration_id}-{step.number}-{step.attempt}"
-        return await StepRun(Desk(settings, catalog, store, step, directory)).to_the_end()
+        return await StepRun(
+            StepContext(settings, catalog.steps, catalog.narrations, catalog.voices.get, store, step, directory)
+        ).to_the_end()
     finally:
         store.close()
         await catalog.aclose()
@@ -56,11 +57,11 @@ async def work_on(settings: Settings, narration_id: str) -> Ended | None:
 class StepRun:
     """One attempt at one step."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._step = desk.step
-        self._steps = desk.catalog.steps
-        self._facts = {"narration": desk.narration.id, "step": desk.step.number, "attempt": desk.step.attempt}
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+        self._step = context.step
+        self._steps = context.steps
+        self._facts = {"narration": context.narration.id, "step": context.step.number, "attempt": context.step.attempt}
 
     async def to_the_end(self) -> Ended | None:
         try:
@@ -69,7 +70,7 @@ class StepRun:
             log.warning("step lost", extra=self._facts)
             return None
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._desk.directory, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._context.directory, ignore_errors=True)
 
     async def _ended(self) -> Ended | None:
         """The attempt's end, whatever it met. Raises JobLost, NotFound for a narration that was deleted."""
@@ -79,8 +80,8 @@ class StepRun:
             raise
         except Cancelled:
             await self._give_back()
-            narration_id = self._desk.narration.id
-            return Ended(await patiently(lambda: self._desk.catalog.narrations.get(narration_id)), messages=0)
+            narration_id = self._context.narration.id
+            return Ended(await patiently(lambda: self._context.narrations.get(narration_id)), messages=0)
         except asyncio.CancelledError:
             # This process is told to end: the next one shall not wait for the claim to lapse.
             await asyncio.shield(self._give_back())
@@ -96,33 +97,33 @@ class StepRun:
             return await self._failed(unforeseen(error, "narration"))
 
     async def _work(self) -> Ended:
-        limit = self._desk.settings.narration.max_setbacks
+        limit = self._context.settings.narration.max_setbacks
         if self._step.setbacks > limit:
             raise CarillonError(f"{limit} processes died over this step; see their logs, then resume the narration")
-        await asyncio.to_thread(_sweep, self._desk.directory)
-        self._desk.directory.mkdir(parents=True)
+        await asyncio.to_thread(_sweep, self._context.directory)
+        self._context.directory.mkdir(parents=True)
         work = {PLAN: plan, MASTERING: deliver}.get(self._step.number, render)
-        return await work(self._desk)
+        return await work(self._context)
 
     async def _failed(self, error: CarillonError) -> Ended | None:
         """Give the step up, or leave it to the next attempt if the failure may pass. Raises JobLost."""
         facts = {**self._facts, "code": error.code}
-        if may_pass(error) and self._step.setbacks < self._desk.settings.narration.max_setbacks:
+        if may_pass(error) and self._step.setbacks < self._context.settings.narration.max_setbacks:
             log.warning("step given back", extra=facts)
-            await self._give_back(setback=True)
+            await self._give_back(failure=True)
             return None
         log.warning("step failed", extra=facts)
         reason = JobError.of(error)
         if self._step.number in (PLAN, MASTERING):
             return Ended(await patiently(lambda: self._steps.fail(self._step, reason)), messages=0)
-        narration = await patiently(lambda: self._desk.catalog.narrations.get(self._desk.narration.id))
-        progress = self._desk.progress_in(narration).model_copy(update={"error": reason})
+        narration = await patiently(lambda: self._context.narrations.get(self._context.narration.id))
+        progress = self._context.progress_in(narration).model_copy(update={"error": reason})
         narration = await patiently(lambda: self._steps.finish_chapter(self._step, progress, result_key=None))
         return Ended(narration, messages=0 if narration.state.over else 1)
 
-    async def _give_back(self, *, setback: bool = False) -> None:
+    async def _give_back(self, *, failure: bool = False) -> None:
         with suppress(JobLost, StoreUnavailable):  # the claim lapses by itself
-            await patiently(lambda: self._steps.give_back(self._step, setback=setback))
+            await patiently(lambda: self._steps.give_back(self._step, failure=failure))
 
 
 def _sweep(directory: Path) -> None:

@@ -18,12 +18,11 @@ from redis.exceptions import RedisError
 
 from app.catalog import Catalog
 from app.errors import CarillonError
-from app.platform.broker import CLONE, NARRATE, WEBHOOK, train_queue
+from app.platform.broker import CLONE, NARRATE, RECONCILE_S, WEBHOOK, train_queue
 from app.platform.database import utc_now
 from app.platform.settings import Settings, load_settings
-from tasks.scheduler import RECONCILE_S as INTERVAL_S
 
-FORSAKEN_S = 10.0
+STALLED_S = 10.0
 """A job just made has its message under way."""
 
 WEBHOOK_DAYS = 1
@@ -42,25 +41,25 @@ def reconcile(celery: Celery) -> None:
         with Redis.from_url(settings.redis_url.get_secret_value(), socket_timeout=5) as redis:
             for queue, job_ids in jobs_to_send(redis, left.jobs):
                 for job_id in job_ids:
-                    celery.send_task(CLONE, args=[job_id], queue=queue, expires=4 * INTERVAL_S)
+                    celery.send_task(CLONE, args=[job_id], queue=queue, expires=4 * RECONCILE_S)
             for narration_id in narrations_to_send(redis, left.narrations):
                 celery.send_task(NARRATE, args=[narration_id], queue="render")
             for job_id, finished_at in left.unannounced:
                 if due(redis, job_id, age_s=(utc_now() - finished_at).total_seconds()):
-                    celery.send_task(WEBHOOK, args=[job_id], queue="interactive", expires=INTERVAL_S)
+                    celery.send_task(WEBHOOK, args=[job_id], queue="interactive", expires=RECONCILE_S)
     except (CarillonError, RedisError, OperationalError, OSError) as error:
         log.warning("reconciliation failed", extra={"error": type(error).__name__})
 
 
-def jobs_to_send(redis: Redis, forsaken: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+def jobs_to_send(redis: Redis, stalled: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     """The queues that hold fewer messages than jobs (id, model) which wait for a trainer, with these."""
     waiting: dict[str, list[str]] = {}
-    for job_id, model in forsaken:
+    for job_id, model in stalled:
         waiting.setdefault(train_queue(model), []).append(job_id)
     return [(queue, job_ids) for queue, job_ids in waiting.items() if redis.llen(queue) < len(job_ids)]  # type: ignore[operator]
 
 
-def narrations_to_send(redis: Redis, forsaken: list[tuple[str, bool]]) -> list[str]:
+def narrations_to_send(redis: Redis, stalled: list[tuple[str, bool]]) -> list[str]:
     """The narrations whose message may be lost. A message too many does nothing, so that doubt is cheap.
 
     One that nobody works on may wait in the queue or have lost its message: it gets another every RESENT_S. One that is
@@ -69,14 +68,14 @@ def narrations_to_send(redis: Redis, forsaken: list[tuple[str, bool]]) -> list[s
     idle = redis.llen("render") == 0
     return [
         narration_id
-        for narration_id, held in forsaken
+        for narration_id, held in stalled
         if (idle if held else redis.set(f"carillon:narrate:{narration_id}", 1, nx=True, ex=RESENT_S))
     ]
 
 
 def due(redis: Redis, job_id: str, *, age_s: float) -> bool:
     """Whether to tell of a job again: the pauses grow with its age, from 15 s to a quarter of an hour."""
-    pause_s = int(min(max(age_s, INTERVAL_S), LONGEST_PAUSE_S))
+    pause_s = int(min(max(age_s, RECONCILE_S), LONGEST_PAUSE_S))
     return bool(redis.set(f"carillon:webhook:{job_id}", 1, nx=True, ex=pause_s))
 
 
@@ -101,8 +100,8 @@ async def left_over(settings: Settings) -> LeftOver:
         await jobs.end_cancelled()
         await narrations.end_cancelled()
         return LeftOver(
-            await jobs.forsaken(for_s=FORSAKEN_S),
-            await narrations.forsaken(for_s=FORSAKEN_S),
+            await jobs.stalled(for_s=STALLED_S),
+            await narrations.stalled(for_s=STALLED_S),
             await jobs.unannounced(since=since) + await narrations.unannounced(since=since),
         )
     finally:

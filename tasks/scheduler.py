@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 
 from celery import bootsteps
 
-from app.platform.broker import CLEAN, HEARTBEAT_TTL_S, heartbeat_key
-
-RECONCILE_S = 15
+from app.platform.broker import CLEAN, HEARTBEAT_TTL_S, RECONCILE_S, heartbeat_key
 
 
 class Ticker(bootsteps.StartStopStep):

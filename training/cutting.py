@@ -18,7 +18,7 @@ import soxr
 from scipy.signal import butter, sosfiltfilt
 
 from app.speech.audio import HOP_S, LOUDEST_DBFS, MARGIN_DB, Samples, crossfade_join, hop_levels_dbfs, speech_runs
-from app.voices.models import PrepareConfig
+from app.speech.recipe import PrepareConfig
 
 Span = tuple[int, int]
 """Samples from (inclusive) and to (exclusive)."""

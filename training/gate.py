@@ -19,8 +19,9 @@ import soundfile
 from app.errors import CarillonError, ConfigurationError
 from app.platform.settings import load_settings
 from app.realtime.background import Spoken, open_speaker
+from app.speech.recipe import GateConfig
 from app.speech.voices import Voice
-from app.voices.models import GateConfig, GateFigure, GateReport
+from app.voices.models import GateFigure, GateReport
 from training import measures
 from training.measures import Closeness, percentile
 from training.run import read_run

@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from app.errors import ConfigurationError, InvalidRequest, OutOfMemory, Overloaded, TrainingFailed
+from app.speech.recipe import TrainConfig
 from app.speech.token_layout import LORA_MODULES, TokenLayout, read_layout
-from app.voices.models import RunConfig, TrainConfig, TrainProgress
+from app.voices.models import RunConfig, TrainProgress
 from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 from app.platform.settings import CloningSettings, load_settings
+from app.speech.recipe import PrepareConfig
 from app.speech.token_layout import read_layout
-from app.voices.models import CloneKind, PrepareConfig, RunConfig
+from app.voices.models import CloneKind, RunConfig
 from training.recordings import Prepared, Source, prepare, report_shortfall
 from training.run import read_run, torch_device
 from training.stage import Tell, main

@@ -23,8 +23,9 @@ import soundfile
 
 from app.errors import InvalidRequest
 from app.speech.audio import Samples, hop_levels_dbfs, signal_to_noise_db
+from app.speech.recipe import PrepareConfig
 from app.voices import audio_probe
-from app.voices.models import DataReport, Finding, PrepareConfig, RecordingReport, Severity
+from app.voices.models import DataReport, Finding, RecordingReport, Severity
 from training import cutting
 from training.cutting import Cut, Grid, Recording
 from training.transcriber import Transcriber, shared_out, spoken_chars, word_agreement, words_of

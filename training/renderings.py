@@ -20,8 +20,8 @@ import soundfile
 from app.errors import ConfigurationError, EngineFailed
 from app.platform.settings import load_settings
 from app.realtime.background import Spoken, open_speaker
+from app.speech.recipe import GateConfig
 from app.speech.voices import Voice
-from app.voices.models import GateConfig
 from training.gate import bundled_prompts
 from training.run import read_run
 from training.speaker import Speaker, speak_each

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from app.errors import CarillonError, ConfigurationError, OutOfMemory, StageFailed
-from app.platform.field_errors import first_fault
+from app.speech.field_errors import first_fault
 from app.voices.models import RunConfig
 
 if TYPE_CHECKING:

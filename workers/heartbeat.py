@@ -12,8 +12,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from app.errors import ConfigurationError, DeadlineExceeded
-from app.fleet.registry import Held, Pulse, Registry
-from app.speech.voices import Worker
+from app.fleet.registry import HeartbeatReply, LeaseRecord, Registry
+from app.fleet.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Heartbeat:
         self,
         registry: Registry,
         describe: Callable[[], Worker],
-        leases: Callable[[], Iterable[Held]],
+        leases: Callable[[], Iterable[LeaseRecord]],
         retire: Callable[[str], None],
         *,
         interval_s: float,
@@ -72,7 +72,7 @@ class Heartbeat:
             except TimeoutError:
                 pass
 
-    def _hear(self, pulse: Pulse) -> None:
+    def _hear(self, pulse: HeartbeatReply) -> None:
         self._unknown = pulse.unknown
         self._retired_until = pulse.retired_until
         for voice_id in pulse.retired:

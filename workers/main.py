@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.errors import ConfigurationError, DeadlineExceeded, EngineFailed
-from app.fleet.registry import Held, Registry, open_redis
+from app.fleet.registry import LeaseRecord, Registry, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.platform.model_files import fetch, fingerprint
 from app.platform.object_store import ObjectStore
 from app.platform.profiles import EngineProfile
 from app.platform.settings import Settings
 from app.speech.token_layout import read_layout
-from app.speech.voices import ModelCard, Worker, WorkerState
+from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import VllmEngine
@@ -73,7 +74,7 @@ class Announced:
     def describe(self) -> Worker:
         return self.server.describe() if self.server else self.worker
 
-    def leases(self) -> tuple[Held, ...]:
+    def leases(self) -> tuple[LeaseRecord, ...]:
         return self.server.leases if self.server else ()
 
 

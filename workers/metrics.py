@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.speech.voices import Worker
+from app.fleet.worker import Worker
 from workers.decoder import Decoder
 from workers.engine import Engine
 

@@ -22,7 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, SlowReader, WorkerLost
-from app.fleet.registry import Held
+from app.fleet.registry import LeaseRecord
+from app.fleet.worker import Worker, WorkerState
 from app.platform.profiles import EngineProfile
 from app.platform.settings import ANY_HOST, Settings
 from app.speech.protocol import (
@@ -45,7 +46,7 @@ from app.speech.protocol import (
     Utter,
     parse,
 )
-from app.speech.voices import ModelCard, Worker, WorkerState
+from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
@@ -119,10 +120,10 @@ class WorkerServer:
         return tuple(self._sessions)
 
     @property
-    def leases(self) -> tuple[Held, ...]:
+    def leases(self) -> tuple[LeaseRecord, ...]:
         """What the sessions hold, as the registry is told."""
         return tuple(
-            Held(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
+            LeaseRecord(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
         )
 
     def describe(self) -> Worker:

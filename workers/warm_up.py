@@ -12,7 +12,8 @@ import logging
 from app.errors import CarillonError, DeadlineExceeded
 from app.fleet.placement import share_of
 from app.fleet.registry import Registry
-from app.speech.voices import AdapterVersion, Worker
+from app.fleet.worker import Worker
+from app.speech.voices import AdapterVersion
 from workers.adapters import AdapterCache
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ async def warm_up(worker: Worker, registry: Registry, adapters: AdapterCache, *,
     loaded = 0
     try:
         async with asyncio.timeout(timeout_s):
-            share = share_of(worker, await registry.snapshot(), await registry.hottest(worker.model.name))
+            share = share_of(worker, await registry.snapshot(), await registry.most_demanded(worker.model.name))
             for version in share[:most]:
                 loaded += await _load(version, adapters)
     except TimeoutError:

@@ -37,7 +37,7 @@ from app.errors import (
     UnknownVoice,
     WorkerLost,
 )
-from app.platform.field_errors import first_fault
+from app.speech.field_errors import first_fault
 
 STATUS: dict[type[CarillonError], int] = {
     InvalidRequest: 400,

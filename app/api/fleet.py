@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
-from app.api.services import TheDoor, requires
+from app.api.services import TheServices, requires
 from app.errors import NotFound
+from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
-from app.speech.voices import WorkerState
 
 router = APIRouter(tags=["fleet"])
 
@@ -30,9 +30,9 @@ class DrainRequest(BaseModel):
 
 
 @router.get("/v1/fleet", dependencies=[Depends(requires(Scope.FLEET))])
-async def fleet(door: TheDoor) -> dict[str, Any]:
+async def fleet(services: TheServices) -> dict[str, Any]:
     """Every living worker: its state, places, sessions and the adapters these hold, background ones apart."""
-    workers = sorted(door.upstream.workers, key=lambda worker: worker.id)
+    workers = sorted(services.upstream.workers, key=lambda worker: worker.id)
     return {"workers": [worker.model_dump(mode="json") for worker in workers]}
 
 
@@ -42,15 +42,15 @@ async def fleet(door: TheDoor) -> dict[str, Any]:
     dependencies=[Depends(requires(Scope.FLEET))],
     openapi_extra=json_body(DrainRequest),
 )
-async def drain(id: str, request: Request, door: TheDoor) -> dict[str, Any]:
+async def drain(id: str, request: Request, services: TheServices) -> dict[str, Any]:
     """Let a worker end: it takes no new session, and is gone when it has none. Whoever supervises it starts it anew.
 
     Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
     where the worker was not told by us.
     """
     wanted_s = (await read_json(request, DrainRequest)).deadline_s
-    order = await door.registry.drain(id, door.settings.drain_timeout_s if wanted_s is None else wanted_s)
+    order = await services.registry.drain(id, services.settings.drain_timeout_s if wanted_s is None else wanted_s)
     if order is None:
-        there = ", ".join(sorted(worker.id for worker in door.upstream.workers)) or "none"
+        there = ", ".join(sorted(worker.id for worker in services.upstream.workers)) or "none"
         raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
     return {"id": id, "epoch": order.epoch, "state": WorkerState.DRAINING, "deadline_s": order.deadline_s}

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.api.services import TheDoor
-from app.speech.voices import WorkerState
+from app.api.services import TheServices
+from app.fleet.worker import WorkerState
 
 router = APIRouter(tags=["health"])
 
@@ -18,9 +18,9 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(door: TheDoor) -> JSONResponse:
+async def readyz(services: TheServices) -> JSONResponse:
     """200 once a worker is active; 503 before, with the part of its start that each worker is in."""
-    workers = door.upstream.workers
+    workers = services.upstream.workers
     active = sum(worker.state is WorkerState.ACTIVE for worker in workers)
     starting = {worker.id: worker.part for worker in workers if worker.state is WorkerState.STARTING}
     status = "ready" if active else "waiting for a worker"
@@ -29,5 +29,5 @@ async def readyz(door: TheDoor) -> JSONResponse:
 
 
 @router.get("/metrics")
-async def metrics(door: TheDoor) -> Response:
-    return Response(door.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(services: TheServices) -> Response:
+    return Response(services.metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -13,9 +13,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json
-from app.api.services import TheDoor, requires
+from app.api.services import TheServices, requires
+from app.platform.api_keys import ApiKey
 from app.speech.choices import MAX_KEY_DAYS, Scope
-from app.speech.voices import ApiKey
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 log = logging.getLogger(__name__)
@@ -34,24 +34,24 @@ class NewKey(BaseModel):
 
 
 @router.post("", status_code=201, openapi_extra=json_body(NewKey))
-async def create(request: Request, door: TheDoor, by: Admin) -> dict[str, Any]:
+async def create(request: Request, services: TheServices, by: Admin) -> dict[str, Any]:
     """Make a key. Its `token` is in this answer and nowhere else."""
     wanted = await read_json(request, NewKey)
     lifetime = None if wanted.days is None else timedelta(days=wanted.days)
-    made = await door.catalog.create_key(wanted.name, set(wanted.scopes), lifetime=lifetime)
+    made = await services.catalog.create_key(wanted.name, set(wanted.scopes), lifetime=lifetime)
     log.info("key created", extra={"key": made.id, "scopes": sorted(wanted.scopes), "by": by and by.id})
     return {"object": "key", "id": made.id, "token": made.token}
 
 
 @router.get("")
-async def list_keys(door: TheDoor, _: Admin) -> dict[str, Any]:
+async def list_keys(services: TheServices, _: Admin) -> dict[str, Any]:
     """Every key, the oldest first; no tokens, which are not kept."""
-    return {"object": "list", "data": [key.model_dump(mode="json") for key in await door.catalog.keys()]}
+    return {"object": "list", "data": [key.model_dump(mode="json") for key in await services.catalog.keys()]}
 
 
 @router.delete("/{key_id}")
-async def revoke(key_id: str, door: TheDoor, by: Admin) -> dict[str, Any]:
+async def revoke(key_id: str, services: TheServices, by: Admin) -> dict[str, Any]:
     """End a key at once; it stays in the list for a while, as revoked."""
-    await door.catalog.revoke(key_id)
+    await services.catalog.revoke(key_id)
     log.info("key revoked", extra={"key": key_id, "by": by and by.id})
     return {"id": key_id, "revoked": True}

@@ -12,8 +12,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.errors import CarillonError
+from app.fleet.worker import Worker
 from app.speech.latency import Ledger
-from app.speech.voices import Worker
 
 LEDGER_PARTS = ("queue", "route", "text", "prefill", "first_frames", "decode", "head_silence", "first_audio", "total")
 

@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import while_connected
 from app.api.narrations import doing, read_timeline
-from app.api.services import TheDoor, bearer_token
+from app.api.services import TheServices, bearer_token
 from app.errors import CarillonError, Conflict
 from app.narration.captions import srt, vtt
 from app.narration.models import Narration, NarrationOutput
-from app.speech import voices
+from app.speech.choices import Scope as KeyScope
 from app.voices.transcripts import shown_name
 
 RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
@@ -34,13 +34,13 @@ router = APIRouter(tags=["narrations"])
 log = logging.getLogger(__name__)
 
 
-async def readable(narration_id: str, request: Request, door: TheDoor, token: str | None = None) -> Narration:
+async def readable(narration_id: str, request: Request, services: TheServices, token: str | None = None) -> Narration:
     """The narration, for who may read its files. Raises AuthenticationFailed, PermissionDenied, NotFound."""
     if token is not None:
-        door.links.check(token, narration_id)
+        services.links.check(token, narration_id)
     else:
-        await door.admit(bearer_token(request), voices.Scope.NARRATE)
-    return await door.catalog.narrations.get(narration_id)
+        await services.admit(bearer_token(request), KeyScope.NARRATE)
+    return await services.catalog.narrations.get(narration_id)
 
 
 Readable = Annotated[Narration, Depends(readable)]
@@ -48,7 +48,7 @@ Readable = Annotated[Narration, Depends(readable)]
 
 @router.head("/v1/narrations/{narration_id}/audio", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/audio", response_class=Response)
-async def audio(narration: Readable, request: Request, door: TheDoor) -> Response:
+async def audio(narration: Readable, request: Request, services: TheServices) -> Response:
     """The finished file, or a range of it. While a segment is read anew, the file before it."""
     output = narration.output
     if output is None:
@@ -72,7 +72,7 @@ async def audio(narration: Readable, request: Request, door: TheDoor) -> Respons
         headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{output.size_bytes}"
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    pieces = door.store.read_range(output.key, span.start, span.stop)
+    pieces = services.store.read_range(output.key, span.start, span.stop)
     first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is told as what it is
     return StoredResponse(first, pieces, status=status, headers=headers)
 
@@ -168,25 +168,25 @@ def _etag(output: NarrationOutput) -> str:
 
 @router.head("/v1/narrations/{narration_id}/captions.vtt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.vtt", response_class=Response)
-async def captions_vtt(narration: Readable, door: TheDoor) -> Response:
+async def captions_vtt(narration: Readable, services: TheServices) -> Response:
     """WebVTT, in cues of at most two lines."""
-    timeline = await read_timeline(door, narration)
+    timeline = await read_timeline(services, narration)
     return Response(await asyncio.to_thread(vtt, timeline), media_type="text/vtt")
 
 
 @router.head("/v1/narrations/{narration_id}/captions.srt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.srt", response_class=Response)
-async def captions_srt(narration: Readable, door: TheDoor) -> Response:
+async def captions_srt(narration: Readable, services: TheServices) -> Response:
     """SubRip, in cues of at most two lines."""
-    timeline = await read_timeline(door, narration)
+    timeline = await read_timeline(services, narration)
     return Response(await asyncio.to_thread(srt, timeline), media_type="application/x-subrip")
 
 
 @router.head("/v1/narrations/{narration_id}/chapters", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/chapters")
-async def chapters(narration: Readable, door: TheDoor) -> dict[str, Any]:
+async def chapters(narration: Readable, services: TheServices) -> dict[str, Any]:
     """Where each chapter lies in the file, in seconds; `chapters` as Podcasting 2.0 has it (JSON chapters 1.2)."""
-    timeline = await read_timeline(door, narration)
+    timeline = await read_timeline(services, narration)
     rate_hz = timeline.sample_rate_hz
     listed = [
         {

@@ -28,7 +28,7 @@ from app.api.bodies import (
     received_form,
     workspace,
 )
-from app.api.services import Door
+from app.api.services import Services
 from app.errors import CarillonError, InvalidRequest, ManuscriptUnfit
 from app.narration.book_reader import Book, Limits, check_cover_async, read_manuscript_async
 from app.narration.cast import casting
@@ -41,9 +41,10 @@ from app.narration.models import (
     SourceKind,
     character_name,
 )
-from app.narration.rows import narration_prefix, new_narration_id
+from app.narration.rows import new_narration_id
+from app.platform.object_keys import narration_prefix
 from app.speech.choices import NarrationFormat
-from app.voices.ingest import to_the_end, uploads_directory
+from app.voices.ingest import to_the_end
 from app.voices.transcripts import shown_name
 
 FIELDS = ("narration", "file", "cover")
@@ -126,7 +127,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Commission:
+class Submission:
     """What somebody wants narrated: the wish, and the files it came with, which go when the request ends."""
 
     wanted: NewNarration
@@ -142,45 +143,45 @@ class Commission:
 
 
 @asynccontextmanager
-async def received(request: Request, door: Door) -> AsyncIterator[Commission]:
+async def received(request: Request, services: Services) -> AsyncIterator[Submission]:
     """The request's commission, of JSON or of a form.
 
     Raises InvalidRequest for fields that cannot be honoured, ManuscriptUnfit for files that are too large.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-        narration = door.settings.narration
+        narration = services.settings.narration
         limits = FormLimits(
             file_bytes=narration.max_file_bytes,
             total_bytes=narration.max_file_bytes + narration.max_cover_bytes + MAX_FIELD_BYTES,
             parts=2 * len(FIELDS),
         )
-        async with received_form(request, uploads_directory(door), limits) as form:
-            yield await asyncio.to_thread(_of_form, form, door)
+        async with received_form(request, services.uploads_directory, limits) as form:
+            yield await asyncio.to_thread(_of_form, form, services)
         return
-    directory = uploads_directory(door)
-    max_bytes = JSON_ROOM_BYTES + JSON_BYTES_PER_TEXT_BYTE * door.settings.narration.max_text_bytes
+    directory = services.uploads_directory
+    max_bytes = JSON_ROOM_BYTES + JSON_BYTES_PER_TEXT_BYTE * services.settings.narration.max_text_bytes
     wanted = await read_json(request, NewNarration, max_bytes=max_bytes)
     async with workspace(directory) as directory:
-        yield await asyncio.to_thread(_of_text, wanted, directory / "text", door)
+        yield await asyncio.to_thread(_of_text, wanted, directory / "text", services)
 
 
-def _of_form(form: Form, door: Door) -> Commission:
+def _of_form(form: Form, services: Services) -> Submission:
     for name in [name for name, _ in form.fields] + [file.field for file in form.files]:
         if name not in FIELDS:
             raise InvalidRequest(f"{name[:64]!r} is no field of this form; it has: {', '.join(FIELDS)}", param="form")
     wanted = parse_json(form.value("narration").encode(), NewNarration)
-    cover = _sent_file(form, "cover", door.settings.narration.max_cover_bytes)
-    file = _sent_file(form, "file", door.settings.narration.max_file_bytes)
+    cover = _sent_file(form, "cover", services.settings.narration.max_cover_bytes)
+    file = _sent_file(form, "file", services.settings.narration.max_file_bytes)
     if file is None:
         if wanted.text is None:
             raise InvalidRequest("file: the form has none; send a text, Markdown or EPUB file", param="file")
         if cover is None:
             raise InvalidRequest("text: a form is for files; send this as application/json", param="text")
-        return _of_text(wanted, cover.path.with_name("text"), door, cover)
+        return _of_text(wanted, cover.path.with_name("text"), services, cover)
     if wanted.text is not None:
         raise InvalidRequest("text: the form has a file as well; send one of them", param="text")
     name = shown_name(file.name)
-    return Commission(wanted, file.path, _kind_of(file.path, name, wanted), name, cover)
+    return Submission(wanted, file.path, _kind_of(file.path, name, wanted), name, cover)
 
 
 def _sent_file(form: Form, field: str, max_bytes: int) -> FormFile | None:
@@ -197,15 +198,15 @@ def _sent_file(form: Form, field: str, max_bytes: int) -> FormFile | None:
     return files[0]
 
 
-def _of_text(wanted: NewNarration, path: Path, door: Door, cover: FormFile | None = None) -> Commission:
+def _of_text(wanted: NewNarration, path: Path, services: Services, cover: FormFile | None = None) -> Submission:
     if wanted.text is None:
         raise InvalidRequest("text: there is none; send it here, or a file in multipart/form-data", param="text")
-    data, limit = wanted.text.encode(), door.settings.narration.max_text_bytes
+    data, limit = wanted.text.encode(), services.settings.narration.max_text_bytes
     if len(data) > limit:
         raise ManuscriptUnfit(f"text: it has {len(data)} bytes; at most {limit}. Split it into parts", param="text")
     path.write_bytes(data)
     kind = SourceKind(wanted.kind or SourceKind.TEXT)
-    return Commission(wanted, path, kind, f"text.{ENDINGS[kind]}", cover)
+    return Submission(wanted, path, kind, f"text.{ENDINGS[kind]}", cover)
 
 
 def _kind_of(path: Path, name: str, wanted: NewNarration) -> SourceKind:
@@ -218,32 +219,32 @@ def _kind_of(path: Path, name: str, wanted: NewNarration) -> SourceKind:
     return SourceKind(wanted.kind or kind)
 
 
-async def read(door: Door, path: Path, kind: SourceKind, name: str) -> Book:
+async def read(services: Services, path: Path, kind: SourceKind, name: str) -> Book:
     """Take a book apart, few at once. Raises ManuscriptUnfit."""
-    async with door.inspections:
-        return await read_manuscript_async(path, kind, name=name, limits=Limits.of(door.settings.narration))
+    async with services.probes:
+        return await read_manuscript_async(path, kind, name=name, limits=Limits.of(services.settings.narration))
 
 
-async def _checked_cover(door: Door, cover: FormFile, format: NarrationFormat) -> str:
+async def _checked_cover(services: Services, cover: FormFile, format: NarrationFormat) -> str:
     """The content type of a cover that the finished file can have. Raises ManuscriptUnfit."""
     if format is NarrationFormat.WAV:
         raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
-    async with door.inspections:
+    async with services.probes:
         name = shown_name(cover.name)
-        return await check_cover_async(cover.path, name=name, limits=Limits.of(door.settings.narration))
+        return await check_cover_async(cover.path, name=name, limits=Limits.of(services.settings.narration))
 
 
-async def accepted(door: Door, commission: Commission) -> Narration:
+async def accepted(services: Services, commission: Submission) -> Narration:
     """Keep a commission that can be honoured: its files in the store, its row in the catalogue.
 
     Raises ManuscriptUnfit, and what `casting` raises.
     """
     wanted, options = commission.wanted, commission.wanted.reading
-    cover_type = None if commission.cover is None else await _checked_cover(door, commission.cover, wanted.format)
-    book = await read(door, commission.path, commission.kind, commission.file_name)
+    cover_type = None if commission.cover is None else await _checked_cover(services, commission.cover, wanted.format)
+    book = await read(services, commission.path, commission.kind, commission.file_name)
     assert wanted.narrator is not None
     cast = await casting(
-        door.directory,
+        services.resolver.find,
         book.manuscript,
         voice=wanted.narrator,
         cast=wanted.characters,
@@ -253,8 +254,8 @@ async def accepted(door: Door, commission: Commission) -> Narration:
     narration_id = new_narration_id()
 
     async def keep() -> Narration:
-        source = await asyncio.to_thread(_store, door, narration_id, commission, book, cover_type)
-        return await door.catalog.narrations.create(
+        source = await asyncio.to_thread(_store, services, narration_id, commission, book, cover_type)
+        return await services.catalog.narrations.create(
             narration_id=narration_id,
             voice=cast.voice,
             cast=cast.cast,
@@ -271,32 +272,32 @@ async def accepted(door: Door, commission: Commission) -> Narration:
     try:
         return await to_the_end(keep())
     except Exception:
-        await discard_all(door, narration_prefix(narration_id))
+        await discard_all(services, narration_prefix(narration_id))
         raise
 
 
-async def discard_all(door: Door, prefix: str) -> None:
+async def discard_all(services: Services, prefix: str) -> None:
     """Remove objects that no row speaks of; what an absent store keeps is logged, and left to the janitor."""
     try:
-        await asyncio.to_thread(door.store.delete_prefix, prefix)
+        await asyncio.to_thread(services.store.delete_prefix, prefix)
     except CarillonError as error:
         log.warning("objects left behind", extra={"prefix": prefix, "code": error.code})
 
 
 def _store(
-    door: Door, narration_id: str, commission: Commission, book: Book, cover_type: str | None
+    services: Services, narration_id: str, commission: Submission, book: Book, cover_type: str | None
 ) -> NarrationSource:
     """Bring the files of a narration into the store: its text, and its cover or else the book's own. Blocks."""
     prefix = narration_prefix(narration_id)
     key = f"{prefix}source.{ENDINGS[commission.kind]}"
-    door.store.upload(commission.path, key)
+    services.store.upload(commission.path, key)
     cover_key = None
     if commission.cover is not None and cover_type is not None:
         cover_key = f"{prefix}cover.{COVER_ENDINGS[cover_type]}"
-        door.store.upload(commission.cover.path, cover_key)
+        services.store.upload(commission.cover.path, cover_key)
     elif book.cover is not None:
         cover_key = f"{prefix}cover.{COVER_ENDINGS[book.cover.content_type]}"
-        door.store.put(cover_key, book.cover.content)
+        services.store.put(cover_key, book.cover.content)
     return NarrationSource(
         kind=commission.kind,
         file_name=commission.file_name,

@@ -18,11 +18,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from app.api.bodies import MAX_FIELD_BYTES, Form, FormFile, FormLimits, form_body, json_body, read_json, received_form
-from app.api.services import Door, TheDoor
+from app.api.services import Services, TheServices
 from app.api.voices import Cloner
 from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
 from app.voices import transcripts
-from app.voices.ingest import discard, keep_sample, uploads_directory
 from app.voices.models import Sample
 from app.voices.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
 
@@ -55,23 +54,23 @@ class NewTranscript(BaseModel):
 
 
 @router.post("/v1/voices/{voice_id}/samples", status_code=201, openapi_extra=form_body(**FIELDS))
-async def add(voice_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def add(voice_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Add recordings: `samples` are those kept, `rejected` the others and why. 400 only where none could be used."""
-    record = await door.catalog.voices.get(voice_id)
-    cloning = door.settings.cloning
+    record = await services.catalog.voices.get(voice_id)
+    cloning = services.settings.cloning
     limits = FormLimits(
         file_bytes=cloning.max_sample_bytes,
         total_bytes=MAX_LARGEST_FILES * cloning.max_sample_bytes,
         parts=2 * cloning.max_samples + 2,
     )
-    async with received_form(request, uploads_directory(door), limits) as form:
+    async with received_form(request, services.uploads_directory, limits) as form:
         files, words, strays = await asyncio.to_thread(_sorted, form)
         room = cloning.max_samples - record.sample_count
-        samples, rejected = await _keep_all(door, voice_id, list(zip(files, words, strict=True)), room)
+        samples, rejected = await _keep_all(services, voice_id, list(zip(files, words, strict=True)), room)
     if not samples:
         raise _nothing_usable(rejected)
     rejected += [Rejected(name, InvalidRequest(why)) for name, why in strays]
-    record = await door.catalog.voices.get(voice_id)
+    record = await services.catalog.voices.get(voice_id)
     return {
         "samples": [sample_json(sample) for sample in samples],
         "rejected": [one.json() for one in rejected],
@@ -81,34 +80,36 @@ async def add(voice_id: str, request: Request, door: TheDoor, _: Cloner) -> dict
 
 
 @router.get("/v1/voices/{voice_id}/samples")
-async def list_samples(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def list_samples(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     """The recordings, the oldest first."""
-    await door.catalog.voices.get(voice_id)
-    samples = await door.catalog.voices.samples(voice_id)
+    await services.catalog.voices.get(voice_id)
+    samples = await services.catalog.voices.samples(voice_id)
     return {"object": "list", "data": [sample_json(sample) for sample in samples]}
 
 
 @router.get("/v1/voices/{voice_id}/samples/{sample_id}")
-async def one(voice_id: str, sample_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    return sample_json(await the_sample(door, voice_id, sample_id))
+async def one(voice_id: str, sample_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    return sample_json(await the_sample(services, voice_id, sample_id))
 
 
 @router.put("/v1/voices/{voice_id}/samples/{sample_id}/transcript", openapi_extra=json_body(NewTranscript))
-async def set_transcript(voice_id: str, sample_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def set_transcript(
+    voice_id: str, sample_id: str, request: Request, services: TheServices, _: Cloner
+) -> dict[str, Any]:
     """What is said in a recording."""
     wanted = await read_json(request, NewTranscript, max_bytes=4096 + 12 * MAX_TRANSCRIPT_CHARS)
     text = transcripts.transcript(wanted.text)
     if text is None:
         raise InvalidRequest("text: it has no words", param="text")
-    await door.catalog.voices.set_transcript(voice_id, sample_id, text)
-    return sample_json(await the_sample(door, voice_id, sample_id))
+    await services.catalog.voices.set_transcript(voice_id, sample_id, text)
+    return sample_json(await the_sample(services, voice_id, sample_id))
 
 
 @router.delete("/v1/voices/{voice_id}/samples/{sample_id}")
-async def delete(voice_id: str, sample_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    sample = await the_sample(door, voice_id, sample_id)
-    await door.catalog.voices.delete_sample(voice_id, sample_id)
-    await discard(door, sample.object_key)
+async def delete(voice_id: str, sample_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    sample = await the_sample(services, voice_id, sample_id)
+    await services.catalog.voices.delete_sample(voice_id, sample_id)
+    await services.ingest.discard(sample.object_key)
     return {"id": sample_id, "deleted": True}
 
 
@@ -116,10 +117,10 @@ def sample_json(sample: Sample) -> dict[str, Any]:
     return sample.model_dump(mode="json", exclude={"object_key"})
 
 
-async def the_sample(door: Door, voice_id: str, sample_id: str) -> Sample:
+async def the_sample(services: Services, voice_id: str, sample_id: str) -> Sample:
     """Raises NotFound."""
-    await door.catalog.voices.get(voice_id)
-    for sample in await door.catalog.voices.samples(voice_id):
+    await services.catalog.voices.get(voice_id)
+    for sample in await services.catalog.voices.samples(voice_id):
         if sample.id == sample_id:
             return sample
     raise NotFound(f"the voice {voice_id} has no recording {sample_id[:64]!r}", param="sample_id")
@@ -161,7 +162,7 @@ class _Texts:
 
 
 async def _keep_all(
-    door: Door, voice_id: str, files: list[tuple[FormFile, str | None]], room: int
+    services: Services, voice_id: str, files: list[tuple[FormFile, str | None]], room: int
 ) -> tuple[list[Sample], list[Rejected]]:
     """Keep each of `files` with its transcript, at most `room`. Raises NotFound when the voice is deleted meanwhile."""
     lanes = asyncio.Semaphore(FILES_AT_ONCE)
@@ -170,15 +171,15 @@ async def _keep_all(
         name = shown_name(file.name)
         try:
             if not file.whole:
-                limit = door.settings.cloning.max_sample_bytes
+                limit = services.settings.cloning.max_sample_bytes
                 raise RecordingUnfit(f"{name} has more than {limit} bytes; cut it into parts.")
             if place >= room:
-                most = door.settings.cloning.max_samples
+                most = services.settings.cloning.max_samples
                 raise RecordingUnfit(f"{name} is one too many: a voice has at most {most} recordings; delete some.")
             async with lanes:
                 sample_id = f"smp_{secrets.token_hex(8)}"
-                return await keep_sample(
-                    door, voice_id, file.path, sample_id=sample_id, file_name=name, transcript=transcript
+                return await services.ingest.keep_sample(
+                    voice_id, file.path, sample_id=sample_id, file_name=name, transcript=transcript
                 )
         except CarillonError as error:
             return Rejected(name, error)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -13,41 +14,70 @@ from starlette.requests import HTTPConnection
 from app.api.metrics import Metrics
 from app.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
 from app.fleet.registry import Registry
+from app.platform.api_keys import ApiKey
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.platform.signed_links import Links
-from app.platform.task_queue import Queue
-from app.realtime.journal_store import Journals
-from app.realtime.router import Upstream
+from app.platform.signed_links import SignedLinks
+from app.platform.task_queue import TaskQueue
+from app.realtime.journal_store import JournalStore
+from app.realtime.router import SessionRouter
 from app.speech.choices import Scope
-from app.speech.voices import ApiKey
-from app.voices.resolver import Directory
+from app.voices.ingest import Ingest
+from app.voices.resolver import VoiceResolver
 
 if TYPE_CHECKING:
-    from app.api.native.socket import SessionSocket
     from app.catalog import Catalog
 
 
-MAX_INSPECTIONS = 2
+MAX_PROBES = 2
 """Recordings that one front door looks into at once: each costs a core for as long as it is decoded."""
 
 
+def uploads_directory(settings: Settings) -> Path:
+    """Beside the data, since a system's /tmp is often memory."""
+    return settings.data_dir / "uploads"
+
+
+class Drainable(Protocol):
+    """An open socket with sessions on it, of whatever dialect; `app.main` ends them when the front door stops."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the client is still to be told, or a session is being spoken that cannot go on elsewhere."""
+        ...
+
+    def go_away(self, deadline_s: float) -> None:
+        """Tell the client that the server stops, and start nothing more."""
+        ...
+
+
 @dataclass(frozen=True)
-class Door:
+class Services:
     """The parts of one front door, made by `app.main` and shared by its requests."""
 
     settings: Settings
     catalog: Catalog
-    upstream: Upstream
-    directory: Directory
+    upstream: SessionRouter
+    resolver: VoiceResolver
     metrics: Metrics
     registry: Registry
-    queue: Queue
-    links: Links
-    journals: Journals
+    queue: TaskQueue
+    links: SignedLinks
+    journals: JournalStore
     object_store: ObjectStore | None = None
-    inspections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_INSPECTIONS))
-    sockets: set[SessionSocket] = field(default_factory=set)
+    probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PROBES))
+    sockets: set[Drainable] = field(default_factory=set)
+
+    @property
+    def ingest(self) -> Ingest:
+        """Raises StoreUnavailable where no object store is configured."""
+        return Ingest(self.settings, self.catalog.voices, self.store, self.probes)
+
+    @property
+    def uploads_directory(self) -> Path:
+        """Where files wait to be looked into. Raises StoreUnavailable where they could not be kept afterwards."""
+        _ = self.store
+        return uploads_directory(self.settings)
 
     @property
     def store(self) -> ObjectStore:
@@ -77,11 +107,11 @@ class Door:
         return key
 
 
-def the_door(connection: HTTPConnection) -> Door:
-    return connection.app.state.door
+def the_door(connection: HTTPConnection) -> Services:
+    return connection.app.state.services
 
 
-TheDoor = Annotated[Door, Depends(the_door)]
+TheServices = Annotated[Services, Depends(the_door)]
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:
@@ -93,7 +123,7 @@ def bearer_token(connection: HTTPConnection) -> str | None:
 def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
     """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
 
-    async def admit(connection: HTTPConnection, door: TheDoor) -> ApiKey | None:
-        return await door.admit(bearer_token(connection), scope)
+    async def admit(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
+        return await services.admit(bearer_token(connection), scope)
 
     return admit

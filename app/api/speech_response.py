@@ -18,10 +18,10 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import while_connected
 from app.api.errors import error_body, status_of
-from app.api.services import Door
-from app.api.stream_encoder import Outlet
+from app.api.services import Services
+from app.api.stream_encoder import StreamEncoder
 from app.errors import CarillonError, InvalidRequest, SlowReader
-from app.realtime.session import UpstreamSession
+from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
@@ -85,10 +85,10 @@ class SpeechResponse(Response):
     """Speaks `text` and ends. A client that leaves cancels the session at its worker."""
 
     def __init__(
-        self, door: Door, voice: Voice, text: str, *, edge: str, format: AudioFormat, speed: float, form: Form
+        self, services: Services, voice: Voice, text: str, *, edge: str, format: AudioFormat, speed: float, form: Form
     ) -> None:
         self.background = None
-        self._door = door
+        self._services = services
         self._voice = voice
         self._text = text
         self._edge = edge
@@ -104,7 +104,7 @@ class SpeechResponse(Response):
 
     async def _answer(self, send: Send) -> None:
         try:
-            with self._door.metrics.session(self._edge) as count:
+            with self._services.metrics.session(self._edge) as count:
                 last = await self._speak(send)
                 count.done()
             await self._write(send, last, last=True)
@@ -119,22 +119,22 @@ class SpeechResponse(Response):
 
     async def _speak(self, send: Send) -> bytes:
         """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
-        async with self._door.upstream.open(self._voice, pace="unpaced") as session:
+        async with self._services.upstream.open(self._voice, pace="unpaced") as session:
             rate_hz = session.ready.sample_rate_hz
-            with closing(Outlet(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as outlet:
+            with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
                 last = b""
                 await _say(session, self._text)
                 async for event in session:
-                    if isinstance(event, AudioFrame) and (encoded := outlet.encode(event.audio)):
-                        await self._begin(send, session, outlet)
+                    if isinstance(event, AudioFrame) and (encoded := encoder.encode(event.audio)):
+                        await self._begin(send, session, encoder)
                         await self._write(send, self._form.piece(encoded))
                     elif isinstance(event, Error):
                         raise event.rebuilt()
                     elif isinstance(event, Done):
-                        last = await self._end(send, session, outlet, event.ledger)
+                        last = await self._end(send, session, encoder, event.ledger)
             return last
 
-    async def _begin(self, send: Send, session: UpstreamSession, outlet: Outlet) -> None:
+    async def _begin(self, send: Send, session: RoutedSession, encoder: StreamEncoder) -> None:
         """Send the response's head, once: at the first byte of audio."""
         if self._begun:
             return
@@ -142,7 +142,7 @@ class SpeechResponse(Response):
         self._stopwatch.mark("begun")
         first_audio_ms = self._stopwatch.between_ms("asked", "begun")
         headers = {
-            "content-type": self._form.content_type(outlet.content_type),
+            "content-type": self._form.content_type(encoder.content_type),
             "cache-control": "no-store",
             "server-timing": f"queue;dur={session.queue_ms}, route;dur={session.route_ms}, "
             f"first_audio;dur={first_audio_ms}",
@@ -154,19 +154,19 @@ class SpeechResponse(Response):
         raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def _end(self, send: Send, session: UpstreamSession, outlet: Outlet, ledger: Ledger) -> bytes:
+    async def _end(self, send: Send, session: RoutedSession, encoder: StreamEncoder, ledger: Ledger) -> bytes:
         if not ledger.samples:
             raise InvalidRequest("the text holds nothing that can be spoken", param="input")
-        rest = outlet.finish()
-        await self._begin(send, session, outlet)
+        rest = encoder.finish()
+        await self._begin(send, session, encoder)
         if rest:
             await self._write(send, self._form.piece(rest))
         ledger = ledger.model_copy(update={"first_audio_ms": self._stopwatch.between_ms("asked", "begun")})
-        self._door.metrics.account(self._edge, ledger)
+        self._services.metrics.account(self._edge, ledger)
         return self._form.end(self._text, ledger)
 
     async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:
-        timeout_s = self._door.settings.session.slow_reader_timeout_s
+        timeout_s = self._services.settings.session.slow_reader_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 await send({"type": "http.response.body", "body": body, "more_body": not last})
@@ -174,7 +174,7 @@ class SpeechResponse(Response):
             raise SlowReader(f"the client took no audio for {timeout_s:g} s") from None
 
 
-async def _say(session: UpstreamSession, text: str) -> None:
+async def _say(session: RoutedSession, text: str) -> None:
     for start in range(0, len(text), TEXT_PIECE_CHARS):
         await session.send(Text(session="-", text=text[start : start + TEXT_PIECE_CHARS]))
     await session.send(Eos(session="-"))

@@ -9,7 +9,7 @@ from app.speech.choices import AudioFormat
 CONTENT_TYPE_PCM = "audio/pcm"
 
 
-class Outlet:
+class StreamEncoder:
     """Encodes PCM s16le mono as it comes. Raw PCM at its own tempo passes through, byte for byte."""
 
     def __init__(self, format: AudioFormat, *, sample_rate_hz: int, speed: float) -> None:

@@ -21,13 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import json_body, read_json, workspace
 from app.api.samples import sample_json, the_sample
-from app.api.services import Door, TheDoor
+from app.api.services import Services, TheServices
 from app.api.voices import Cloner
 from app.errors import InvalidRequest, NotFound, ObjectMissing, RecordingUnfit, StoreUnavailable
+from app.platform.object_keys import voice_prefix
 from app.voices import transcripts
-from app.voices.ingest import discard, keep_sample, to_the_end, uploads_directory
+from app.voices.ingest import to_the_end
 from app.voices.models import Sample
-from app.voices.store import voice_prefix
 from app.voices.transcripts import MAX_TRANSCRIPT_CHARS, shown_name
 
 EXPIRES_S = 15 * 60
@@ -64,11 +64,11 @@ class Uploaded(BaseModel):
 
 
 @router.post("/v1/voices/{voice_id}/uploads", status_code=201, openapi_extra=json_body(NewUploads))
-async def announce(voice_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def announce(voice_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """An address for each file, in their order."""
-    record = await door.catalog.voices.get(voice_id)
+    record = await services.catalog.voices.get(voice_id)
     wanted = await read_json(request, NewUploads, max_bytes=2**20)
-    cloning, store = door.settings.cloning, door.store
+    cloning, store = services.settings.cloning, services.store
     if record.sample_count + len(wanted.files) > cloning.max_samples:
         raise RecordingUnfit(
             f"{len(wanted.files)} more recordings than {record.sample_count} are too many; "
@@ -95,41 +95,41 @@ async def announce(voice_id: str, request: Request, door: TheDoor, _: Cloner) ->
 
 
 @router.post("/v1/voices/{voice_id}/uploads/{upload_id}", openapi_extra=json_body(Uploaded))
-async def complete(voice_id: str, upload_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def complete(voice_id: str, upload_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """The file is there: look into it and keep it as the recording of the upload's id. It can be repeated."""
-    await door.catalog.voices.get(voice_id)
+    await services.catalog.voices.get(voice_id)
     wanted = await read_json(request, Uploaded, max_bytes=4096 + 12 * MAX_TRANSCRIPT_CHARS)
     transcript = transcripts.transcript(wanted.transcript or "")
     try:
-        return sample_json(await the_sample(door, voice_id, upload_id))
+        return sample_json(await the_sample(services, voice_id, upload_id))
     except NotFound:
         pass
-    file_name = await _announced(door, voice_id, upload_id)
+    file_name = await _announced(services, voice_id, upload_id)
     try:
-        sample = await _take(door, voice_id, upload_id, file_name, transcript)
+        sample = await _take(services, voice_id, upload_id, file_name, transcript)
     except StoreUnavailable:
         # Another front door may have been asked the same and was faster: then the row is there, and cannot be twice.
         try:
-            sample = await the_sample(door, voice_id, upload_id)
+            sample = await the_sample(services, voice_id, upload_id)
         except NotFound:
             sample = None
         if sample is None:
             raise
     except InvalidRequest:
-        await discard(door, _upload_key(voice_id, upload_id))
+        await services.ingest.discard(_upload_key(voice_id, upload_id))
         raise
-    await discard(door, _upload_key(voice_id, upload_id))
+    await services.ingest.discard(_upload_key(voice_id, upload_id))
     return sample_json(sample)
 
 
-async def _announced(door: Door, voice_id: str, upload_id: str) -> str:
+async def _announced(services: Services, voice_id: str, upload_id: str) -> str:
     """The file name of an announced upload. Raises NotFound."""
     missing = NotFound(f"the voice {voice_id} has no upload {upload_id[:64]!r}; announce it first", param="upload_id")
     match = _UPLOAD_ID.fullmatch(upload_id)
     if match is None:
         raise missing
     try:
-        files = json.loads(await asyncio.to_thread(door.store.get, _batch_key(voice_id, match[1])))
+        files = json.loads(await asyncio.to_thread(services.store.get, _batch_key(voice_id, match[1])))
     except ObjectMissing:
         raise missing from None
     if int(match[2]) >= len(files):
@@ -137,19 +137,19 @@ async def _announced(door: Door, voice_id: str, upload_id: str) -> str:
     return files[int(match[2])][0]
 
 
-async def _take(door: Door, voice_id: str, upload_id: str, file_name: str, transcript: str | None) -> Sample:
-    store, key = door.store, _upload_key(voice_id, upload_id)
-    limit = door.settings.cloning.max_sample_bytes
+async def _take(services: Services, voice_id: str, upload_id: str, file_name: str, transcript: str | None) -> Sample:
+    store, key = services.store, _upload_key(voice_id, upload_id)
+    limit = services.settings.cloning.max_sample_bytes
     try:
         if await asyncio.to_thread(store.size_bytes, key) > limit:
             raise RecordingUnfit(f"{file_name} has more than {limit} bytes; cut it into parts.")
-        async with workspace(uploads_directory(door)) as directory:
+        async with workspace(services.uploads_directory) as directory:
             path = directory / "recording"
             folder, _, name = key.rpartition("/")
             await to_the_end(asyncio.to_thread(store.fetch, store.uri(folder), name, path))
             # What was looked into is what is kept: the address may still take another file.
-            return await keep_sample(
-                door, voice_id, path, sample_id=upload_id, file_name=file_name, transcript=transcript
+            return await services.ingest.keep_sample(
+                voice_id, path, sample_id=upload_id, file_name=file_name, transcript=transcript
             )
     except ObjectMissing:
         raise NotFound(

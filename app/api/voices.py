@@ -21,15 +21,16 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.bodies import FormLimits, json_body, read_json, received_form
-from app.api.services import Door, TheDoor, bearer_token, requires
+from app.api.services import Services, TheServices, bearer_token, requires
 from app.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
+from app.platform.api_keys import ApiKey
 from app.platform.database import utc_now
+from app.platform.object_keys import voice_prefix
 from app.speech.choices import Scope
-from app.speech.voices import ApiKey, ModelCard
-from app.voices.ingest import keep_consent, new_consent_id, uploads_directory
+from app.speech.voices import ModelCard
+from app.voices.ingest import new_consent_id
 from app.voices.models import Consent, VoiceRecord
 from app.voices.resolver import NO_WORKER_RETRY_S
-from app.voices.store import voice_prefix
 from app.voices.transcripts import shown_name
 
 MAX_NAME_CHARS = 64
@@ -70,42 +71,42 @@ class OperatorConsent(BaseModel):
 
 
 @router.post("/v1/voices", status_code=201, openapi_extra=json_body(NewVoice))
-async def create(request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def create(request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """A new voice without recordings."""
     wanted = await read_json(request, NewVoice)
     record = await create_voice(
-        door, wanted.name, model=wanted.model, language=wanted.language, description=wanted.description
+        services, wanted.name, model=wanted.model, language=wanted.language, description=wanted.description
     )
     return voice_json(record)
 
 
 @router.get("/v1/voices")
-async def list_voices(door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def list_voices(services: TheServices, _: Cloner) -> dict[str, Any]:
     """Every voice that was made here, by name."""
-    return {"object": "list", "data": [voice_json(record) for record in await door.catalog.voices.all()]}
+    return {"object": "list", "data": [voice_json(record) for record in await services.catalog.voices.all()]}
 
 
 @router.get("/v1/voices/{voice_id}")
-async def one(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    return voice_json(await door.catalog.voices.get(voice_id))
+async def one(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    return voice_json(await services.catalog.voices.get(voice_id))
 
 
 @router.delete("/v1/voices/{voice_id}")
-async def delete(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Everything of a voice goes: recordings, consent, checkpoints, adapters, workers' copies. A tombstone stays.
 
     A running job is asked to stop. Doing it again is harmless, and finishes what an absent store left undone.
     """
-    await delete_voice(door, voice_id)
+    await delete_voice(services, voice_id)
     return {"id": voice_id, "deleted": True}
 
 
 @router.post("/v1/voices/{voice_id}/rollback", openapi_extra=json_body(Rollback))
-async def roll_back(voice_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def roll_back(voice_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Put an earlier version in force; new sessions speak with it within a second."""
     wanted = await read_json(request, Rollback)
-    await door.catalog.voices.roll_back(voice_id, wanted.version)
-    return voice_json(await door.catalog.voices.get(voice_id))
+    await services.catalog.voices.roll_back(voice_id, wanted.version)
+    return voice_json(await services.catalog.voices.get(voice_id))
 
 
 @router.post(
@@ -123,17 +124,16 @@ async def roll_back(voice_id: str, request: Request, door: TheDoor, _: Cloner) -
         }
     },
 )
-async def consent(voice_id: str, request: Request, door: TheDoor, key: Cloner) -> dict[str, Any]:
+async def consent(voice_id: str, request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
     """The owner's consent: a form with a `recording` of the phrase, or an operator's JSON `statement` (`admin`)."""
-    record = await door.catalog.voices.get(voice_id)
+    record = await services.catalog.voices.get(voice_id)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-        await door.admit(bearer_token(request), Scope.ADMIN)
-        return consent_json(await _operators_word(door, record, await read_json(request, OperatorConsent), key))
+        await services.admit(bearer_token(request), Scope.ADMIN)
+        return consent_json(await _operators_word(services, record, await read_json(request, OperatorConsent), key))
     limits = consent_limits()
-    async with received_form(request, uploads_directory(door), limits) as form:
+    async with received_form(request, services.uploads_directory, limits) as form:
         file = form.file("recording", max_bytes=limits.file_bytes)
-        kept = await keep_consent(
-            door,
+        kept = await services.ingest.keep_consent(
             voice_id,
             file.path,
             file_name=shown_name(file.name),
@@ -144,9 +144,9 @@ async def consent(voice_id: str, request: Request, door: TheDoor, key: Cloner) -
 
 
 @router.get("/v1/voices/{voice_id}/consent")
-async def the_consent(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def the_consent(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     """The phrase to be read, and the newest consent, or null."""
-    record = await door.catalog.voices.get(voice_id)
+    record = await services.catalog.voices.get(voice_id)
     return {"phrase": record.consent_phrase, "consent": record.consent and consent_json(record.consent)}
 
 
@@ -169,15 +169,15 @@ def consent_limits() -> FormLimits:
 
 
 async def create_voice(
-    door: Door, name: str, *, model: str | None = None, language: str = "en", description: str = ""
+    services: Services, name: str, *, model: str | None = None, language: str = "en", description: str = ""
 ) -> VoiceRecord:
     """Raises InvalidRequest, UnknownModel, Conflict for a taken name, Overloaded while no model is served."""
-    card = _served(door, model)
-    name = await checked_name(door, name, card)
-    return await door.catalog.voices.create(name, model=card.name, language=language, description=description)
+    card = _served(services, model)
+    name = await checked_name(services, name, card)
+    return await services.catalog.voices.create(name, model=card.name, language=language, description=description)
 
 
-async def checked_name(door: Door, name: str, card: ModelCard | None) -> str:
+async def checked_name(services: Services, name: str, card: ModelCard | None) -> str:
     """The name as it is kept. Raises InvalidRequest, and Conflict for a built-in voice's name or another's id."""
     name = unicodedata.normalize("NFC", name).strip()
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
@@ -187,14 +187,14 @@ async def checked_name(door: Door, name: str, card: ModelCard | None) -> str:
     if card and name.casefold() in {built_in.casefold() for built_in in card.voices}:
         raise Conflict(f"{name!r} is a voice of the model {card.name!r} itself; choose another name", param="name")
     try:
-        await door.catalog.voices.get(name)
+        await services.catalog.voices.get(name)
     except NotFound:
         return name
     raise Conflict(f"{name!r} is another voice's id; choose another name", param="name")
 
 
-def _served(door: Door, name: str | None) -> ModelCard:
-    cards = {card.name: card for card in door.upstream.models}
+def _served(services: Services, name: str | None) -> ModelCard:
+    cards = {card.name: card for card in services.upstream.models}
     if not cards:
         raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
     if name is None:
@@ -206,24 +206,26 @@ def _served(door: Door, name: str | None) -> ModelCard:
     return cards[name]
 
 
-async def delete_voice(door: Door, voice_id: str) -> None:
+async def delete_voice(services: Services, voice_id: str) -> None:
     """The tombstone first: whoever keeps something of the voice from here on is refused and removes it again.
 
     Raises NotFound for a voice that never was, StoreUnavailable when the bytes could not be deleted yet.
     """
     try:
-        await door.catalog.voices.delete(voice_id)
+        await services.catalog.voices.delete(voice_id)
     except NotFound:
-        if voice_id not in await door.catalog.voices.tombstones(since=datetime(2000, 1, 1, tzinfo=UTC)):
+        if voice_id not in await services.catalog.voices.tombstones(since=datetime(2000, 1, 1, tzinfo=UTC)):
             raise
-    await door.catalog.jobs.end_cancelled()
+    await services.catalog.jobs.end_cancelled()
     log.info("voice deleted", extra={"voice": voice_id})
-    await door.registry.retire_voice(voice_id)
-    if door.object_store is not None:
-        await asyncio.to_thread(door.object_store.delete_prefix, voice_prefix(voice_id))
+    await services.registry.retire_voice(voice_id)
+    if services.object_store is not None:
+        await asyncio.to_thread(services.object_store.delete_prefix, voice_prefix(voice_id))
 
 
-async def _operators_word(door: Door, record: VoiceRecord, word: OperatorConsent, key: ApiKey | None) -> Consent:
+async def _operators_word(
+    services: Services, record: VoiceRecord, word: OperatorConsent, key: ApiKey | None
+) -> Consent:
     consent = Consent(
         id=new_consent_id(),
         voice_id=record.id,
@@ -233,6 +235,6 @@ async def _operators_word(door: Door, record: VoiceRecord, word: OperatorConsent
         key_id=key.id if key else None,
         created_at=utc_now(),
     )
-    await door.catalog.voices.add_consent(consent)
+    await services.catalog.voices.add_consent(consent)
     log.info("operator consent", extra={"voice": record.id, "consent": consent.id, "key": consent.key_id})
     return consent

@@ -11,7 +11,8 @@ from random import Random
 
 from pydantic import BaseModel, ConfigDict
 
-from app.speech.voices import Voice, Worker
+from app.fleet.worker import Worker
+from app.speech.voices import Voice
 
 ADDED_LIMIT_MS = 5.0
 """The 99th percentile of what a front door may add to a frame's way, on a core that is not overloaded."""

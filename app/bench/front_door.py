@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from app.bench.sessions.figures import (
+from app.bench.figures import (
     ADDED_LIMIT_MS,
     Measured,
     Plan,
@@ -29,11 +29,12 @@ from app.bench.sessions.figures import (
     most_starts_per_s,
     sessions_per_core,
 )
-from app.bench.sessions.replay_fleet import Cores, replay_fleet
+from app.bench.replay_fleet import Cores, replay_fleet
 from app.errors import CarillonError
-from app.fleet.placement import Picture
+from app.fleet.placement import PlacementIndex
+from app.fleet.worker import Worker, WorkerState
 from app.local.supervisor import REAPER
-from app.speech.voices import ModelCard, Voice, Worker, WorkerState
+from app.speech.voices import ModelCard, Voice
 
 PLACEMENT_FLEETS = (100, 1_000)
 PLACEMENT_S = 1.0
@@ -135,7 +136,7 @@ def reckoned(measured: Measured) -> Json:
 
 def placements_per_s(count: int) -> float:
     """How often a second placement chooses one of `count` workers and counts the session there, here and now."""
-    picture = Picture()
+    picture = PlacementIndex()
     for number in range(count):
         picture.put(_worker(number))
     voices = itertools.cycle(Voice(id=f"v{number}", name=f"v{number}", model=_CARD.name) for number in range(1_000))

@@ -29,8 +29,8 @@ import uvloop
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from redis.asyncio import Redis
 
-from app.bench.sessions.figures import Measured, Plan, Starts, Step, Target, arrivals, percentiles_ms
-from app.bench.sessions.sessions import TEXTS, as_a_model_writes
+from app.bench.figures import Measured, Plan, Starts, Step, Target, arrivals, percentiles_ms
+from app.bench.sessions import TEXTS, as_a_model_writes
 from app.errors import Overloaded, WorkerLost
 from app.speech.protocol import Assign, AudioFrame, Eos, Message, Start, Text
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from app.bench.sessions.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, Heard, paired, summary
-from app.client.session.http import FrontDoor, Json
+from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, Heard, paired, summary
+from app.client.http import FrontDoor, Json
 from app.errors import DeadlineExceeded, WorkerLost
 from app.speech.protocol import Pace
 

@@ -21,12 +21,13 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.errors import ConfigurationError
-from app.fleet.registry import Held, Registry, open_redis
+from app.fleet.registry import LeaseRecord, Registry, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.local.embedded import free_port, redis_url, valkey
 from app.local.supervisor import Supervisor
 from app.platform.settings import Settings
 from app.simulation.traffic import adapter_of, voice_of
-from app.speech.voices import ModelCard, Voice, Worker, WorkerState
+from app.speech.voices import ModelCard, Voice
 
 CAPACITY, SESSIONS, CACHED = 16, 11, 64
 """Of each worker: places, live sessions, adapters at hand; as `carillon simulate` has it at 70 % load."""
@@ -153,7 +154,7 @@ Call = Callable[[], Awaitable[object]]
 
 def _beat(registry: Registry, worker: Worker) -> Call:
     first = int(worker.id.removeprefix("worker-")) * CACHED
-    held = [Held(f"{worker.id}-{i}", adapter_of(voice_of(first + i))) for i in range(SESSIONS)]
+    held = [LeaseRecord(f"{worker.id}-{i}", adapter_of(voice_of(first + i))) for i in range(SESSIONS)]
     return lambda: registry.beat(worker, held)
 
 

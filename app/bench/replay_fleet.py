@@ -18,15 +18,16 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from app.bench.sessions.figures import Target
+from app.bench.figures import Target
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
+from app.fleet.worker import Worker
 from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, redis_url, valkey
 from app.local.supervisor import Program, Supervisor
 from app.platform.settings import PREFIX, Settings, load_settings
 from app.speech.choices import Scope
-from app.speech.voices import Voice, Worker
+from app.speech.voices import Voice
 
 START_TIMEOUT_S = 300.0
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from app.client.session.session import Speaker, open_speaker
+from app.client.session import Speaker, open_speaker
 from app.errors import CarillonError
 from app.speech.latency import Ledger
 from app.speech.protocol import AudioFrame, Cancelled, Done, Pace

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.main.target import AsJson, Key, Url, running_fleet, voices_of
+from app.cli.target import AsJson, Key, Url, running_fleet, voices_of
 from app.speech.choices import NarrationFormat
 
 if TYPE_CHECKING:
-    from app.bench.sessions.figures import Target
+    from app.bench.figures import Target
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measurements.")
 
@@ -47,7 +47,7 @@ def bench_start(
     as_json: AsJson = False,
 ) -> None:
     """CPU seconds of every process until a fleet is ready, and for a second of its speech; medians, side by side."""
-    from app.bench.sessions import start
+    from app.bench import start
 
     here = Path(start.__file__).resolve().parents[2]
     checkouts = start.run(
@@ -69,7 +69,7 @@ def bench_speech(
     key: Key = None,
 ) -> None:
     """Sessions end to end at a running fleet: time to first audio, real-time factor, underruns, cancels."""
-    from app.bench.sessions.sessions import run
+    from app.bench.sessions import run
 
     url, key = running_fleet(url, key)
     run(
@@ -99,7 +99,7 @@ def bench_narration(
     key: Key = None,
 ) -> None:
     """What a narration costs the live sessions beside it: time to first audio and underruns, without it and with it."""
-    from app.bench.sessions.narration import run
+    from app.bench.narration import run
 
     url, key = running_fleet(url, key)
     run(
@@ -122,7 +122,7 @@ def bench_mastering(
     format: Annotated[NarrationFormat, typer.Option()] = NarrationFormat.M4B,
 ) -> None:
     """Joining and mastering a long book of synthetic segments: CPU, peak memory, what the file came to."""
-    from app.bench.sessions.mastering import run
+    from app.bench.mastering import run
 
     with tempfile.TemporaryDirectory() as directory:
         typer.echo(run(hours=hours, format=format, directory=Path(directory)))
@@ -147,8 +147,8 @@ def bench_fleet(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
 ) -> None:
     """The front door alone: live sessions per core, what it adds to a frame's way, starts, memory, placement."""
-    from app.bench.sessions.figures import Plan
-    from app.bench.sessions.front_door import run
+    from app.bench.figures import Plan
+    from app.bench.front_door import run
 
     plan = Plan(
         sessions=tuple(_levels(sessions, "--sessions")) if sessions else (),
@@ -176,14 +176,14 @@ def bench_registry(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
 ) -> None:
     """What a fleet costs its Redis and each front door: heartbeats, claims, looks at the fleet."""
-    from app.bench.sessions.registry import run
+    from app.bench.registry import run
 
     run(workers=_levels(workers, "--workers"), session_s=session, json_path=json_path, out=sys.stdout)
 
 
 def _running_target() -> Target:
     """The fleet of `carillon up` here."""
-    from app.bench.sessions.figures import Target
+    from app.bench.figures import Target
     from app.platform.data_dir import read_run_file
     from app.platform.settings import load_settings
 

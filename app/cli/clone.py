@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from app.client.session.http import FrontDoor, Json
+from app.client.http import FrontDoor, Json
 from app.errors import CarillonError, ConfigurationError, Conflict, InvalidRequest, NotFound, RecordingUnfit
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
@@ -228,9 +228,9 @@ def upload(studio: Studio, voice_id: str, files: list[Path], transcripts: Mappin
 
 def follow(studio: Studio, job: Json, *, out: TextIO) -> Json:
     """Tell a job's progress line by line until it is over. Raises its error if it failed."""
-    teller, seen = _Teller(out), job
+    progress_reporter, seen = _Teller(out), job
     for seen in studio.watch(job["id"]):
-        teller.tell(seen)
+        progress_reporter.tell(seen)
     if seen["error"]:
         raise CarillonError.from_wire(seen["error"]["code"], seen["error"]["message"])
     return seen

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TextIO
 
-from app.cli.main.clone import Studio, clone, polish
-from app.client.session.session import open_speaker
+from app.cli.clone import Studio, clone, polish
+from app.client.session import open_speaker
 from app.errors import ConfigurationError
 from app.speech.latency import Ledger
 from app.speech.protocol import AudioFrame, Done

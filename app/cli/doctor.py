@@ -21,8 +21,8 @@ from packaging.requirements import Requirement
 from redis.exceptions import RedisError
 
 from app.catalog import Catalog
-from app.cli.main import doctor_gpu
-from app.cli.main.findings import Finding, Level, failure, ok, warning
+from app.cli import doctor_gpu
+from app.cli.findings import Finding, Level, failure, ok, warning
 from app.errors import CarillonError
 from app.fleet.registry import open_redis
 from app.platform.model_files import locate

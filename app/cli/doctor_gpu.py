@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from app.cli.main.findings import Finding, failure, ok, warning
+from app.cli.findings import Finding, failure, ok, warning
 from app.errors import ConfigurationError
 from app.platform.gpus import Gpu, as_served, has_gpu_build, look
 from app.platform.model_files import from_hub, model_size

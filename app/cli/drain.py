@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 from urllib.parse import quote
 
-from app.client.session.http import FrontDoor, Json
+from app.client.http import FrontDoor, Json
 from app.errors import DeadlineExceeded
 
 CALL_TIMEOUT_S = 10.0

@@ -16,7 +16,7 @@ from app.speech.choices import Scope
 
 if TYPE_CHECKING:
     from app.catalog import Catalog
-    from app.client.session.http import FrontDoor
+    from app.client.http import FrontDoor
     from app.platform.settings import Settings
 
 Json = dict[str, Any]
@@ -61,8 +61,8 @@ def open_keyring(url: str | None, key: str | None) -> Keyring:
 
 
 def _of_front_door(url: str | None, key: str | None) -> FrontDoorKeyring:
-    from app.cli.main.target import running_fleet
-    from app.client.session.http import FrontDoor
+    from app.cli.target import running_fleet
+    from app.client.http import FrontDoor
 
     return FrontDoorKeyring(FrontDoor(*running_fleet(url, key)))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.main.target import AsJson, Key, Url
+from app.cli.target import AsJson, Key, Url
 from app.speech.choices import MAX_KEY_DAYS, Scope
 
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys: make, show, end.")
@@ -24,7 +24,7 @@ def create_key(
     key: Key = None,
 ) -> None:
     """Make a key and print its token, which is shown this once."""
-    from app.cli.main.keyring import open_keyring
+    from app.cli.keyring import open_keyring
 
     if days is not None and not 0 < days <= MAX_KEY_DAYS:
         raise typer.BadParameter(f"{days:g} is not between 0 and {MAX_KEY_DAYS}", param_hint="--days")
@@ -34,7 +34,7 @@ def create_key(
 @keys.command("list")
 def list_keys(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """Show the keys; not their tokens, which are not kept."""
-    from app.cli.main.keyring import open_keyring
+    from app.cli.keyring import open_keyring
 
     found = open_keyring(url, key).all()
     if as_json:
@@ -53,7 +53,7 @@ def _line(key: dict[str, Any]) -> str:
 @keys.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID")], url: Url = None, key: Key = None) -> None:
     """End a key at once."""
-    from app.cli.main.keyring import open_keyring
+    from app.cli.keyring import open_keyring
 
     open_keyring(url, key).revoke(key_id)
     typer.echo(f"{key_id} is revoked")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.main.target import AsJson, Key, Url
+from app.cli.target import AsJson, Key, Url
 
 Json = dict[str, Any]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")]
@@ -50,8 +50,8 @@ def narrations(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key:
 
 
 def _listed(url: str | None, key: str | None, path: str, **params: Any) -> list[Json]:
-    from app.cli.main.target import running_fleet
-    from app.client.session.http import FrontDoor
+    from app.cli.target import running_fleet
+    from app.client.http import FrontDoor
 
     with FrontDoor(*running_fleet(url, key)) as door:
         return door.listed(path, **params)

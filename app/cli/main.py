@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from app.cli.main.bench import bench, simulate
-from app.cli.main.keys import keys
-from app.cli.main.lists import jobs, narrations, voices
-from app.cli.main.target import AsJson, Key, Url, front_door_url, running_fleet, voices_of
+from app.cli.bench import bench, simulate
+from app.cli.keys import keys
+from app.cli.lists import jobs, narrations, voices
+from app.cli.target import AsJson, Key, Url, front_door_url, running_fleet, voices_of
 from app.errors import CarillonError, ConfigurationError
 from app.speech.choices import AudioFormat
 
@@ -161,7 +161,7 @@ def migrate() -> None:
 @cli.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what is missing or wrong here, and how to mend it. Status 1 when something fails."""
-    from app.cli.main.doctor import Level, examine
+    from app.cli.doctor import Level, examine
     from app.platform.settings import load_settings
 
     findings = asyncio.run(examine(load_settings()))
@@ -197,8 +197,8 @@ def say(
     key: Key = None,
 ) -> None:
     """Speak a text with a running fleet; the file grows as the audio comes."""
-    from app.cli.main.say import say as run
-    from app.cli.main.speech_file import STANDARD_OUTPUT, format_of
+    from app.cli.say import say as run
+    from app.cli.speech_file import STANDARD_OUTPUT, format_of
 
     format = format_of(output, format)
     text = _standard_input() if text == "-" else text
@@ -247,8 +247,8 @@ def clone(
     key: Key = None,
 ) -> None:
     """Make a voice of a consenting speaker's recordings. Given again, it goes on where it was interrupted."""
-    from app.cli.main.clone import Studio
-    from app.cli.main.clone import clone as run
+    from app.cli.clone import Studio
+    from app.cli.clone import clone as run
 
     with Studio(*running_fleet(url, key)) as studio:
         run(
@@ -279,8 +279,8 @@ def polish(
 
     Given again, it follows the job that was started.
     """
-    from app.cli.main.clone import Studio
-    from app.cli.main.clone import polish as run
+    from app.cli.clone import Studio
+    from app.cli.clone import polish as run
 
     with Studio(*running_fleet(url, key)) as studio:
         run(name, studio=studio, model=model, overrides=_json_object(overrides), watch=watch, out=sys.stdout)
@@ -315,8 +315,8 @@ def narrate(
     key: Key = None,
 ) -> None:
     """Have a book read aloud by a running fleet. Ctrl-C leaves it at work; --resume comes back to it."""
-    from app.cli.main.narrate import Publisher, Wish
-    from app.cli.main.narrate import narrate as run
+    from app.cli.narrate import Publisher, Wish
+    from app.cli.narrate import narrate as run
 
     wish = Wish(
         voice=voice,
@@ -348,7 +348,7 @@ def demo(
     key: Key = None,
 ) -> None:
     """Clone the bundled speaker on a running fleet, and print what the voice gains."""
-    from app.cli.main.demo import demo as run
+    from app.cli.demo import demo as run
 
     url, key = running_fleet(url, key)
     run(url=url, key=key, with_polish=polish, out=sys.stdout)
@@ -369,8 +369,8 @@ def drain(
     key: Key = None,
 ) -> None:
     """Let a worker end without its sessions: they go on at others. `carillon up` then starts it anew."""
-    from app.cli.main.drain import Dispatcher
-    from app.cli.main.drain import drain as run
+    from app.cli.drain import Dispatcher
+    from app.cli.drain import drain as run
 
     if (worker is None) != everything:
         raise typer.BadParameter("name one worker, or say --all", param_hint="WORKER")

@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 import httpx
 
-from app.cli.main.narrate_progress import duration, teller
-from app.client.session.http import FrontDoor, Json, Patience
+from app.cli.narrate_progress import duration, progress_reporter
+from app.client.http import FrontDoor, Json, Patience
 from app.errors import CarillonError, ConfigurationError, Conflict, WorkerLost
 
 FORMATS = ("m4b", "mp3", "flac", "opus", "wav")
@@ -194,7 +194,7 @@ def narrate(
     try:
         out.write(f": {narration['title'] or (book or output).name}\n")
         narration = _followed(publisher, narration, out)
-        with teller(out) as tells:
+        with progress_reporter(out) as tells:
             publisher.download(narration["id"], output, tells.fetched)
         for path in beside:
             _write(path, publisher.captions(narration["id"], path.suffix.removeprefix(".")))
@@ -253,7 +253,7 @@ def _resumed(publisher: Publisher, narration_id: str, wish: Wish, format: str) -
 
 def _followed(publisher: Publisher, narration: Json, out: TextIO) -> Json:
     """Tell a narration's progress until it is over. Raises its error if it failed."""
-    with teller(out) as tells:
+    with progress_reporter(out) as tells:
         tells.tell(narration)
         for seen in publisher.watch(narration):
             narration = seen

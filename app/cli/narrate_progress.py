@@ -15,7 +15,7 @@ TITLE_CHARS = 40
 LINES_BESIDE_BARS = 4
 
 
-class Teller(Protocol):
+class ProgressReporter(Protocol):
     def tell(self, narration: Json) -> None:
         """Say what is new about it."""
         ...
@@ -26,7 +26,7 @@ class Teller(Protocol):
 
 
 @contextmanager
-def teller(out: TextIO) -> Iterator[Teller]:
+def progress_reporter(out: TextIO) -> Iterator[ProgressReporter]:
     """Whoever suits `out`."""
     if not out.isatty():
         yield Lines(out)

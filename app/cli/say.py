@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import TextIO
 
-from app.cli.main.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
-from app.client.session.resuming import ResumingSpeaker, open_resuming_speaker
+from app.cli.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
+from app.client.resuming import ResumingSpeaker, open_resuming_speaker
 from app.errors import InvalidRequest, WorkerLost
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger

@@ -60,7 +60,7 @@ def voices_of(urls: Sequence[str], key: str | None) -> list[str]:
 
     Raises ConfigurationError when there are none, WorkerLost when nobody answers, and what is refused with.
     """
-    from app.client.session.http import FrontDoor
+    from app.client.http import FrontDoor
 
     for number, url in enumerate(urls, start=1):
         try:

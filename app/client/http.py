@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-from app.cli.main.refusals import key_refused, nobody_answers
+from app.client.refusals import key_refused, nobody_answers
 from app.errors import AuthenticationFailed, CarillonError, DeadlineExceeded, WorkerLost
 from app.platform.settings import LOOPBACK_HOSTS
 

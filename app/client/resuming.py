@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from app.client.session.session import SESSION, Heard, answer, connected, lost, read
+from app.client.session import SESSION, Heard, answer, connected, lost, read
 from app.errors import CarillonError, WorkerLost
 from app.speech.protocol import (
     AudioFrame,

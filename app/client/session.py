@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from app.cli.main.refusals import key_refused, nobody_answers
+from app.client.refusals import key_refused, nobody_answers
 from app.errors import CarillonError, DeadlineExceeded, PermissionDenied, WorkerLost
 from app.speech.protocol import (
     SERVER_MESSAGES,

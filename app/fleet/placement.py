@@ -6,7 +6,7 @@ Weights are static capacity: load never turns the ring, it only decides who is p
 (https://arxiv.org/abs/1608.01350). A popular voice outgrows its home's bound, is loaded on the next of the ring, and is
 then spread over all who have its adapter; where nobody asks for it any more, the worker's cache forgets it. So replicas
 follow from the snapshot alone, and front doors agree on them without talking. Background sessions make way for those
-who listen, but only where it is worth it: see `offers`.
+who listen, but only where it is worth it: see `rank_workers`.
 
 This module does not know how a fleet is observed, nor how a place is claimed: a candidate is a guess, and the
 registry's one Lua call is the arbiter.
@@ -23,7 +23,8 @@ from math import ceil
 from typing import Generic, Literal, Protocol, TypeVar
 
 from app.fleet.ring import Ring
-from app.speech.voices import AdapterVersion, Voice, Worker, WorkerState
+from app.fleet.worker import Worker, WorkerState
+from app.speech.voices import AdapterVersion, Voice
 
 POINTS_PER_PLACE = 20
 """Points on the ring for each session a worker can speak with."""
@@ -92,14 +93,14 @@ class Bound:
 
 def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
     """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
-    picture = Picture()
+    picture = PlacementIndex()
     for worker in workers:
         if worker.model.name == voice.model:
             picture.put(worker)
     return picture.candidates(voice, background=background)
 
 
-class Picture:
+class PlacementIndex:
     """The workers of one model, and what a placement derives from all of them, kept up to date as they change.
 
     What it offers depends on the workers alone, not on the order or the history in which they came to be known.
@@ -150,7 +151,7 @@ class Picture:
         bound = self._background_bound if background else self._bound
         names = self._holders.get(voice.adapter.name, ()) if voice.adapter else ()
         holders = [self._active[name] for name in names]
-        return offers(self._ring, self._active, holders, bound, voice, background=background)
+        return rank_workers(self._ring, self._active, holders, bound, voice, background=background)
 
     def _count(self, worker: Worker, sign: int) -> None:
         for bound, background in ((self._bound, False), (self._background_bound, True)):
@@ -167,7 +168,7 @@ class Picture:
                     del self._holders[adapter]
 
 
-def offers(
+def rank_workers(
     ring: Ring,
     workers: Mapping[str, H],
     holders: Iterable[H],

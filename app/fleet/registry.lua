@@ -63,7 +63,7 @@
 --                                                                A lease that nobody has renewed counts until the
 --                                                                worker's next beat
 --   retire   voice                                            -> 1
---   hottest  model                                            -> [version_json...], the most wanted first, without
+--   most_demanded  model                                            -> [version_json...], the most wanted first, without
 --                                                                those of retired voices
 
 local root = KEYS[1]
@@ -231,7 +231,7 @@ local function want(model, adapter, version_json)
   for _, key in ipairs({ demand, versions, faded }) do redis.call('PEXPIRE', key, day_ms) end
 end
 
-local function hottest()
+local function most_demanded()
   local demand, versions, found = root .. 'demand:' .. id, root .. 'versions:' .. id, {}
   for _, adapter in ipairs(redis.call('ZREVRANGE', demand, 0, demand_kept - 1)) do
     local voice, version_json = adapter:match('^(.*)@'), redis.call('HGET', versions, adapter)
@@ -324,6 +324,6 @@ end
 
 local operations = {
   join = join, beat = beat, leave = leave, claim = claim, release = release, drain = drain, snapshot = snapshot,
-  retire = retire, hottest = hottest,
+  retire = retire, most_demanded = most_demanded,
 }
 return operations[operation]()

@@ -20,9 +20,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.errors import ConfigurationError, DeadlineExceeded
-from app.platform.field_errors import first_fault
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings, without_secrets
-from app.speech.voices import AdapterVersion, Voice, Worker, WorkerState
+from app.speech.field_errors import first_fault
+from app.speech.voices import AdapterVersion, Voice
 
 ROOT = "carillon:{fleet}:"
 CALL_TIMEOUT_S = 5.0
@@ -50,7 +51,7 @@ def open_redis(settings: Settings) -> Redis:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class LeaseRecord:
     """A lease as its worker knows it: enough to bring it back where Redis has lost it."""
 
     session: str
@@ -60,7 +61,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class HeartbeatReply:
     """What a heartbeat brings back: the voices deleted since the last look, and what to say at the next.
 
     `unknown` are the sessions of which the registry holds no lease: they were released a moment ago, or it has lost
@@ -82,7 +83,7 @@ class DrainOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ClaimResult:
     """What became of a claim, and how many sessions the worker then has, of those that are in its way."""
 
     reason: Literal["claimed", "gone", "epoch", "inactive", "full", "adapters", "over"]
@@ -135,8 +136,8 @@ class Registry:
         return int(await self._call("join", worker_id))
 
     async def beat(
-        self, worker: Worker, leases: Iterable[Held], *, retired_since: int = 0, again: Collection[str] = ()
-    ) -> Pulse | None:
+        self, worker: Worker, leases: Iterable[LeaseRecord], *, retired_since: int = 0, again: Collection[str] = ()
+    ) -> HeartbeatReply | None:
         """Say that `worker` lives, and renew the `leases` of the sessions it is speaking with.
 
         Leases are brought back where the registry has lost the worker altogether, and those of the sessions in `again`.
@@ -164,7 +165,7 @@ class Registry:
             )
         retired, unknown, drain_ms = answer
         voices, times_ms = retired[::2], retired[1::2]
-        return Pulse(
+        return HeartbeatReply(
             retired=tuple(voice.decode() for voice in voices),
             retired_until=int(times_ms[-1]) if times_ms else retired_since,
             unknown=tuple(session.decode() for session in unknown),
@@ -179,22 +180,22 @@ class Registry:
         """End a lease; it does not matter who does it, or how often. True the first time."""
         return bool(await self._call("release", worker_id, session))
 
-    async def hottest(self, model: str) -> tuple[AdapterVersion, ...]:
+    async def most_demanded(self, model: str) -> tuple[AdapterVersion, ...]:
         """The adapters of `model` that listeners have wanted lately, the most wanted first; of deleted voices none.
 
         One that cannot be read, because a front door of another version wrote it, is left out.
         """
-        hottest: list[AdapterVersion] = []
+        most_demanded: list[AdapterVersion] = []
         unreadable: list[ValidationError] = []
-        for version in await self._call("hottest", model):
+        for version in await self._call("most_demanded", model):
             try:
-                hottest.append(AdapterVersion.model_validate_json(version))
+                most_demanded.append(AdapterVersion.model_validate_json(version))
             except ValidationError as error:
                 unreadable.append(error)
         if unreadable:
             problem = _first_problem(unreadable[0])
             log.warning("adapters of another version left out", extra={"count": len(unreadable), "problem": problem})
-        return tuple(hottest)
+        return tuple(most_demanded)
 
     # A front door's side.
 
@@ -245,7 +246,7 @@ class Registry:
         background: bool = False,
         bound: int | None = None,
         timeout_s: float = CALL_TIMEOUT_S,
-    ) -> Answer:
+    ) -> ClaimResult:
         """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
 
         There is none where it has `bound` sessions already (None: as many as it has places). The lease holds for
@@ -256,7 +257,7 @@ class Registry:
         kind, most = "background" if background else "interactive", "" if bound is None else bound
         what = (session, adapter, self._lease_ttl_ms, kind, most, version)
         reason, sessions = await self._call("claim", worker.id, worker.epoch, *what, timeout_s=timeout_s)
-        answer = Answer(reason.decode(), sessions)
+        answer = ClaimResult(reason.decode(), sessions)
         if not answer.claimed:
             log.info("claim refused", extra={"worker": worker.id, "session": session, "reason": answer.reason})
         return answer

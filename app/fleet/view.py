@@ -16,15 +16,16 @@ from contextlib import asynccontextmanager, suppress
 from time import monotonic
 
 from app.errors import DeadlineExceeded
-from app.fleet.placement import Candidate, Picture, ring_of
+from app.fleet.placement import Candidate, PlacementIndex, ring_of
 from app.fleet.registry import CALL_TIMEOUT_S, Registry
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
-from app.speech.voices import ModelCard, Voice, Worker, WorkerState
+from app.speech.voices import ModelCard, Voice
 
 log = logging.getLogger(__name__)
 
 
-class Fleet:
+class FleetView:
     """The workers as they were at the last look, and what has been claimed here since."""
 
     def __init__(self, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
@@ -32,7 +33,7 @@ class Fleet:
         self._worker_ttl_s = settings.worker_ttl_s
         self._clock = clock
         self._workers: dict[str, Worker] = {}
-        self._pictures: defaultdict[str, Picture] = defaultdict(Picture)
+        self._pictures: defaultdict[str, PlacementIndex] = defaultdict(PlacementIndex)
         """By model, of the workers in the last snapshot."""
         self._cards: tuple[ModelCard, ...] | None = ()
         self._absent_since: dict[str, float] = {}
@@ -237,9 +238,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def open_fleet(registry: Registry, settings: Settings) -> AsyncIterator[Fleet]:
+async def open_fleet(registry: Registry, settings: Settings) -> AsyncIterator[FleetView]:
     """A fleet whose picture is kept fresh while the context lasts."""
-    fleet = Fleet(registry, settings)
+    fleet = FleetView(registry, settings)
     with suppress(DeadlineExceeded):
         await fleet.refresh()
     watcher = asyncio.create_task(fleet._watch(settings.fleet_refresh_s), name="fleet")

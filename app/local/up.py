@@ -30,6 +30,7 @@ from pydantic import SecretStr
 from app.catalog import Catalog
 from app.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
 from app.fleet.registry import Registry, open_redis
+from app.fleet.worker import Worker
 from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
 from app.local.supervisor import Supervisor
@@ -39,7 +40,7 @@ from app.platform.model_files import fetch, model_size
 from app.platform.profiles import engine_profile
 from app.platform.settings import Settings
 from app.speech.choices import Scope
-from app.speech.voices import ModelCard, Worker
+from app.speech.voices import ModelCard
 
 PROGRESS_INTERVAL_S = 10.0
 PROGRESS_LOOK_S = 0.5

@@ -6,7 +6,7 @@ Everything that is wrong is told in one error, each with its place; what is mere
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Self
@@ -14,7 +14,9 @@ from typing import Self
 from app.errors import CarillonError, InvalidRequest, UnknownVoice
 from app.narration.models import NARRATOR, Manuscript, Paragraph, TextFinding
 from app.speech.voices import Voice
-from app.voices.resolver import Directory
+
+FindVoice = Callable[[str, str | None], Awaitable[Voice]]
+"""`find(name, model)`: the voice of that name. Raises UnknownModel, UnknownVoice, or Overloaded without a worker."""
 
 MAX_TOLD = 8
 """Mistakes that one answer names; a text can have thousands."""
@@ -34,7 +36,7 @@ class Casting:
 
 
 async def casting(
-    directory: Directory,
+    find: FindVoice,
     manuscript: Manuscript,
     *,
     voice: str,
@@ -47,7 +49,7 @@ async def casting(
     `cast` has no narrator. Raises UnknownModel, Overloaded while there is no worker, and UnknownVoice or InvalidRequest
     for all that is wrong with the voices.
     """
-    search, text = _Search(directory, model), await asyncio.to_thread(_Roles.of, manuscript, cast)
+    search, text = _Search(find, model), await asyncio.to_thread(_Roles.of, manuscript, cast)
     narrator = await search.find(voice, "voice")
     search.errors += [_no_such_character(name, text.characters) for name in cast if name not in text.characters]
     named = ((name, f"cast.{character}") for character, name in cast.items())
@@ -87,17 +89,17 @@ class _Roles:
 class _Search:
     """Finds voices of one model: the one asked for, or else the first voice's."""
 
-    def __init__(self, directory: Directory, model: str | None) -> None:
+    def __init__(self, find: FindVoice, model: str | None) -> None:
         self.found: dict[str, Voice] = {}
         self.errors: list[CarillonError] = []
-        self._directory = directory
+        self._find_voice = find
         self._model = model
 
     async def find(self, name: str, place: str) -> Voice | None:
         if name in self.found:
             return self.found[name]
         try:
-            voice = await self._directory.find(name, self._model)
+            voice = await self._find_voice(name, self._model)
         except UnknownVoice as error:
             self.errors.append(UnknownVoice(f"{place}: {await self._elsewhere(name) or error.message}", param=place))
             return None
@@ -107,7 +109,7 @@ class _Search:
 
     async def _elsewhere(self, name: str) -> str | None:
         try:
-            other = await self._directory.find(name, None)
+            other = await self._find_voice(name, None)
         except UnknownVoice:
             return None
         return f"{name!r} is a voice of {other.model!r}, and a narration has the voices of one model: {self._model!r}"

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from app.errors import CarillonError, NotFound, UnknownVoice
 from app.narration.models import ChapterProgress, NarrationOptions, ScriptChapter, ScriptSegment, Take
-from app.narration.segment_store import TakeShelf
+from app.narration.segment_store import SegmentStore
 from app.realtime.background import Spoken
 from app.speech.audio import Samples
 from app.speech.utterance_checks import better, checked, speech_s
@@ -44,7 +44,7 @@ class Chapter:
         options: NarrationOptions,
         *,
         before: ChapterProgress,
-        shelf: TakeShelf,
+        shelf: SegmentStore,
         narrator: Narrator,
         living: Callable[[Voice], Awaitable[None]],
         tell: Callable[[ChapterProgress], Awaitable[None]],

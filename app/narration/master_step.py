@@ -11,66 +11,66 @@ from pathlib import Path
 from app.errors import ObjectMissing, StoreUnavailable
 from app.narration.mastering import Mastered, master
 from app.narration.models import Narration, NarrationOptions, NarrationOutput, Script, Take, TextFinding
-from app.narration.segment_store import TakeShelf
-from app.narration.step import CHAPTERS_AT_ONCE, Desk, Ended
-from tasks.archive import persistently
-from tasks.claim import Cancelled, patiently
+from app.narration.segment_store import SegmentStore
+from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
+from app.platform.jobs import Cancelled, patiently
+from app.platform.object_store import persistently
 
 LOUDNESS_TOLERANCE_LU = 0.5
 
 log = logging.getLogger(__name__)
 
 
-async def deliver(desk: Desk) -> Ended:
+async def deliver(context: StepContext) -> Ended:
     """Raises ManuscriptUnfit, StoreUnavailable, JobLost."""
-    narration, step = desk.narration, desk.step
-    script, cover = await desk.script(), await _cover(desk)
-    shelf = TakeShelf(desk.store, narration)
+    narration, step = context.narration, context.step
+    script, cover = await context.script(), await _cover(context)
+    shelf = SegmentStore(context.store, narration)
     try:
-        mastered = await _mastered(desk, script, await _takes(desk, shelf), cover)
+        mastered = await _mastered(context, script, await _takes(context, shelf), cover)
     except ObjectMissing as error:
         log.warning("segments missing", extra={"narration": narration.id, "key": error.param})
         if error.param:
             await shelf.forget(error.param)
-        await patiently(lambda: desk.catalog.steps.render_again(step))
+        await patiently(lambda: context.steps.render_again(step))
         return Ended(narration, messages=min(len(narration.chapters), CHAPTERS_AT_ONCE))
-    output = await _stored(desk, mastered)
+    output = await _stored(context, mastered)
     findings = (*mastered.findings, *_shortfall(narration.options, output))
-    ended = await patiently(lambda: desk.catalog.steps.complete(step, output, findings=findings))
+    ended = await patiently(lambda: context.steps.complete(step, output, findings=findings))
     log.info("narration over", extra={"narration": narration.id, "state": ended.state.value})
-    await _tidy_up(desk, ended)
+    await _tidy_up(context, ended)
     return Ended(ended, messages=0)
 
 
-async def _takes(desk: Desk, shelf: TakeShelf) -> dict[int, Take]:
+async def _takes(context: StepContext, shelf: SegmentStore) -> dict[int, Take]:
     takes: dict[int, Take] = {}
-    for key in await patiently(lambda: desk.catalog.steps.result_keys(desk.narration.id)):
+    for key in await patiently(lambda: context.steps.result_keys(context.narration.id)):
         takes |= await shelf.listed(key)
     return takes
 
 
-async def _cover(desk: Desk) -> Path | None:
+async def _cover(context: StepContext) -> Path | None:
     """The cover, if there is one: a book without it is better than no book."""
-    key = desk.narration.source.cover_key
+    key = context.narration.source.cover_key
     if key is None:
         return None
-    path = desk.directory / "cover"
+    path = context.directory / "cover"
     try:
-        await desk.fetch(key, path)
+        await context.fetch(key, path)
     except ObjectMissing:
-        log.warning("cover missing", extra={"narration": desk.narration.id})
+        log.warning("cover missing", extra={"narration": context.narration.id})
         return None
     return path
 
 
-async def _mastered(desk: Desk, script: Script, takes: dict[int, Take], cover: Path | None) -> Mastered:
+async def _mastered(context: StepContext, script: Script, takes: dict[int, Take], cover: Path | None) -> Mastered:
     """The file in the step's directory. Cancelled, it waits until the thread has let go of it."""
     loop, stopped = asyncio.get_running_loop(), threading.Event()
 
     def fetch(take: Take) -> bytes:
         """The thread waits for a store that is away as everybody does."""
         try:
-            wait = asyncio.run_coroutine_threadsafe(persistently(lambda: desk.store.get(take.key)), loop)
+            wait = asyncio.run_coroutine_threadsafe(persistently(lambda: context.store.get(take.key)), loop)
             return wait.result()
         except ObjectMissing as error:
             raise ObjectMissing(error.message, param=take.key) from error
@@ -84,10 +84,10 @@ async def _mastered(desk: Desk, script: Script, takes: dict[int, Take], cover: P
             master,
             script,
             takes,
-            desk.narration.options,
-            desk.narration.format,
+            context.narration.options,
+            context.narration.format,
             fetch=fetch,
-            directory=desk.directory,
+            directory=context.directory,
             cover=cover,
             progress=progress,
         )
@@ -100,34 +100,34 @@ async def _mastered(desk: Desk, script: Script, takes: dict[int, Take], cover: P
         raise
 
 
-async def _stored(desk: Desk, mastered: Mastered) -> NarrationOutput:
+async def _stored(context: StepContext, mastered: Mastered) -> NarrationOutput:
     """Upload the file and its timeline under this attempt's keys."""
-    timeline, number = mastered.timeline, desk.step.attempt
+    timeline, number = mastered.timeline, context.step.attempt
     output = NarrationOutput(
-        format=desk.narration.format,
+        format=context.narration.format,
         content_type=mastered.content_type,
-        key=f"{desk.prefix}audio-{number}{mastered.path.suffix}",
-        timeline_key=f"{desk.prefix}timeline-{number}.json",
+        key=f"{context.prefix}audio-{number}{mastered.path.suffix}",
+        timeline_key=f"{context.prefix}timeline-{number}.json",
         size_bytes=mastered.path.stat().st_size,
         duration_s=timeline.samples / timeline.sample_rate_hz,
         sample_rate_hz=timeline.sample_rate_hz,
         loudness_lufs=mastered.loudness_lufs,
         true_peak_dbtp=mastered.true_peak_dbtp,
     )
-    await desk.put(output.timeline_key, timeline.model_dump_json().encode())
-    await persistently(lambda: desk.store.upload(mastered.path, output.key))
+    await context.put(output.timeline_key, timeline.model_dump_json().encode())
+    await persistently(lambda: context.store.upload(mastered.path, output.key))
     return output
 
 
-async def _tidy_up(desk: Desk, narration: Narration) -> None:
+async def _tidy_up(context: StepContext, narration: Narration) -> None:
     """Only the newest file stays, with what it was made from."""
     kept = {narration.script_key, narration.source.key, narration.source.cover_key}
     if narration.output:
         kept |= {narration.output.key, narration.output.timeline_key}
-    kept.update(await patiently(lambda: desk.catalog.steps.result_keys(narration.id)))
+    kept.update(await patiently(lambda: context.steps.result_keys(narration.id)))
 
     def delete() -> None:
-        desk.store.delete_all([key for key in desk.store.keys(desk.prefix) if key not in kept])
+        context.store.delete_all([key for key in context.store.keys(context.prefix) if key not in kept])
 
     with suppress(StoreUnavailable):
         await asyncio.to_thread(delete)

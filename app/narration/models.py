@@ -21,9 +21,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from app.platform.jobs import JobError
 from app.speech.choices import NarrationFormat
 from app.speech.voices import Frozen, Voice
-from app.voices.models import JobError
 
 MAX_TEXT_BYTES = 5 * 1024 * 1024
 NARRATOR = "narrator"

@@ -7,26 +7,26 @@ import logging
 from app.narration.book_reader import Limits, read_manuscript_async
 from app.narration.models import ChapterProgress, Script
 from app.narration.normaliser import write_script
-from app.narration.step import CHAPTERS_AT_ONCE, Desk, Ended
+from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
+from app.platform.jobs import patiently
 from app.speech.token_layout import ORPHEUS_TAGS
-from tasks.claim import patiently
 
 log = logging.getLogger(__name__)
 
 
-async def plan(desk: Desk) -> Ended:
+async def plan(context: StepContext) -> Ended:
     """Raises ManuscriptUnfit, StageFailed, StoreUnavailable, JobLost."""
-    narration, step = desk.narration, desk.step
-    script = await _script(desk)
-    key = f"{desk.prefix}script-{step.attempt}.json"
-    await desk.put(key, script.model_dump_json().encode())
+    narration, step = context.narration, context.step
+    script = await _script(context)
+    key = f"{context.prefix}script-{step.attempt}.json"
+    await context.put(key, script.model_dump_json().encode())
     chapters = tuple(
         ChapterProgress(number=chapter.number, title=chapter.title, segments=len(chapter.segments))
         for chapter in script.chapters
     )
     findings = tuple(dict.fromkeys((*narration.findings, *script.findings)))
     planned = await patiently(
-        lambda: desk.catalog.steps.planned(
+        lambda: context.steps.planned(
             step, chapters, script_key=key, title=script.title or narration.title, findings=findings
         )
     )
@@ -35,11 +35,11 @@ async def plan(desk: Desk) -> Ended:
     return Ended(planned, messages=min(len(chapters), CHAPTERS_AT_ONCE))
 
 
-async def _script(desk: Desk) -> Script:
-    narration, options = desk.narration, desk.narration.options
-    path = desk.directory / "source"
-    await desk.fetch(narration.source.key, path)
-    limits = Limits.of(desk.settings.narration)
+async def _script(context: StepContext) -> Script:
+    narration, options = context.narration, context.narration.options
+    path = context.directory / "source"
+    await context.fetch(narration.source.key, path)
+    limits = Limits.of(context.settings.narration)
     book = await read_manuscript_async(path, narration.source.kind, name=narration.source.file_name, limits=limits)
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language
     script = await write_script(book.manuscript, options, tags=ORPHEUS_TAGS, language=language)

@@ -17,8 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import NotFound
 from app.narration.models import ChapterProgress, Narration, NarrationState, TextFinding
 from app.platform.tables import NarrationRow, StepRow
-from app.speech.voices import Voice
-from app.voices.store import voice_prefix
 
 ID_PREFIX = "nar-"
 CASTING = frozenset({"uncast_character", "language"})
@@ -33,16 +31,6 @@ MASTERING = 1_000_000
 
 def new_narration_id() -> str:
     return f"{ID_PREFIX}{secrets.token_hex(8)}"
-
-
-def narration_prefix(narration_id: str) -> str:
-    """Where everything of a narration lies in the object store, but for its segments."""
-    return f"narrations/{narration_id}/"
-
-
-def segment_key(voice: Voice, digest: str) -> str:
-    """How a segment's keys begin: they lie with the voice, so that they go when it is deleted."""
-    return f"{voice_prefix(voice.id)}segments/{digest}"
 
 
 async def read_narration(connection: AsyncConnection, narration_id: str) -> Narration:

@@ -17,16 +17,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.errors import ObjectMissing
 from app.narration.models import Narration, ScriptSegment, Take, take_digest
-from app.narration.rows import segment_key
-from app.platform.object_store import ObjectStore
+from app.platform.object_keys import segment_key
+from app.platform.object_store import ObjectStore, persistently
 from app.speech.audio import Samples
 from app.speech.voices import Voice
-from tasks.archive import persistently
 
 TAKES: TypeAdapter[dict[int, Take]] = TypeAdapter(dict[int, Take])
 
 
-class TakeShelf:
+class SegmentStore:
     """The takes of one narration. Every method raises StoreUnavailable when the store is away for too long."""
 
     def __init__(self, store: ObjectStore, narration: Narration) -> None:

@@ -1,22 +1,22 @@
 """What the steps of a narration have in common: where they read and write, and what they leave to be done next.
 
-It knows the store and the catalogue, and not what a step does.
+It knows the stores, and not what a step does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.catalog import Catalog
 from app.narration.models import ChapterProgress, Narration, Script
-from app.narration.rows import narration_prefix
-from app.narration.steps import Step
-from app.platform.object_store import ObjectStore
+from app.narration.steps import Step, StepStore
+from app.narration.store import NarrationStore
+from app.platform.jobs import patiently
+from app.platform.object_keys import narration_prefix
+from app.platform.object_store import ObjectStore, persistently
 from app.platform.settings import Settings
 from app.speech.voices import Voice
-from tasks.archive import persistently
-from tasks.claim import patiently
 
 CHAPTERS_AT_ONCE = 8
 """Messages of one narration at most: many chapters go beside each other, and other narrations get their turns."""
@@ -31,11 +31,16 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """Everything one attempt at a step works with. `directory` is its own, and goes with it."""
+class StepContext:
+    """Everything one attempt at a step works with.
+
+    `directory` is its own, and goes with it; `find_voice` raises NotFound for a voice that was deleted.
+    """
 
     settings: Settings
-    catalog: Catalog
+    steps: StepStore
+    narrations: NarrationStore
+    find_voice: Callable[[str], Awaitable[object]]
     store: ObjectStore
     step: Step
     directory: Path
@@ -57,7 +62,7 @@ class Desk:
     async def living(self, voice: Voice) -> None:
         """Raises NotFound for a clone that was deleted; the model's own voices are always there."""
         if voice.adapter is not None:
-            await patiently(lambda: self.catalog.voices.get(voice.id))
+            await patiently(lambda: self.find_voice(voice.id))
 
     async def script(self) -> Script:
         assert self.narration.script_key

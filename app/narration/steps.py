@@ -30,9 +30,8 @@ from app.narration.rows import (
     renewed,
 )
 from app.platform.database import Database
+from app.platform.jobs import CLAIM_S, JobError
 from app.platform.tables import NarrationRow, StepRow
-from app.voices.jobs import CLAIM_S
-from app.voices.models import JobError
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Step:
     setbacks: int
 
 
-class StepBook:
+class StepStore:
     """The steps of one database's narrations. Every method raises StoreUnavailable when it does not answer.
 
     Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
@@ -227,12 +226,12 @@ class StepBook:
             await self._change(connection, step, failed=True, finished_at=now, lease_expires_at=None)
             return await read_narration(connection, step.narration.id)
 
-    async def give_back(self, step: Step, *, setback: bool = False) -> None:
+    async def give_back(self, step: Step, *, failure: bool = False) -> None:
         """End the claim and leave the step to the next worker, which goes on from what is stored.
 
-        `setback` counts against the step: something failed. Raises JobLost.
+        `failure` counts against the step: something failed. Raises JobLost.
         """
-        changes = {"setbacks": StepRow.setbacks + 1} if setback else {}
+        changes = {"setbacks": StepRow.setbacks + 1} if failure else {}
         async with self._database.writing() as connection:
             await self._touch(connection, step)
             await self._change(connection, step, lease_expires_at=None, released_at=self._now(), **changes)

@@ -30,7 +30,7 @@ from app.speech.choices import NarrationFormat
 from app.speech.voices import Voice
 
 
-class NarrationBook:
+class NarrationStore:
     """The narrations of one database. Every method raises StoreUnavailable when it does not answer.
 
     Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
@@ -195,7 +195,7 @@ class NarrationBook:
         async with self._database.writing() as connection:
             await end_cancelled(connection, self._now())
 
-    async def forsaken(self, *, for_s: float) -> list[tuple[str, bool]]:
+    async def stalled(self, *, for_s: float) -> list[tuple[str, bool]]:
         """The ids of narrations with a step that has been nobody's for so long, the oldest first.
 
         Each with whether anybody works on another step of it.

@@ -27,6 +27,9 @@ VISIBILITY_TIMEOUT_S = 60
 CHILD_TIMEOUT_S = 300.0
 """How long a pool's child may take to import what it needs."""
 
+RECONCILE_S = 15
+"""Between two looks for work that nobody holds."""
+
 HEARTBEAT_TTL_S = 15
 
 

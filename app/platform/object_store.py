@@ -6,17 +6,18 @@ nothing that such servers lack: no object metadata, no conditional writes. boto3
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3.session
@@ -40,6 +41,8 @@ DELETED_AT_ONCE = 1000
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 class ObjectStore:
@@ -244,3 +247,30 @@ _making = threading.Lock()
 def _new_client(**how: Any) -> Any:
     with _making:  # a session is not for several threads; its clients are
         return _session().client("s3", **how)
+
+
+PATIENCE_S = 120.0
+
+
+PAUSE_S = 2.0
+
+
+async def persistently(work: Callable[[], _Result]) -> _Result:
+    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S.
+
+    Cancelled, it still waits for the thread: what that writes must not appear after somebody has tidied up.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while True:
+        try:
+            thread = asyncio.create_task(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                await asyncio.wait([thread])
+                raise
+        except StoreUnavailable:
+            if loop.time() + PAUSE_S > deadline:
+                raise
+            await asyncio.sleep(PAUSE_S)

@@ -18,10 +18,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigurationError
-from app.platform.field_errors import reason
 from app.platform.profiles import EngineProfile
+from app.speech.field_errors import reason
+from app.speech.recipe import CloneConfig
 from app.speech.token_layout import SpeechConfig
-from app.voices.models import CloneConfig
 
 PREFIX = "CARILLON_"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})

@@ -25,7 +25,7 @@ MAX_CLOCK_SKEW_S = 60
 """How far the clock of the front door that signed may be ahead of the one that checks."""
 
 
-class Links:
+class SignedLinks:
     """Makes and checks tokens that hold for `ttl_s`. `now_s` gives seconds since the epoch.
 
     Without a pepper the key is made up, and links hold at this front door alone, until it ends.

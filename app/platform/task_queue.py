@@ -16,7 +16,7 @@ SEND_TIMEOUT_S = 3.0
 log = logging.getLogger(__name__)
 
 
-class Queue:
+class TaskQueue:
     """Sends messages through `celery`, which knows the broker but no task."""
 
     def __init__(self, celery: Celery) -> None:

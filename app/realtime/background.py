@@ -17,8 +17,8 @@ from app.errors import CarillonError, Overloaded, SpeechFailed, UnknownModel, Wo
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.settings import Settings
-from app.realtime.router import Upstream
-from app.realtime.session import UpstreamSession
+from app.realtime.router import SessionRouter
+from app.realtime.session import RoutedSession
 from app.speech.audio import Samples, samples_of
 from app.speech.protocol import AudioFrame, Eos, Error, Segment, Text, Utter, Uttered
 from app.speech.voices import Voice
@@ -60,7 +60,7 @@ class Spoken:
 class SpeakerSession:
     """One voice at one worker. Requests follow one another; one that fails ends the session."""
 
-    def __init__(self, upstream: UpstreamSession, clock: Callable[[], float]) -> None:
+    def __init__(self, upstream: RoutedSession, clock: Callable[[], float]) -> None:
         self._upstream = upstream
         self._clock = clock
 
@@ -112,11 +112,11 @@ class SpeakerSession:
 
 
 class FleetSpeaker:
-    """Speaks through an `Upstream`, in the background."""
+    """Speaks through an `SessionRouter`, in the background."""
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: SessionRouter,
         *,
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -127,7 +127,7 @@ class FleetSpeaker:
 
     @asynccontextmanager
     async def session(self, voice: Voice, *, temperature: float | None = None) -> AsyncIterator[SpeakerSession]:
-        """A session in a spare place, if there is one now. Raises what `Upstream.open` raises."""
+        """A session in a spare place, if there is one now. Raises what `SessionRouter.open` raises."""
         async with self.upstream.open(voice, pace="background", temperature=temperature) as session:
             yield SpeakerSession(session, self.now)
 
@@ -215,7 +215,7 @@ class Narrator:
     async def _make_room(self, voice: Voice) -> None:
         """End the session of another voice that spoke longest ago, if it is one too many or has the last place."""
         others = [held for held in self._held if held.voice != voice]
-        if others and (len(others) >= VOICES_AT_HAND or not self._speaker.upstream.has_spare_place(voice)):
+        if others and (len(others) >= VOICES_AT_HAND or not self._speaker.upstream.placer.has_spare_place(voice)):
             await self._close(others[0])
 
     def _find(self, voice: Voice) -> _Held | None:
@@ -294,6 +294,6 @@ async def open_speaker(settings: Settings) -> AsyncIterator[FleetSpeaker]:
         redis = open_redis(settings)
         stack.push_async_callback(redis.aclose)
         registry = Registry(redis, settings)
-        upstream = Upstream(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
+        upstream = SessionRouter(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
         stack.push_async_callback(upstream.aclose)
         yield FleetSpeaker(upstream)

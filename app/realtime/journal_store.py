@@ -54,7 +54,7 @@ class Beginning(BaseModel):
 
 @dataclass(eq=False)
 class Keep:
-    """A session whose journal is kept by this front door: `Journals.keep` makes one."""
+    """A session whose journal is kept by this front door: `JournalStore.keep` makes one."""
 
     token: str
     key_id: str
@@ -92,7 +92,7 @@ class Taken:
     sent: int
 
 
-class Journals:
+class JournalStore:
     """The journals that a front door keeps; `open_journals` makes one."""
 
     def __init__(self, redis: Redis, settings: Settings, clock: Callable[[], float]) -> None:
@@ -277,9 +277,9 @@ class Journals:
 
 
 @asynccontextmanager
-async def open_journals(redis: Redis, settings: Settings) -> AsyncIterator[Journals]:
+async def open_journals(redis: Redis, settings: Settings) -> AsyncIterator[JournalStore]:
     """Keep journals for as long as the context is open; those of broken connections are written before it closes."""
-    journals = Journals(redis, settings, asyncio.get_running_loop().time)
+    journals = JournalStore(redis, settings, asyncio.get_running_loop().time)
     writing = asyncio.create_task(journals.run(), name="journals")
     try:
         yield journals

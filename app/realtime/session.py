@@ -10,83 +10,39 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from app.errors import (
     CarillonError,
     DeadlineExceeded,
-    EngineFailed,
-    Overloaded,
     SessionIdle,
     SpeechFailed,
     WorkerLost,
 )
+from app.fleet.worker import Worker
 from app.realtime.journal import Journal
+from app.realtime.placing import LOST, Place, Placer
 from app.realtime.worker_client import Command, Event, WorkerConnection
 from app.speech.latency import Ledger
 from app.speech.protocol import (
-    Assign,
-    AssignedPace,
     Begun,
     Cancelled,
     Done,
     Error,
-    Resumption,
     Segment,
     Utter,
     Waiting,
 )
-from app.speech.voices import Voice, Worker
-
-if TYPE_CHECKING:
-    from app.realtime.router import Upstream
+from app.speech.voices import Voice
 
 MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
-LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
-"""What is the worker's fault and not the session's: it can go on elsewhere."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What is asked of one worker after the other: a place for a session of this id."""
-
-    id: str
-    voice: Voice
-    pace: AssignedPace
-    temperature: float | None
-    resume: Resumption | None = None
-
-    @property
-    def background(self) -> bool:
-        return self.pace == "background"
-
-    def assignment_to(self, worker: Worker) -> Assign:
-        return Assign(
-            session=self.id,
-            epoch=worker.epoch,
-            voice=self.voice,
-            temperature=self.temperature,
-            pace=self.pace,
-            resume=self.resume,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A session's place at a worker, which has said `ready` on this connection."""
-
-    lease: Lease
-    connection: WorkerConnection
-    queue_ms: float
-    route_ms: float
-
-
-class UpstreamSession:
+class RoutedSession:
     """One session, at one worker after the other. Iterate it for events; it ends after `done`.
 
     Raises what the session itself has done wrong; WorkerLost when its worker is gone and no other took it in time;
@@ -94,12 +50,12 @@ class UpstreamSession:
     raises what its worker's end was.
     """
 
-    def __init__(self, upstream: Upstream, place: Place, journal: Journal | None) -> None:
+    def __init__(self, placer: Placer, place: Place, journal: Journal | None) -> None:
         self.ready = place.connection.ready
         self.queue_ms = place.queue_ms
         self.route_ms = place.route_ms
         self.moves = 0
-        self._upstream = upstream
+        self._placer = placer
         self._place: Place | None = place
         self._lease = place.lease
         self._worker = place.connection.worker
@@ -147,7 +103,7 @@ class UpstreamSession:
             self._journal.sent(command)
             await self.tell([command])
 
-    def __aiter__(self) -> UpstreamSession:
+    def __aiter__(self) -> RoutedSession:
         return self
 
     async def __anext__(self) -> Event:
@@ -170,9 +126,9 @@ class UpstreamSession:
 
         Raises what the move ended with.
         """
-        await asyncio.wait([moving], timeout=self._upstream.settings.session.waiting_notice_s)
+        await asyncio.wait([moving], timeout=self._placer.settings.session.waiting_notice_s)
         if not moving.done():
-            return Waiting(session=self._lease.id, reason=self._upstream.awaited(self._lease.voice))
+            return Waiting(session=self._lease.id, reason=self._placer.awaited(self._lease.voice))
         self._moving = None
         await moving
         return None
@@ -192,7 +148,7 @@ class UpstreamSession:
             self._journal.heard(event)
             if isinstance(event, Segment):
                 self._moves_in_chunk = 0
-                self._leave_drained(connection, self._upstream.now())
+                self._leave_drained(connection, self._placer.now())
         return event
 
     def _connection(self) -> WorkerConnection:
@@ -208,8 +164,12 @@ class UpstreamSession:
             try:
                 return await connection.next()
             except DeadlineExceeded:
-                patience_s = self._upstream.settings.session.move_timeout_s
-                if self._journal is None or connection.silence_s > patience_s or self._upstream.has_room_beside(self):
+                patience_s = self._placer.settings.session.move_timeout_s
+                if (
+                    self._journal is None
+                    or connection.silence_s > patience_s
+                    or self._placer.has_room_beside(self._worker, self.voice)
+                ):
                     raise
                 log.warning("worker is slow", extra={"worker": self._worker.id, "session": self._lease.id})
 
@@ -238,12 +198,12 @@ class UpstreamSession:
         self._count(why, journal)
         log.warning("session moves", extra={"session": self._lease.id, "worker": self._worker.id, "code": why.code})
         await self._give_up_place(wait=False)
-        self._upstream.avoid(self._worker)
+        self._placer.avoid(self._worker)
         async with self._sending:
             resumption, commands = journal.move()
             lease = replace(self._lease, id=uuid.uuid4().hex, resume=resumption)
             try:
-                place = await self._upstream.place(lease, patience_s=self._upstream.settings.session.move_timeout_s)
+                place = await self._placer.place(lease, patience_s=self._placer.settings.session.move_timeout_s)
             except LOST as error:
                 raise WorkerLost(f"{why.message}; no other worker took the session: {error.message}") from error
             self._place, self._lease, self._worker = place, lease, place.connection.worker
@@ -282,4 +242,4 @@ class UpstreamSession:
     async def _give_up_place(self, *, wait: bool = True) -> None:
         place, self._place = self._place, None
         if place is not None:
-            await self._upstream.vacate(place, wait=wait)
+            await self._placer.vacate(place, wait=wait)

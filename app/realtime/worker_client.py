@@ -12,6 +12,7 @@ from typing import Any
 from picows import WSHandshakeError
 
 from app.errors import DeadlineExceeded, InvalidRequest, WorkerLost
+from app.fleet.worker import Worker
 from app.platform.deadline import Deadline
 from app.platform.settings import Settings
 from app.realtime.websocket import Wire, WireClosed
@@ -37,7 +38,6 @@ from app.speech.protocol import (
     Waiting,
     parse,
 )
-from app.speech.voices import Worker
 
 BACKGROUND_STALLS = 15
 """A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker tells it

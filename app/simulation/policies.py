@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from app.fleet.placement import EPSILON, has_room, offers
+from app.fleet.placement import EPSILON, has_room, rank_workers
 from app.simulation.fleet import SeenFleet, SeenWorker
 from app.simulation.simulation import Offer, Policy
 from app.simulation.traffic import adapter_of
@@ -19,7 +19,7 @@ from app.speech.voices import Voice
 
 def ours(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """`app.fleet.placement`, as the front door runs it."""
-    for candidate in offers(fleet.ring, fleet.workers, fleet.holders(adapter_of(voice)), fleet.bound, voice):
+    for candidate in rank_workers(fleet.ring, fleet.workers, fleet.holders(adapter_of(voice)), fleet.bound, voice):
         yield Offer(candidate.worker, candidate.bound)
 
 

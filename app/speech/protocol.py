@@ -12,9 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from app.errors import CarillonError, InvalidRequest
-from app.platform.field_errors import first_fault
+from app.errors import (
+    CarillonError,
+    InvalidRequest,
+)
 from app.speech.choices import AudioFormat
+from app.speech.field_errors import first_fault
 from app.speech.latency import Ledger
 from app.speech.voices import Voice
 
@@ -385,3 +388,7 @@ class AudioFrame:
             if start <= size:
                 return cls(*fields, audio=raw[start:], codes=raw[cls.CODED_HEADER.size : start])
         raise InvalidRequest(f"{size} bytes are no audio frame of this protocol")
+
+
+MAX_COMMANDS = 1_000
+"""Commands that wait for a worker; their text is bounded by `max_pending_chars`."""

@@ -1,6 +1,6 @@
 """A user's audio is only ever decoded in a subprocess that cannot hurt: bounded in memory, CPU, wall clock and disk.
 
-`inspect` says what a file is, by its first bytes and by really decoding it, `inspect_async` does so for coroutines;
+`probe` says what a file is, by its first bytes and by really decoding it, `probe_async` does so for coroutines;
 `decode` also writes it as raw mono float32. The subprocess is `app.voices.audio_probe_child`, in a session of its own,
 killed whole when its time is up or its caller is cancelled. The kernel does not keep it from the network: ffmpeg is
 told to open nothing but that file.
@@ -46,7 +46,7 @@ class Decoded:
     first_clip_s: float | None
 
 
-def inspect(path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits | None = None) -> AudioFacts:
+def probe(path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits | None = None) -> AudioFacts:
     """What the file is. `name` is what messages call it, its file name unless given.
 
     Raises RecordingUnfit with the value and the remedy: no audio, an unknown or damaged file, one cut off, of 0 s or
@@ -57,10 +57,10 @@ def inspect(path: Path, *, max_duration_s: float, name: str | None = None, limit
     return job.outcome(*job.run()).facts
 
 
-async def inspect_async(
+async def probe_async(
     path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits | None = None
 ) -> AudioFacts:
-    """`inspect` for coroutines; cancelled, it kills the subprocess."""
+    """`probe` for coroutines; cancelled, it kills the subprocess."""
     job = _Job(path, name or path.name, limits or Limits(), {"max_duration_s": max_duration_s})
     return job.outcome(*await job.run_async()).facts
 
@@ -76,7 +76,7 @@ def decode(
 ) -> Decoded:
     """Writes the source to `target` as raw mono little-endian float32 at `sample_rate_hz`: read it with `np.fromfile`.
 
-    Channels are averaged; the codec's delay is removed, so that sample 0 is sample 0. Raises what `inspect` does, and
+    Channels are averaged; the codec's delay is removed, so that sample 0 is sample 0. Raises what `probe` does, and
     leaves no target then.
     """
     fields = {"max_duration_s": max_duration_s, "target": str(target), "sample_rate_hz": sample_rate_hz}

@@ -13,16 +13,18 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.api.services import Door
 from app.errors import CarillonError, RecordingUnfit
 from app.platform.database import utc_now
+from app.platform.object_keys import voice_prefix
+from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.voices.audio_probe import Limits, inspect_async
+from app.voices.audio_probe import Limits, probe_async
 from app.voices.models import AudioFacts, Consent, Sample
-from app.voices.store import voice_prefix
+from app.voices.store import VoiceStore
 
 MIN_CONSENT_S = 2.0
 """The phrase cannot be said faster."""
@@ -32,101 +34,93 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-def uploads_directory(door: Door) -> Path:
-    """Where files wait to be looked into: beside the data, since a system's /tmp is often memory.
+@dataclass(frozen=True)
+class Ingest:
+    """Takes recordings in. `probes` bounds how many are looked into at once: each costs a core meanwhile."""
 
-    Raises StoreUnavailable where they could not be kept afterwards, before any is received.
-    """
-    _ = door.store
-    return waiting_directory(door.settings)
+    settings: Settings
+    voices: VoiceStore
+    store: ObjectStore
+    probes: asyncio.Semaphore
 
+    async def keep_sample(
+        self, voice_id: str, path: Path, *, sample_id: str, file_name: str, transcript: str | None
+    ) -> Sample:
+        """A recording of a voice. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
+        facts = await self._probed(path, file_name, max_duration_s=self.settings.cloning.max_sample_s)
+        # The key is this attempt's own: two that keep one sample at once do not remove each other's object.
+        key = f"{voice_prefix(voice_id)}samples/{secrets.token_hex(8)}.{facts.container}"
 
-def waiting_directory(settings: Settings) -> Path:
-    return settings.data_dir / "uploads"
+        async def keep() -> Sample:
+            async with self._stored(path, key):
+                return await self.voices.add_sample(
+                    voice_id,
+                    sample_id=sample_id,
+                    file_name=file_name,
+                    size_bytes=path.stat().st_size,
+                    facts=facts,
+                    transcript=transcript,
+                    object_key=key,
+                )
 
+        return await to_the_end(keep())
 
-async def keep_sample(
-    door: Door, voice_id: str, path: Path, *, sample_id: str, file_name: str, transcript: str | None
-) -> Sample:
-    """A recording of a voice. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
-    facts = await inspected(door, path, file_name, max_duration_s=door.settings.cloning.max_sample_s)
-    # The key is this attempt's own: two that keep one sample at once do not remove each other's object.
-    key = f"{voice_prefix(voice_id)}samples/{secrets.token_hex(8)}.{facts.container}"
-
-    async def keep() -> Sample:
-        async with _stored(door, path, key):
-            return await door.catalog.voices.add_sample(
-                voice_id,
-                sample_id=sample_id,
-                file_name=file_name,
-                size_bytes=path.stat().st_size,
-                facts=facts,
-                transcript=transcript,
-                object_key=key,
+    async def keep_consent(
+        self, voice_id: str, path: Path, *, file_name: str, number: str, key_id: str | None
+    ) -> Consent:
+        """A recorded consent. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
+        facts = await self._probed(path, file_name, max_duration_s=self.settings.cloning.max_consent_s)
+        if facts.duration_s < MIN_CONSENT_S:
+            raise RecordingUnfit(
+                f"{file_name} has {facts.duration_s:.1f} s; the consent takes at least {MIN_CONSENT_S:g} s to say",
+                param="recording",
             )
-
-    return await to_the_end(keep())
-
-
-async def keep_consent(
-    door: Door, voice_id: str, path: Path, *, file_name: str, number: str, key_id: str | None
-) -> Consent:
-    """A recorded consent. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
-    facts = await inspected(door, path, file_name, max_duration_s=door.settings.cloning.max_consent_s)
-    if facts.duration_s < MIN_CONSENT_S:
-        raise RecordingUnfit(
-            f"{file_name} has {facts.duration_s:.1f} s; the consent takes at least {MIN_CONSENT_S:g} s to say",
-            param="recording",
+        consent_id = new_consent_id()
+        key = f"{voice_prefix(voice_id)}consent/{consent_id}.{facts.container}"
+        consent = Consent(
+            id=consent_id,
+            voice_id=voice_id,
+            kind="recording",
+            number=number,
+            object_key=key,
+            key_id=key_id,
+            created_at=utc_now(),
         )
-    consent_id = new_consent_id()
-    consent = Consent(
-        id=consent_id,
-        voice_id=voice_id,
-        kind="recording",
-        number=number,
-        object_key=f"{voice_prefix(voice_id)}consent/{consent_id}.{facts.container}",
-        key_id=key_id,
-        created_at=utc_now(),
-    )
 
-    async def keep() -> Consent:
-        assert consent.object_key
-        async with _stored(door, path, consent.object_key):
-            await door.catalog.voices.add_consent(consent)
-        return consent
+        async def keep() -> Consent:
+            async with self._stored(path, key):
+                await self.voices.add_consent(consent)
+            return consent
 
-    return await to_the_end(keep())
+        return await to_the_end(keep())
+
+    async def discard(self, key: str) -> None:
+        """Remove an object that no row speaks of; an absent store is logged, and is no reason to fail."""
+        try:
+            await asyncio.to_thread(self.store.delete, key)
+        except CarillonError as error:
+            log.warning("object left behind", extra={"key": key, "code": error.code})
+
+    async def _probed(self, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
+        """What the file is, found out in a bounded subprocess. Raises InvalidRequest."""
+        timeout_s = self.settings.cloning.inspection_timeout_s
+        limits = Limits(cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
+        async with self.probes:
+            return await probe_async(path, max_duration_s=max_duration_s, name=name, limits=limits)
+
+    @asynccontextmanager
+    async def _stored(self, path: Path, key: str) -> AsyncIterator[None]:
+        """The file is at `key` for the body, and afterwards unless that fails."""
+        try:
+            await asyncio.to_thread(self.store.upload, path, key)
+            yield
+        except Exception:
+            await self.discard(key)
+            raise
 
 
 def new_consent_id() -> str:
     return f"cons_{secrets.token_hex(12)}"
-
-
-async def inspected(door: Door, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
-    """What the file is, found out in a bounded subprocess, few at once. Raises InvalidRequest."""
-    timeout_s = door.settings.cloning.inspection_timeout_s
-    limits = Limits(cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
-    async with door.inspections:
-        return await inspect_async(path, max_duration_s=max_duration_s, name=name, limits=limits)
-
-
-@asynccontextmanager
-async def _stored(door: Door, path: Path, key: str) -> AsyncIterator[None]:
-    """The file is at `key` for the body, and afterwards unless that fails."""
-    try:
-        await asyncio.to_thread(door.store.upload, path, key)
-        yield
-    except Exception:
-        await discard(door, key)
-        raise
-
-
-async def discard(door: Door, key: str) -> None:
-    """Remove an object that nothing speaks of; the store being away is told, and is no reason to fail."""
-    try:
-        await asyncio.to_thread(door.store.delete, key)
-    except CarillonError as error:
-        log.warning("object left behind", extra={"key": key, "code": error.code})
 
 
 async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:

@@ -20,20 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict, JobLost, NotFound
 from app.platform.database import Database
+from app.platform.jobs import CLAIM_S, JobError
 from app.platform.tables import JobRow, VoiceRow
-from app.voices.models import CloneConfig, CloneJob, CloneKind, CloneState, JobError
-from app.voices.store import put_in_force, voice_prefix
-
-CLAIM_S = 60.0
-"""How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneJob, CloneKind, CloneState
+from app.voices.store import put_in_force
 
 
-def job_prefix(voice_id: str, job_id: str) -> str:
-    """Where everything of a job lies in the object store."""
-    return f"{voice_prefix(voice_id)}jobs/{job_id}/"
-
-
-class JobBook:
+class JobStore:
     """The clone jobs of one database. Every method raises StoreUnavailable when it does not answer.
 
     Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
@@ -193,7 +187,7 @@ class JobBook:
                 .values(state=CloneState.CANCELLED.value, finished_at=now, revision=JobRow.revision + 1)
             )
 
-    async def forsaken(self, *, for_s: float) -> list[tuple[str, str]]:
+    async def stalled(self, *, for_s: float) -> list[tuple[str, str]]:
         """Jobs, each with its voice's model, that are not over and have been nobody's for so long: message or worker
         is lost."""
         limit = self._now() - timedelta(seconds=for_s)

@@ -5,16 +5,15 @@ It holds a second's copy of the catalogue's clones, so that a session start cost
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import itertools
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from app.errors import Overloaded, UnknownVoice
-from app.realtime.router import Upstream
-from app.speech.voices import ModelCard, Roster, Voice, built_in_voices
-
-if TYPE_CHECKING:
-    from app.catalog import Catalog
+from app.errors import Overloaded, UnknownModel, UnknownVoice
+from app.realtime.router import SessionRouter
+from app.speech.voices import ModelCard, Voice
+from app.voices.store import VoiceStore
 
 MAX_AGE_S = 1.0
 """How long a front door may go on speaking with the version before the current one. A new voice is found at once."""
@@ -22,11 +21,11 @@ MAX_AGE_S = 1.0
 NO_WORKER_RETRY_S = 5.0
 
 
-class Directory:
+class VoiceResolver:
     """Finds voices by name. Two callers at one moment may both ask the catalogue; that is harmless."""
 
-    def __init__(self, catalog: Catalog, upstream: Upstream, clock: Callable[[], float] = monotonic) -> None:
-        self._catalog = catalog
+    def __init__(self, voices: VoiceStore, upstream: SessionRouter, clock: Callable[[], float] = monotonic) -> None:
+        self._store = voices
         self._upstream = upstream
         self._clock = clock
         self._clones: tuple[Voice, ...] = ()
@@ -70,8 +69,46 @@ class Directory:
 
     async def _published(self, max_age_s: float = MAX_AGE_S) -> tuple[Voice, ...]:
         if self._clock() - self._read_at >= max_age_s:
-            clones = tuple(await self._catalog.voices.published())
+            clones = tuple(await self._store.published())
             if clones != self._clones:
                 self._clones = clones
             self._read_at = self._clock()
         return self._clones
+
+
+class Roster:
+    """The voices that can be asked for: clones by id or name, then the built-in voices of the models that are served.
+
+    Made once, so that each of many starts costs a look and no more, however many voices there are.
+    """
+
+    def __init__(self, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> None:
+        self._models = {card.name: card for card in cards}
+        self._voices = [voice for voice in clones if voice.model in self._models]
+        self._voices += [built_in for card in self._models.values() for built_in in built_in_voices(card)]
+        self._found: dict[tuple[str | None, str], Voice] = {}
+        for voice in self._voices:
+            for key in itertools.product((None, voice.model), (voice.id, voice.name)):
+                self._found.setdefault(key, voice)
+
+    def find(self, name: str, model: str | None) -> Voice:
+        """The voice a request means; `model` None means any.
+
+        Raises UnknownModel or UnknownVoice, each with what there is to choose from.
+        """
+        if model is not None and model not in self._models:
+            raise UnknownModel(
+                f"model {model!r} is not served here; served are: {', '.join(sorted(self._models)) or 'none'}",
+                param="model",
+            )
+        voice = self._found.get((model, name))
+        if voice is not None:
+            return voice
+        known = sorted({voice.name for voice in self._voices if model in (None, voice.model)})
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+        raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+
+
+def built_in_voices(card: ModelCard) -> list[Voice]:
+    """The voices that a model learnt by name."""
+    return [Voice(id=name, name=name, model=card.name, language=card.languages[0]) for name in card.voices]

@@ -30,12 +30,7 @@ def new_voice_id() -> str:
     return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
 
 
-def voice_prefix(voice_id: str) -> str:
-    """Where everything of a voice lies in the object store."""
-    return f"voices/{voice_id}/"
-
-
-class VoiceBook:
+class VoiceStore:
     """The voices of one database. Every method raises StoreUnavailable when it does not answer."""
 
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:

@@ -7,12 +7,12 @@ import io
 
 import pytest
 
-from app.cli.main.drain import Dispatcher
-from app.cli.main.drain import drain as run_drain
+from app.cli.drain import Dispatcher
+from app.cli.drain import drain as run_drain
 from app.errors import NotFound
+from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
 from app.speech.protocol import Done, GoAway, Ready
-from app.speech.voices import WorkerState
 from tests.api.conftest import House
 from tests.support.api_client import SessionsClient, error_of, sessions_client, speak
 from tests.support.deadlines import HANG_S

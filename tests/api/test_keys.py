@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.main.keyring import FrontDoorKeyring
-from app.client.session.http import FrontDoor
+from app.cli.keyring import FrontDoorKeyring
+from app.client.http import FrontDoor
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
 from app.speech.choices import Scope
 from tests.api.conftest import House

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.errors import AdapterUnavailable, EngineFailed, SessionIdle
+from app.fleet.worker import WorkerState
 from app.speech.protocol import AudioFrame, Cancelled, Done, Error, Flushed, Segment, Waiting
-from app.speech.voices import WorkerState
 from tests.api.conftest import House, OpenHouse
 from tests.support.api_client import SessionsClient, sessions_client, spoken
 from tests.support.deadlines import HANG_S

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.main.narrate import Publisher, Wish, narrate
+from app.cli.narrate import Publisher, Wish, narrate
 from app.errors import StageFailed
 from tests.support.deadlines import HANG_S
 from tests.support.library import AUDIO, TEXT, Library

@@ -15,8 +15,8 @@ from typing import Any
 import av
 import pytest
 
-from app.bench.sessions.sessions import TEXTS, Heard, as_a_model_writes, run
-from app.cli.main.say import say
+from app.bench.sessions import TEXTS, Heard, as_a_model_writes, run
+from app.cli.say import say
 from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from app.errors import EngineFailed, Overloaded
-from app.speech.voices import WorkerState
+from app.fleet.worker import WorkerState
 from tests.api.conftest import House, OpenHouse
 from tests.support.api_client import SPEECH, error_of, speak
 from tests.support.deadlines import HANG_S

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.fleet.registry import ROOT, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, redis_url, valkey
 from app.local.supervisor import Child, Program, State, Supervisor
@@ -28,7 +29,6 @@ from app.local.up import prepare_catalog
 from app.platform.data_dir import load_secrets
 from app.platform.settings import Settings
 from app.speech.protocol import Pace
-from app.speech.voices import Worker, WorkerState
 from tests.chaos.listener import Heard, Listener, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from app.cli.main.clone import Studio, found
-from app.cli.main.demo import RECORDINGS
+from app.cli.clone import Studio, found
+from app.cli.demo import RECORDINGS
 from tests.support.deadlines import LONG_HANG_S
 from tests.support.processes import until
 from tests.support.receiver import Receiver

@@ -20,7 +20,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from app.errors import AuthenticationFailed, CarillonError, Overloaded, TextAfterEnd, TextTooLong
-from app.fleet.registry import Held, Registry
+from app.fleet.registry import LeaseRecord, Registry
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
 from app.speech.latency import Ledger
 from app.speech.protocol import (
@@ -48,7 +49,7 @@ from app.speech.protocol import (
     parse,
 )
 from app.speech.text import clean
-from app.speech.voices import ModelCard, Worker, WorkerState
+from app.speech.voices import ModelCard
 from tests.support.deadlines import HANG_S
 
 SAMPLE_RATE_HZ = 24_000
@@ -227,10 +228,10 @@ class FakeSession:
         await self._socket.close()
 
     @property
-    def held(self) -> Held:
+    def held(self) -> LeaseRecord:
         """The session's lease."""
         adapter = self.assign.voice.adapter
-        return Held(self.id, adapter.name if adapter else "", background=self.assign.pace == "background")
+        return LeaseRecord(self.id, adapter.name if adapter else "", background=self.assign.pace == "background")
 
     async def say_goodbye(self, deadline_s: float) -> None:
         """Tell the front door that the worker drains."""

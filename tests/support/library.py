@@ -19,11 +19,11 @@ from app.narration.models import (
     TimelineChapter,
     TimelineSegment,
 )
-from app.narration.rows import narration_prefix
-from app.narration.steps import Step, StepBook
-from app.narration.store import NarrationBook
+from app.narration.steps import Step, StepStore
+from app.narration.store import NarrationStore
+from app.platform.jobs import JobError
+from app.platform.object_keys import narration_prefix
 from app.platform.object_store import PIECE_BYTES, ObjectStore
-from app.voices.models import JobError
 
 if TYPE_CHECKING:
     from tests.api.conftest import House
@@ -56,11 +56,11 @@ class Library:
     store: ObjectStore
 
     @property
-    def book(self) -> NarrationBook:
+    def book(self) -> NarrationStore:
         return self.house.catalog.narrations
 
     @property
-    def steps(self) -> StepBook:
+    def steps(self) -> StepStore:
         return self.house.catalog.steps
 
     async def queued(self, **fields: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class MortalDoor:
 
     async def until_known(self, worker: FakeWorker) -> None:
         """Return once it has seen the worker in the registry."""
-        door: Door = self.server.config.app.state.door  # type: ignore[union-attr]
+        door: Door = self.server.config.app.state.services  # type: ignore[union-attr]
         async with asyncio.timeout(HANG_S):
             while worker.id not in [known.id for known in door.upstream.workers]:
                 await asyncio.sleep(0.01)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from app.fleet.registry import ROOT, Registry
-from app.speech.voices import AdapterVersion, ModelCard, Voice, Worker
+from app.fleet.worker import Worker
+from app.speech.voices import AdapterVersion, ModelCard, Voice
 
 CARD = ModelCard(
     name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03

@@ -27,7 +27,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from picows import WSUpgradeResponseWithListener as Refusal
 
 from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, WorkerLost
-from app.fleet.registry import Held, Registry, open_redis
+from app.fleet.registry import LeaseRecord, Registry, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.platform import profiles
 from app.platform.logs import configure_logging
 from app.platform.settings import Settings, load_settings
@@ -55,7 +56,7 @@ from app.speech.protocol import (
     parse,
 )
 from app.speech.token_layout import TOKENS_PER_FRAME
-from app.speech.voices import ModelCard, Worker, WorkerState
+from app.speech.voices import ModelCard
 
 SAMPLE_RATE_HZ = 24_000
 CHARS_PER_S = 14.0
@@ -307,7 +308,7 @@ class ReplayWorker:
     async def _beat(self) -> None:
         while True:
             try:
-                await self._registry.beat(self._record(), [Held(session) for session in self.sessions])
+                await self._registry.beat(self._record(), [LeaseRecord(session) for session in self.sessions])
             except DeadlineExceeded as error:
                 log.warning("heartbeat failed", extra={"error": error.message})
             await asyncio.sleep(self._settings.heartbeat_s)

@@ -13,11 +13,10 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from app import errors
-from app.api.native.session import MAX_COMMANDS
 from app.errors import CarillonError
 from app.speech import protocol
 from app.speech.latency import Ledger
-from app.speech.protocol import MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
+from app.speech.protocol import MAX_COMMANDS, MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 

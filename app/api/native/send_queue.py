@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from app.api.stream_encoder import Outlet
+from app.api.stream_encoder import StreamEncoder
 from app.errors import SlowReader
 from app.platform.deadline import Deadline
 from app.speech.protocol import AudioFrame, Cancelled, Message, Ready, Resumed
@@ -53,17 +53,22 @@ class _Ending:
     """Stands behind the last audio: the encoder gives out what it held."""
 
 
-class Outbox:
+class SendQueue:
     """What one session has to send, in order. `window_samples` None: credit without end."""
 
     def __init__(
-        self, wake: Callable[[Outbox], None], *, channel: int, window_samples: int | None, slow_reader_timeout_s: float
+        self,
+        wake: Callable[[SendQueue], None],
+        *,
+        channel: int,
+        window_samples: int | None,
+        slow_reader_timeout_s: float,
     ) -> None:
         self._wake = wake
         self.channel = channel
         self._credit_samples = window_samples
         self._timeout_s = slow_reader_timeout_s
-        self._outlet: Outlet | None = None
+        self._encoder: StreamEncoder | None = None
         self._room_samples = 0
         self._items: deque[_Audio | _Ending | Message | Deferred] = deque()
         self._held_samples = 0
@@ -77,9 +82,9 @@ class Outbox:
         self.first_audio_at: float | None = None
         """When the first audio was taken, on the event loop's clock."""
 
-    def open(self, outlet: Outlet, *, room_samples: int) -> None:
+    def open(self, encoder: StreamEncoder, *, room_samples: int) -> None:
         """Say how audio is encoded and how much may be held; before this there is none."""
-        self._outlet = outlet
+        self._encoder = encoder
         self._room_samples = room_samples
 
     def post(self, message: Message | Deferred) -> None:
@@ -159,7 +164,7 @@ class Outbox:
         return self._take_audio(item) if isinstance(item, _Audio) else self._take_other(self._items.popleft())
 
     def _take_audio(self, audio: _Audio) -> bytes | None:
-        assert self._outlet is not None
+        assert self._encoder is not None
         samples = min(audio.samples, MAX_SAMPLES_PER_ITEM)
         if self._credit_samples is not None:
             samples = min(samples, self._credit_samples)
@@ -169,12 +174,12 @@ class Outbox:
             self._items.popleft()
         self._held_samples -= samples
         self._generation, self.sent_until = head.generation, head.offset + samples
-        return self._frame(head.offset, self._outlet.encode(head.pcm16))
+        return self._frame(head.offset, self._encoder.encode(head.pcm16))
 
     def _take_other(self, item: _Audio | _Ending | Message | Deferred) -> str | bytes | None:
         if isinstance(item, _Ending):
-            assert self._outlet is not None
-            return self._frame(self.sent_until, self._outlet.finish())
+            assert self._encoder is not None
+            return self._frame(self.sent_until, self._encoder.finish())
         assert not isinstance(item, _Audio)
         return (item if isinstance(item, Message) else item()).model_dump_json()
 
@@ -209,18 +214,20 @@ class Writer:
     def __init__(self, send: Callable[[str | bytes], Awaitable[None]], *, slow_reader_timeout_s: float) -> None:
         self._send = send
         self._timeout_s = slow_reader_timeout_s
-        self._boxes: dict[int, Outbox] = {}
-        self._waiting: dict[int, Outbox] = {}
+        self._boxes: dict[int, SendQueue] = {}
+        self._waiting: dict[int, SendQueue] = {}
         """Boxes that may have something to send, in the order of their turns."""
         self._work = asyncio.Event()
 
-    def box(self, channel: int, *, window_samples: int | None = None) -> Outbox:
+    def box(self, channel: int, *, window_samples: int | None = None) -> SendQueue:
         """A new box, served from now on. Channel 0 is the socket's own: it carries no audio."""
-        box = Outbox(self._wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s)
+        box = SendQueue(
+            self._wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s
+        )
         self._boxes[channel] = box
         return box
 
-    def _wake(self, box: Outbox) -> None:
+    def _wake(self, box: SendQueue) -> None:
         if self._boxes.get(box.channel) is box:
             self._waiting.setdefault(box.channel, box)
             self._work.set()

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 
 from app.api.metrics import SessionCount
-from app.api.native.send_queue import Outbox
-from app.api.services import Door
-from app.api.stream_encoder import Outlet
+from app.api.native.send_queue import SendQueue
+from app.api.services import Services
+from app.api.stream_encoder import StreamEncoder
 from app.errors import (
     CarillonError,
     InvalidRequest,
@@ -25,9 +25,10 @@ from app.errors import (
     UnknownVoice,
 )
 from app.realtime.journal_store import Beginning, Keep
-from app.realtime.session import UpstreamSession
+from app.realtime.session import RoutedSession
 from app.realtime.worker_client import Command, Event
 from app.speech.protocol import (
+    MAX_COMMANDS,
     AudioFrame,
     Cancel,
     Cancelled,
@@ -44,8 +45,6 @@ from app.speech.protocol import (
 from app.speech.voices import Voice
 
 EDGE = "sessions"
-MAX_COMMANDS = 1_000
-"""Commands that wait for a worker; their text is bounded by `max_pending_chars`."""
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,9 @@ log = logging.getLogger(__name__)
 class ClientSession:
     """What the client sees as one session."""
 
-    def __init__(self, start: Start | Resume, door: Door, box: Outbox, channel: int, *, key_id: str = "") -> None:
+    def __init__(
+        self, start: Start | Resume, services: Services, box: SendQueue, channel: int, *, key_id: str = ""
+    ) -> None:
         self.id = start.session
         self.over = False
         """The client has been told of its end; what remains is between the front door and the worker."""
@@ -65,13 +66,13 @@ class ClientSession:
         self._task: asyncio.Task[None] | None = None
         self._lost = False
         """It was taken up on another connection."""
-        self._door = door
+        self._services = services
         self._box = box
         self._channel = channel
-        self._limits = door.settings.session
+        self._limits = services.settings.session
         self._text_at: float | None = None
-        self._outlet: Outlet | None = None
-        self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
+        self._encoder: StreamEncoder | None = None
+        self._commands: asyncio.TaskQueue[Command] = asyncio.TaskQueue(MAX_COMMANDS)
         self._waiting_chars = 0
         self._carried_chars = 0
         """Of the text that is on its way from here to the journal: it waits there while the session moves."""
@@ -83,7 +84,7 @@ class ClientSession:
         self._cancels_due: deque[Cancel] = deque()
         """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
         self._generation = 0
-        self._upstream: UpstreamSession | None = None
+        self._upstream: RoutedSession | None = None
 
     @property
     def resumable(self) -> bool:
@@ -167,7 +168,7 @@ class ClientSession:
         """
         self._task = asyncio.current_task()
         try:
-            with self._door.metrics.session(EDGE) as self._count:
+            with self._services.metrics.session(EDGE) as self._count:
                 await self._speak()
                 await self._box.drained()
             self._let_go()
@@ -184,8 +185,8 @@ class ClientSession:
         finally:
             self._done = None  # it holds this session: apart, both are freed at once, and leave the collector nothing
             self._keep = None
-            if self._outlet:
-                self._outlet.close()
+            if self._encoder:
+                self._encoder.close()
 
     async def _give_up(self, error: CarillonError) -> None:
         log.info("session ended by an error", extra={"session": self.id, "code": error.code})
@@ -193,7 +194,7 @@ class ClientSession:
         if error.retryable or isinstance(error, SlowReader):
             self._let_go()
         elif self._keep:
-            self._door.journals.end(self._keep)
+            self._services.journals.end(self._keep)
         self._box.drop()
         self._box.post(Error.of(error, session=self.id, closed=True))
         await self._box.drained()
@@ -201,7 +202,7 @@ class ClientSession:
     def _let_go(self) -> None:
         """Leave the session to whoever takes it up."""
         if self._keep:
-            self._door.journals.let_go(self._keep, over=self._accounted)
+            self._services.journals.let_go(self._keep, over=self._accounted)
 
     def _lose(self) -> None:
         """Another connection has the session now."""
@@ -219,14 +220,14 @@ class ClientSession:
             await self._go_on(self._request)
             return
         start, limits = self._request, self._limits
-        voice = await self._door.directory.find(start.voice, start.model)
+        voice = await self._services.resolver.find(start.voice, start.model)
         keep_s = limits.resume_window_s if start.resumable else 0
-        async with self._door.upstream.open(
+        async with self._services.upstream.open(
             voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s
         ) as upstream:
             if start.resumable:
-                self._keep = self._door.journals.keep(
-                    self._door.journals.new_token(),
+                self._keep = self._services.journals.keep(
+                    self._services.journals.new_token(),
                     self._key_id,
                     Beginning(start=start, voice=voice),
                     upstream.journal,
@@ -238,10 +239,10 @@ class ClientSession:
 
     async def _go_on(self, resume: Resume) -> None:
         """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
-        taken = await self._door.journals.take(resume.token, self._key_id)
+        taken = await self._services.journals.take(resume.token, self._key_id)
         start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
         self._box.sent_until, self._accounted = taken.sent, taken.beginning.over
-        self._keep = self._door.journals.keep(
+        self._keep = self._services.journals.keep(
             resume.token,
             self._key_id,
             taken.beginning,
@@ -250,10 +251,10 @@ class ClientSession:
             lost=self._lose,
             owner=taken.owner,
         )
-        if not await self._door.directory.still_has(voice):
+        if not await self._services.resolver.still_has(voice):
             raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
         from_sample = taken.sent if resume.received_samples is None else resume.received_samples
-        async with self._door.upstream.open(
+        async with self._services.upstream.open(
             voice, pace=start.pace, temperature=start.temperature, journal=journal, from_sample=from_sample
         ) as upstream:
             self._box.sent_until = journal.samples
@@ -272,17 +273,17 @@ class ClientSession:
             )
             await self._converse(upstream)
 
-    def _open(self, upstream: UpstreamSession, start: Start, voice: Voice) -> None:
+    def _open(self, upstream: RoutedSession, start: Start, voice: Voice) -> None:
         """Make ready to send audio, and say so."""
         self._upstream = upstream
         rate_hz = upstream.ready.sample_rate_hz
-        self._outlet = Outlet(start.format, sample_rate_hz=rate_hz, speed=start.speed)
-        self._box.open(self._outlet, room_samples=round(self._limits.buffer_s * rate_hz))
+        self._encoder = StreamEncoder(start.format, sample_rate_hz=rate_hz, speed=start.speed)
+        self._box.open(self._encoder, room_samples=round(self._limits.buffer_s * rate_hz))
         told = {"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
         token = self._keep.token if self._keep else None
         self._box.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
 
-    async def _converse(self, upstream: UpstreamSession) -> None:
+    async def _converse(self, upstream: RoutedSession) -> None:
         """Carry commands there and events back, until the worker is done."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -293,7 +294,7 @@ class ClientSession:
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
 
-    async def _carry(self, upstream: UpstreamSession) -> None:
+    async def _carry(self, upstream: RoutedSession) -> None:
         while True:
             command = await self._commands.get()
             if isinstance(command, Text):
@@ -329,7 +330,7 @@ class ClientSession:
                 first_audio_ms = round((self._box.first_audio_at - self._text_at) * 1000, 3)
                 ledger = ledger.model_copy(update={"first_audio_ms": first_audio_ms})
             if not self._accounted:
-                self._door.metrics.account(EDGE, ledger)
+                self._services.metrics.account(EDGE, ledger)
             self._accounted = True
             self._count.done()
             self.over = True

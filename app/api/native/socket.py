@@ -20,7 +20,7 @@ from app.api.errors import error_response
 from app.api.native.protocol_page import reference
 from app.api.native.send_queue import Writer
 from app.api.native.session import ClientSession
-from app.api.services import Door, TheDoor, bearer_token
+from app.api.services import Services, TheServices, bearer_token
 from app.errors import CarillonError, InvalidRequest, Overloaded, SessionInUse, SlowReader, UnknownSession
 from app.speech.choices import Scope
 from app.speech.protocol import (
@@ -57,26 +57,26 @@ async def read_reference() -> PlainTextResponse:
 
 
 @router.websocket("/v1/sessions")
-async def open_sessions(websocket: WebSocket, door: TheDoor) -> None:
+async def open_sessions(websocket: WebSocket, services: TheServices) -> None:
     offered = websocket.scope.get("subprotocols", [])
     key = next((name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL)), None)
     try:
-        holder = await door.admit(bearer_token(websocket) or key, Scope.SPEAK)
+        holder = await services.admit(bearer_token(websocket) or key, Scope.SPEAK)
     except CarillonError as error:
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await SessionSocket(websocket, door, key_id=holder.id if holder else "").run()
+    await SessionSocket(websocket, services, key_id=holder.id if holder else "").run()
 
 
 class SessionSocket:
     """One client's socket and the sessions open on it."""
 
-    def __init__(self, websocket: WebSocket, door: Door, *, key_id: str) -> None:
+    def __init__(self, websocket: WebSocket, services: Services, *, key_id: str) -> None:
         self._websocket = websocket
-        self._door = door
+        self._services = services
         self._key_id = key_id
-        self._limits = door.settings.session
+        self._limits = services.settings.session
         self._writer = Writer(self._send, slow_reader_timeout_s=self._limits.slow_reader_timeout_s)
         self._own = self._writer.box(OWN_CHANNEL)
         self._sessions: dict[str, ClientSession] = {}
@@ -87,7 +87,7 @@ class SessionSocket:
 
     async def run(self) -> None:
         """Serve the client until it goes, is told to, or reads nothing for too long."""
-        self._door.sockets.add(self)
+        self._services.sockets.add(self)
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._writer.run())
@@ -103,7 +103,7 @@ class SessionSocket:
         except* WebSocketDisconnect:
             pass
         finally:
-            self._door.sockets.discard(self)
+            self._services.sockets.discard(self)
 
     def go_away(self, deadline_s: float) -> None:
         """Tell the client that the server stops, and start nothing more."""
@@ -162,7 +162,7 @@ class SessionSocket:
             raise InvalidRequest(f"{most} sessions are open on this socket, the most it may have; open another socket")
         channel = next(self._channels)
         box = self._writer.box(channel, window_samples=start.window_samples)
-        session = ClientSession(start, self._door, box, channel, key_id=self._key_id)
+        session = ClientSession(start, self._services, box, channel, key_id=self._key_id)
         self._sessions[start.session] = session
 
         def ended(task: asyncio.Task[None]) -> None:

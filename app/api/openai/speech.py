@@ -22,7 +22,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.api.bodies import json_body, read_json
-from app.api.services import Door, TheDoor, requires
+from app.api.services import Services, TheServices, requires
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
 from app.errors import InvalidRequest, TextTooLong, UnknownModel
 from app.speech.choices import AudioFormat, Scope
@@ -77,9 +77,9 @@ class SpeechRequest(BaseModel):
     dependencies=[Depends(requires(Scope.SPEAK))],
     openapi_extra=json_body(SpeechRequest),
 )
-async def speak(request: Request, door: TheDoor) -> Response:
+async def speak(request: Request, services: TheServices) -> Response:
     """Speak a text; the audio is sent as it is made."""
-    limit = door.settings.session.max_input_chars
+    limit = services.settings.session.max_input_chars
     wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
     if wanted.instructions and wanted.instructions.strip():
         raise InvalidRequest(
@@ -93,9 +93,9 @@ async def speak(request: Request, door: TheDoor) -> Response:
             "which takes any amount of text",
             param="input",
         )
-    voice = await door.directory.find(wanted.voice.id, model=_model_name(wanted.model, door))
+    voice = await services.resolver.find(wanted.voice.id, model=_model_name(wanted.model, services))
     return SpeechResponse(
-        door,
+        services,
         voice,
         wanted.input,
         edge=EDGE,
@@ -105,8 +105,8 @@ async def speak(request: Request, door: TheDoor) -> Response:
     )
 
 
-def _model_name(name: str, door: Door) -> str | None:
-    served = {card.name for card in door.upstream.models}
+def _model_name(name: str, services: Services) -> str | None:
+    served = {card.name for card in services.upstream.models}
     return None if name in ANY_MODEL and name not in served else name
 
 
@@ -123,22 +123,22 @@ def _model(card: ModelCard) -> dict[str, Any]:
 
 
 @router.get("/v1/models", dependencies=[Depends(requires(Scope.SPEAK))])
-async def list_models(door: TheDoor) -> dict[str, Any]:
+async def list_models(services: TheServices) -> dict[str, Any]:
     """The models that living workers hold; `stand_in` marks a small one that is no real voice."""
-    return {"object": "list", "data": [_model(card) for card in door.upstream.models]}
+    return {"object": "list", "data": [_model(card) for card in services.upstream.models]}
 
 
 @router.get("/v1/models/{name}", dependencies=[Depends(requires(Scope.SPEAK))])
-async def one_model(name: str, door: TheDoor) -> dict[str, Any]:
-    for card in door.upstream.models:
+async def one_model(name: str, services: TheServices) -> dict[str, Any]:
+    for card in services.upstream.models:
         if card.name == name:
             return _model(card)
-    served = ", ".join(sorted(card.name for card in door.upstream.models)) or "none"
+    served = ", ".join(sorted(card.name for card in services.upstream.models)) or "none"
     raise UnknownModel(f"model {name[:64]!r} is not served here; served are: {served}", param="model")
 
 
 @router.get("/v1/audio/voices", dependencies=[Depends(requires(Scope.SPEAK))])
-async def list_voices(door: TheDoor) -> dict[str, Any]:
+async def list_voices(services: TheServices) -> dict[str, Any]:
     """The voices of the models being served: built-in ones and clones."""
     return {
         "voices": [
@@ -149,6 +149,6 @@ async def list_voices(door: TheDoor) -> dict[str, Any]:
                 "language": voice.language,
                 "kind": "clone" if voice.adapter else "built_in",
             }
-            for voice in await door.directory.all()
+            for voice in await services.resolver.all()
         ]
     }

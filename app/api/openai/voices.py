@@ -22,10 +22,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 
 from app.api.bodies import FormLimits, form_body, json_body, read_json, received_form
-from app.api.services import Door, TheDoor
+from app.api.services import Services, TheServices
 from app.api.voices import LANGUAGE, Cloner, checked_name, consent_limits, create_voice, delete_voice
 from app.errors import Conflict, InvalidRequest, NotFound
-from app.voices.ingest import keep_consent, keep_sample, uploads_directory
 from app.voices.models import Consent, VoiceRecord
 from app.voices.transcripts import shown_name
 
@@ -41,17 +40,16 @@ class NewName(BaseModel):
 
 
 @router.post("/voice_consents", openapi_extra=form_body(name="text", language="text", recording="file"))
-async def create_consent(request: Request, door: TheDoor, key: Cloner) -> dict[str, Any]:
+async def create_consent(request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
     """Keep the recording of a consent, with an empty voice for it."""
     limits = consent_limits()
-    async with received_form(request, uploads_directory(door), limits) as form:
+    async with received_form(request, services.uploads_directory, limits) as form:
         language, file = form.value("language"), form.file("recording", max_bytes=limits.file_bytes)
         if len(language) > 35 or not re.match(LANGUAGE, language):
             raise InvalidRequest("language: it is no BCP 47 tag; write it like en-US", param="language")
-        record = await create_voice(door, form.value("name"), language=language)
+        record = await create_voice(services, form.value("name"), language=language)
         try:
-            consent = await keep_consent(
-                door,
+            consent = await services.ingest.keep_consent(
                 record.id,
                 file.path,
                 file_name=shown_name(file.name),
@@ -59,20 +57,20 @@ async def create_consent(request: Request, door: TheDoor, key: Cloner) -> dict[s
                 key_id=key.id if key else None,
             )
         except BaseException:
-            await delete_voice(door, record.id)
+            await delete_voice(services, record.id)
             raise
     return _consent(record, consent)
 
 
 @router.get("/voice_consents")
 async def list_consents(
-    door: TheDoor,
+    services: TheServices,
     _: Cloner,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """The consents of living voices, the newest first."""
-    everything = [(record, record.consent) for record in await door.catalog.voices.all() if record.consent]
+    everything = [(record, record.consent) for record in await services.catalog.voices.all() if record.consent]
     everything.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
     ids = [consent.id for _, consent in everything]
     if after is not None and after not in ids:
@@ -89,49 +87,48 @@ async def list_consents(
 
 
 @router.get("/voice_consents/{consent_id}")
-async def one_consent(consent_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    return _consent(*await _find(door, consent_id))
+async def one_consent(consent_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    return _consent(*await _find(services, consent_id))
 
 
 @router.post("/voice_consents/{consent_id}", openapi_extra=json_body(NewName))
-async def rename_consent(consent_id: str, request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def rename_consent(consent_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Another name for the consent, and so for its voice."""
-    record, consent = await _find(door, consent_id)
+    record, consent = await _find(services, consent_id)
     wanted = await read_json(request, NewName)
-    return _consent(await _rename(door, record, wanted.name), consent)
+    return _consent(await _rename(services, record, wanted.name), consent)
 
 
 @router.delete("/voice_consents/{consent_id}")
-async def delete_consent(consent_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    record, _consent_of_it = await _find(door, consent_id)
+async def delete_consent(consent_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    record, _consent_of_it = await _find(services, consent_id)
     if record.sample_count or record.version:
         raise Conflict(
             f"the voice {record.id} was made with this consent; delete that voice, and the consent goes with it",
             param="consent_id",
         )
-    await delete_voice(door, record.id)
+    await delete_voice(services, record.id)
     return {"id": consent_id, "object": "audio.voice_consent", "deleted": True}
 
 
 @router.post("/voices", openapi_extra=form_body(name="text", audio_sample="file", consent="text", type="text"))
-async def create_voice_from_sample(request: Request, door: TheDoor, _: Cloner) -> dict[str, Any]:
+async def create_voice_from_sample(request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Give a consent's voice its name and first recording."""
-    max_bytes = door.settings.cloning.max_sample_bytes
+    max_bytes = services.settings.cloning.max_sample_bytes
     limits = FormLimits(file_bytes=max_bytes, total_bytes=2 * max_bytes, parts=8)
-    async with received_form(request, uploads_directory(door), limits) as form:
+    async with received_form(request, services.uploads_directory, limits) as form:
         if (form.values("type") or ["audio_sample"])[-1] != "audio_sample":
             raise InvalidRequest("type: voices are made of recordings here; send audio_sample", param="type")
         name, file = form.value("name"), form.file("audio_sample", max_bytes=max_bytes)
-        record, consent = await _find(door, form.value("consent"))
+        record, consent = await _find(services, form.value("consent"))
         if record.sample_count or record.version:
             raise Conflict(
                 f"the consent {consent.id} belongs to the voice {record.id} already; record another", param="consent"
             )
         earlier = record.name
-        record = await _rename(door, record, name)
+        record = await _rename(services, record, name)
         try:
-            await keep_sample(
-                door,
+            await services.ingest.keep_sample(
                 record.id,
                 file.path,
                 sample_id=f"smp_{secrets.token_hex(8)}",
@@ -140,28 +137,28 @@ async def create_voice_from_sample(request: Request, door: TheDoor, _: Cloner) -
             )
         except InvalidRequest:
             if record.name != earlier:
-                await door.catalog.voices.rename(record.id, earlier)
+                await services.catalog.voices.rename(record.id, earlier)
             raise
     return _voice(record)
 
 
 @router.delete("/voices/{voice_id}")
-async def delete_custom_voice(voice_id: str, door: TheDoor, _: Cloner) -> dict[str, Any]:
-    await delete_voice(door, voice_id)
+async def delete_custom_voice(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    await delete_voice(services, voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 
-async def _find(door: Door, consent_id: str) -> tuple[VoiceRecord, Consent]:
-    for record in await door.catalog.voices.all():
+async def _find(services: Services, consent_id: str) -> tuple[VoiceRecord, Consent]:
+    for record in await services.catalog.voices.all():
         if record.consent is not None and record.consent.id == consent_id:
             return record, record.consent
     raise NotFound(f"there is no consent {consent_id[:64]!r}; GET /v1/audio/voice_consents lists them", param="consent")
 
 
-async def _rename(door: Door, record: VoiceRecord, name: str) -> VoiceRecord:
-    card = next((card for card in door.upstream.models if card.name == record.model), None)
-    name = await checked_name(door, name, card)
-    return record if name == record.name else await door.catalog.voices.rename(record.id, name)
+async def _rename(services: Services, record: VoiceRecord, name: str) -> VoiceRecord:
+    card = next((card for card in services.upstream.models if card.name == record.model), None)
+    name = await checked_name(services, name, card)
+    return record if name == record.name else await services.catalog.voices.rename(record.id, name)
 
 
 def _consent(record: VoiceRecord, consent: Consent) -> dict[str, Any]:

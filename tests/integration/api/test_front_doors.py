@@ -1,4 +1,4 @@
-"""Several front doors before one fleet, through their `Upstream`s: a real Valkey, fake workers of two models."""
+"""Several front doors before one fleet, through their `SessionRouter`s: a real Valkey, fake workers of two models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from app.errors import Overloaded, UnknownModel
 from app.fleet.registry import ROOT, Registry, open_redis
-from app.fleet.view import Fleet, open_fleet
+from app.fleet.view import FleetView, open_fleet
 from app.platform.settings import SessionSettings, Settings
-from app.realtime.router import Upstream
+from app.realtime.router import SessionRouter
 from app.speech.voices import Voice
 from tests.support.fake_worker import STAND_IN, FakeWorker, running_worker
 from tests.support.registries import clone
@@ -41,15 +41,15 @@ class Houses:
         self._registry = registry
         self._settings = settings
         self._stack = stack
-        self.fleets: list[Fleet] = []
+        self.fleets: list[FleetView] = []
 
     async def worker(self, id: str, **how: object) -> FakeWorker:
         running = running_worker(self._registry, self._settings, id=id, **how)  # type: ignore[arg-type]
         return await self._stack.enter_async_context(running)
 
-    async def front_door(self) -> Upstream:
+    async def front_door(self) -> SessionRouter:
         fleet = await self._stack.enter_async_context(open_fleet(self._registry, self._settings))
-        upstream = Upstream(fleet, self._registry, self._settings)
+        upstream = SessionRouter(fleet, self._registry, self._settings)
         self._stack.push_async_callback(upstream.aclose)
         self.fleets.append(fleet)
         return upstream
@@ -60,7 +60,7 @@ def houses(registry: Registry, settings: Settings, stack: AsyncExitStack) -> Hou
     return Houses(registry, settings, stack)
 
 
-async def place_of(door: Upstream, voice: Voice) -> str:
+async def place_of(door: SessionRouter, voice: Voice) -> str:
     async with door.open(voice) as session:
         return session.worker.id
 
@@ -121,7 +121,7 @@ async def test_front_doors_that_start_sessions_at_once_put_no_worker_over_its_bo
     doors = [await houses.front_door() for _ in range(4)]
     voice = clone("popular")
 
-    async def talk(door: Upstream, started: asyncio.Semaphore, end: asyncio.Event) -> None:
+    async def talk(door: SessionRouter, started: asyncio.Semaphore, end: asyncio.Event) -> None:
         async with door.open(voice):
             started.release()
             await end.wait()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from app.bench.sessions.figures import Plan
-from app.bench.sessions.front_door import run
-from app.bench.sessions.replay_fleet import Cores
+from app.bench.figures import Plan
+from app.bench.front_door import run
+from app.bench.replay_fleet import Cores
 from tests.support.deadlines import HANG_S
 
 

@@ -4,7 +4,7 @@ import io
 import json
 from pathlib import Path
 
-from app.bench.sessions.registry import run
+from app.bench.registry import run
 
 
 def test_the_registrys_costs_are_told_of_every_fleet_in_the_table_and_in_the_file(tmp_path: Path) -> None:

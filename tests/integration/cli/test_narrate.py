@@ -14,9 +14,10 @@ import pytest
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, SourceKind, Timeline
-from app.narration.rows import narration_prefix, new_narration_id
-from app.narration.step import Desk, Ended
+from app.narration.rows import new_narration_id
+from app.narration.step import Ended, StepContext
 from app.platform.database import utc_now
+from app.platform.object_keys import narration_prefix
 from app.platform.object_store import ObjectStore
 from app.platform.settings import NarrationSettings, Settings, StoreSettings
 from app.speech.choices import NarrationFormat
@@ -226,7 +227,17 @@ async def broken_attempt(study: Study, narration_id: str) -> Ended | None:
     assert step
     store = BrokenStore(study.settings.store)
     try:
-        return await StepRun(Desk(study.settings, study.catalog, store, step, study.directory)).to_the_end()
+        return await StepRun(
+            StepContext(
+                study.settings,
+                study.catalog.steps,
+                study.catalog.narrations,
+                study.catalog.voices.get,
+                store,
+                step,
+                study.directory,
+            )
+        ).to_the_end()
     finally:
         store.close()
 

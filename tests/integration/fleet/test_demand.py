@@ -14,7 +14,7 @@ DEMAND, VERSIONS, FADED = (f"{ROOT}{name}:standin" for name in ("demand", "versi
 
 
 async def names(registry: Registry, model: str = "standin") -> list[str]:
-    return [version.name for version in await registry.hottest(model)]
+    return [version.name for version in await registry.most_demanded(model)]
 
 
 async def test_the_most_wanted_voices_come_first_with_all_that_is_needed_to_load_them(registry: Registry) -> None:
@@ -22,7 +22,7 @@ async def test_the_most_wanted_voices_come_first_with_all_that_is_needed_to_load
     for number, id in enumerate("abbabb"):
         await registry.claim(worker, f"s{number}", clone(id))
     voice = clone("b")
-    assert (await registry.hottest("standin"))[0] == voice.adapter
+    assert (await registry.most_demanded("standin"))[0] == voice.adapter
     assert await names(registry) == ["b@1", "a@1"]
 
 

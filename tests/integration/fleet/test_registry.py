@@ -10,9 +10,9 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.errors import ConfigurationError, DeadlineExceeded
-from app.fleet.registry import ROOT, Held, Pulse, Registry, open_redis
+from app.fleet.registry import ROOT, HeartbeatReply, LeaseRecord, Registry, open_redis
+from app.fleet.worker import WorkerState
 from app.platform.settings import Settings
-from app.speech.voices import WorkerState
 from tests.support.registries import BUILT_IN, CARD, clone, expire, join, only
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ async def test_a_heartbeat_renews_the_leases_it_names_and_no_others(registry: Re
     before = await redis.zscore(f"{ROOT}leases:w1", "s1")
     await expire(redis, "s1")
     await expire(redis, "s2")
-    await registry.beat(worker, [Held("s1")])
+    await registry.beat(worker, [LeaseRecord("s1")])
     after = await redis.zscore(f"{ROOT}leases:w1", "s1")
     assert before is not None and after is not None and after >= before
     assert (await only(registry)).inflight == 1
@@ -120,7 +120,7 @@ async def test_a_heartbeat_does_not_bring_back_a_lease_that_was_released(registr
     worker = await join(registry)
     await registry.claim(worker, "s1", BUILT_IN)
     await registry.release("w1", "s1")
-    await registry.beat(worker, [Held("s1")])
+    await registry.beat(worker, [LeaseRecord("s1")])
     assert (await only(registry)).inflight == 0
 
 
@@ -223,7 +223,7 @@ async def test_a_heartbeat_renews_a_background_lease_as_any_other(registry: Regi
     worker = await join(registry)
     await registry.claim(worker, "book", BUILT_IN, background=True)
     await redis.pexpire(f"{ROOT}background:w1", 500)
-    await registry.beat(worker, [Held("book", background=True)])
+    await registry.beat(worker, [LeaseRecord("book", background=True)])
     assert await redis.pttl(f"{ROOT}background:w1") > 5_000
     assert (await only(registry)).background == 1
 
@@ -234,7 +234,7 @@ async def test_a_deleted_voice_is_told_with_the_next_heartbeat_and_then_no_more(
     pulse = await registry.beat(worker, [])
     assert pulse is not None and pulse.retired == ("ada",)
     again = await registry.beat(worker, [], retired_since=pulse.retired_until)
-    assert again == Pulse((), pulse.retired_until)
+    assert again == HeartbeatReply((), pulse.retired_until)
 
 
 async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_all_told(
@@ -326,7 +326,7 @@ async def test_a_worker_of_which_nothing_has_changed_is_the_same_object_at_the_n
     after = {worker.id: worker for worker in await registry.snapshot()}
     assert after["idle"] is before["idle"]
     assert (after["busy"].inflight, after["busy"].active_adapters) == (1, {"a@1"})
-    await registry.beat(busy.model_copy(update={"ready_adapters": frozenset({"a@1"})}), [Held("s1")])
+    await registry.beat(busy.model_copy(update={"ready_adapters": frozenset({"a@1"})}), [LeaseRecord("s1")])
     assert {worker.id: worker.ready_adapters for worker in await registry.snapshot()}["busy"] == {"a@1"}
 
 
@@ -379,7 +379,7 @@ async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redi
     await registry.claim(worker, "book", clone("a"), background=True)
     await registry.retire_voice("b")
     await registry.drain("w1", 3600)
-    await registry.beat(worker, [Held("s1")])
+    await registry.beat(worker, [LeaseRecord("s1")])
     lasting = [key for key in await redis.keys("*") if await redis.pttl(key) == -1]
     assert sorted(lasting) == [f"{ROOT}{name}".encode() for name in ("changes", "epochs", "workers")]
 

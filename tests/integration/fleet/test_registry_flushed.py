@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
-from app.fleet.registry import ROOT, Held, Registry
+from app.fleet.registry import ROOT, LeaseRecord, Registry
 from tests.support.registries import BUILT_IN, clone, join, only
 
 pytestmark = pytest.mark.anyio
 
 
-SPEAKING = [Held("s1", "a@1"), Held("s2"), Held("book", "b@1", background=True)]
+SPEAKING = [LeaseRecord("s1", "a@1"), LeaseRecord("s2"), LeaseRecord("book", "b@1", background=True)]
 
 
 async def test_one_heartbeat_brings_back_every_lease_with_its_adapter_its_kind_and_its_pin(
@@ -40,7 +40,7 @@ async def test_no_place_is_given_twice_although_everything_was_forgotten_in_betw
     assert await registry.claim(worker, "s1", BUILT_IN)
     await redis.flushall()
     assert not await registry.claim(worker, "s2", BUILT_IN)
-    await registry.beat(worker, [Held("s1")])
+    await registry.beat(worker, [LeaseRecord("s1")])
     assert not await registry.claim(worker, "s2", BUILT_IN)
     await registry.release("w1", "s1")
     assert await registry.claim(worker, "s2", BUILT_IN)
@@ -52,7 +52,7 @@ async def test_a_worker_that_was_cut_off_for_longer_than_its_leases_hold_gets_th
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
     await redis.delete(f"{ROOT}worker:w1", f"{ROOT}workers", f"{ROOT}leases:w1", f"{ROOT}voices:w1")
-    await registry.beat(worker, [Held("s1", "a@1")])
+    await registry.beat(worker, [LeaseRecord("s1", "a@1")])
     seen = await only(registry)
     assert (seen.inflight, seen.active_adapters) == (1, {"a@1"})
 
@@ -64,10 +64,10 @@ async def test_a_session_claimed_before_the_loss_and_begun_after_it_is_told_unkn
     await registry.claim(worker, "late", clone("a"))
     await redis.flushall()
     await registry.beat(worker, [])
-    pulse = await registry.beat(worker, [Held("late", "a@1")])
+    pulse = await registry.beat(worker, [LeaseRecord("late", "a@1")])
     assert pulse is not None and pulse.unknown == ("late",)
     assert (await only(registry)).inflight == 0
-    pulse = await registry.beat(worker, [Held("late", "a@1")], again=pulse.unknown)
+    pulse = await registry.beat(worker, [LeaseRecord("late", "a@1")], again=pulse.unknown)
     assert pulse is not None and pulse.unknown == ()
     seen = await only(registry)
     assert (seen.inflight, seen.active_adapters) == (1, {"a@1"})

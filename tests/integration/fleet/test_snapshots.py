@@ -7,9 +7,9 @@ import random
 import pytest
 from redis.asyncio import Redis
 
-from app.fleet.registry import ROOT, Held, Registry
+from app.fleet.registry import ROOT, LeaseRecord, Registry
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
-from app.speech.voices import Worker, WorkerState
 from tests.support.registries import BUILT_IN, CARD, clone, expire
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ class Life:
         self._redis = redis
         self._random = random.Random(seed)
         self._workers: dict[str, Worker] = {}
-        self._held: dict[str, list[Held]] = {id: [] for id in WORKERS}
+        self._held: dict[str, list[LeaseRecord]] = {id: [] for id in WORKERS}
 
     async def go_on(self) -> None:
         happens = self._random.choices(
@@ -61,7 +61,7 @@ class Life:
         voice = self._random.choice([BUILT_IN, clone("a"), clone("b")])
         session, background = f"s{self._random.random()}", self._random.random() < 0.3
         if id in self._workers and await self._registry.claim(self._workers[id], session, voice, background=background):
-            self._held[id].append(Held(session, voice.adapter.name if voice.adapter else "", background))
+            self._held[id].append(LeaseRecord(session, voice.adapter.name if voice.adapter else "", background))
 
     async def release(self, id: str) -> None:
         if self._held[id]:

@@ -8,8 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from app.fleet.placement import Candidate
-from app.fleet.registry import ROOT, Held, Registry
-from app.fleet.view import Fleet
+from app.fleet.registry import ROOT, LeaseRecord, Registry
+from app.fleet.view import FleetView
 from app.platform.settings import Settings
 from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
@@ -32,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def fleet(registry: Registry, settings: Settings, clock: Clock) -> Fleet:
-    return Fleet(registry, settings, clock)
+def fleet(registry: Registry, settings: Settings, clock: Clock) -> FleetView:
+    return FleetView(registry, settings, clock)
 
 
 async def vanish(redis: Redis, worker_id: str = "w1") -> None:
@@ -41,11 +41,13 @@ async def vanish(redis: Redis, worker_id: str = "w1") -> None:
     assert await redis.zadd(f"{ROOT}workers", {worker_id: 1}, ch=True)
 
 
-def offered(fleet: Fleet, voice: Voice = BUILT_IN) -> list[str]:
+def offered(fleet: FleetView, voice: Voice = BUILT_IN) -> list[str]:
     return [candidate.worker.id for candidate in fleet.candidates(voice)]
 
 
-async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(registry: Registry, fleet: Fleet) -> None:
+async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(
+    registry: Registry, fleet: FleetView
+) -> None:
     await join(registry, capacity=2, max_voices=1)
     await fleet.refresh()
     (worker,) = fleet.workers
@@ -58,7 +60,7 @@ async def test_a_fleet_counts_what_is_being_claimed_here_before_the_next_look(re
     assert fleet.workers == (worker,)
 
 
-async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: Registry, fleet: Fleet) -> None:
+async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: Registry, fleet: FleetView) -> None:
     await join(registry, capacity=2, max_voices=1)
     await fleet.refresh()
     (worker,) = fleet.workers
@@ -75,7 +77,7 @@ async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: R
     assert fleet.workers == (worker,)
 
 
-async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: Registry, fleet: Fleet) -> None:
+async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: Registry, fleet: FleetView) -> None:
     await join(registry)
     waiting = asyncio.create_task(fleet.changed(timeout_s=60))
     await asyncio.sleep(0)
@@ -85,7 +87,7 @@ async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: R
 
 
 async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered(
-    registry: Registry, redis: Redis, fleet: Fleet, clock: Clock
+    registry: Registry, redis: Redis, fleet: FleetView, clock: Clock
 ) -> None:
     worker = await join(registry)
     await fleet.refresh()
@@ -107,7 +109,7 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
 
 
 async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wait(
-    registry: Registry, redis: Redis, fleet: Fleet, clock: Clock, settings: Settings
+    registry: Registry, redis: Redis, fleet: FleetView, clock: Clock, settings: Settings
 ) -> None:
     await join(registry)
     await fleet.refresh()
@@ -123,7 +125,7 @@ async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wai
 
 
 async def test_a_worker_that_comes_back_in_time_was_never_missing(
-    registry: Registry, redis: Redis, fleet: Fleet, clock: Clock
+    registry: Registry, redis: Redis, fleet: FleetView, clock: Clock
 ) -> None:
     worker = await join(registry)
     await fleet.refresh()
@@ -137,7 +139,9 @@ async def test_a_worker_that_comes_back_in_time_was_never_missing(
         assert offered(fleet) == ["w1"]
 
 
-async def test_a_worker_that_has_started_anew_is_missing_in_its_older_epoch(registry: Registry, fleet: Fleet) -> None:
+async def test_a_worker_that_has_started_anew_is_missing_in_its_older_epoch(
+    registry: Registry, fleet: FleetView
+) -> None:
     older = await join(registry)
     await fleet.refresh()
     newer = await join(registry)
@@ -147,7 +151,7 @@ async def test_a_worker_that_has_started_anew_is_missing_in_its_older_epoch(regi
 
 
 async def test_a_model_settles_only_while_all_its_workers_have_vanished(
-    registry: Registry, redis: Redis, fleet: Fleet
+    registry: Registry, redis: Redis, fleet: FleetView
 ) -> None:
     await join(registry, "w1")
     await join(registry, "w2")
@@ -163,14 +167,16 @@ async def test_a_model_settles_only_while_all_its_workers_have_vanished(
     assert not fleet.settling("orpheus")
 
 
-async def test_a_flush_is_over_with_the_workers_next_heartbeat(registry: Registry, redis: Redis, fleet: Fleet) -> None:
+async def test_a_flush_is_over_with_the_workers_next_heartbeat(
+    registry: Registry, redis: Redis, fleet: FleetView
+) -> None:
     worker = await join(registry, capacity=2)
     await fleet.refresh()
     assert await fleet.claim(next(fleet.candidates(BUILT_IN)), "s1", BUILT_IN)
     await redis.flushall()
     await fleet.refresh()
     assert fleet.models == (CARD,)
-    await registry.beat(worker, [Held("s1")])
+    await registry.beat(worker, [LeaseRecord("s1")])
     await fleet.refresh()
     assert offered(fleet) == ["w1"]
     assert fleet.workers[0].inflight == 1
@@ -181,7 +187,7 @@ async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is
 ) -> None:
     for id in ("w1", "w2"):
         await join(registry, id, capacity=8)
-    doors = [Fleet(registry, settings) for _ in range(2)]
+    doors = [FleetView(registry, settings) for _ in range(2)]
     voice = Voice(id="v", name="v", model="standin")
     for door in doors:
         await door.refresh()
@@ -197,7 +203,7 @@ async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is
 
 
 async def test_a_claim_at_a_worker_that_is_gone_takes_it_out_of_the_picture_until_the_next_look(
-    registry: Registry, redis: Redis, fleet: Fleet
+    registry: Registry, redis: Redis, fleet: FleetView
 ) -> None:
     worker = await join(registry)
     await fleet.refresh()
@@ -210,7 +216,7 @@ async def test_front_doors_that_see_the_same_snapshot_agree_whatever_they_saw_an
     registry: Registry, settings: Settings
 ) -> None:
     workers = [await join(registry, f"w{number}", capacity=4, max_voices=4) for number in range(5)]
-    old, new = Fleet(registry, settings), Fleet(registry, settings)
+    old, new = FleetView(registry, settings), FleetView(registry, settings)
     await old.refresh()
     for number in range(12):
         voice = clone(f"v{number % 5}")
@@ -229,7 +235,7 @@ async def test_front_doors_that_see_the_same_snapshot_agree_whatever_they_saw_an
 
 
 async def test_a_worker_that_changes_its_model_is_offered_to_its_new_voices_only(
-    registry: Registry, fleet: Fleet
+    registry: Registry, fleet: FleetView
 ) -> None:
     await join(registry)
     await fleet.refresh()

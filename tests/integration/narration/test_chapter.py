@@ -22,7 +22,7 @@ from app.narration.models import (
     SourceKind,
     Take,
 )
-from app.narration.segment_store import TakeShelf
+from app.narration.segment_store import SegmentStore
 from app.platform.database import utc_now
 from app.platform.object_store import ObjectStore
 from app.realtime.background import Spoken
@@ -110,7 +110,7 @@ class Room:
             ScriptChapter(number=4, title="Rain", segments=segments or SEGMENTS),
             of.options,
             before=ChapterProgress(number=4, title="Rain", segments=3),
-            shelf=TakeShelf(self.store, of),
+            shelf=SegmentStore(self.store, of),
             narrator=narrator,
             living=living,
             tell=tell,
@@ -224,7 +224,7 @@ async def test_a_take_whose_facts_are_damaged_is_rendered_again(room: Room) -> N
 
 
 async def test_a_chapters_list_of_takes_comes_back_as_it_was(room: Room) -> None:
-    shelf = TakeShelf(room.store, narration())
+    shelf = SegmentStore(room.store, narration())
     takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
     await shelf.list("narrations/nar-1/takes/4-1.json", takes)
     assert await shelf.listed("narrations/nar-1/takes/4-1.json") == takes
@@ -232,14 +232,14 @@ async def test_a_chapters_list_of_takes_comes_back_as_it_was(room: Room) -> None
 
 async def test_a_take_that_is_forgotten_is_rendered_again(room: Room) -> None:
     takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
-    await TakeShelf(room.store, narration()).forget(takes[3].key)
+    await SegmentStore(room.store, narration()).forget(takes[3].key)
     narrator = ScriptedNarrator()
     await room.takes(room.chapter(narrator, narration()))
     assert [text for _, text, _ in narrator.spoken] == ["It was five o'clock."]
 
 
 async def test_two_who_render_a_segment_at_once_leave_one_take_that_is_whole(room: Room) -> None:
-    shelf, segment = TakeShelf(room.store, narration()), SEGMENTS[0]
+    shelf, segment = SegmentStore(room.store, narration()), SEGMENTS[0]
     [take] = (await room.takes(room.chapter(ScriptedNarrator(), narration(), segment))).values()
     longer = np.concatenate([speech("longer", 1), speech("than that", 2)])
     other = await shelf.keep(segment, longer, take.model_copy(update={"samples": len(longer)}))
@@ -255,7 +255,7 @@ async def test_a_turn_that_ends_leaves_the_rest_to_the_next_which_looks_nothing_
     assert not await first.render(interrupted=lambda: len(first.takes) == 2)
     assert list(first.takes) == [1, 2]
     for take in first.takes.values():  # the list alone is asked for them
-        await TakeShelf(room.store, narration()).forget(take.key)
+        await SegmentStore(room.store, narration()).forget(take.key)
     narrator = ScriptedNarrator()
     assert await room.chapter(narrator, narration()).render(known=first.takes)
     assert [text for _, text, _ in narrator.spoken] == ["It was five o'clock."]

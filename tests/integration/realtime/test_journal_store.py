@@ -13,7 +13,7 @@ from app.fleet.registry import ROOT, open_redis
 from app.local import embedded
 from app.platform.settings import Settings
 from app.realtime.journal import Journal
-from app.realtime.journal_store import MAX_BATCH, Beginning, Journals, Keep
+from app.realtime.journal_store import MAX_BATCH, Beginning, JournalStore, Keep
 from app.speech.protocol import Start, Text
 from app.speech.voices import Voice
 from tests.support.mortal_front_door import Forwarder
@@ -35,7 +35,7 @@ class Door:
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.journals = Journals(self.redis, self.settings, lambda: self.now_s)
+        self.journals = JournalStore(self.redis, self.settings, lambda: self.now_s)
 
     def keep(self, token: str, text: str = "Words.", *, owner: str | None = None, key_id: str = "k") -> Keep:
         journal = Journal()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.platform.object_store import ObjectStore
-from app.voices.models import CloneConfig, CloneJob, CloneKind, CloneState
-from tasks.archive import Archive
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneJob, CloneKind, CloneState
+from tasks.archive import JobArchive
 
 pytestmark = pytest.mark.anyio
 
@@ -35,28 +36,28 @@ def directory(tmp_path: Path, name: str, text: str) -> Path:
 
 
 async def test_a_step_is_found_by_the_next_attempt(object_store: ObjectStore, tmp_path: Path) -> None:
-    await Archive(object_store, attempt(1)).save("prepared", directory(tmp_path, "made", "clips"))
-    assert await Archive(object_store, attempt(2)).restore("prepared", tmp_path / "found") == "prepared"
+    await JobArchive(object_store, attempt(1)).save("prepared", directory(tmp_path, "made", "clips"))
+    assert await JobArchive(object_store, attempt(2)).restore("prepared", tmp_path / "found") == "prepared"
     assert (tmp_path / "found" / "inner" / "file").read_text() == "clips"
 
 
 async def test_a_step_nobody_has_done_is_none(object_store: ObjectStore, tmp_path: Path) -> None:
-    assert await Archive(object_store, attempt(1)).restore("trained", tmp_path / "found") is None
+    assert await JobArchive(object_store, attempt(1)).restore("trained", tmp_path / "found") is None
 
 
 async def test_the_furthest_checkpoint_of_any_attempt_is_the_one_to_go_on_from(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:
     for number, name in ((1, "checkpoint-000003"), (1, "checkpoint-000010"), (2, "checkpoint-000007")):
-        await Archive(object_store, attempt(number)).save(name, directory(tmp_path, f"{name}-{number}", name))
-    third = Archive(object_store, attempt(3))
+        await JobArchive(object_store, attempt(number)).save(name, directory(tmp_path, f"{name}-{number}", name))
+    third = JobArchive(object_store, attempt(3))
     assert await third.restore(r"checkpoint-\d+", tmp_path / "found") == "checkpoint-000010"
 
 
 async def test_forgetting_old_checkpoints_touches_no_other_step_and_no_other_attempt(
     object_store: ObjectStore, tmp_path: Path
 ) -> None:
-    first, second = Archive(object_store, attempt(1)), Archive(object_store, attempt(2))
+    first, second = JobArchive(object_store, attempt(1)), JobArchive(object_store, attempt(2))
     made = directory(tmp_path, "made", "x")
     await first.save("checkpoint-000001", made)
     for step in ("checkpoint-000002", "checkpoint-000003", "trained"):
@@ -68,8 +69,8 @@ async def test_forgetting_old_checkpoints_touches_no_other_step_and_no_other_att
 
 async def test_of_an_ended_job_only_its_adapter_stays(object_store: ObjectStore, tmp_path: Path) -> None:
     made = directory(tmp_path, "made", "x")
-    await Archive(object_store, attempt(1)).save("prepared", made)
-    second = Archive(object_store, attempt(2))
+    await JobArchive(object_store, attempt(1)).save("prepared", made)
+    second = JobArchive(object_store, attempt(2))
     await second.save("trained", made)
     object_store.upload_directory(made, f"{second.attempt_prefix}adapter")
     await second.clear(kept=f"{second.attempt_prefix}adapter/")

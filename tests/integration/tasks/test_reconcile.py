@@ -10,7 +10,8 @@ from redis import Redis
 from app.catalog import Catalog
 from app.platform.database import utc_now
 from app.platform.settings import Settings
-from app.voices.models import CloneConfig, CloneKind, CloneState
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneKind, CloneState
 from tasks.reconcile import LeftOver, due, jobs_to_send, left_over, narrations_to_send
 
 pytestmark = pytest.mark.anyio
@@ -36,8 +37,8 @@ def test_jobs_are_sent_again_to_the_queue_of_their_model_unless_it_is_full_of_th
     with Redis.from_url(valkey) as redis:
         redis.flushdb()
         redis.rpush("train.standin", "the message of job-1")
-        forsaken = [("job-1", "standin"), ("job-2", "polly/3b"), ("job-3", "polly/3b")]
-        assert jobs_to_send(redis, forsaken) == [("train.polly%2F3b", ["job-2", "job-3"])]
+        stalled = [("job-1", "standin"), ("job-2", "polly/3b"), ("job-3", "polly/3b")]
+        assert jobs_to_send(redis, stalled) == [("train.polly%2F3b", ["job-2", "job-3"])]
 
 
 def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:

@@ -10,9 +10,10 @@ import pytest
 from pydantic import SecretStr
 
 from app.errors import ConfigurationError
-from app.fleet.registry import Held, Registry, open_redis
+from app.fleet.registry import LeaseRecord, Registry, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
-from app.speech.voices import ModelCard, Worker, WorkerState
+from app.speech.voices import ModelCard
 from tests.support.deadlines import HANG_S
 from tests.support.processes import until_async
 from workers.heartbeat import Heartbeat
@@ -112,13 +113,13 @@ async def test_a_session_that_the_registry_has_lost_is_back_after_two_beats_and_
     registry: Registry,
 ) -> None:
     worker = Person("w1", await registry.join("w1"))
-    speaking = [Held("lost"), Held("released")]
+    speaking = [LeaseRecord("lost"), LeaseRecord("released")]
     heartbeat = Heartbeat(registry, worker.describe, lambda: speaking, lambda _: None, interval_s=3600)
     await registry.beat(worker.describe(), [])
     task = asyncio.create_task(heartbeat.run())
     await until_async(lambda: _beaten(heartbeat))
     assert [worker.inflight for worker in await registry.snapshot()] == [0]
-    speaking.remove(Held("released"))
+    speaking.remove(LeaseRecord("released"))
     heartbeat.hurry()
     await until_async(lambda: _sessions_in(registry, 1))
     task.cancel()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app.fleet.registry import Registry
+from app.fleet.worker import WorkerState
 from app.platform.settings import Settings
 from app.speech.protocol import GoAway
-from app.speech.voices import WorkerState
 from tests.support.deadlines import HANG_S
 from tests.support.fakes import FakeEngine
 from tests.unit.workers.test_server import serving, session

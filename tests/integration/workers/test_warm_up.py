@@ -12,8 +12,9 @@ import pytest
 from app.errors import AdapterUnavailable
 from app.fleet.placement import candidates
 from app.fleet.registry import ROOT, Registry, open_redis
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
-from app.speech.voices import Voice, Worker, WorkerState
+from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
 from tests.support.fakes import FakeEngine
 from tests.support.registries import CARD

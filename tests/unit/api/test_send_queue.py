@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from app.api.native.send_queue import MAX_ITEMS, MAX_SAMPLES_PER_ITEM, Outbox, Writer
-from app.api.stream_encoder import Outlet
+from app.api.native.send_queue import MAX_ITEMS, MAX_SAMPLES_PER_ITEM, SendQueue, Writer
+from app.api.stream_encoder import StreamEncoder
 from app.errors import SlowReader
 from app.speech.choices import AudioFormat
 from app.speech.protocol import AudioFrame, Cancelled, Flushed, Pong
@@ -22,13 +22,13 @@ def frame(samples: int, *, offset: int = 0, generation: int = 0) -> AudioFrame:
     return AudioFrame(0, generation, 0, offset, pcm(samples, offset))
 
 
-def box(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> Outbox:
-    made = Outbox(lambda _: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
-    made.open(Outlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=room)
+def box(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> SendQueue:
+    made = SendQueue(lambda _: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
+    made.open(StreamEncoder(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=room)
     return made
 
 
-def taken(from_box: Outbox) -> list[AudioFrame | str]:
+def taken(from_box: SendQueue) -> list[AudioFrame | str]:
     items = []
     while (item := from_box.take()) is not None:
         items.append(AudioFrame.unpack(item) if isinstance(item, bytes) else item)
@@ -52,7 +52,7 @@ async def test_a_turn_at_the_writer_is_short_however_long_the_frame() -> None:
     assert sizes == [MAX_SAMPLES_PER_ITEM, MAX_SAMPLES_PER_ITEM, 1]
 
 
-class BrokenOutlet(Outlet):
+class BrokenOutlet(StreamEncoder):
     def encode(self, pcm16: bytes) -> bytes:
         raise ValueError("the encoder is broken")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.bench.sessions.figures import (
+from app.bench.figures import (
     Measured,
     Percentiles,
     Starts,
@@ -19,9 +19,9 @@ from app.bench.sessions.figures import (
     percentiles_ms,
     sessions_per_core,
 )
-from app.bench.sessions.front_door import reckoned, table
-from app.bench.sessions.load_generator import merged, speech
-from app.bench.sessions.replay_fleet import Cores
+from app.bench.front_door import reckoned, table
+from app.bench.load_generator import merged, speech
+from app.bench.replay_fleet import Cores
 
 
 def spread(p99: float, p50: float = 0.1) -> Percentiles:

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.bench.sessions.narration import CHAPTERS, PARAGRAPHS, Reading, book, table
-from app.bench.sessions.sessions import summary
+from app.bench.narration import CHAPTERS, PARAGRAPHS, Reading, book, table
+from app.bench.sessions import summary
 from app.errors import DeadlineExceeded, WorkerLost
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from app.bench.sessions.start import Checkout, Start, cpu_by_part, run, table
+from app.bench.start import Checkout, Start, cpu_by_part, run, table
 from app.errors import ConfigurationError
 
 

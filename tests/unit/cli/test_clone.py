@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.main.clone import FILES_AT_ONCE, Studio, clone, follow, found, polish, upload
-from app.client.session.http import PATIENCE_S
+from app.cli.clone import FILES_AT_ONCE, Studio, clone, follow, found, polish, upload
+from app.client.http import PATIENCE_S
 from app.errors import ConfigurationError, Conflict, NotFound, Overloaded, RecordingUnfit, WorkerLost
 
 Json = dict[str, Any]

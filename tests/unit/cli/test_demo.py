@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cli.main.demo import PROMPTS, Heard, Measured, beside, prompts
+from app.cli.demo import PROMPTS, Heard, Measured, beside, prompts
 from app.speech.latency import Ledger
 
 

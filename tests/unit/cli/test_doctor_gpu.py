@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.main import doctor_gpu
-from app.cli.main.doctor_gpu import Host, examine
-from app.cli.main.findings import Finding, Level
+from app.cli import doctor_gpu
+from app.cli.doctor_gpu import Host, examine
+from app.cli.findings import Finding, Level
 from app.platform.profiles import ModelSize
 from app.platform.settings import EngineSettings, Settings
 from tests.support.cards import A10G, H200, L40S, T4, card

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.main.drain import POLL_S, Dispatcher, drain
+from app.cli.drain import POLL_S, Dispatcher, drain
 from app.errors import DeadlineExceeded, WorkerLost
 
 

@@ -16,8 +16,8 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from app.cli.main.doctor import Level, redis
-from app.cli.main.main import cli
+from app.cli.doctor import Level, redis
+from app.cli.main import cli
 from app.errors import ConfigurationError, WorkerLost
 from app.local.embedded import LOOPBACK, free_port
 from app.platform.data_dir import load_secrets

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner
 
-from app.cli.main.main import cli
-from app.cli.main.narrate import Publisher, Wish, narrate
-from app.cli.main.narrate_progress import Bars
-from app.client.session.http import PATIENCE_S
+from app.cli.main import cli
+from app.cli.narrate import Publisher, Wish, narrate
+from app.cli.narrate_progress import Bars
+from app.client.http import PATIENCE_S
 from app.errors import CarillonError, ConfigurationError, Conflict, NotFound, UnknownVoice, WorkerLost
 
 Json = dict[str, Any]

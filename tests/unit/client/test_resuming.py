@@ -7,7 +7,7 @@ import json
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from app.client.session.resuming import open_resuming_speaker
+from app.client.resuming import open_resuming_speaker
 from app.errors import Overloaded
 from app.speech.latency import Ledger
 from app.speech.protocol import Done, Error, Limits, Message, Ready, Resumed

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.fleet.placement import Bound, Candidate, Picture, candidates, has_room, share_of
-from app.speech.voices import AdapterVersion, ModelCard, Voice, Worker, WorkerState
+from app.fleet.placement import Bound, Candidate, PlacementIndex, candidates, has_room, share_of
+from app.fleet.worker import Worker, WorkerState
+from app.speech.voices import AdapterVersion, ModelCard, Voice
 
 CARD = ModelCard(
     name="standin", stand_in=True, languages=("en",), voices=("slt",), sample_rate_hz=24_000, tokens_per_s=82.03
@@ -258,7 +259,7 @@ def test_a_worker_over_its_bound_is_asked_where_nobody_else_has_a_slot_for_the_v
 
 
 def test_who_loses_a_race_for_places_within_the_bound_is_not_let_over_it():
-    picture, wanted = Picture(), voice("slt", cloned=False)
+    picture, wanted = PlacementIndex(), voice("slt", cloned=False)
     fleet = [worker(f"w{i}", capacity=8) for i in range(2)]
     for w in fleet:
         picture.put(w)
@@ -315,7 +316,7 @@ def told(offered: Iterator[Candidate[Worker]]) -> list[tuple[str, str, int]]:
 
 @given(st.lists(st.tuples(busy_fleets(), st.booleans()), min_size=1, max_size=5), known_voices, st.booleans())
 def test_a_picture_offers_what_its_workers_are_whatever_they_were_before(history, wanted, background):
-    picture, there = Picture(), {}
+    picture, there = PlacementIndex(), {}
     for fleet, leave in history:
         for w in fleet:
             picture.put(w)
@@ -331,7 +332,7 @@ def test_a_picture_offers_what_its_workers_are_whatever_they_were_before(history
 
 @given(busy_fleets(), known_voices, st.randoms())
 def test_counting_sessions_one_by_one_comes_to_the_same_as_looking_again(fleet, wanted, random):
-    picture, there = Picture(), {w.id: w for w in fleet}
+    picture, there = PlacementIndex(), {w.id: w for w in fleet}
     for w in fleet:
         picture.put(w)
     for _ in range(8):
@@ -361,7 +362,7 @@ def test_a_candidate_brings_the_bound_it_is_offered_under(fleet, wanted, backgro
 def test_front_doors_that_have_not_seen_each_others_claims_put_no_worker_over_its_bound(sizes, wanted):
     """Two front doors, one old picture: the registry counts, and refuses what would be over the bound it is told."""
     seen = [worker(f"w{i}", capacity=size, max_voices=8) for i, size in enumerate(sizes)]
-    pictures = [Picture(), Picture()]
+    pictures = [PlacementIndex(), PlacementIndex()]
     held = {w.id: 0 for w in seen}
     for picture in pictures:
         for w in seen:

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from scipy.signal import lfilter
 
-from app.bench.sessions.mastering import run
+from app.bench.mastering import run
 from app.errors import ManuscriptUnfit, ObjectMissing
 from app.narration.audiobook import ENCODINGS, Mark
 from app.narration.joins import gap_samples, trim

@@ -23,10 +23,9 @@ from app.narration.models import (
 )
 from app.narration.rows import MASTERING, PLAN, new_narration_id
 from app.narration.steps import Step
+from app.platform.jobs import CLAIM_S, JobError
 from app.speech.choices import NarrationFormat
 from app.speech.voices import Voice
-from app.voices.jobs import CLAIM_S
-from app.voices.models import JobError
 from tests.support.wall_clock import WallClock
 
 pytestmark = pytest.mark.anyio
@@ -147,7 +146,7 @@ async def test_a_lapsed_claim_goes_to_the_next_worker_and_the_first_can_change_n
 ) -> None:
     lost = await claimed(catalog, narration)
     clock.advance(CLAIM_S + 1)
-    assert await catalog.narrations.forsaken(for_s=0) == [(narration.id, False)]
+    assert await catalog.narrations.stalled(for_s=0) == [(narration.id, False)]
     taken = await claimed(catalog, narration)
     assert (taken.number, taken.attempt) == (PLAN, 2)
     with pytest.raises(JobLost):
@@ -162,16 +161,16 @@ async def test_a_step_given_back_waits_for_the_reconciler(
     catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     await catalog.steps.give_back(await claimed(catalog, narration))
-    assert await catalog.narrations.forsaken(for_s=10) == []
+    assert await catalog.narrations.stalled(for_s=10) == []
     clock.advance(11)
-    assert await catalog.narrations.forsaken(for_s=10) == [(narration.id, False)]
+    assert await catalog.narrations.stalled(for_s=10) == [(narration.id, False)]
 
 
 async def test_a_death_and_a_failure_stand_against_a_step_and_a_turn_that_ends_does_not(
     catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     await catalog.steps.give_back(await claimed(catalog, narration))
-    await catalog.steps.give_back(await claimed(catalog, narration), setback=True)
+    await catalog.steps.give_back(await claimed(catalog, narration), failure=True)
     assert (await claimed(catalog, narration)).setbacks == 1
     clock.advance(CLAIM_S + 1)
     assert (await claimed(catalog, narration)).setbacks == 2
@@ -183,9 +182,9 @@ async def test_a_step_waiting_while_another_is_worked_on_is_told_from_one_that_n
     await planned(catalog, narration)
     clock.advance(11)
     step = await claimed(catalog, narration)
-    assert await catalog.narrations.forsaken(for_s=10) == [(narration.id, True)]
+    assert await catalog.narrations.stalled(for_s=10) == [(narration.id, True)]
     await catalog.steps.give_back(step)
-    assert await catalog.narrations.forsaken(for_s=10) == [(narration.id, False)]
+    assert await catalog.narrations.stalled(for_s=10) == [(narration.id, False)]
 
 
 async def test_one_failed_chapter_leaves_the_others_to_be_rendered_and_then_fails_the_narration(

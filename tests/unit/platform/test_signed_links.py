@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from app.errors import AuthenticationFailed
 from app.platform.settings import NarrationSettings
-from app.platform.signed_links import MAX_CLOCK_SKEW_S, Links
+from app.platform.signed_links import MAX_CLOCK_SKEW_S, SignedLinks
 
 TTL_S = 900
 BOOK, OTHER = "nar-1", "nar-2"
@@ -28,8 +28,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def links(clock: Clock, pepper: str = "pepper") -> Links:
-    return Links(SecretStr(pepper), ttl_s=TTL_S, now_s=clock)
+def links(clock: Clock, pepper: str = "pepper") -> SignedLinks:
+    return SignedLinks(SecretStr(pepper), ttl_s=TTL_S, now_s=clock)
 
 
 def test_a_link_holds_at_every_front_door_until_it_expires(clock: Clock) -> None:

@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from app.errors import WorkerLost
+from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
 from app.realtime.worker_client import dial
 from app.speech.protocol import Assign
-from app.speech.voices import Worker, WorkerState
 from tests.support.registries import BUILT_IN, CARD
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli.main.main import cli
+from app.cli.main import cli
 from app.simulation.chart import Curve, Panel, svg, ticks
 from app.simulation.fleet import FleetShape
 from app.simulation.policies import POLICIES

@@ -12,7 +12,8 @@ from app.catalog import Catalog
 from app.errors import CarillonError, ConfigurationError
 from app.platform.object_store import ObjectStore
 from app.platform.settings import CloningSettings, Settings, StoreSettings
-from app.voices.models import CloneConfig, CloneJob, CloneKind, CloneState
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneJob, CloneKind, CloneState
 from tasks.clone import JobRun
 
 pytestmark = pytest.mark.anyio

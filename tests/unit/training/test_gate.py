@@ -12,8 +12,9 @@ import pytest
 
 from app.errors import DeadlineExceeded, EngineFailed
 from app.realtime.background import Spoken
+from app.speech.recipe import GateConfig
 from app.speech.voices import AdapterVersion, Voice
-from app.voices.models import GateConfig, GateFigure, GateReport
+from app.voices.models import GateFigure, GateReport
 from tests.support.synthetic_speaker import RATE_HZ, SyntheticSpeaker, Throat
 from training.gate import (
     OTHER_BASE_PROMPTS,

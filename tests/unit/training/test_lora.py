@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from app.errors import AdapterUnavailable, CarillonError, ConfigurationError, InvalidRequest, TrainingFailed
+from app.speech.recipe import TrainConfig
 from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout, read_layout
-from app.voices.models import TrainConfig, TrainProgress
+from app.voices.models import TrainProgress
 from tests.support.tiny_voice import (
     AUDIO_BASE,
     CODEBOOK_SIZE,

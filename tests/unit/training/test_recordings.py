@@ -13,7 +13,8 @@ import soundfile
 
 from app.errors import ConfigurationError, DeadlineExceeded
 from app.speech.audio import Samples, onset_s, signal_to_noise_db, silence_runs, speech_runs
-from app.voices.models import DataReport, PrepareConfig
+from app.speech.recipe import PrepareConfig
+from app.voices.models import DataReport
 from training import cutting
 from training.cutting import Grid
 from training.demo.record import RECORDINGS

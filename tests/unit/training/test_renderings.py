@@ -11,8 +11,8 @@ import soundfile
 
 from app.errors import EngineFailed
 from app.realtime.background import Spoken
+from app.speech.recipe import GateConfig
 from app.speech.voices import Voice
-from app.voices.models import GateConfig
 from tests.support.synthetic_speaker import SyntheticSpeaker, Throat
 from training.gate import bundled_prompts
 from training.renderings import Samples, joined, render, sentences

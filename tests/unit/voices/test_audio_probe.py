@@ -16,7 +16,7 @@ import soundfile
 
 from app.errors import RecordingUnfit
 from app.speech.audio import Samples
-from app.voices.audio_probe import Limits, decode, inspect, inspect_async
+from app.voices.audio_probe import Limits, decode, probe, probe_async
 from app.voices.models import AudioFacts
 from tests.support.processes import children_running
 
@@ -59,14 +59,14 @@ def written(directory: Path, name: str, length_s: float = 2.0) -> Path:
 
 def refusal(path: Path, *, max_duration_s: float = CAP_S, limits: Limits | None = None) -> str:
     with pytest.raises(RecordingUnfit) as refused:
-        inspect(path, max_duration_s=max_duration_s, limits=limits)
+        probe(path, max_duration_s=max_duration_s, limits=limits)
     assert refused.value.message.startswith(path.name)
     return refused.value.message
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_container_is_known_by_its_bytes_and_measured_by_decoding(tmp_path: Path, name: str) -> None:
-    facts = inspect(written(tmp_path, name).rename(tmp_path / "anything"), max_duration_s=CAP_S)
+    facts = probe(written(tmp_path, name).rename(tmp_path / "anything"), max_duration_s=CAP_S)
     assert (facts.container, facts.sample_rate_hz, facts.channels) == (name.rpartition(".")[2], RATE_HZ, 1)
     assert facts.duration_s == pytest.approx(2.0, abs=0.1)
 
@@ -75,7 +75,7 @@ def test_a_wav_that_was_piped_has_no_length_in_its_header_and_is_measured(tmp_pa
     data = bytearray(written(tmp_path, "a.wav").read_bytes())
     data[4:8] = data[40:44] = b"\xff" * 4
     (tmp_path / "piped.wav").write_bytes(data)
-    assert inspect(tmp_path / "piped.wav", max_duration_s=CAP_S).duration_s == pytest.approx(2.0)
+    assert probe(tmp_path / "piped.wav", max_duration_s=CAP_S).duration_s == pytest.approx(2.0)
 
 
 # Refusals
@@ -114,9 +114,7 @@ def test_an_mp3_without_a_length_is_seen_to_end_inside_a_frame(tmp_path: Path) -
     frame = b"\xff\xfb\x90\x00" + bytes(413)  # 128 kbit/s, 44.1 kHz: 417 bytes
     (tmp_path / "whole.mp3").write_bytes(frame * 50)
     (tmp_path / "torn.mp3").write_bytes((frame * 50)[:-200])
-    assert inspect(tmp_path / "whole.mp3", max_duration_s=CAP_S).duration_s == pytest.approx(
-        50 * 1152 / 44_100, abs=0.1
-    )
+    assert probe(tmp_path / "whole.mp3", max_duration_s=CAP_S).duration_s == pytest.approx(50 * 1152 / 44_100, abs=0.1)
     assert "ends inside a frame" in refusal(tmp_path / "torn.mp3")
 
 
@@ -181,7 +179,7 @@ def test_damage_anywhere_ends_in_facts_or_a_refusal_and_never_in_a_defect(tmp_pa
         data[place] = draw.integers(256)
     path.write_bytes(data)
     try:
-        assert isinstance(inspect(path, max_duration_s=CAP_S), AudioFacts)
+        assert isinstance(probe(path, max_duration_s=CAP_S), AudioFacts)
     except RecordingUnfit as refused:
         assert refused.message
 
@@ -203,7 +201,7 @@ def test_a_decoder_that_never_ends_is_killed(endless: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_decoder_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
-    inspecting = asyncio.create_task(inspect_async(endless, max_duration_s=CAP_S))
+    inspecting = asyncio.create_task(probe_async(endless, max_duration_s=CAP_S))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
         for decoder in children_running("audio_probe_child.py"):
             decoder.send_signal(signal.SIGSEGV)
@@ -218,16 +216,16 @@ def test_too_little_memory_is_a_refusal(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_coroutines_get_the_same_answers(tmp_path: Path, endless: Path) -> None:
     path = written(tmp_path, "a.flac")
-    assert await inspect_async(path, max_duration_s=CAP_S) == inspect(path, max_duration_s=CAP_S)
+    assert await probe_async(path, max_duration_s=CAP_S) == probe(path, max_duration_s=CAP_S)
     with pytest.raises(RecordingUnfit, match=r"x\.flac is 0:02 long"):
-        await inspect_async(tmp_path / "a.flac", max_duration_s=1.99, name="x.flac")
+        await probe_async(tmp_path / "a.flac", max_duration_s=1.99, name="x.flac")
     with pytest.raises(RecordingUnfit, match="took longer"):
-        await inspect_async(endless, max_duration_s=CAP_S, limits=Limits(wall_s=0.2))
+        await probe_async(endless, max_duration_s=CAP_S, limits=Limits(wall_s=0.2))
 
 
 @pytest.mark.anyio
 async def test_a_cancelled_inspection_leaves_no_process(endless: Path) -> None:
-    inspecting = asyncio.create_task(inspect_async(endless, max_duration_s=CAP_S))
+    inspecting = asyncio.create_task(probe_async(endless, max_duration_s=CAP_S))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
         inspecting.cancel()
         with pytest.raises(asyncio.CancelledError):

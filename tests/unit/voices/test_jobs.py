@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from app.catalog import Catalog
 from app.errors import Conflict, JobLost, NotFound
-from app.voices.jobs import CLAIM_S
-from app.voices.models import CloneConfig, CloneJob, CloneKind, CloneState, JobError, TrainProgress
+from app.platform.jobs import CLAIM_S, JobError
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneJob, CloneKind, CloneState, TrainProgress
 from tests.support.wall_clock import WallClock
 
 pytestmark = pytest.mark.anyio
@@ -185,15 +186,15 @@ async def test_a_job_given_back_is_the_next_ones_at_once(catalog: Catalog, job: 
 async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
     catalog: Catalog, job: CloneJob, clock: WallClock
 ) -> None:
-    assert await catalog.jobs.forsaken(for_s=30) == []
+    assert await catalog.jobs.stalled(for_s=30) == []
     clock.advance(31)
-    assert await catalog.jobs.forsaken(for_s=30) == [(job.id, "standin")]
+    assert await catalog.jobs.stalled(for_s=30) == [(job.id, "standin")]
     taken = await claimed(catalog, job)
-    assert await catalog.jobs.forsaken(for_s=30) == []
+    assert await catalog.jobs.stalled(for_s=30) == []
     clock.advance(CLAIM_S + 31)
-    assert await catalog.jobs.forsaken(for_s=30) == [(job.id, "standin")]
+    assert await catalog.jobs.stalled(for_s=30) == [(job.id, "standin")]
     await catalog.jobs.finish(taken, CloneState.CANCELLED)
-    assert await catalog.jobs.forsaken(for_s=30) == []
+    assert await catalog.jobs.stalled(for_s=30) == []
 
 
 async def test_a_finished_job_is_unannounced_until_its_webhook_is_heard(

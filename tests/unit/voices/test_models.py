@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import InvalidRequest
-from app.voices.models import CloneConfig, CloneKind, GateFigure, PrepareConfig, RunConfig
+from app.speech.recipe import CloneConfig, PrepareConfig
+from app.voices.models import CloneKind, GateFigure, RunConfig
 from training.prepare import LENIENT, config_of
 
 

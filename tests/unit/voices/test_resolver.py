@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from app.errors import UnknownModel, UnknownVoice
-from app.speech.voices import ModelCard, Roster, Voice
+from app.speech.voices import ModelCard, Voice
+from app.voices.resolver import Roster
 
 GERMAN = ModelCard(
     name="german", stand_in=False, languages=("de",), voices=("anna", "jana"), sample_rate_hz=24_000, tokens_per_s=82.0

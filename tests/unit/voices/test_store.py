@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from app.catalog import Catalog
 from app.errors import Conflict, NotFound
-from app.voices.models import AudioFacts, CloneConfig, CloneKind, Consent
+from app.speech.recipe import CloneConfig
+from app.voices.models import AudioFacts, CloneKind, Consent
 from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio

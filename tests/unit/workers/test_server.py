@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from app.errors import AdapterUnavailable, EngineFailed, StoreUnavailable
+from app.fleet.worker import WorkerState
 from app.platform import profiles
 from app.platform.settings import EngineSettings, SessionSettings, Settings
 from app.speech.protocol import (
@@ -35,7 +36,7 @@ from app.speech.protocol import (
     Utter,
     parse,
 )
-from app.speech.voices import AdapterVersion, Voice, WorkerState
+from app.speech.voices import AdapterVersion, Voice
 from tests.support.deadlines import HANG_S
 from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import TINY, random_codec

@@ -13,13 +13,13 @@ from app.api.clones import CloneRequest
 from app.api.fleet import DrainRequest
 from app.api.keys import NewKey
 from app.api.narration_submission import NewNarration
-from app.api.openai.speech.speech import SpeechRequest
+from app.api.openai.speech import SpeechRequest
 from app.errors import CarillonError, ConfigurationError, InvalidRequest
-from app.platform.field_errors import reason
 from app.platform.settings import load_settings
+from app.speech.field_errors import reason
 from app.speech.protocol import CLIENT_MESSAGES, parse
+from app.speech.recipe import CloneConfig
 from app.speech.token_layout import read_layout
-from app.voices.models import CloneConfig
 
 LIBRARY_WORDS = ("Value error", "Assertion failed", "Input should", "Field required", "Extra inputs", "pydantic", "://")
 

@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from app.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
-from app.voices.jobs import CLAIM_S
+from app.speech.voices import Frozen
 
 RENEWAL_S = 2.0
 """How soon a cancel is noticed; the claim itself would last much longer."""
@@ -87,3 +87,19 @@ def _flat(error: BaseException) -> Iterator[BaseException]:
             yield from _flat(inner)
     else:
         yield error
+
+
+class JobError(Frozen):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: CarillonError) -> Self:
+        return cls(code=error.code, message=error.message, retryable=error.retryable)
+
+
+CLAIM_S = 60.0
+"""How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
