@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from app.api.services import Door
+from app.api.services import Services
 from app.main import Server
 from app.platform.settings import Settings
 from tests.api.conftest import serving
@@ -75,9 +75,9 @@ class MortalDoor:
 
     async def until_known(self, worker: FakeWorker) -> None:
         """Return once it has seen the worker in the registry."""
-        door: Door = self.server.config.app.state.services  # type: ignore[union-attr]
+        services: Services = self.server.config.app.state.services  # type: ignore[union-attr]
         async with asyncio.timeout(HANG_S):
-            while worker.id not in [known.id for known in door.upstream.workers]:
+            while worker.id not in [known.id for known in services.upstream.workers]:
                 await asyncio.sleep(0.01)
 
     def lose_redis(self) -> None:

@@ -72,7 +72,7 @@ class ClientSession:
         self._limits = services.settings.session
         self._text_at: float | None = None
         self._encoder: StreamEncoder | None = None
-        self._commands: asyncio.TaskQueue[Command] = asyncio.TaskQueue(MAX_COMMANDS)
+        self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
         self._waiting_chars = 0
         self._carried_chars = 0
         """Of the text that is on its way from here to the journal: it waits there while the session moves."""

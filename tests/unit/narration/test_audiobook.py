@@ -224,7 +224,7 @@ def test_the_cover_is_in_it_as_it_was(files: dict[NarrationFormat, Path]) -> Non
     assert tags_of(files[NarrationFormat.MP3]).tags.getall("APIC")[0].data == COVER
     assert bytes(tags_of(files[NarrationFormat.M4B])["covr"][0]) == COVER
     flac, opus = tags_of(files[NarrationFormat.FLAC]), tags_of(files[NarrationFormat.OPUS])
-    ogg = mutagen.flac.PlacementIndex(base64.b64decode(opus["metadata_block_picture"][0]))
+    ogg = mutagen.flac.Picture(base64.b64decode(opus["metadata_block_picture"][0]))
     for picture in (flac.pictures[0], ogg):
         assert (picture.data, picture.mime, picture.width, picture.height) == (COVER, "image/png", 48, 48)
 
