@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 from pydantic import SecretStr
+from xdist.scheduler import LoadScopeScheduling
 
 from app.local import embedded
 from app.platform.object_store import ObjectStore
@@ -26,21 +27,36 @@ examples.register_profile("carillon", deadline=None, suppress_health_check=[Heal
 examples.load_profile("carillon")
 
 
-SHARED = ("fleet", "started", "shared_engine")
-"""Fixtures of which one process shall have the only one: they take longer to start than most tests to run."""
+TOGETHER = {
+    "tests/integration/local/test_fleet.py": "fleet",
+    "tests/integration/workers/test_adapters_in_engine.py": "engine",
+    "tests/integration/workers/test_cpu_llama.py": "engine",
+    "tests/integration/workers/test_engine.py": "engine",
+    "tests/integration/workers/test_engine_health.py": "engine",
+}
+"""Files that share a fixture of the session that takes longer to start than most tests to run. Of several processes one
+runs them all, and begins with them: the others finish their small files meanwhile."""
+
+
+class ByFile(LoadScopeScheduling):
+    """The tests of a file run in one process, and so do files that share what is in TOGETHER.
+
+    xdist 3.8 has `--dist=loadgroup` for this, which pytest 9.2 has broken: it no longer reads the node ids that xdist
+    changes.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return TOGETHER.get(path, path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
+    return ByFile(config, log)  # type: ignore[arg-type]
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under xdist: the tests of a file, and all that share one of SHARED, stay together; those come first, for nobody
-    shall wait for them in the end."""
-    if not config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in names), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: not any(name in getattr(item, "fixturenames", ()) for name in SHARED))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in TOGETHER)
 
 
 @pytest.fixture(scope="session")
