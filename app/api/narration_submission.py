@@ -30,7 +30,7 @@ from app.api.bodies import (
 )
 from app.api.services import Services
 from app.errors import CarillonError, InvalidRequest, ManuscriptUnfit
-from app.narration.book_reader import Book, Limits, check_cover_async, read_manuscript_async
+from app.narration.book_reader import Book, BookLimits, check_cover_async, read_manuscript_async
 from app.narration.cast import casting
 from app.narration.models import (
     NARRATOR,
@@ -222,7 +222,7 @@ def _kind_of(path: Path, name: str, wanted: NewNarration) -> SourceKind:
 async def read(services: Services, path: Path, kind: SourceKind, name: str) -> Book:
     """Take a book apart, few at once. Raises ManuscriptUnfit."""
     async with services.probes:
-        return await read_manuscript_async(path, kind, name=name, limits=Limits.of(services.settings.narration))
+        return await read_manuscript_async(path, kind, name=name, limits=BookLimits.of(services.settings.narration))
 
 
 async def _checked_cover(services: Services, cover: FormFile, format: NarrationFormat) -> str:
@@ -231,7 +231,7 @@ async def _checked_cover(services: Services, cover: FormFile, format: NarrationF
         raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
     async with services.probes:
         name = shown_name(cover.name)
-        return await check_cover_async(cover.path, name=name, limits=Limits.of(services.settings.narration))
+        return await check_cover_async(cover.path, name=name, limits=BookLimits.of(services.settings.narration))
 
 
 async def accepted(services: Services, commission: Submission) -> Narration:

@@ -1,23 +1,20 @@
-"""Decodes one picture that a stranger made; run as a script by `book_reader`, never imported into a server.
+"""Decodes one picture that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
 
-    cover_child.py '{"source": …, "limits": …}'
+    {"source": …} -> {"content_type": …, "width": …, "height": …}
 
-It binds itself to the limits it is given, decodes the picture whole, and prints one JSON object: its `content_type`,
-`width` and `height`, or a `fault`, words that follow the file's name. ffmpeg gets to see the file alone, through the
-one demuxer that its first bytes name. It imports nothing of ours, to start fast.
+It decodes the picture whole. ffmpeg gets to see the file alone, through the one demuxer that its first bytes name.
 """
 
 from __future__ import annotations
 
-import json
-import resource
 import struct
-import sys
 from pathlib import Path
 from typing import Any
 
 import av
 import av.error
+
+from app.platform.sandbox_child import Fault, main
 
 MAX_SIDE_PX = 10_000
 MAX_PIXELS = 36_000_000
@@ -25,12 +22,9 @@ _SIGNATURES = {b"\xff\xd8\xff": ("jpeg_pipe", "image/jpeg"), b"\x89PNG\r\n\x1a\n
 _FOURCC = {"mjpeg", "png"}
 
 
-class Fault(Exception):
-    """What is wrong with the picture, and the remedy, to be read after its name."""
-
-
-def check(source: Path) -> dict[str, Any]:
+def check(request: dict[str, Any]) -> dict[str, Any]:
     """The picture's content type and size. Raises Fault."""
+    source = Path(request["source"])
     with source.open("rb") as file:
         head = file.read(32)
     demuxer, content_type = next((kind for magic, kind in _SIGNATURES.items() if head.startswith(magic)), ("", ""))
@@ -59,23 +53,10 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def main() -> None:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    for limit in ("AS", "CPU"):
-        bound = request["limits"][limit]
-        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        answer = check(Path(request["source"]))
-    except Fault as fault:
-        answer = {"fault": str(fault)}
-    except MemoryError:
-        answer = {"fault": "needs more memory to decode than any cover does; make it smaller"}
-    except (av.error.FFmpegError, ValueError, IndexError, NotImplementedError):
-        answer = {"fault": "is damaged or cut off and does not decode; export it again"}
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(
+        check,
+        out_of_memory="needs more memory to decode than any cover does; make it smaller",
+        damaged="is damaged or cut off and does not decode; export it again",
+        damage=(av.error.FFmpegError, ValueError, IndexError, NotImplementedError),
+    )

@@ -1,24 +1,19 @@
-"""Unpacks one EPUB that a stranger made; run as a script by `app.narration.book_reader`, never imported into a server.
+"""Unpacks one EPUB that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
 
-    epub_child.py '{"source": …, "target": …, "max_unpacked_bytes": …, "max_cover_bytes": …, …}'
+    {"source": …, "target": …, "max_unpacked_bytes": …, "max_cover_bytes": …} -> {"author": …, "contents": …, …}
 
-It binds itself to the limits it is given, refuses what would hurt (a zip bomb), what is locked or copy-protected, and
-what is no book or damaged; it writes a copy whose texts are whole and whose pictures, fonts and sounds are empty. In it
-every document has a name of its own, since pandoc tells but the last part of it. It prints one JSON object: `author`,
-`contents`, the documents' entries in the table of contents, `dropped`, the kinds of what is left out, and `cover`, in
-base64 and unseen; or a `fault`, words that follow the file's name. It imports nothing of ours, to start fast.
+It refuses what would hurt (a zip bomb), what is locked or copy-protected, and what is no book or damaged; it writes a
+copy whose texts are whole and whose pictures, fonts and sounds are empty. In it every document has a name of its own,
+since pandoc tells but the last part of it. It answers with `author`, `contents`, the documents' entries in the table of
+contents, `dropped`, the kinds of what is left out, and `cover`, in base64 and unseen.
 """
 
 from __future__ import annotations
 
 import base64
-import errno
 import html.entities
-import json
 import posixpath
 import re
-import resource
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -27,14 +22,12 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+from app.platform.sandbox_child import Fault, main
+
 MAX_ENTRIES = 10_000
 MAX_RATIO = 100
 MAX_LABEL_CHARS = 300
 BOMB_BYTES = 16 * 2**20  # unpacked, below which no book is a bomb
-
-
-class Fault(Exception):
-    """What is wrong with the book, and the remedy, to be read after its name."""
 
 
 _NAMES = {
@@ -51,8 +44,9 @@ _DOCUMENTS = (_XHTML, "text/html", "application/x-dtbook+xml", "text/x-oeb1-docu
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 
 
-def unpack(source: Path, target: Path, request: dict[str, Any]) -> dict[str, Any]:
+def unpack(request: dict[str, Any]) -> dict[str, Any]:
     """Write the copy; returns the book's contents and cover. Raises Fault."""
+    source = Path(request["source"])
     if source.stat().st_size == 0:
         raise Fault("is empty (0 bytes); upload it again")
     try:
@@ -62,7 +56,7 @@ def unpack(source: Path, target: Path, request: dict[str, Any]) -> dict[str, Any
             contents, dropped = package.contents()
             cover = package.cover(request["max_cover_bytes"])
             dropped += package.asides()
-            write_slim(book, target, package.renamed, package.rewritten())
+            write_slim(book, Path(request["target"]), package.renamed, package.rewritten())
             return {"author": package.author(), "contents": contents, "dropped": dropped, "cover": cover}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         raise Fault("is no EPUB, or a damaged one; export or download it again") from None
@@ -245,28 +239,5 @@ def _ncx_entries(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
             yield content.get("src", ""), label.text or ""
 
 
-OUT_OF_MEMORY = {"fault": "needs more memory to be unpacked than any book does; export it again"}
-
-
-def main() -> None:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    for limit in ("AS", "CPU", "FSIZE"):
-        bound = request["limits"][limit]
-        # At the soft CPU limit comes SIGXCPU, which tells why; a hard one at the same second would be a bare SIGKILL.
-        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        answer = unpack(Path(request["source"]), Path(request["target"]), request)
-    except Fault as fault:
-        answer = {"fault": str(fault)}
-    except (MemoryError, RecursionError):
-        answer = OUT_OF_MEMORY
-    except OSError as error:  # so says the system, where Python was not asked
-        if error.errno != errno.ENOMEM:
-            raise
-        answer = OUT_OF_MEMORY
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(unpack, out_of_memory="needs more memory to be unpacked than any book does; export it again")

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -22,18 +18,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Self
 
 from app.errors import ManuscriptUnfit, StageFailed
 from app.narration.english import is_plain, prepare
 from app.narration.models import Manuscript, NarrationOptions, Script, TextFinding
 from app.narration.script import Draft
+from app.platform import sandbox
 from app.speech.text import has_speech
 
 LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt sv vi zh".split())  # noqa: SIM905
 """What the grammars of NeMo 1.2 read, tried with a sentence of each; without Kinyarwanda, which speaks internals."""
 
-_PROGRAM = Path(__file__).with_name("normaliser_child.py")
+_SCRIPT = Path(__file__).with_name("normaliser_child.py")
 _DIGIT_OR_SIGN = re.compile(r"[\d$€£¥₹%°§&@#½¼¾]")
 _CONTEXT_WORDS = 3
 _LINE_BYTES = 2**20
@@ -42,7 +40,7 @@ _STOP = re.compile(r"[.!?…]+(?=[\"'”’)\]]*\Z)")
 
 
 @dataclass(frozen=True)
-class Limits:
+class NormaliserLimits:
     """What reading may take; a number takes 20 to 200 ms of one core, and the process 80 MB."""
 
     start_s: float = 60.0
@@ -60,7 +58,7 @@ async def write_script(
     *,
     tags: Sequence[str],
     language: str,
-    limits: Limits | None = None,
+    limits: NormaliserLimits | None = None,
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
 
@@ -91,10 +89,10 @@ class Normaliser:
     Its process starts with the first sentence that needs it and ends with the block.
     """
 
-    def __init__(self, language: str, *, tags: Sequence[str] = (), limits: Limits | None = None) -> None:
+    def __init__(self, language: str, *, tags: Sequence[str] = (), limits: NormaliserLimits | None = None) -> None:
         self._language = language
         self._tags = re.compile("(" + ("|".join(map(re.escape, tags)) or "(?!)") + ")")
-        self._limits = limits or Limits()
+        self._limits = limits or NormaliserLimits()
         self._process: asyncio.subprocess.Process | None = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         self._losses = 0
@@ -184,16 +182,15 @@ class Normaliser:
         return None
 
     async def _start(self) -> asyncio.subprocess.Process:
-        request = {"language": self._language, "memory_bytes": self._limits.memory_bytes}
-        pipe = subprocess.PIPE
+        bounds = {"AS": self._limits.memory_bytes}
         self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", str(_PROGRAM), json.dumps(request)),
-            stdin=pipe,
-            stdout=pipe,
+            *sandbox.command(_SCRIPT, {"language": self._language}, bounds),
+            stdin=PIPE,
+            stdout=PIPE,
             stderr=self._complaints,
             start_new_session=True,
             limit=_LINE_BYTES,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            env=sandbox.ENVIRONMENT,
         )
         try:
             async with asyncio.timeout(self._limits.start_s):
@@ -209,8 +206,7 @@ class Normaliser:
         process, self._process = self._process, None
         if process is None:
             return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        sandbox.kill_group(process.pid)
         await asyncio.shield(process.wait())
         if process.stdin:
             process.stdin.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app.narration.book_reader import Limits, read_manuscript_async
+from app.narration.book_reader import BookLimits, read_manuscript_async
 from app.narration.models import ChapterProgress, Script
 from app.narration.normaliser import write_script
 from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
@@ -39,7 +39,7 @@ async def _script(context: StepContext) -> Script:
     narration, options = context.narration, context.narration.options
     path = context.directory / "source"
     await context.fetch(narration.source.key, path)
-    limits = Limits.of(context.settings.narration)
+    limits = BookLimits.of(context.settings.narration)
     book = await read_manuscript_async(path, narration.source.kind, name=narration.source.file_name, limits=limits)
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language
     script = await write_script(book.manuscript, options, tags=ORPHEUS_TAGS, language=language)

@@ -1,21 +1,17 @@
-"""Takes one text apart that a stranger made; run as a script by `book_reader`, never imported into a server.
+"""Takes one text apart that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
 
-    text_blocks_child.py '{"source": …, "kind": "text" | "markdown" | "epub", "max_text_bytes": …, …}'
+    {"source": …, "kind": "text" | "markdown" | "epub", "max_text_bytes": …, …} -> {"blocks": …, "title": …, …}
 
-It binds itself to the limits it is given and prints one JSON object: the text's blocks with all formatting but lines
-gone (`app.narration.manuscript.Block` says what they are), its title, author and language; or a `fault`, words that
-follow the file's name. Markdown and books go through pandoc, which sees no file but the one it is given (`--sandbox`);
-a book has been through `epub_child.py` before. It imports nothing of ours.
+It answers with the text's blocks with all formatting but lines gone (`app.narration.manuscript.Block` says what they
+are), its title, author and language. Markdown and books go through pandoc, which sees no file but the one it is given
+(`--sandbox`); a book has been through `epub_child.py` before.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import resource
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +19,8 @@ from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+from app.platform.sandbox_child import Fault, main
 
 MAX_DEPTH = 200  # of blocks in blocks
 MAX_BLOCKS = 100_000  # a long novel has 10,000
@@ -34,10 +32,6 @@ _ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png
 _PANDOC_HEAP_EXHAUSTED = 251
 
 Block = tuple[str, str, int]
-
-
-class Fault(Exception):
-    """What is wrong with the file, and the remedy, to be read after its name."""
 
 
 def read(request: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +134,7 @@ def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
 
 def pandoc(source: Path, form: str, request: dict[str, Any]) -> dict[str, Any]:
     """Its syntax tree, in which text is strings already."""
-    heap = ["+RTS", f"-M{request['limits']['HEAP'] // 2**20}m", "-RTS"]
+    heap = ["+RTS", f"-M{request['heap_bytes'] // 2**20}m", "-RTS"]
     command = [request["pandoc"], *heap, "--sandbox", "-f", form, "-t", "json", str(source)]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if run.returncode == _PANDOC_HEAP_EXHAUSTED or run.returncode < 0:
@@ -387,28 +381,5 @@ class _Walk:
         return ""
 
 
-OUT_OF_MEMORY = {"fault": "needs more memory to be read than any text does; hand it in as plain text"}
-
-
-def main() -> None:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    for limit in ("AS", "CPU", "FSIZE"):
-        bound = request["limits"][limit]
-        # At the soft CPU limit comes SIGXCPU, which tells why; a hard one at the same second would be a bare SIGKILL.
-        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        answer = read(request)
-    except Fault as fault:
-        answer = {"fault": str(fault)}
-    except (MemoryError, RecursionError):
-        answer = OUT_OF_MEMORY
-    except OSError as error:  # so says the system, where Python was not asked
-        if error.errno != errno.ENOMEM:
-            raise
-        answer = OUT_OF_MEMORY
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(read, out_of_memory="needs more memory to be read than any text does; hand it in as plain text")

@@ -1,21 +1,16 @@
-"""Decodes one audio file that a stranger made; run as a script by `audio_probe`, never imported into a server.
+"""Decodes one audio file that a stranger made; run by `audio_probe` in a sandbox, never imported into a server.
 
-    audio_probe_child.py '{"source": …, "target": …, "max_duration_s": …, …}'
+    {"source": …, "target": …, "max_duration_s": …, "sample_rate_hz": …} -> {"facts": …, "clipped_share": …, …}
 
-It binds itself to the limits it is given, decodes block by block, and prints one JSON object: the file's facts, or a
-`fault`, words that follow the file's name. With a `target` it writes there what it heard: mono float32 at
-`sample_rate_hz`, raw and little-endian. It is bounded, not sandboxed: ffmpeg gets to see the file alone, through the
-one demuxer that its first bytes name and the codecs that belong in there. It imports nothing of ours, to start fast.
+It decodes block by block and answers with the file's facts. With a `target` it writes there what it heard: mono float32
+at `sample_rate_hz`, raw and little-endian. ffmpeg gets to see the file alone, through the one demuxer that its first
+bytes name and the codecs that belong in there.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import resource
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +22,8 @@ import av
 import av.error
 import numpy as np
 import soxr
+
+from app.platform.sandbox_child import Fault, main
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 MAX_CHANNELS = 8
@@ -44,10 +41,6 @@ _CODECS = {
     "ogg": ("vorbis", "opus", "libopus", "libvorbis", "flac"),
     "m4a": ("aac", "alac"),
 }
-
-
-class Fault(Exception):
-    """What is wrong with the file, and the remedy, to be read after its name."""
 
 
 @dataclass
@@ -345,30 +338,10 @@ def _ends_inside_a_frame(source: Path) -> bool:
     return False
 
 
-OUT_OF_MEMORY = {"fault": "needs more memory to decode than any speech does; convert it to WAV or FLAC"}
-
-
-def main() -> None:
-    request: dict[str, Any] = json.loads(sys.argv[1])
-    for limit in ("AS", "CPU", "FSIZE"):
-        bound = request["limits"][limit]
-        # At the soft CPU limit comes SIGXCPU, which tells why; a hard one at the same second would be a bare SIGKILL.
-        resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (bound, bound + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        answer = decode(request)
-    except Fault as fault:
-        answer = {"fault": str(fault)}
-    except MemoryError:
-        answer = OUT_OF_MEMORY
-    except OSError as error:  # so says the system, where Python was not asked
-        if error.errno != errno.ENOMEM:
-            raise
-        answer = OUT_OF_MEMORY
-    except (av.error.FFmpegError, ValueError, NotImplementedError, struct.error):
-        answer = {"fault": "is damaged or cut off, and its header cannot be read; export or upload it again"}
-    print(json.dumps(answer))
-
-
 if __name__ == "__main__":
-    main()
+    main(
+        decode,
+        out_of_memory="needs more memory to decode than any speech does; convert it to WAV or FLAC",
+        damaged="is damaged or cut off, and its header cannot be read; export or upload it again",
+        damage=(av.error.FFmpegError, ValueError, NotImplementedError, struct.error),
+    )

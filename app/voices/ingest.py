@@ -13,7 +13,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from app.platform.database import utc_now
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
-from app.voices.audio_probe import Limits, probe_async
+from app.voices import audio_probe
 from app.voices.models import AudioFacts, Consent, Sample
 from app.voices.store import VoiceStore
 
@@ -104,9 +104,9 @@ class Ingest:
     async def _probed(self, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
         """What the file is, found out in a bounded subprocess. Raises InvalidRequest."""
         timeout_s = self.settings.cloning.inspection_timeout_s
-        limits = Limits(cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
+        limits = replace(audio_probe.LIMITS, cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
         async with self.probes:
-            return await probe_async(path, max_duration_s=max_duration_s, name=name, limits=limits)
+            return await audio_probe.probe_async(path, max_duration_s=max_duration_s, name=name, limits=limits)
 
     @asynccontextmanager
     async def _stored(self, path: Path, key: str) -> AsyncIterator[None]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.errors import ManuscriptUnfit
-from app.narration.book_reader import Book, Limits, read_manuscript
+from app.narration.book_reader import Book, BookLimits, read_manuscript
 from app.narration.models import Manuscript, SourceKind
 
 CONTAINER = """<?xml version="1.0"?>
@@ -97,13 +97,13 @@ def found(manuscript: Manuscript) -> set[str]:
     return {finding.code for finding in manuscript.findings}
 
 
-def read(directory: Path, content: str | bytes, kind: SourceKind, limits: Limits | None = None) -> Manuscript:
+def read(directory: Path, content: str | bytes, kind: SourceKind, limits: BookLimits | None = None) -> Manuscript:
     path = directory / "source"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return read_manuscript(path, kind, name="lantern", limits=limits).manuscript
 
 
-def refusal(directory: Path, content: str | bytes, kind: SourceKind, limits: Limits | None = None) -> str:
+def refusal(directory: Path, content: str | bytes, kind: SourceKind, limits: BookLimits | None = None) -> str:
     with pytest.raises(ManuscriptUnfit) as refused:
         read(directory, content, kind, limits)
     assert refused.value.message.startswith("lantern ")

@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import ManuscriptUnfit, StageFailed
 from app.narration.models import Manuscript, ManuscriptChapter, NarrationOptions, Paragraph
-from app.narration.normaliser import Limits, Normaliser, mended, write_script
+from app.narration.normaliser import Normaliser, NormaliserLimits, mended, write_script
 
 pytestmark = pytest.mark.anyio
 
@@ -72,24 +72,24 @@ async def test_a_process_that_was_killed_is_started_anew(normaliser: Normaliser)
 
 
 async def test_a_sentence_over_which_it_falls_silent_is_left_unread() -> None:
-    async with Normaliser("en", limits=Limits(sentence_s=0)) as normaliser:
+    async with Normaliser("en", limits=NormaliserLimits(sentence_s=0)) as normaliser:
         assert await normaliser.read(["2 men", "None."]) == {"2 men": None, "None.": "None."}
 
 
 async def test_numbers_are_left_unread_once_the_time_for_a_text_is_spent() -> None:
-    async with Normaliser("en", limits=Limits(total_s=0)) as normaliser:
+    async with Normaliser("en", limits=NormaliserLimits(total_s=0)) as normaliser:
         assert await normaliser.read(["2 men", "3 men"]) == {"2 men": "two men", "3 men": None}
 
 
 async def test_a_text_over_which_the_process_dies_again_and_again_is_not_read_by_another() -> None:
-    async with Normaliser("en", limits=Limits(sentence_s=0, losses=1)) as normaliser:
+    async with Normaliser("en", limits=NormaliserLimits(sentence_s=0, losses=1)) as normaliser:
         with pytest.raises(ManuscriptUnfit, match="died or hung 2 times and read nothing") as failed:
             await normaliser.read(["2 men"])
     assert not failed.value.retryable
 
 
 async def test_once_it_died_too_often_the_rest_of_a_text_is_left_unread() -> None:
-    async with Normaliser("en", limits=Limits(losses=0)) as normaliser:
+    async with Normaliser("en", limits=NormaliserLimits(losses=0)) as normaliser:
         assert await normaliser.read(["1 man"]) == {"1 man": "one man"}
         assert normaliser.pid
         os.kill(normaliser.pid, signal.SIGKILL)
