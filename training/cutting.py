@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-import pyloudnorm
-import soxr
 from scipy.signal import butter, sosfiltfilt
 
+from app.platform.loudness import measure
 from app.speech.audio import HOP_S, LOUDEST_DBFS, MARGIN_DB, Samples, crossfade_join, hop_levels_dbfs, speech_runs
 from app.speech.recipe import PrepareConfig
 
@@ -29,8 +27,6 @@ SHORTEST_HEAD_S = 0.01
 ONSET_GUARD_S = 0.02  # how much earlier than detected the next words may begin
 LONGEST_JOINED_PAUSE_S = 2.0
 BREATH_S = 0.1  # a pause at which too long a run may be cut in need
-_LOUDNESS_BLOCK_S = 0.4  # ITU-R BS.1770 measures over blocks so long
-_OVERSAMPLING = 4  # ITU-R BS.1770, annex 2
 _FILTER_BLOCK_S, _FILTER_CONTEXT_S = 60.0, 1.0
 
 
@@ -239,26 +235,7 @@ def wanted_lufs(config: PrepareConfig) -> float:
     return BROADCAST_LUFS if config.loudness_lufs is None else config.loudness_lufs
 
 
-def loudness_lufs(samples: Samples, sample_rate_hz: int) -> float:
-    """Integrated loudness by ITU-R BS.1770-4, gated; -inf for silence."""
-    shortest = math.ceil(_LOUDNESS_BLOCK_S * sample_rate_hz) + 1
-    padded = np.pad(samples, (0, max(shortest - len(samples), 0))).astype(np.float64)
-    return float(_meter(sample_rate_hz).integrated_loudness(padded))
-
-
-@lru_cache(maxsize=4)
-def _meter(sample_rate_hz: int) -> pyloudnorm.Meter:
-    return pyloudnorm.Meter(sample_rate_hz)
-
-
-def true_peak_dbtp(samples: Samples) -> float:
-    """The highest level between the samples too, by four times oversampling; at least -120."""
-    peak = float(np.abs(soxr.resample(samples, 1, _OVERSAMPLING)).max(initial=0.0))
-    peak = max(peak, float(np.abs(samples).max(initial=0.0)))
-    return 20.0 * math.log10(max(peak, 1e-6))
-
-
 def clip_gain_db(samples: Samples, sample_rate_hz: int, config: PrepareConfig) -> tuple[float, float]:
     """(the gain to the wanted loudness, the gain that the true peak allows): the lesser is to be applied."""
-    wanted = wanted_lufs(config) - loudness_lufs(samples, sample_rate_hz)
-    return wanted, config.max_true_peak_dbtp - true_peak_dbtp(samples)
+    curve = measure(samples, sample_rate_hz)
+    return wanted_lufs(config) - curve.integrated_lufs, config.max_true_peak_dbtp - curve.true_peak_dbtp

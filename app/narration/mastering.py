@@ -26,8 +26,8 @@ import soxr
 
 from app.errors import CarillonError, ManuscriptUnfit, ObjectMissing
 from app.narration.audiobook import ENCODINGS, Encoding, Mark, Tags, read_cover, write_audiobook
+from app.narration.gain import Gain, gain_for
 from app.narration.joins import gap_samples, trim
-from app.narration.loudness import Gain, LoudnessCurve, Meter, gain_for
 from app.narration.models import (
     NarrationOptions,
     Script,
@@ -38,6 +38,7 @@ from app.narration.models import (
     TimelineChapter,
     TimelineSegment,
 )
+from app.platform.loudness import LoudnessCurve, Meter
 from app.speech.audio import Samples, pcm16_of, samples_of
 from app.speech.choices import NarrationFormat
 

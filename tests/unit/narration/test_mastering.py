@@ -19,10 +19,11 @@ from scipy.signal import lfilter
 from app.bench.mastering import run
 from app.errors import ManuscriptUnfit, ObjectMissing
 from app.narration.audiobook import ENCODINGS, Mark
+from app.narration.gain import Gain
 from app.narration.joins import gap_samples, trim
-from app.narration.loudness import Gain, LoudnessCurve, Meter
 from app.narration.mastering import ATTEMPTS, Mastered, lacking, master, within_bounds
 from app.narration.models import NarrationOptions, Script, ScriptChapter, ScriptSegment, Take
+from app.platform.loudness import LoudnessCurve, Meter
 from app.speech.audio import Samples
 from app.speech.choices import NarrationFormat
 
