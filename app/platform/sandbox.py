@@ -86,7 +86,7 @@ async def run_async(script: Path, request: Mapping[str, Any], *, limits: Limits,
         name = signal.Signals(-code).name
         raise Fault(f"made {wording.script} crash ({name}); it may be damaged: {wording.crash_remedy}")
     if code > 0:  # a defect of ours, or no room on the disk
-        raise CarillonError(f"{wording.work} failed with status {code}: {last_line(complaints)}")
+        raise CarillonError(f"{wording.work} failed with status {code}: {_last_line(complaints)}")
     reply: dict[str, Any] = await asyncio.to_thread(json.loads, answer)
     if fault := reply.get("fault"):
         raise Fault(fault)
@@ -105,7 +105,7 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def last_line(complaints: bytes) -> str:
+def _last_line(complaints: bytes) -> str:
     lines = complaints.decode("utf-8", "replace").strip().splitlines()
     return lines[-1][:200] if lines else "it said nothing"
 
