@@ -97,7 +97,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        services: Services | None = getattr(self.config.app.state, "door", None)  # type: ignore[union-attr]
+        services: Services | None = getattr(self.config.app.state, "services", None)  # type: ignore[union-attr]
         if services is not None:
             clock = asyncio.get_running_loop().time
             deadline = clock() + services.settings.drain_timeout_s
