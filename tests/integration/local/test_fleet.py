@@ -172,6 +172,7 @@ def seconds(clock: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(rest)
 
 
+@pytest.mark.slow
 async def test_openais_own_client_hears_every_format(fleet: RunningFleet) -> None:
     async with openai.AsyncOpenAI(base_url=f"{fleet.address}/v1", api_key=fleet.key) as client:
         for format in ("mp3", "opus", "aac", "flac", "wav", "pcm"):

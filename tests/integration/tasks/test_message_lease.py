@@ -72,6 +72,7 @@ async def bare(bare_url: str) -> AsyncIterator[AsyncRedis]:
         yield redis
 
 
+@pytest.mark.slow
 async def test_a_task_longer_than_the_visibility_timeout_runs_once_with_the_lease_and_again_without(
     leased: AsyncRedis, bare: AsyncRedis, leased_url: str, bare_url: str
 ) -> None:

@@ -132,6 +132,7 @@ def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_from_there(tmp_path: Pa
         assert trainer.steps()[0] == reached + 1
 
 
+@pytest.mark.slow
 def test_it_ends_when_its_parent_no_longer_listens(tmp_path: Path) -> None:
     with running(run_directory(tmp_path)) as trainer:
         trainer.until("progress", 2)

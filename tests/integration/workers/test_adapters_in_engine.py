@@ -33,6 +33,7 @@ async def speak(engine: VllmEngine, adapter: EngineAdapter | None, text: str = T
     return [code async for delta in said for code in delta.codes]
 
 
+@pytest.mark.slow
 async def test_voices_of_several_versions_in_one_batch_sound_as_each_does_alone(
     engine: VllmEngine, weights: dict[int, Path]
 ) -> None:
@@ -59,6 +60,7 @@ async def test_voices_of_several_versions_in_one_batch_sound_as_each_does_alone(
     assert together == alone * 2
 
 
+@pytest.mark.slow
 async def test_a_new_version_does_not_speak_with_the_weights_of_the_old_one(
     engine: VllmEngine, weights: dict[int, Path]
 ) -> None:

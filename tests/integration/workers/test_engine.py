@@ -61,7 +61,14 @@ async def test_even_a_hot_sampler_stays_in_the_bands(engine: VllmEngine) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["Hm.", "The ferry crosses the bay every hour. Nobody has ever missed it, she said; why would they?"]
+    "text",
+    [
+        "Hm.",
+        pytest.param(
+            "The ferry crosses the bay every hour. Nobody has ever missed it, she said; why would they?",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 async def test_natural_speech_with_its_pauses_passes_every_check(engine: VllmEngine, text: str) -> None:
     deltas = await spoken(engine, text, seed=1)

@@ -21,6 +21,7 @@ async def speak(engine: VllmEngine) -> list[int]:
     return [code async for delta in said for code in delta.codes]
 
 
+@pytest.mark.slow
 async def test_an_engine_that_hangs_with_work_to_do_is_as_good_as_dead(
     engine: VllmEngine, shared_engine: SharedEngine
 ) -> None:

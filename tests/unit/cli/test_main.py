@@ -175,6 +175,7 @@ def test_the_doctor_names_what_a_fleet_of_several_machines_lacks(run: Run) -> No
         ("redis", {"REDIS_URL": "host:hunter2@localhost"}),
     ],
 )
+@pytest.mark.slow
 def test_the_doctor_names_an_address_that_is_none(run: Run, what: str, variables: dict[str, str]) -> None:
     result = run("doctor", "--json", **variables)
     (finding,) = [finding for finding in json.loads(result.output) if finding["what"] == what]
