@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
-from app.api.bodies import remove_stale
 from app.api.errors import add_error_handlers
 from app.api.lingering import Lingering
 from app.api.metrics import Metrics
@@ -30,6 +29,7 @@ from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.task_queue import TaskQueue
+from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
 from app.voices.resolver import VoiceResolver
@@ -64,17 +64,18 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
         stack.push_async_callback(catalog.aclose)
         registry = Registry(redis, settings)
-        upstream = SessionRouter(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
-        stack.push_async_callback(upstream.aclose)
+        view = await stack.enter_async_context(open_fleet(registry, settings))
+        session_router = SessionRouter(view, registry, settings)
+        stack.push_async_callback(session_router.aclose)
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:
             stack.callback(object_store.close)
         yield Services(
             settings=settings,
             catalog=catalog,
-            upstream=upstream,
-            resolver=VoiceResolver(catalog.voices, upstream),
-            metrics=Metrics(lambda: upstream.workers),
+            session_router=session_router,
+            resolver=VoiceResolver(catalog.voices, session_router),
+            metrics=Metrics(lambda: session_router.workers),
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),

@@ -1,7 +1,6 @@
 """Jobs that make voices: `POST /v1/clones`, their progress, live and on demand, and their end.
 
-The catalogue's row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it
-be lost. Progress is read from the row, so any front door can tell it.
+They are queued by `app.voices.clones`. Progress is read from the job's row, so any front door can show it.
 """
 
 from __future__ import annotations
@@ -11,16 +10,13 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.access import requires
 from app.api.bodies import json_body, read_json
-from app.api.services import Services, TheServices, requires
+from app.api.services import TheServices
 from app.api.sse import event_stream
-from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
-from app.platform import webhooks
-from app.platform.broker import CLONE, train_queue
+from app.errors import InvalidRequest
 from app.speech.choices import Scope
-from app.speech.recipe import CloneConfig
-from app.speech.voices import ModelCard
-from app.voices.models import CloneJob, CloneKind, VoiceRecord
+from app.voices.models import CloneJob
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 
@@ -49,82 +45,15 @@ class PolishRequest(BaseModel):
 async def create_clone(request: Request, services: TheServices) -> dict[str, Any]:
     """Queue the making of a voice from its recordings."""
     wanted = await read_json(request, CloneRequest)
-    voice = await services.catalog.voices.get(wanted.voice)
-    if voice.prompt_name != voice.id:
-        raise Conflict(
-            f"{voice.name!r} is a built-in voice that was polished, and no recordings make another of it; make a voice "
-            f"of its own for them (POST /v1/voices), or polish this one again (POST /v1/voices/{voice.name}/polish)",
-            param="voice",
-        )
-    if voice.consent is None:
-        raise ConsentMissing(
-            f"the voice {voice.name!r} has no consent on record; POST /v1/voices/{voice.id}/consent with a recording "
-            f"of: {voice.consent_phrase}"
-        )
-    if not voice.sample_count:
-        raise RecordingUnfit(
-            f"the voice {voice.name!r} has no recordings; POST /v1/voices/{voice.id}/samples", param="voice"
-        )
-    config = await _checked(services, wanted)
-    return await _queued(services, voice, CloneKind.CLONE, config, wanted.webhook_url)
+    job = await services.clones.clone(wanted.voice, wanted.overrides, webhook_url=wanted.webhook_url)
+    return shown(job)
 
 
 @router.post("/v1/voices/{name}/polish", status_code=202, openapi_extra=json_body(PolishRequest))
 async def polish(name: str, request: Request, services: TheServices) -> dict[str, Any]:
     """Queue an adapter that takes the silence at the head from a built-in voice."""
     wanted = await read_json(request, PolishRequest)
-    card = _model_of(services, name, wanted.model)
-    config = await _checked(services, wanted)
-    voice = await services.catalog.voices.named(name, model=card.name)
-    if voice is None:
-        voice = await services.catalog.voices.create(
-            name,
-            model=card.name,
-            language=card.languages[0],
-            description=f"The built-in voice {name} without its silence at the head.",
-            prompt_name=name,
-        )
-    elif voice.prompt_name != name:
-        raise Conflict(f"{name!r} is the name of a clone, not of a polished voice; rename or delete it", param="name")
-    return await _queued(services, voice, CloneKind.POLISH, config, wanted.webhook_url)
-
-
-def _model_of(services: Services, voice: str, model: str | None) -> ModelCard:
-    """The model whose built-in voice is meant. Raises NotFound, and InvalidRequest where several have it."""
-    cards = {card.name: card for card in services.upstream.models if model in (None, card.name)}
-    holders = [card for card in cards.values() if voice in card.voices]
-    if not holders:
-        built_in = sorted({voice for card in cards.values() for voice in card.voices})
-        of = "" if model is None else f" of the model {model[:64]!r}"
-        raise NotFound(
-            f"{voice[:64]!r} is no built-in voice{of}; there are: {', '.join(built_in) or 'none'}", param="name"
-        )
-    if len(holders) > 1:
-        names = ", ".join(sorted(card.name for card in holders))
-        raise InvalidRequest(f"model: several have a voice {voice!r}; name one of: {names}", param="model")
-    return holders[0]
-
-
-async def _checked(services: Services, wanted: CloneRequest | PolishRequest) -> CloneConfig:
-    """The configuration of a job that can be honoured, and announced. Raises InvalidRequest."""
-    config = services.settings.clone.overridden(wanted.overrides)
-    limit = services.settings.engine.max_lora_rank
-    if config.train.rank > limit:
-        raise InvalidRequest(
-            f"overrides.train.rank: {config.train.rank} is more than the workers' slots hold ({limit}, "
-            "CARILLON_ENGINE__MAX_LORA_RANK)",
-            param="overrides.train.rank",
-        )
-    if wanted.webhook_url is not None:
-        await webhooks.check(wanted.webhook_url, services.settings.cloning)
-    return config
-
-
-async def _queued(
-    services: Services, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
-) -> dict[str, Any]:
-    job = await services.catalog.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
-    await services.queue.send(CLONE, job.id, queue=train_queue(voice.model))
+    job = await services.clones.polish(name, wanted.overrides, model=wanted.model, webhook_url=wanted.webhook_url)
     return shown(job)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.access import requires
 from app.api.bodies import json_body, read_json
-from app.api.services import TheServices, requires
+from app.api.services import TheServices
 from app.errors import NotFound
 from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
@@ -32,7 +33,7 @@ class DrainRequest(BaseModel):
 @router.get("/v1/fleet", dependencies=[Depends(requires(Scope.FLEET))])
 async def fleet(services: TheServices) -> dict[str, Any]:
     """Every living worker: its state, places, sessions and the adapters these hold, background ones apart."""
-    workers = sorted(services.upstream.workers, key=lambda worker: worker.id)
+    workers = sorted(services.session_router.workers, key=lambda worker: worker.id)
     return {"workers": [worker.model_dump(mode="json") for worker in workers]}
 
 
@@ -51,6 +52,6 @@ async def drain(id: str, request: Request, services: TheServices) -> dict[str, A
     wanted_s = (await read_json(request, DrainRequest)).deadline_s
     order = await services.registry.drain(id, services.settings.drain_timeout_s if wanted_s is None else wanted_s)
     if order is None:
-        there = ", ".join(sorted(worker.id for worker in services.upstream.workers)) or "none"
+        there = ", ".join(sorted(worker.id for worker in services.session_router.workers)) or "none"
         raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
     return {"id": id, "epoch": order.epoch, "state": WorkerState.DRAINING, "deadline_s": order.deadline_s}

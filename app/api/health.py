@@ -20,7 +20,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz")
 async def readyz(services: TheServices) -> JSONResponse:
     """200 once a worker is active; 503 before, with the part of its start that each worker is in."""
-    workers = services.upstream.workers
+    workers = services.session_router.workers
     active = sum(worker.state is WorkerState.ACTIVE for worker in workers)
     starting = {worker.id: worker.part for worker in workers if worker.state is WorkerState.STARTING}
     status = "ready" if active else "waiting for a worker"

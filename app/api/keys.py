@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.access import Admin
 from app.api.bodies import json_body, read_json
-from app.api.services import TheServices, requires
-from app.platform.api_keys import ApiKey
+from app.api.services import TheServices
 from app.speech.choices import MAX_KEY_DAYS, Scope
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 log = logging.getLogger(__name__)
-
-Admin = Annotated[ApiKey | None, Depends(requires(Scope.ADMIN))]
 
 
 class NewKey(BaseModel):

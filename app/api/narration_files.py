@@ -17,14 +17,15 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.access import admit, bearer_token
 from app.api.disconnect import while_connected
-from app.api.narrations import doing, read_timeline
-from app.api.services import TheServices, bearer_token
+from app.api.services import TheServices
 from app.errors import CarillonError, Conflict
 from app.narration.captions import srt, vtt
 from app.narration.models import Narration, NarrationOutput
+from app.narration.progress import doing
+from app.platform.file_names import shown_name
 from app.speech.choices import Scope as KeyScope
-from app.voices.transcripts import shown_name
 
 RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 RESERVED = re.compile(r'[<>:"/\\|?*%]+')
@@ -39,7 +40,7 @@ async def readable(narration_id: str, request: Request, services: TheServices, t
     if token is not None:
         services.links.check(token, narration_id)
     else:
-        await services.admit(bearer_token(request), KeyScope.NARRATE)
+        await admit(services, bearer_token(request), KeyScope.NARRATE)
     return await services.catalog.narrations.get(narration_id)
 
 
@@ -170,7 +171,7 @@ def _etag(output: NarrationOutput) -> str:
 @router.get("/v1/narrations/{narration_id}/captions.vtt", response_class=Response)
 async def captions_vtt(narration: Readable, services: TheServices) -> Response:
     """WebVTT, in cues of at most two lines."""
-    timeline = await read_timeline(services, narration)
+    timeline = await services.narrations.timeline(narration)
     return Response(await asyncio.to_thread(vtt, timeline), media_type="text/vtt")
 
 
@@ -178,7 +179,7 @@ async def captions_vtt(narration: Readable, services: TheServices) -> Response:
 @router.get("/v1/narrations/{narration_id}/captions.srt", response_class=Response)
 async def captions_srt(narration: Readable, services: TheServices) -> Response:
     """SubRip, in cues of at most two lines."""
-    timeline = await read_timeline(services, narration)
+    timeline = await services.narrations.timeline(narration)
     return Response(await asyncio.to_thread(srt, timeline), media_type="application/x-subrip")
 
 
@@ -186,7 +187,7 @@ async def captions_srt(narration: Readable, services: TheServices) -> Response:
 @router.get("/v1/narrations/{narration_id}/chapters")
 async def chapters(narration: Readable, services: TheServices) -> dict[str, Any]:
     """Where each chapter lies in the file, in seconds; `chapters` as Podcasting 2.0 has it (JSON chapters 1.2)."""
-    timeline = await read_timeline(services, narration)
+    timeline = await services.narrations.timeline(narration)
     rate_hz = timeline.sample_rate_hz
     listed = [
         {

@@ -1,36 +1,37 @@
-"""What every edge is handed: the front door's parts, and who is asking."""
+"""What every edge is handed: the front door's parts, and the use-cases that are made of them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.metrics import Metrics
-from app.errors import AuthenticationFailed, PermissionDenied, StoreUnavailable
+from app.catalog import Catalog
 from app.fleet.registry import Registry
-from app.platform.api_keys import ApiKey
-from app.platform.object_store import ObjectStore
+from app.narration.service import NarrationService
+from app.narration.submission import Submissions
+from app.platform.object_store import ObjectStore, configured
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.task_queue import TaskQueue
 from app.realtime.journal_store import JournalStore
 from app.realtime.router import SessionRouter
-from app.speech.choices import Scope
+from app.speech.voices import ModelCard
+from app.voices.clones import CloneService
+from app.voices.consents import ConsentService
 from app.voices.ingest import Ingest
 from app.voices.resolver import VoiceResolver
-
-if TYPE_CHECKING:
-    from app.catalog import Catalog
-
+from app.voices.service import VoiceService
+from app.voices.uploads import UploadService
 
 MAX_PROBES = 2
-"""Recordings that one front door looks into at once: each costs a core for as long as it is decoded."""
+"""Recordings and books that one front door probes at once: each costs a core for as long as it is decoded."""
 
 
 def uploads_directory(settings: Settings) -> Path:
@@ -57,7 +58,7 @@ class Services:
 
     settings: Settings
     catalog: Catalog
-    upstream: SessionRouter
+    session_router: SessionRouter
     resolver: VoiceResolver
     metrics: Metrics
     registry: Registry
@@ -69,61 +70,66 @@ class Services:
     sockets: set[Drainable] = field(default_factory=set)
 
     @property
-    def ingest(self) -> Ingest:
-        """Raises StoreUnavailable where no object store is configured."""
-        return Ingest(self.settings, self.catalog.voices, self.store, self.probes)
+    def store(self) -> ObjectStore:
+        """Raises StoreUnavailable where none is configured."""
+        return configured(self.object_store)
 
     @property
     def uploads_directory(self) -> Path:
-        """Where files wait to be looked into. Raises StoreUnavailable where they could not be kept afterwards."""
-        _ = self.store
+        """Where files wait to be probed. Raises StoreUnavailable where they could not be kept afterwards."""
+        configured(self.object_store)
         return uploads_directory(self.settings)
 
-    @property
-    def store(self) -> ObjectStore:
-        """Raises StoreUnavailable where none is configured: speaking needs none, recordings do."""
-        if self.object_store is None:
-            raise StoreUnavailable(
-                "no object store is configured here, so recordings cannot be kept; set CARILLON_STORE__ENDPOINT_URL"
-            )
-        return self.object_store
+    def models(self) -> tuple[ModelCard, ...]:
+        """The models that are served now."""
+        return self.session_router.models
 
-    async def admit(self, token: str | None, scope: Scope) -> ApiKey | None:
-        """The key of `token`, or None where keys are not asked for.
+    @cached_property
+    def voices(self) -> VoiceService:
+        return VoiceService(self.catalog.voices, self.catalog.jobs, self.registry, self.object_store, self.models)
 
-        Raises AuthenticationFailed or PermissionDenied unless it is a key with `scope`.
-        """
-        if not self.settings.auth:
-            return None
-        if not token:
-            raise AuthenticationFailed(
-                "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
-            )
-        key = await self.catalog.authenticate(token)
-        if not key.allows(scope):
-            raise PermissionDenied(
-                f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"
-            )
-        return key
+    @cached_property
+    def clones(self) -> CloneService:
+        return CloneService(self.settings, self.catalog.voices, self.catalog.jobs, self.queue, self.models)
+
+    @cached_property
+    def consents(self) -> ConsentService:
+        return ConsentService(self.catalog.voices, self.voices, self.ingest)
+
+    @cached_property
+    def ingest(self) -> Ingest:
+        return Ingest(self.settings, self.catalog.voices, self.object_store, self.probes)
+
+    @cached_property
+    def uploads(self) -> UploadService:
+        directory = uploads_directory(self.settings)
+        return UploadService(self.settings.cloning, self.catalog.voices, self.object_store, self.ingest, directory)
+
+    @cached_property
+    def submissions(self) -> Submissions:
+        return Submissions(
+            settings=self.settings,
+            narrations=self.catalog.narrations,
+            object_store=self.object_store,
+            queue=self.queue,
+            find_voice=self.resolver.find,
+            probes=self.probes,
+            directory=uploads_directory(self.settings),
+        )
+
+    @cached_property
+    def narrations(self) -> NarrationService:
+        return NarrationService(
+            narrations=self.catalog.narrations,
+            object_store=self.object_store,
+            queue=self.queue,
+            find_clone=self.catalog.voices.get,
+            submissions=self.submissions,
+        )
 
 
-def the_door(connection: HTTPConnection) -> Services:
+def services_of(connection: HTTPConnection) -> Services:
     return connection.app.state.services
 
 
-TheServices = Annotated[Services, Depends(the_door)]
-
-
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """The key of an `Authorization: Bearer …` header, if there is one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
-    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
-
-    async def admit(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await services.admit(bearer_token(connection), scope)
-
-    return admit
+TheServices = Annotated[Services, Depends(services_of)]

@@ -119,7 +119,7 @@ class SpeechResponse(Response):
 
     async def _speak(self, send: Send) -> bytes:
         """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
-        async with self._services.upstream.open(self._voice, pace="unpaced") as session:
+        async with self._services.session_router.open(self._voice, pace="unpaced") as session:
             rate_hz = session.ready.sample_rate_hz
             with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
                 last = b""

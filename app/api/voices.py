@@ -11,36 +11,23 @@ that it is kept elsewhere (scope `admin`, and a line in the log). The words of a
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import unicodedata
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.bodies import FormLimits, json_body, read_json, received_form
-from app.api.services import Services, TheServices, bearer_token, requires
-from app.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
-from app.platform.api_keys import ApiKey
-from app.platform.database import utc_now
-from app.platform.object_keys import voice_prefix
+from app.api.access import Cloner, admit, bearer_token
+from app.api.bodies import either_body, json_body, media_type, read_json
+from app.api.forms import FormLimits, form_body, received_form
+from app.api.services import TheServices
+from app.api.voice_views import consent_json, voice_json
+from app.platform.file_names import shown_name
 from app.speech.choices import Scope
-from app.speech.voices import ModelCard
-from app.voices.ingest import new_consent_id
-from app.voices.models import Consent, VoiceRecord
-from app.voices.resolver import NO_WORKER_RETRY_S
-from app.voices.transcripts import shown_name
-
-MAX_NAME_CHARS = 64
-MAX_CONSENT_BYTES = 64 * 2**20
-LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
-
-Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE))]
+from app.voices.ingest import MAX_CONSENT_BYTES
+from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS
+from app.voices.service import MAX_NAME_CHARS
 
 router = APIRouter(tags=["voices"])
-log = logging.getLogger(__name__)
 
 
 class NewVoice(BaseModel):
@@ -50,7 +37,7 @@ class NewVoice(BaseModel):
 
     name: str = Field(description=f"1 to {MAX_NAME_CHARS} printable characters, no other voice's name.")
     model: str | None = Field(default=None, max_length=128, description="Default: the first that is served.")
-    language: str = Field(default="en", max_length=35, pattern=LANGUAGE, description="BCP 47.")
+    language: str = Field(default="en", max_length=MAX_LANGUAGE_CHARS, pattern=LANGUAGE, description="BCP 47.")
     description: str = Field(default="", max_length=2000)
 
 
@@ -74,8 +61,8 @@ class OperatorConsent(BaseModel):
 async def create(request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """A new voice without recordings."""
     wanted = await read_json(request, NewVoice)
-    record = await create_voice(
-        services, wanted.name, model=wanted.model, language=wanted.language, description=wanted.description
+    record = await services.voices.create(
+        wanted.name, model=wanted.model, language=wanted.language, description=wanted.description
     )
     return voice_json(record)
 
@@ -97,7 +84,7 @@ async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, A
 
     A running job is asked to stop. Doing it again is harmless, and finishes what an absent store left undone.
     """
-    await delete_voice(services, voice_id)
+    await services.voices.delete(voice_id)
     return {"id": voice_id, "deleted": True}
 
 
@@ -112,33 +99,20 @@ async def roll_back(voice_id: str, request: Request, services: TheServices, _: C
 @router.post(
     "/v1/voices/{voice_id}/consent",
     status_code=201,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {
-                    "schema": {"type": "object", "properties": {"recording": {"type": "string", "format": "binary"}}}
-                },
-                "application/json": {"schema": OperatorConsent.model_json_schema()},
-            },
-        }
-    },
+    openapi_extra=either_body(form_body(recording="file"), json_body(OperatorConsent)),
 )
 async def consent(voice_id: str, request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
     """The owner's consent: a form with a `recording` of the phrase, or an operator's JSON `statement` (`admin`)."""
     record = await services.catalog.voices.get(voice_id)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-        await services.admit(bearer_token(request), Scope.ADMIN)
-        return consent_json(await _operators_word(services, record, await read_json(request, OperatorConsent), key))
-    limits = consent_limits()
-    async with received_form(request, services.uploads_directory, limits) as form:
-        file = form.file("recording", max_bytes=limits.file_bytes)
+    key_id = key.id if key else None
+    if media_type(request) == "application/json":
+        await admit(services, bearer_token(request), Scope.ADMIN)
+        wanted = await read_json(request, OperatorConsent)
+        return consent_json(await services.consents.attest(record, wanted.statement, key_id=key_id))
+    async with received_form(request, services.uploads_directory, FormLimits.one_file(MAX_CONSENT_BYTES)) as form:
+        file = form.file("recording", max_bytes=MAX_CONSENT_BYTES)
         kept = await services.ingest.keep_consent(
-            voice_id,
-            file.path,
-            file_name=shown_name(file.name),
-            number=record.consent_number,
-            key_id=key.id if key else None,
+            voice_id, file.path, file_name=shown_name(file.name), number=record.consent_number, key_id=key_id
         )
     return consent_json(kept)
 
@@ -148,93 +122,3 @@ async def the_consent(voice_id: str, services: TheServices, _: Cloner) -> dict[s
     """The phrase to be read, and the newest consent, or null."""
     record = await services.catalog.voices.get(voice_id)
     return {"phrase": record.consent_phrase, "consent": record.consent and consent_json(record.consent)}
-
-
-def voice_json(record: VoiceRecord) -> dict[str, Any]:
-    state = "ready" if record.version else "collecting" if record.sample_count else "empty"
-    return {
-        **record.model_dump(mode="json", exclude={"consent", "consent_number", "deleted_at"}),
-        "state": state,
-        "consent_phrase": record.consent_phrase,
-        "consent": record.consent and consent_json(record.consent),
-    }
-
-
-def consent_json(consent: Consent) -> dict[str, Any]:
-    return {**consent.model_dump(mode="json", exclude={"object_key"}), "checked": False}
-
-
-def consent_limits() -> FormLimits:
-    return FormLimits(file_bytes=MAX_CONSENT_BYTES, total_bytes=2 * MAX_CONSENT_BYTES, parts=8)
-
-
-async def create_voice(
-    services: Services, name: str, *, model: str | None = None, language: str = "en", description: str = ""
-) -> VoiceRecord:
-    """Raises InvalidRequest, UnknownModel, Conflict for a taken name, Overloaded while no model is served."""
-    card = _served(services, model)
-    name = await checked_name(services, name, card)
-    return await services.catalog.voices.create(name, model=card.name, language=language, description=description)
-
-
-async def checked_name(services: Services, name: str, card: ModelCard | None) -> str:
-    """The name as it is kept. Raises InvalidRequest, and Conflict for a built-in voice's name or another's id."""
-    name = unicodedata.normalize("NFC", name).strip()
-    if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
-        raise InvalidRequest(
-            f"name: it has {len(name)} characters; give 1 to {MAX_NAME_CHARS} printable ones", param="name"
-        )
-    if card and name.casefold() in {built_in.casefold() for built_in in card.voices}:
-        raise Conflict(f"{name!r} is a voice of the model {card.name!r} itself; choose another name", param="name")
-    try:
-        await services.catalog.voices.get(name)
-    except NotFound:
-        return name
-    raise Conflict(f"{name!r} is another voice's id; choose another name", param="name")
-
-
-def _served(services: Services, name: str | None) -> ModelCard:
-    cards = {card.name: card for card in services.upstream.models}
-    if not cards:
-        raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
-    if name is None:
-        return next(iter(cards.values()))
-    if name not in cards:
-        raise UnknownModel(
-            f"model {name[:64]!r} is not served here; served are: {', '.join(sorted(cards))}", param="model"
-        )
-    return cards[name]
-
-
-async def delete_voice(services: Services, voice_id: str) -> None:
-    """The tombstone first: whoever keeps something of the voice from here on is refused and removes it again.
-
-    Raises NotFound for a voice that never was, StoreUnavailable when the bytes could not be deleted yet.
-    """
-    try:
-        await services.catalog.voices.delete(voice_id)
-    except NotFound:
-        if voice_id not in await services.catalog.voices.tombstones(since=datetime(2000, 1, 1, tzinfo=UTC)):
-            raise
-    await services.catalog.jobs.end_cancelled()
-    log.info("voice deleted", extra={"voice": voice_id})
-    await services.registry.retire_voice(voice_id)
-    if services.object_store is not None:
-        await asyncio.to_thread(services.object_store.delete_prefix, voice_prefix(voice_id))
-
-
-async def _operators_word(
-    services: Services, record: VoiceRecord, word: OperatorConsent, key: ApiKey | None
-) -> Consent:
-    consent = Consent(
-        id=new_consent_id(),
-        voice_id=record.id,
-        kind="operator",
-        number=record.consent_number,
-        statement=word.statement,
-        key_id=key.id if key else None,
-        created_at=utc_now(),
-    )
-    await services.catalog.voices.add_consent(consent)
-    log.info("operator consent", extra={"voice": record.id, "consent": consent.id, "key": consent.key_id})
-    return consent

@@ -255,6 +255,15 @@ PATIENCE_S = 120.0
 PAUSE_S = 2.0
 
 
+def configured(store: ObjectStore | None) -> ObjectStore:
+    """Raises StoreUnavailable where no store is configured: speaking needs none, recordings and texts do."""
+    if store is None:
+        raise StoreUnavailable(
+            "no object store is configured here, so recordings cannot be kept; set CARILLON_STORE__ENDPOINT_URL"
+        )
+    return store
+
+
 async def persistently(work: Callable[[], _Result]) -> _Result:
     """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S.
 

@@ -1,8 +1,8 @@
-"""From a file that a stranger sent to a recording that is kept: looked into, stored, written down; or nothing of it.
+"""From a file that a stranger sent to a recording that is kept: probed, stored, written down; or nothing of it.
 
 The object comes before its row, so that a row never speaks of bytes that are not there; an object whose row could not
 be written, because the voice was deleted meanwhile, is removed again. Once both are under way, a cancellation waits for
-them.
+them. How the file came is not known here.
 """
 
 from __future__ import annotations
@@ -11,37 +11,103 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from app.errors import CarillonError, RecordingUnfit
+from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
+from app.platform.cancellation import to_the_end
 from app.platform.database import utc_now
 from app.platform.object_keys import voice_prefix
-from app.platform.object_store import ObjectStore
+from app.platform.object_store import ObjectStore, configured
 from app.platform.settings import Settings
 from app.voices import audio_probe
-from app.voices.models import AudioFacts, Consent, Sample
+from app.voices.models import AudioFacts, Consent, Sample, VoiceRecord
 from app.voices.store import VoiceStore
 
+MAX_CONSENT_BYTES = 64 * 2**20
 MIN_CONSENT_S = 2.0
 """The phrase cannot be said faster."""
 
-Result = TypeVar("Result")
+FILES_AT_ONCE = 2
+"""Of one set of recordings."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class SentFile:
+    """A recording as it arrived, named as it is shown. `path` is None where it was too large to be taken in."""
+
+    name: str
+    path: Path | None
+    transcript: str | None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that was not kept, and why."""
+
+    file_name: str
+    error: CarillonError
+
+
+@dataclass(frozen=True)
 class Ingest:
-    """Takes recordings in. `probes` bounds how many are looked into at once: each costs a core meanwhile."""
+    """Takes recordings in. `probes` bounds how many are probed at once: each costs a core meanwhile.
+
+    `object_store` is None where none is configured; nothing can be kept then, and StoreUnavailable is raised.
+    """
 
     settings: Settings
     voices: VoiceStore
-    store: ObjectStore
+    object_store: ObjectStore | None
     probes: asyncio.Semaphore
+
+    async def keep_samples(self, record: VoiceRecord, files: Sequence[SentFile]) -> tuple[list[Sample], list[Rejected]]:
+        """Keep each file for which the voice has room; a bad one never spoils the rest.
+
+        Raises NotFound when the voice is deleted meanwhile, and where none could be kept the error that says why.
+        """
+        room, lanes = self.settings.cloning.max_samples - record.sample_count, asyncio.Semaphore(FILES_AT_ONCE)
+
+        async def outcome(place: int, file: SentFile) -> Sample | Rejected:
+            try:
+                path = self._acceptable(file, has_room=place < room)
+                async with lanes:
+                    return await self.keep_sample(
+                        record.id,
+                        path,
+                        sample_id=f"smp_{secrets.token_hex(8)}",
+                        file_name=file.name,
+                        transcript=file.transcript,
+                    )
+            except CarillonError as error:
+                return Rejected(file.name, error)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(outcome(place, file)) for place, file in enumerate(files)]
+        outcomes = [task.result() for task in tasks]
+        samples = [one for one in outcomes if isinstance(one, Sample)]
+        rejected = [one for one in outcomes if isinstance(one, Rejected)]
+        for one in rejected:
+            if isinstance(one.error, NotFound):
+                raise one.error
+        if not samples:
+            raise _nothing_usable([one.error for one in rejected])
+        return samples, rejected
+
+    def _acceptable(self, file: SentFile, *, has_room: bool) -> Path:
+        """The file's path. Raises RecordingUnfit for one too large, or one too many."""
+        cloning = self.settings.cloning
+        if file.path is None:
+            raise RecordingUnfit(f"{file.name} has more than {cloning.max_sample_bytes} bytes; cut it into parts.")
+        if not has_room:
+            raise RecordingUnfit(
+                f"{file.name} is one too many: a voice has at most {cloning.max_samples} recordings; delete some."
+            )
+        return file.path
 
     async def keep_sample(
         self, voice_id: str, path: Path, *, sample_id: str, file_name: str, transcript: str | None
@@ -94,10 +160,16 @@ class Ingest:
 
         return await to_the_end(keep())
 
+    async def delete_sample(self, voice_id: str, sample_id: str) -> None:
+        """Raises NotFound."""
+        sample = await self.voices.sample(voice_id, sample_id)
+        await self.voices.delete_sample(voice_id, sample_id)
+        await self.discard(sample.object_key)
+
     async def discard(self, key: str) -> None:
         """Remove an object that no row speaks of; an absent store is logged, and is no reason to fail."""
         try:
-            await asyncio.to_thread(self.store.delete, key)
+            await asyncio.to_thread(configured(self.object_store).delete, key)
         except CarillonError as error:
             log.warning("object left behind", extra={"key": key, "code": error.code})
 
@@ -112,7 +184,7 @@ class Ingest:
     async def _stored(self, path: Path, key: str) -> AsyncIterator[None]:
         """The file is at `key` for the body, and afterwards unless that fails."""
         try:
-            await asyncio.to_thread(self.store.upload, path, key)
+            await asyncio.to_thread(configured(self.object_store).upload, path, key)
             yield
         except Exception:
             await self.discard(key)
@@ -123,11 +195,11 @@ def new_consent_id() -> str:
     return f"cons_{secrets.token_hex(12)}"
 
 
-async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` gives. Cancelled, it waits for it first: threads cannot be cancelled, and halves are not to be."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+def _nothing_usable(errors: Sequence[CarillonError]) -> CarillonError:
+    """The one error for files of which none was kept: ours if it is our fault, else what is wrong with each."""
+    for error in errors:
+        if not isinstance(error, InvalidRequest):
+            return error
+    shown = " ".join(error.message for error in errors[:5])
+    more = f" And {len(errors) - 5} more." if len(errors) > 5 else ""
+    return RecordingUnfit(f"none of the {len(errors)} files can be used. {shown}{more}", param="files")

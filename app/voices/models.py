@@ -19,6 +19,10 @@ from app.speech.recipe import CloneConfig, GateConfig, PrepareConfig, TrainConfi
 from app.speech.token_layout import SpeechConfig
 from app.speech.voices import Frozen, Voice
 
+LANGUAGE = r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+"""A BCP 47 tag."""
+MAX_LANGUAGE_CHARS = 35
+
 CONSENT_PHRASE = (
     "I am the owner of this voice and I consent to it being used to create a synthetic voice. My number is {number}."
 )

@@ -173,13 +173,17 @@ class VoiceStore:
         async with self._database.reading() as connection:
             return [Sample(**row._mapping) for row in await connection.execute(statement)]
 
+    async def sample(self, voice_id: str, sample_id: str) -> Sample:
+        """One recording of a living voice. Raises NotFound."""
+        await self.get(voice_id)
+        for sample in await self.samples(voice_id):
+            if sample.id == sample_id:
+                return sample
+        raise _no_recording(voice_id, sample_id)
+
     async def set_transcript(self, voice_id: str, sample_id: str, transcript: str) -> None:
         """Raises NotFound."""
-        await self._change_sample(
-            voice_id,
-            sample_id,
-            update(SampleRow).values(transcript=transcript),
-        )
+        await self._change_sample(voice_id, sample_id, update(SampleRow).values(transcript=transcript))
 
     async def delete_sample(self, voice_id: str, sample_id: str) -> None:
         """Raises NotFound."""
@@ -191,7 +195,7 @@ class VoiceStore:
                 statement.where(SampleRow.id == sample_id, SampleRow.voice_id == voice_id)
             )
         if not changed.rowcount:
-            raise NotFound(f"the voice {voice_id} has no recording {sample_id[:64]!r}", param="sample_id")
+            raise _no_recording(voice_id, sample_id)
 
     async def add_consent(self, consent: Consent) -> None:
         """Raises NotFound when the voice is not, or not any more."""
@@ -292,6 +296,10 @@ def _voice(row: Row[Any]) -> Voice:
         adapter=adapter,
         trained_as=row.prompt_name,
     )
+
+
+def _no_recording(voice_id: str, sample_id: str) -> NotFound:
+    return NotFound(f"the voice {voice_id} has no recording {sample_id[:64]!r}", param="sample_id")
 
 
 def _taken(name: str, model: str) -> Conflict:

@@ -1,18 +1,17 @@
-"""Which words belong to which file: names made safe to show, manifests read, and both brought together. Pure text."""
+"""Which words belong to which file: manifests and side files, read and assigned. Pure text."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from app.errors import InvalidRequest
+from app.platform.file_names import shown_name
 
-MAX_NAME_CHARS = 128
 MAX_TRANSCRIPT_CHARS = 200_000
 """Two hours read aloud fast."""
 
@@ -22,19 +21,6 @@ MAX_LINE_CHARS = 4096 + 12 * MAX_TRANSCRIPT_CHARS
 _FILE_COLUMNS = ("file", "file_name", "filename", "audio", "path", "id")
 _NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TEXT_COLUMNS = ("text", "transcript", "transcription", "sentence", "normalized_text")
-
-
-def shown_name(name: str) -> str:
-    """The last part of a client's file name, without what cannot be printed, shortened; never a path of ours.
-
-    shown_name("../../etc/pass\\x00wd.wav") -> "passwd.wav"
-    """
-    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name).rstrip("/\\"))[-1]
-    printable = "".join(char for char in last if char.isprintable()).strip(" .")
-    stem, dot, ending = printable.rpartition(".")
-    if not dot or len(ending) > 8:
-        return printable[:MAX_NAME_CHARS] or "recording"
-    return f"{stem[: MAX_NAME_CHARS - len(ending) - 1] or 'recording'}.{ending}"
 
 
 def stem(name: str) -> str:

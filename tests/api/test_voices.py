@@ -183,7 +183,7 @@ async def test_an_operators_word_needs_admin_and_is_logged_without_it(
     voice = await studio.voice()
     body = {"statement": "signed paper in drawer 3"}
     assert refusal(await studio.http.post(f"/v1/voices/{voice}/consent", json=body)) == (403, "permission_denied")
-    with caplog.at_level(logging.INFO, logger="app.api.voices"):
+    with caplog.at_level(logging.INFO, logger="app.voices.consents"):
         async with studio.house.holder_of(Scope.ADMIN) as operator:
             answer = await operator.post(f"/v1/voices/{voice}/consent", json=body)
     assert answer.status_code == 201

@@ -34,6 +34,12 @@ def test_no_module_imports_itself_by_way_of_others_not_even_for_types() -> None:
         raise AssertionError(f"a circle: {' <- '.join(error.args[1])}") from None
 
 
+def test_no_router_imports_a_router() -> None:
+    routers = {name_of(file): file for file in (ROOT / "app" / "api").glob("**/*.py") if defines_router(file)}
+    assert len(routers) > 1
+    assert not {(name, other) for name, file in routers.items() for other in set(imported(file)) & routers.keys()}
+
+
 def test_files_can_be_read_at_once() -> None:
     lengths = {file: len(file.read_text("utf-8").splitlines()) for file in python_files()}
     assert {file.name for file, lines in lengths.items() if lines > MAX_LINES} == set()
@@ -47,6 +53,17 @@ def python_files() -> list[Path]:
 def name_of(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def defines_router(file: Path) -> bool:
+    """Whether the module has a variable `router` that is made by `APIRouter(...)`."""
+    return any(
+        isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func).endswith("APIRouter")
+        and "router" in map(ast.unparse, node.targets)
+        for node in ast.parse(file.read_text("utf-8")).body
+    )
 
 
 def imported(file: Path) -> Iterator[str]:

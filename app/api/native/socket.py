@@ -16,11 +16,12 @@ from fastapi import APIRouter
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from app.api.access import admit, bearer_token
 from app.api.errors import error_response
+from app.api.native.client_session import ClientSession
 from app.api.native.protocol_page import reference
 from app.api.native.send_queue import Writer
-from app.api.native.session import ClientSession
-from app.api.services import Services, TheServices, bearer_token
+from app.api.services import Services, TheServices
 from app.errors import CarillonError, InvalidRequest, Overloaded, SessionInUse, SlowReader, UnknownSession
 from app.speech.choices import Scope
 from app.speech.protocol import (
@@ -61,7 +62,7 @@ async def open_sessions(websocket: WebSocket, services: TheServices) -> None:
     offered = websocket.scope.get("subprotocols", [])
     key = next((name.removeprefix(KEY_SUBPROTOCOL) for name in offered if name.startswith(KEY_SUBPROTOCOL)), None)
     try:
-        holder = await services.admit(bearer_token(websocket) or key, Scope.SPEAK)
+        holder = await admit(services, bearer_token(websocket) or key, Scope.SPEAK)
     except CarillonError as error:
         await websocket.send_denial_response(error_response(error))
         return

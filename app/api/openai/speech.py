@@ -21,8 +21,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from app.api.access import requires
 from app.api.bodies import json_body, read_json
-from app.api.services import Services, TheServices, requires
+from app.api.services import Services, TheServices
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
 from app.errors import InvalidRequest, TextTooLong, UnknownModel
 from app.speech.choices import AudioFormat, Scope
@@ -106,7 +107,7 @@ async def speak(request: Request, services: TheServices) -> Response:
 
 
 def _model_name(name: str, services: Services) -> str | None:
-    served = {card.name for card in services.upstream.models}
+    served = {card.name for card in services.session_router.models}
     return None if name in ANY_MODEL and name not in served else name
 
 
@@ -125,15 +126,15 @@ def _model(card: ModelCard) -> dict[str, Any]:
 @router.get("/v1/models", dependencies=[Depends(requires(Scope.SPEAK))])
 async def list_models(services: TheServices) -> dict[str, Any]:
     """The models that living workers hold; `stand_in` marks a small one that is no real voice."""
-    return {"object": "list", "data": [_model(card) for card in services.upstream.models]}
+    return {"object": "list", "data": [_model(card) for card in services.session_router.models]}
 
 
 @router.get("/v1/models/{name}", dependencies=[Depends(requires(Scope.SPEAK))])
 async def one_model(name: str, services: TheServices) -> dict[str, Any]:
-    for card in services.upstream.models:
+    for card in services.session_router.models:
         if card.name == name:
             return _model(card)
-    served = ", ".join(sorted(card.name for card in services.upstream.models)) or "none"
+    served = ", ".join(sorted(card.name for card in services.session_router.models)) or "none"
     raise UnknownModel(f"model {name[:64]!r} is not served here; served are: {served}", param="model")
 
 

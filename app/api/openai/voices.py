@@ -1,6 +1,6 @@
 """OpenAI's custom voices, as its SDK sends them: `/v1/audio/voice_consents` and `/v1/audio/voices`. Scope `clone`.
 
-A façade of `app.api.voices`; the same voices are seen through both. Where the two differ:
+A façade of the services behind `app.api.voices`; the same voices are seen through both. Where the two differ:
 
 * OpenAI's consent comes before its voice. Here a consent belongs to a voice, so a new consent makes an empty one under
   the consent's name, and `POST /v1/audio/voices` gives that voice its name and its first recording. A consent is
@@ -15,18 +15,19 @@ A façade of `app.api.voices`; the same voices are seen through both. Where the 
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict
 
-from app.api.bodies import FormLimits, form_body, json_body, read_json, received_form
-from app.api.services import Services, TheServices
-from app.api.voices import LANGUAGE, Cloner, checked_name, consent_limits, create_voice, delete_voice
-from app.errors import Conflict, InvalidRequest, NotFound
-from app.voices.models import Consent, VoiceRecord
-from app.voices.transcripts import shown_name
+from app.api.access import Cloner
+from app.api.bodies import json_body, read_json
+from app.api.forms import FormLimits, form_body, received_form
+from app.api.services import TheServices
+from app.errors import InvalidRequest, NotFound
+from app.platform.file_names import shown_name
+from app.voices.ingest import MAX_CONSENT_BYTES
+from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS, Consent, VoiceRecord
 
 router = APIRouter(prefix="/v1/audio", tags=["openai"])
 
@@ -42,23 +43,17 @@ class NewName(BaseModel):
 @router.post("/voice_consents", openapi_extra=form_body(name="text", language="text", recording="file"))
 async def create_consent(request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
     """Keep the recording of a consent, with an empty voice for it."""
-    limits = consent_limits()
-    async with received_form(request, services.uploads_directory, limits) as form:
-        language, file = form.value("language"), form.file("recording", max_bytes=limits.file_bytes)
-        if len(language) > 35 or not re.match(LANGUAGE, language):
+    async with received_form(request, services.uploads_directory, FormLimits.one_file(MAX_CONSENT_BYTES)) as form:
+        language, file = form.value("language"), form.file("recording", max_bytes=MAX_CONSENT_BYTES)
+        if len(language) > MAX_LANGUAGE_CHARS or not re.match(LANGUAGE, language):
             raise InvalidRequest("language: it is no BCP 47 tag; write it like en-US", param="language")
-        record = await create_voice(services, form.value("name"), language=language)
-        try:
-            consent = await services.ingest.keep_consent(
-                record.id,
-                file.path,
-                file_name=shown_name(file.name),
-                number="",
-                key_id=key.id if key else None,
-            )
-        except BaseException:
-            await delete_voice(services, record.id)
-            raise
+        record, consent = await services.consents.create(
+            form.value("name"),
+            file.path,
+            file_name=shown_name(file.name),
+            language=language,
+            key_id=key.id if key else None,
+        )
     return _consent(record, consent)
 
 
@@ -70,8 +65,7 @@ async def list_consents(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> dict[str, Any]:
     """The consents of living voices, the newest first."""
-    everything = [(record, record.consent) for record in await services.catalog.voices.all() if record.consent]
-    everything.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
+    everything = await services.consents.all()
     ids = [consent.id for _, consent in everything]
     if after is not None and after not in ids:
         raise NotFound(f"there is no consent {after[:64]!r}", param="after")
@@ -88,26 +82,20 @@ async def list_consents(
 
 @router.get("/voice_consents/{consent_id}")
 async def one_consent(consent_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    return _consent(*await _find(services, consent_id))
+    return _consent(*await services.consents.get(consent_id))
 
 
 @router.post("/voice_consents/{consent_id}", openapi_extra=json_body(NewName))
 async def rename_consent(consent_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Another name for the consent, and so for its voice."""
-    record, consent = await _find(services, consent_id)
+    record, consent = await services.consents.get(consent_id)
     wanted = await read_json(request, NewName)
-    return _consent(await _rename(services, record, wanted.name), consent)
+    return _consent(await services.voices.rename(record, wanted.name), consent)
 
 
 @router.delete("/voice_consents/{consent_id}")
 async def delete_consent(consent_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    record, _consent_of_it = await _find(services, consent_id)
-    if record.sample_count or record.version:
-        raise Conflict(
-            f"the voice {record.id} was made with this consent; delete that voice, and the consent goes with it",
-            param="consent_id",
-        )
-    await delete_voice(services, record.id)
+    await services.consents.delete(consent_id)
     return {"id": consent_id, "object": "audio.voice_consent", "deleted": True}
 
 
@@ -115,50 +103,20 @@ async def delete_consent(consent_id: str, services: TheServices, _: Cloner) -> d
 async def create_voice_from_sample(request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Give a consent's voice its name and first recording."""
     max_bytes = services.settings.cloning.max_sample_bytes
-    limits = FormLimits(file_bytes=max_bytes, total_bytes=2 * max_bytes, parts=8)
-    async with received_form(request, services.uploads_directory, limits) as form:
+    async with received_form(request, services.uploads_directory, FormLimits.one_file(max_bytes)) as form:
         if (form.values("type") or ["audio_sample"])[-1] != "audio_sample":
             raise InvalidRequest("type: voices are made of recordings here; send audio_sample", param="type")
         name, file = form.value("name"), form.file("audio_sample", max_bytes=max_bytes)
-        record, consent = await _find(services, form.value("consent"))
-        if record.sample_count or record.version:
-            raise Conflict(
-                f"the consent {consent.id} belongs to the voice {record.id} already; record another", param="consent"
-            )
-        earlier = record.name
-        record = await _rename(services, record, name)
-        try:
-            await services.ingest.keep_sample(
-                record.id,
-                file.path,
-                sample_id=f"smp_{secrets.token_hex(8)}",
-                file_name=shown_name(file.name),
-                transcript=None,
-            )
-        except InvalidRequest:
-            if record.name != earlier:
-                await services.catalog.voices.rename(record.id, earlier)
-            raise
+        record = await services.consents.begin_voice(
+            form.value("consent"), name, file.path, file_name=shown_name(file.name)
+        )
     return _voice(record)
 
 
 @router.delete("/voices/{voice_id}")
 async def delete_custom_voice(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    await delete_voice(services, voice_id)
+    await services.voices.delete(voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
-
-
-async def _find(services: Services, consent_id: str) -> tuple[VoiceRecord, Consent]:
-    for record in await services.catalog.voices.all():
-        if record.consent is not None and record.consent.id == consent_id:
-            return record, record.consent
-    raise NotFound(f"there is no consent {consent_id[:64]!r}; GET /v1/audio/voice_consents lists them", param="consent")
-
-
-async def _rename(services: Services, record: VoiceRecord, name: str) -> VoiceRecord:
-    card = next((card for card in services.upstream.models if card.name == record.model), None)
-    name = await checked_name(services, name, card)
-    return record if name == record.name else await services.catalog.voices.rename(record.id, name)
 
 
 def _consent(record: VoiceRecord, consent: Consent) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from app.api.bodies import MAX_STRUCTURE_BYTES, SMALL_BYTES, parse_json
 from app.api.clones import CloneRequest
 from app.api.fleet import DrainRequest
 from app.api.keys import NewKey
-from app.api.narration_submission import NewNarration
 from app.api.openai.speech import SpeechRequest
 from app.errors import CarillonError, ConfigurationError, InvalidRequest
+from app.narration.submission import NewNarration
 from app.platform.settings import load_settings
 from app.speech.field_errors import reason
 from app.speech.protocol import CLIENT_MESSAGES, parse

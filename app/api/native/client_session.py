@@ -222,7 +222,7 @@ class ClientSession:
         start, limits = self._request, self._limits
         voice = await self._services.resolver.find(start.voice, start.model)
         keep_s = limits.resume_window_s if start.resumable else 0
-        async with self._services.upstream.open(
+        async with self._services.session_router.open(
             voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s
         ) as upstream:
             if start.resumable:
@@ -254,7 +254,7 @@ class ClientSession:
         if not await self._services.resolver.still_has(voice):
             raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
         from_sample = taken.sent if resume.received_samples is None else resume.received_samples
-        async with self._services.upstream.open(
+        async with self._services.session_router.open(
             voice, pace=start.pace, temperature=start.temperature, journal=journal, from_sample=from_sample
         ) as upstream:
             self._box.sent_until = journal.samples

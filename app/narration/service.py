@@ -1,0 +1,123 @@
+"""What can be done with a narration once it is submitted: it is resumed, read again in part, looked into, deleted.
+
+The row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from app.errors import Conflict, NotFound
+from app.narration.cast import Casting
+from app.narration.models import NARRATOR, Narration, NarrationState, Script, Timeline
+from app.narration.progress import doing
+from app.narration.store import NarrationStore
+from app.narration.submission import Submissions, discard_objects
+from app.platform.broker import NARRATE
+from app.platform.object_store import ObjectStore, configured
+from app.platform.task_queue import TaskQueue
+from app.speech.voices import Voice
+
+
+@dataclass(frozen=True)
+class NarrationService:
+    """Narrations, wherever something of them is kept. `find_clone` raises NotFound for a voice that was deleted."""
+
+    narrations: NarrationStore
+    object_store: ObjectStore | None
+    queue: TaskQueue
+    find_clone: Callable[[str], Awaitable[object]]
+    submissions: Submissions
+
+    async def resume(
+        self, narration_id: str, *, voice: str | None = None, cast: Mapping[str, str] | None = None
+    ) -> Narration:
+        """Go on with one that failed or was cancelled, with other voices if some are named; nothing is spoken twice.
+
+        Raises NotFound, Conflict, and what `casting` raises.
+        """
+        narration = await self.narrations.get(narration_id)
+        if narration.state not in (NarrationState.FAILED, NarrationState.CANCELLED):
+            raise Conflict(f"{doing(narration)}; only one that failed or was cancelled can be resumed", param="id")
+        if voice is None and cast is None:
+            await self._all_there(narration, "resume with another in its place, as `voice` or in `cast`")
+            return await self._queued(await self.narrations.resume(narration_id))
+        cast = narration.cast if cast is None else cast
+        recast = await self.submissions.recast(
+            narration,
+            voice=voice or cast.get(NARRATOR) or narration.voice,
+            cast={character: name for character, name in cast.items() if character != NARRATOR},
+        )
+        resumed = await self.narrations.resume(
+            narration_id,
+            voice=recast.voice,
+            cast=recast.cast,
+            voices={**recast.voices, **_pinned(narration, recast)},
+            findings=recast.findings,
+        )
+        return await self._queued(resumed)
+
+    async def regenerate(self, narration_id: str, number: int) -> Narration:
+        """Have one segment read again, and the file made again around it. Raises NotFound, Conflict."""
+        narration = await self.narrations.get(narration_id)
+        if narration.state is not NarrationState.COMPLETED or narration.output is None:
+            raise Conflict(f"{doing(narration)}; a segment can be read anew when it is completed", param="id")
+        timeline = await self.timeline(narration)
+        segment = next((segment for segment in timeline.segments if segment.number == number), None)
+        if segment is None:
+            raise NotFound(
+                f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number"
+            )
+        # Of every segment: what was spoken is fetched once more, and spoken again where the store has it no longer.
+        await self._all_there(narration, "hand the text in anew with another in its place")
+        again = await self.narrations.regenerate(narration_id, segment=number, chapter=segment.chapter)
+        return await self._queued(again)
+
+    async def delete(self, narration_id: str) -> None:
+        """Delete the text and the finished file of one that is over; what was spoken is kept with its voice.
+
+        Raises NotFound, Conflict.
+        """
+        await self.narrations.delete(narration_id)
+        await discard_objects(self.object_store, narration_id)
+
+    async def timeline(self, narration: Narration) -> Timeline:
+        """Where everything lies in the finished file. Raises Conflict while there is none."""
+        if narration.output is None:
+            raise Conflict(f"{doing(narration)}; its file is there when it is completed", param="id")
+        store, key = configured(self.object_store), narration.output.timeline_key
+        return await asyncio.to_thread(lambda: Timeline.model_validate_json(store.get(key)))
+
+    async def segments(self, narration: Narration) -> Timeline | Script:
+        """The segments with their times in the file, or before there is one as planned. Raises Conflict."""
+        if narration.output is not None:
+            return await self.timeline(narration)
+        if narration.script_key is None:
+            raise Conflict(f"{doing(narration)}; it has no segments before it is planned", param="id")
+        store, key = configured(self.object_store), narration.script_key
+        return await asyncio.to_thread(lambda: Script.model_validate_json(store.get(key)))
+
+    async def _queued(self, narration: Narration) -> Narration:
+        await self.queue.send(NARRATE, narration.id, queue="render")
+        return narration
+
+    async def _all_there(self, narration: Narration, remedy: str) -> None:
+        """Raises Conflict for a voice that was deleted since the narration was submitted."""
+        for name, voice in narration.voices.items():
+            if voice.adapter is None:
+                continue
+            try:
+                await self.find_clone(voice.id)
+            except NotFound:
+                raise Conflict(f"the voice {name!r} has been deleted; {remedy}", param="voice") from None
+
+
+def _pinned(narration: Narration, recast: Casting) -> dict[str, Voice]:
+    """Voices that were there before stay as they were: a newer version would not match what has been spoken."""
+    return {
+        name: narration.voices[name]
+        for name, voice in recast.voices.items()
+        if name in narration.voices and narration.voices[name].id == voice.id
+    }

@@ -1,0 +1,257 @@
+"""A text or a book that is submitted: read, cast, brought into the store, and queued.
+
+A book is taken apart in a bounded subprocess before anything is promised for it, so that its sender learns at once what
+is wrong with it. The objects come before their row: a row never speaks of bytes that are not there. How the files
+arrived is not known here, and voices are found by a callable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from app.errors import CarillonError, InvalidRequest, ManuscriptUnfit
+from app.narration.book_reader import Book, BookLimits, check_cover_async, read_manuscript_async
+from app.narration.cast import Casting, FindVoice, casting
+from app.narration.models import (
+    NARRATOR,
+    CharacterName,
+    Narration,
+    NarrationOptions,
+    NarrationSource,
+    SourceKind,
+    character_name,
+)
+from app.narration.rows import new_narration_id
+from app.narration.store import NarrationStore
+from app.platform import webhooks
+from app.platform.broker import NARRATE
+from app.platform.cancellation import to_the_end
+from app.platform.object_keys import narration_prefix
+from app.platform.object_store import ObjectStore, configured
+from app.platform.settings import Settings
+from app.platform.task_queue import TaskQueue
+from app.platform.workspace import workspace
+from app.speech.choices import NarrationFormat
+
+ZIP_MAGIC = b"PK\x03\x04"
+ENDINGS = {SourceKind.TEXT: "txt", SourceKind.MARKDOWN: "md", SourceKind.EPUB: "epub"}
+KINDS_BY_SUFFIX = {".md": SourceKind.MARKDOWN, ".markdown": SourceKind.MARKDOWN, ".epub": SourceKind.EPUB}
+COVER_ENDINGS = {"image/jpeg": "jpg", "image/png": "png"}
+
+log = logging.getLogger(__name__)
+
+VoiceName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+def _lowered(cast: Any) -> Any:
+    """Characters as they are compared. Raises ValueError for two that are one."""
+    if not isinstance(cast, dict):
+        return cast
+    lowered = {character_name(str(name)): voice for name, voice in cast.items()}
+    if len(lowered) < len(cast):
+        raise ValueError("two of its characters are one, but for capitals and spaces")
+    return lowered
+
+
+Cast = Annotated[dict[CharacterName, VoiceName], Field(max_length=256), BeforeValidator(_lowered)]
+
+
+class NewNarration(BaseModel):
+    """The body of `POST /v1/narrations`, or its form's field `narration`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    voice: VoiceName | None = Field(default=None, description="The narrator's; default: the cast's `narrator`.")
+    cast: Cast = Field(default_factory=dict, description="Character -> voice; the others are read by the narrator.")
+    model: str | None = Field(default=None, max_length=128, description="Default: the narrator's voice's.")
+    text: str | None = Field(default=None, description="The text itself, where no file is sent.")
+    kind: Literal["text", "markdown"] | None = Field(default=None, description="Default: by the file's name, or text.")
+    format: NarrationFormat = NarrationFormat.M4B
+    options: NarrationOptions = NarrationOptions()
+    title: str | None = Field(default=None, max_length=300, description="Short for `options.title`.")
+    webhook_url: str | None = Field(default=None, max_length=2000)
+
+    @model_validator(mode="after")
+    def _what_is_said_can_be_done(self) -> Self:
+        if self.voice is None and NARRATOR not in self.cast:
+            raise ValueError("voice: name the narrator's voice, here or as `narrator` of the cast")
+        if self.voice and self.cast.get(NARRATOR, self.voice) != self.voice:
+            raise ValueError(f"voice: it is {self.voice!r}, and the cast's narrator is {self.cast[NARRATOR]!r}")
+        if any("\0" in text for text in _texts(self.model_dump(exclude={"text"}))):
+            raise ValueError("one of the fields holds a NUL character; leave it out")
+        if self.title and self.options.title and self.title != self.options.title:
+            raise ValueError("title: there is another in options.title; give one")
+        return self
+
+    @property
+    def narrator(self) -> str:
+        return self.voice or self.cast[NARRATOR]
+
+    @property
+    def characters(self) -> dict[str, str]:
+        """The cast without the narrator."""
+        return {character: voice for character, voice in self.cast.items() if character != NARRATOR}
+
+    @property
+    def reading(self) -> NarrationOptions:
+        """The options, with the title where it is given beside them."""
+        return self.options.model_copy(update={"title": self.title}) if self.title else self.options
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON's kinds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from chain(value, *map(_texts, value.values()))
+
+
+@dataclass(frozen=True)
+class SentCover:
+    """A picture as it arrived, named as it is shown."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What shall be narrated: the wish, and the files it came with. `file_title` is for a text without a title."""
+
+    wanted: NewNarration
+    path: Path
+    kind: SourceKind
+    file_name: str
+    file_title: str = ""
+    cover: SentCover | None = None
+
+    @classmethod
+    def of_text(cls, wanted: NewNarration, path: Path, cover: SentCover | None = None) -> Self:
+        """Of the text in the UTF-8 file `path`."""
+        kind = SourceKind(wanted.kind or SourceKind.TEXT)
+        return cls(wanted, path, kind, f"text.{ENDINGS[kind]}", cover=cover)
+
+    @classmethod
+    def of_file(cls, wanted: NewNarration, path: Path, name: str, cover: SentCover | None = None) -> Self:
+        """Of a book, whose kind is found by its first bytes, what was said of it, its name. Raises InvalidRequest."""
+        with path.open("rb") as file:
+            by_bytes = SourceKind.EPUB if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else None
+        kind = by_bytes or KINDS_BY_SUFFIX.get(Path(name).suffix.lower(), SourceKind.TEXT)
+        if wanted.kind and kind is SourceKind.EPUB:
+            raise InvalidRequest(f"kind: {name} is no {wanted.kind}, but an EPUB or another archive", param="kind")
+        return cls(wanted, path, SourceKind(wanted.kind or kind), name, file_title=Path(name).stem, cover=cover)
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """Takes submissions in. `probes` bounds how many books are read at once; `directory` is for files meanwhile."""
+
+    settings: Settings
+    narrations: NarrationStore
+    object_store: ObjectStore | None
+    queue: TaskQueue
+    find_voice: FindVoice
+    probes: asyncio.Semaphore
+    directory: Path
+
+    async def accept(self, submission: Submission) -> Narration:
+        """Keep a submission that can be honoured, its files in the store and its row in the catalogue, and queue it.
+
+        Raises ManuscriptUnfit, InvalidRequest for the webhook, and what `casting` raises.
+        """
+        wanted, options = submission.wanted, submission.wanted.reading
+        if wanted.webhook_url is not None:
+            await webhooks.check(wanted.webhook_url, self.settings.cloning)
+        cover_type = await self._checked_cover(submission.cover, wanted.format) if submission.cover else None
+        book = await self._read(submission.path, submission.kind, submission.file_name)
+        cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
+        narration_id = new_narration_id()
+
+        async def keep() -> Narration:
+            source = await asyncio.to_thread(self._store, narration_id, submission, book, cover_type)
+            return await self.narrations.create(
+                narration_id=narration_id,
+                voice=cast.voice,
+                cast=cast.cast,
+                voices=cast.voices,
+                model=cast.model,
+                format=wanted.format,
+                options=options,
+                source=source,
+                title=options.title or book.manuscript.title or submission.file_title,
+                findings=(*book.manuscript.findings, *cast.findings),
+                webhook_url=wanted.webhook_url,
+            )
+
+        try:
+            narration = await to_the_end(keep())
+        except Exception:
+            await discard_objects(self.object_store, narration_id)
+            raise
+        await self.queue.send(NARRATE, narration.id, queue="render")
+        return narration
+
+    async def recast(self, narration: Narration, *, voice: str, cast: Mapping[str, str]) -> Casting:
+        """Other voices for a text that was submitted before. Raises what `casting` raises."""
+        store, source = configured(self.object_store), narration.source
+        async with workspace(self.directory) as directory:
+            folder, _, name = source.key.rpartition("/")
+            path = directory / "source"
+            await to_the_end(asyncio.to_thread(store.fetch, store.uri(folder), name, path))
+            book = await self._read(path, source.kind, source.file_name)
+        return await self._cast(book, narration.options, voice=voice, cast=cast, model=narration.model)
+
+    async def _cast(
+        self, book: Book, options: NarrationOptions, *, voice: str, cast: Mapping[str, str], model: str | None
+    ) -> Casting:
+        language = options.language or book.manuscript.language
+        return await casting(self.find_voice, book.manuscript, voice=voice, cast=cast, model=model, language=language)
+
+    async def _read(self, path: Path, kind: SourceKind, name: str) -> Book:
+        """Take a book apart, few at once. Raises ManuscriptUnfit."""
+        async with self.probes:
+            return await read_manuscript_async(path, kind, name=name, limits=BookLimits.of(self.settings.narration))
+
+    async def _checked_cover(self, cover: SentCover, format: NarrationFormat) -> str:
+        """The content type of a cover that the finished file can have. Raises ManuscriptUnfit."""
+        if format is NarrationFormat.WAV:
+            raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
+        async with self.probes:
+            return await check_cover_async(cover.path, name=cover.name, limits=BookLimits.of(self.settings.narration))
+
+    def _store(self, narration_id: str, submission: Submission, book: Book, cover_type: str | None) -> NarrationSource:
+        """Bring the files of a narration into the store: its text, and its cover or else the book's own. Blocks."""
+        store, prefix = configured(self.object_store), narration_prefix(narration_id)
+        key = f"{prefix}source.{ENDINGS[submission.kind]}"
+        store.upload(submission.path, key)
+        cover_key = None
+        if submission.cover is not None and cover_type is not None:
+            cover_key = f"{prefix}cover.{COVER_ENDINGS[cover_type]}"
+            store.upload(submission.cover.path, cover_key)
+        elif book.cover is not None:
+            cover_key = f"{prefix}cover.{COVER_ENDINGS[book.cover.content_type]}"
+            store.put(cover_key, book.cover.content)
+        return NarrationSource(
+            kind=submission.kind,
+            file_name=submission.file_name,
+            key=key,
+            size_bytes=submission.path.stat().st_size,
+            cover_key=cover_key,
+        )
+
+
+async def discard_objects(store: ObjectStore | None, narration_id: str) -> None:
+    """Remove objects that no row speaks of; what an absent store keeps is logged, and left to the janitor."""
+    prefix = narration_prefix(narration_id)
+    try:
+        await asyncio.to_thread(configured(store).delete_prefix, prefix)
+    except CarillonError as error:
+        log.warning("objects left behind", extra={"prefix": prefix, "code": error.code})
