@@ -58,7 +58,7 @@ class Resumption(BaseModel):
     },
 )
 async def create(request: Request, services: TheServices, _: Narrator) -> dict[str, Any]:
-    """Have a text, a Markdown file or an EPUB read aloud. What is wrong with it is told at once, with the place."""
+    """Have a text, a Markdown file or an EPUB read aloud. The answer to a bad one says what is wrong, and where."""
     async with received(request, services) as submission:
         narration = await services.submissions.accept(submission)
     return narration_json(services, narration)
@@ -111,7 +111,7 @@ async def resume(narration_id: str, request: Request, services: TheServices, _: 
 
 @router.post("/v1/narrations/{narration_id}/segments/{number}/regenerate", status_code=202)
 async def regenerate(narration_id: str, number: int, services: TheServices, _: Narrator) -> dict[str, Any]:
-    """Have one segment read anew, and the file made anew around it; until then the old one is served."""
+    """Read one segment again and make the file again around it; until then the old one is served."""
     return narration_json(services, await services.narrations.regenerate(narration_id, number))
 
 

@@ -1,7 +1,7 @@
 """Large sets of recordings, sent straight to the object store: `/v1/voices/{id}/uploads`. The scope is `clone`.
 
 A client announces its files and gets an address for each, which takes one PUT of exactly that size within fifteen
-minutes; then it says that the file is there, and only then is it looked into and kept. Either can be repeated: what was
+minutes; then it says that the file is there, and only then is it probed and kept. Either can be repeated: what was
 announced and not sent is announced again, and a finished upload answers with its recording. The addresses are those of
 the store as the front door knows it, so clients must be able to reach that. `app.voices.uploads` does it.
 """

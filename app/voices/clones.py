@@ -25,7 +25,7 @@ from app.voices.store import VoiceStore
 
 @dataclass(frozen=True)
 class CloneService:
-    """Queues jobs. `overrides` are of the recipe, and the webhook is told when a job is over."""
+    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over."""
 
     settings: Settings
     voices: VoiceStore

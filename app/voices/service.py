@@ -60,7 +60,7 @@ class VoiceService:
     async def delete(self, voice_id: str) -> None:
         """Delete everything of a voice; deleting it again finishes what an absent store left undone.
 
-        The tombstone comes first: whoever keeps something of the voice from here on is refused and removes it again.
+        The tombstone comes first: a request that keeps something of the voice from here on fails and removes it again.
         Raises NotFound for a voice that never was, StoreUnavailable when the bytes could not be deleted yet.
         """
         try:
