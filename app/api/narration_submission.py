@@ -277,7 +277,7 @@ async def accepted(services: Services, commission: Submission) -> Narration:
 
 
 async def discard_all(services: Services, prefix: str) -> None:
-    """Remove objects that no row speaks of; what an absent store keeps is logged, and left to the janitor."""
+    """Remove objects that no row speaks of; what an absent store keeps is logged, and left to maintenance."""
     try:
         await asyncio.to_thread(services.store.delete_prefix, prefix)
     except CarillonError as error:

@@ -24,7 +24,7 @@ from app.narration.cast import Casting, casting
 from app.narration.models import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.platform import webhooks
 from app.platform.api_keys import ApiKey
-from app.platform.broker import NARRATE
+from app.platform.broker import NARRATE, RENDER
 from app.platform.object_keys import narration_prefix
 from app.speech.choices import Scope
 from app.speech.voices import Voice
@@ -77,7 +77,7 @@ async def create(request: Request, services: TheServices, _: Narrator) -> dict[s
 
 
 async def _queued(services: Services, narration: Narration) -> dict[str, Any]:
-    await services.queue.send(NARRATE, narration.id, queue="render")
+    await services.queue.send(NARRATE, narration.id, queue=RENDER)
     return shown(services, narration)
 
 

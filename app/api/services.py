@@ -99,7 +99,7 @@ class Services:
             raise AuthenticationFailed(
                 "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
             )
-        key = await self.catalog.authenticate(token)
+        key = await self.catalog.keys.authenticate(token)
         if not key.allows(scope):
             raise PermissionDenied(
                 f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"

@@ -74,7 +74,7 @@ async def test_what_nobody_foresaw_gives_the_job_back_until_its_attempts_are_use
     assert (ended.state, ended.attempt) == (CloneState.FAILED, ATTEMPTS)
     assert ended.error
     assert (ended.error.code, ended.error.retryable) == ("stage_failed", True)
-    assert ended.error.message.startswith("the job broke with LookupError at test_clone_attempts.py:")
+    assert ended.error.message.startswith("the job broke with LookupError at test_clone.py:")
     assert "a user's words" not in ended.error.message
 
 
