@@ -49,16 +49,13 @@ class JobRun(ClaimedRun[CloneJob]):
 
     def __init__(self, settings: Settings, catalog: Catalog, store: ObjectStore, job: CloneJob) -> None:
         directory = settings.data_dir / "jobs" / f"{job.id}-{job.attempt}"
-        super().__init__(directory, {"job": job.id, "attempt": job.attempt})
+        limit = settings.cloning.max_attempts
+        super().__init__(directory, {"job": job.id, "attempt": job.attempt}, is_last=job.attempt >= limit)
         self._jobs = catalog.jobs
         self._job = job
-        self._max_attempts = settings.cloning.max_attempts
+        self._max_attempts = limit
         self._archive = JobArchive(store, job)
         self._steps = CloneSteps(settings, catalog, store, job, self._archive, directory)
-
-    @property
-    def is_last(self) -> bool:
-        return self._job.attempt >= self._max_attempts
 
     async def renew(self) -> bool:
         return await self._jobs.renew(self._job)

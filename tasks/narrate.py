@@ -63,18 +63,13 @@ class StepRun(ClaimedRun[Ended]):
     confidential = True
 
     def __init__(self, context: StepContext) -> None:
-        step = context.step
-        super().__init__(
-            context.directory, {"narration": context.narration.id, "step": step.number, "attempt": step.attempt}
-        )
+        step, limit = context.step, context.settings.narration.max_setbacks
+        facts = {"narration": context.narration.id, "step": step.number, "attempt": step.attempt}
+        super().__init__(context.directory, facts, is_last=step.setbacks >= limit)
         self._context = context
         self._step = step
         self._steps = context.steps
-        self._max_setbacks = context.settings.narration.max_setbacks
-
-    @property
-    def is_last(self) -> bool:
-        return self._step.setbacks >= self._max_setbacks
+        self._max_setbacks = limit
 
     async def renew(self) -> bool:
         return await self._steps.renew(self._step)

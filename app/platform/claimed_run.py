@@ -31,10 +31,12 @@ class ClaimedRun(ABC, Generic[Ended]):
     confidential: ClassVar[bool] = False
     """Whether errors' messages may hold what a user wrote, and stay out of the log."""
 
-    def __init__(self, directory: Path, facts: Mapping[str, Any]) -> None:
-        """`directory` is the attempt's own, and goes with it; `facts` say in the log whose it is."""
+    def __init__(self, directory: Path, facts: Mapping[str, Any], *, is_last: bool) -> None:
+        """`directory` is the attempt's own, and goes with it; `facts` say in the log whose it is; no attempt follows
+        the one that `is_last`."""
         self.directory = directory
         self.facts = facts
+        self.is_last = is_last
 
     @abstractmethod
     async def renew(self) -> bool:
@@ -55,11 +57,6 @@ class ClaimedRun(ABC, Generic[Ended]):
     @abstractmethod
     async def fail(self, error: JobError) -> Ended:
         """End what no attempt will mend."""
-
-    @property
-    @abstractmethod
-    def is_last(self) -> bool:
-        """Whether no attempt may follow this one."""
 
     async def to_the_end(self) -> Ended | None:
         """Do what is left to do. Returns what has ended, None when another attempt goes on with it."""
