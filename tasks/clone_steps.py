@@ -124,7 +124,7 @@ class CloneSteps:
             await self._stage("prepare", run)
             await asyncio.to_thread(shutil.rmtree, self.directory / "samples")
             await self.archive.save("prepared", self.directory)
-        report = _report(self.directory)
+        report = DataReport.model_validate_json((self.directory / "report.json").read_bytes())
         await self._tell(report=report)
         if report.shortfall:
             raise RecordingUnfit(report.shortfall)
@@ -187,14 +187,16 @@ class CloneSteps:
     async def _stage(self, stage: str, run: RunConfig) -> Event:
         """Run a stage; returns its last event, with what it has made."""
         (self.directory / "run.json").write_text(run.model_dump_json(indent=2), encoding="utf-8")
-        progress, epochs_told = _Throttle(TOLD_EVERY_S), 0
+        clock = asyncio.get_running_loop().time
+        told_at, epochs_told = float("-inf"), 0
 
         async def on_event(event: Event) -> None:
-            nonlocal epochs_told
+            nonlocal told_at, epochs_told
             if event["event"] == "progress" and stage == "lora":
                 told = TrainProgress.model_validate({k: v for k, v in event.items() if k != "event"})
-                if progress.due(always=told.step == told.steps or len(told.held_out_losses) > epochs_told):
-                    epochs_told = len(told.held_out_losses)
+                news = told.step == told.steps or len(told.held_out_losses) > epochs_told
+                if news or clock() - told_at >= TOLD_EVERY_S:
+                    told_at, epochs_told = clock(), len(told.held_out_losses)
                     await self._tell(progress=told)
             elif event["event"] == "waiting":
                 log.warning("training waits", extra={"job": self.job.id, "reason": event["message"]})
@@ -211,20 +213,3 @@ class CloneSteps:
 
     async def _tell(self, **changes: Any) -> None:
         await patiently(lambda: self.catalog.jobs.update(self.job, **changes))
-
-
-class _Throttle:
-    def __init__(self, interval_s: float) -> None:
-        self._interval_s = interval_s
-        self._last_s = float("-inf")
-
-    def due(self, *, always: bool) -> bool:
-        now_s = asyncio.get_running_loop().time()
-        if always or now_s - self._last_s >= self._interval_s:
-            self._last_s = now_s
-            return True
-        return False
-
-
-def _report(directory: Path) -> DataReport:
-    return DataReport.model_validate_json((directory / "report.json").read_bytes())

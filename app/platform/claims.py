@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningUpdate, Update
 
 from app.platform.jobs import CLAIM_S
@@ -51,7 +52,9 @@ def unheld(table: ClaimedTable, now: datetime) -> ColumnElement[bool]:
     return or_(table.lease_expires_at.is_(None), table.lease_expires_at < now)
 
 
-def stalled(table: ClaimedTable, waiting_since: ColumnElement[datetime], limit: datetime) -> ColumnElement[bool]:
+def stalled(
+    table: ClaimedTable, waiting_since: InstrumentedAttribute[datetime], limit: datetime
+) -> ColumnElement[bool]:
     """Not over, and held by no process since `limit`: its message or its process is lost."""
     waiting = and_(table.lease_expires_at.is_(None), waiting_since < limit)
     return and_(table.finished_at.is_(None), or_(table.lease_expires_at < limit, waiting))
@@ -80,7 +83,7 @@ def unannounced(table: AnnouncedTable) -> ColumnElement[bool]:
     return and_(table.webhook_url.is_not(None), table.webhook_done_at.is_(None), table.finished_at.is_not(None))
 
 
-def unannounced_since(table: AnnouncedTable, since: datetime) -> Select[tuple[str, datetime | None]]:
+def unannounced_since(table: AnnouncedTable, since: datetime) -> Select[str, datetime | None]:
     """The ids of what ended since then and is unannounced, each with its end."""
     return select(table.id, table.finished_at).where(unannounced(table), table.finished_at >= since)
 
