@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from celery import Celery
 
-from app.platform.broker import QUEUES, make_celery, train_queue
+from app.platform.broker import QUEUES, RENDER, TRAIN, make_celery, train_queue
 from app.platform.model_files import locate
 from app.platform.settings import Settings
 from app.speech.token_layout import read_layout
@@ -38,7 +38,7 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
     for the tasks' end.
     """
     lanes = {
-        train_queue(_own_model(settings)) if queue == "train" else queue: _places(queue, settings) for queue in queues
+        train_queue(_own_model(settings)) if queue == TRAIN else queue: _places(queue, settings) for queue in queues
     }
     options = [
         *("--hostname", f"tasks-{os.getpid()}@{socket.gethostname()}"),
@@ -52,7 +52,7 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
 
 
 def _places(queue: str, settings: Settings) -> int:
-    return settings.narration.at_once if queue == "render" else 1
+    return settings.narration.at_once if queue == RENDER else 1
 
 
 def _own_model(settings: Settings) -> str:

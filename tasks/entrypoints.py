@@ -10,7 +10,7 @@ import asyncio
 from celery import shared_task
 from celery.app.task import Task
 
-from app.platform.broker import CLEAN, CLONE, NARRATE, WEBHOOK
+from app.platform.broker import CLEAN, CLONE, INTERACTIVE, NARRATE, RENDER, WEBHOOK
 from app.platform.settings import load_settings
 
 
@@ -21,7 +21,7 @@ def clone(task: Task, job_id: str) -> None:
 
     over = asyncio.run(work_on(load_settings(), job_id))
     if over and over.webhook_url:
-        task.app.send_task(WEBHOOK, args=[job_id], queue="interactive")
+        task.app.send_task(WEBHOOK, args=[job_id], queue=INTERACTIVE)
 
 
 @shared_task(name=NARRATE, bind=True, ignore_result=True, max_retries=None)
@@ -33,9 +33,9 @@ def narrate(task: Task, narration_id: str) -> None:
     if ended is None:
         return
     for _ in range(ended.messages):
-        task.app.send_task(NARRATE, args=[narration_id], queue="render")
+        task.app.send_task(NARRATE, args=[narration_id], queue=RENDER)
     if ended.narration.state.over and ended.narration.webhook_url:
-        task.app.send_task(WEBHOOK, args=[narration_id], queue="interactive")
+        task.app.send_task(WEBHOOK, args=[narration_id], queue=INTERACTIVE)
 
 
 @shared_task(name=WEBHOOK, ignore_result=True)
@@ -49,6 +49,6 @@ def announce(job_id: str) -> None:
 @shared_task(name=CLEAN, ignore_result=True)
 def clean() -> None:
     """Doing it twice changes nothing."""
-    from tasks.janitor import clean
+    from tasks.maintenance import clean
 
     asyncio.run(clean(load_settings()))

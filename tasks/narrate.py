@@ -15,20 +15,22 @@ import asyncio
 import logging
 import shutil
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
 from app.catalog import Catalog
-from app.errors import CarillonError, JobLost, NotFound, StageFailed, StoreUnavailable
+from app.errors import CarillonError, JobLost, StoreUnavailable
 from app.narration.master_step import deliver
+from app.narration.models import Narration, StepKind
 from app.narration.planning import plan
 from app.narration.rendering import render
-from app.narration.rows import MASTERING, PLAN
 from app.narration.step import Ended, StepContext
-from app.platform.jobs import Cancelled, JobError, may_pass, patiently, under_claim, unforeseen
+from app.platform.claimed_run import ClaimedRun
+from app.platform.jobs import JobError, patiently, under_claim
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
+
+WORK = {StepKind.PLAN: plan, StepKind.CHAPTER: render, StepKind.MASTER: deliver}
 
 STALE_S = 24 * 3600.0
 
@@ -54,76 +56,54 @@ async def work_on(settings: Settings, narration_id: str) -> Ended | None:
         await catalog.aclose()
 
 
-class StepRun:
+class StepRun(ClaimedRun[Ended]):
     """One attempt at one step."""
 
+    noun = "narration"
+    confidential = True
+
     def __init__(self, context: StepContext) -> None:
+        step, limit = context.step, context.settings.narration.max_setbacks
+        facts = {"narration": context.narration.id, "step": step.number, "attempt": step.attempt}
+        super().__init__(context.directory, facts, is_last=step.setbacks >= limit)
         self._context = context
-        self._step = context.step
+        self._step = step
         self._steps = context.steps
-        self._facts = {"narration": context.narration.id, "step": context.step.number, "attempt": context.step.attempt}
+        self._max_setbacks = limit
 
-    async def to_the_end(self) -> Ended | None:
-        try:
-            return await self._ended()
-        except (JobLost, NotFound):
-            log.warning("step lost", extra=self._facts)
-            return None
-        finally:
-            await asyncio.to_thread(shutil.rmtree, self._context.directory, ignore_errors=True)
+    async def renew(self) -> bool:
+        return await self._steps.renew(self._step)
 
-    async def _ended(self) -> Ended | None:
-        """The attempt's end, whatever it met. Raises JobLost, NotFound for a narration that was deleted."""
-        try:
-            return await under_claim(lambda: self._steps.renew(self._step), self._work())
-        except JobLost:
-            raise
-        except Cancelled:
-            await self._give_back()
-            narration_id = self._context.narration.id
-            return Ended(await patiently(lambda: self._context.narrations.get(narration_id)), messages=0)
-        except asyncio.CancelledError:
-            # This process is told to end: the next one shall not wait for the claim to lapse.
-            await asyncio.shield(self._give_back())
-            raise
-        except CarillonError as error:
-            return await self._failed(error)
-        except OSError as error:
-            return await self._failed(StageFailed(f"this machine cannot go on with the narration: {error}"))
-        except Exception as error:
-            # Its message may hold what a user wrote; the frames do not.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("step broke", extra={**self._facts, "error": type(error).__name__, "frames": frames})
-            return await self._failed(unforeseen(error, "narration"))
+    async def attempt(self) -> Ended:
+        return await under_claim(self.renew, self._work())
 
-    async def _work(self) -> Ended:
-        limit = self._context.settings.narration.max_setbacks
-        if self._step.setbacks > limit:
-            raise CarillonError(f"{limit} processes died over this step; see their logs, then resume the narration")
-        await asyncio.to_thread(_sweep, self._context.directory)
-        self._context.directory.mkdir(parents=True)
-        work = {PLAN: plan, MASTERING: deliver}.get(self._step.number, render)
-        return await work(self._context)
+    async def cancel(self) -> Ended:
+        await self.give_back()
+        return Ended(await self._narration(), messages=0)
 
-    async def _failed(self, error: CarillonError) -> Ended | None:
-        """Give the step up, or leave it to the next attempt if the failure may pass. Raises JobLost."""
-        facts = {**self._facts, "code": error.code}
-        if may_pass(error) and self._step.setbacks < self._context.settings.narration.max_setbacks:
-            log.warning("step given back", extra=facts)
-            await self._give_back(failure=True)
-            return None
-        log.warning("step failed", extra=facts)
-        reason = JobError.of(error)
-        if self._step.number in (PLAN, MASTERING):
-            return Ended(await patiently(lambda: self._steps.fail(self._step, reason)), messages=0)
-        narration = await patiently(lambda: self._context.narrations.get(self._context.narration.id))
-        progress = self._context.progress_in(narration).model_copy(update={"error": reason})
+    async def give_back(self, *, failure: bool = False) -> None:
+        with suppress(JobLost, StoreUnavailable):  # the claim lapses by itself
+            await patiently(lambda: self._steps.give_back(self._step, failure=failure))
+
+    async def fail(self, error: JobError) -> Ended:
+        """Only the step ends where it is a chapter: the others are rendered still."""
+        if self._step.kind is not StepKind.CHAPTER:
+            return Ended(await patiently(lambda: self._steps.fail(self._step, error)), messages=0)
+        progress = self._context.progress_in(await self._narration()).model_copy(update={"error": error})
         narration = await patiently(lambda: self._steps.finish_chapter(self._step, progress, result_key=None))
         return Ended(narration, messages=0 if narration.state.over else 1)
 
-    async def _give_back(self, *, failure: bool = False) -> None:
-        with suppress(JobLost, StoreUnavailable):  # the claim lapses by itself
-            await patiently(lambda: self._steps.give_back(self._step, failure=failure))
+    async def _work(self) -> Ended:
+        if self._step.setbacks > self._max_setbacks:
+            raise CarillonError(
+                f"{self._max_setbacks} processes died over this step; see their logs, then resume the narration"
+            )
+        await asyncio.to_thread(_sweep, self.directory)
+        self.directory.mkdir(parents=True)
+        return await WORK[self._step.kind](self._context)
+
+    async def _narration(self) -> Narration:
+        return await patiently(lambda: self._context.narrations.get(self._context.narration.id))
 
 
 def _sweep(directory: Path) -> None:

@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 
 from celery import bootsteps
 
-from app.platform.broker import CLEAN, HEARTBEAT_TTL_S, RECONCILE_S, heartbeat_key
+from app.platform.broker import (
+    CLEAN,
+    CLEAN_KEY,
+    CLEAN_S,
+    HEARTBEAT_TTL_S,
+    INTERACTIVE,
+    RECONCILE_KEY,
+    RECONCILE_S,
+    heartbeat_key,
+)
 
 
 class Ticker(bootsteps.StartStopStep):
@@ -74,19 +83,19 @@ class Housekeeping(Once):
     """Sends the task that cleans, once an hour."""
 
     interval_s = 60
-    claim, claim_s = "carillon:tasks:janitor", 3600
+    claim, claim_s = CLEAN_KEY, CLEAN_S
 
     def act(self, consumer: Any) -> None:
-        consumer.app.send_task(CLEAN, queue="interactive", expires=self.claim_s)
+        consumer.app.send_task(CLEAN, queue=INTERACTIVE, expires=self.claim_s)
 
 
 class Reconciliation(Once):
     """Sends again what was lost on the way, in a thread of its own."""
 
     interval_s = RECONCILE_S / 3
-    claim, claim_s = "carillon:tasks:reconcile", RECONCILE_S
+    claim, claim_s = RECONCILE_KEY, RECONCILE_S
 
     def act(self, consumer: Any) -> None:
-        from tasks.reconcile import reconcile
+        from tasks.maintenance import reconcile
 
         threading.Thread(target=reconcile, args=(consumer.app,), name="reconcile", daemon=True).start()

@@ -25,7 +25,7 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
         raise AuthenticationFailed(
             "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
         )
-    key = await services.catalog.authenticate(token)
+    key = await services.catalog.keys.authenticate(token)
     if not key.allows(scope):
         raise PermissionDenied(
             f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"

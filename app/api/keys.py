@@ -36,7 +36,7 @@ async def create(request: Request, services: TheServices, by: Admin) -> dict[str
     """Make a key. Its `token` is in this answer and nowhere else."""
     wanted = await read_json(request, NewKey)
     lifetime = None if wanted.days is None else timedelta(days=wanted.days)
-    made = await services.catalog.create_key(wanted.name, set(wanted.scopes), lifetime=lifetime)
+    made = await services.catalog.keys.create(wanted.name, set(wanted.scopes), lifetime=lifetime)
     log.info("key created", extra={"key": made.id, "scopes": sorted(wanted.scopes), "by": by and by.id})
     return {"object": "key", "id": made.id, "token": made.token}
 
@@ -44,12 +44,12 @@ async def create(request: Request, services: TheServices, by: Admin) -> dict[str
 @router.get("")
 async def list_keys(services: TheServices, _: Admin) -> dict[str, Any]:
     """Every key, the oldest first; no tokens, which are not kept."""
-    return {"object": "list", "data": [key.model_dump(mode="json") for key in await services.catalog.keys()]}
+    return {"object": "list", "data": [key.model_dump(mode="json") for key in await services.catalog.keys.all()]}
 
 
 @router.delete("/{key_id}")
 async def revoke(key_id: str, services: TheServices, by: Admin) -> dict[str, Any]:
     """End a key at once; it stays in the list for a while, as revoked."""
-    await services.catalog.revoke(key_id)
+    await services.catalog.keys.revoke(key_id)
     log.info("key revoked", extra={"key": key_id, "by": by and by.id})
     return {"id": key_id, "revoked": True}

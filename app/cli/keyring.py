@@ -109,19 +109,19 @@ class CatalogKeyring:
     def create(self, name: str, scopes: Sequence[Scope], days: float | None) -> str:
         async def create(catalog: Catalog) -> str:
             lifetime = None if days is None else timedelta(days=days)
-            return (await catalog.create_key(name, scopes, lifetime=lifetime)).token
+            return (await catalog.keys.create(name, scopes, lifetime=lifetime)).token
 
         return self._with_catalog(create)
 
     def all(self) -> list[Json]:
         async def listed(catalog: Catalog) -> list[Json]:
-            return [key.model_dump(mode="json") for key in await catalog.keys()]
+            return [key.model_dump(mode="json") for key in await catalog.keys.all()]
 
         return self._with_catalog(listed)
 
     def revoke(self, key_id: str) -> None:
         async def revoke(catalog: Catalog) -> None:
-            await catalog.revoke(key_id)
+            await catalog.keys.revoke(key_id)
 
         self._with_catalog(revoke)
 

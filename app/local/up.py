@@ -220,9 +220,9 @@ async def prepare_catalog(settings: Settings, local: Secrets) -> str | None:
         if local.api_token:
             # Revoked, or of another database: then a new one is made.
             with contextlib.suppress(AuthenticationFailed):
-                await catalog.authenticate(local.api_token.get_secret_value())
+                await catalog.keys.authenticate(local.api_token.get_secret_value())
                 return local.api_token.get_secret_value()
-        key = await catalog.create_key("carillon up", {Scope.ADMIN})
+        key = await catalog.keys.create("carillon up", {Scope.ADMIN})
         save_secrets(settings.data_dir, local.model_copy(update={"api_token": SecretStr(key.token)}))
         return key.token
     finally:

@@ -101,25 +101,15 @@ class Chapter:
 
     async def _spoken(self, voice: Voice, segment: ScriptSegment) -> tuple[Take, Samples]:
         """The best of at most 1 + `retakes` tries: the first that passes every check, else the least wrong."""
-        best: tuple[Spoken, tuple[str, ...]] | None = None
-        busy_s, tries = 0.0, 0
-        for tries in range(1, self._options.retakes + 2):
-            spoken = await self._narrator.utter(voice, segment.spoken, seed=self._seed(segment, tries))
-            busy_s += spoken.busy_s
-            flags = checked(
-                spoken.samples,
-                spoken.sample_rate_hz,
-                segment.spoken,
-                complete=spoken.complete,
-                repeated_s=spoken.repeated_s,
-                seconds_per_char=self._pace(voice),
-            )
-            if best is None or better(flags, best[1]):
-                best = spoken, flags
-            if not flags:
-                break
-        assert best
-        spoken, flags = best
+        tries = 1
+        spoken, flags = await self._tried(voice, segment, tries)
+        busy_s = spoken.busy_s
+        while flags and tries <= self._options.retakes:
+            tries += 1
+            again, wrong = await self._tried(voice, segment, tries)
+            busy_s += again.busy_s
+            if better(wrong, flags):
+                spoken, flags = again, wrong
         if flags:
             log.warning("segment flagged", extra={"segment": segment.number, "flags": flags, "tries": tries})
         take = Take(
@@ -134,6 +124,19 @@ class Chapter:
             flags=flags,
         )
         return take, spoken.samples
+
+    async def _tried(self, voice: Voice, segment: ScriptSegment, tries: int) -> tuple[Spoken, tuple[str, ...]]:
+        """The segment, spoken once, and the checks that it failed."""
+        spoken = await self._narrator.utter(voice, segment.spoken, seed=self._seed(segment, tries))
+        flags = checked(
+            spoken.samples,
+            spoken.sample_rate_hz,
+            segment.spoken,
+            complete=spoken.complete,
+            repeated_s=spoken.repeated_s,
+            seconds_per_char=self._pace(voice),
+        )
+        return spoken, flags
 
     def _seed(self, segment: ScriptSegment, tries: int) -> int:
         """Of the words and the voice, so that a narration given in anew sounds as it did; each try has its own."""

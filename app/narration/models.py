@@ -283,6 +283,14 @@ class NarrationState(StrEnum):
         return self in (NarrationState.COMPLETED, NarrationState.FAILED, NarrationState.CANCELLED)
 
 
+class StepKind(StrEnum):
+    """What is done for a narration: the plan first, then its chapters beside each other, then the mastering."""
+
+    PLAN = "plan"
+    CHAPTER = "chapter"
+    MASTER = "master"
+
+
 class ChapterProgress(Frozen):
     """How far one chapter is. `busy_s` is what workers spent on it; what was in the store already cost nothing."""
 

@@ -6,16 +6,15 @@ A narration is done in steps: its plan, then its chapters in any order, then the
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotFound
-from app.narration.models import ChapterProgress, Narration, NarrationState, TextFinding
+from app.narration.models import ChapterProgress, Narration, StepKind, TextFinding
+from app.platform import claims
 from app.platform.tables import NarrationRow, StepRow
 
 ID_PREFIX = "nar-"
@@ -24,9 +23,8 @@ CASTING = frozenset({"uncast_character", "language"})
 MASTERED = frozenset({"loudness_missed", "peak_missed", "cover_left_out", "marks_left_out"})
 """… and of those about the finished file."""
 
-PLAN = 0
-MASTERING = 1_000_000
-"""The number of the last step; chapters count from 1."""
+PLAN_NUMBER, MASTER_NUMBER = 0, 1_000_000
+"""Of the first step and of the last; chapters have their own."""
 
 
 def new_narration_id() -> str:
@@ -46,7 +44,7 @@ async def read_chapters(connection: AsyncConnection, narration_ids: list[str]) -
     """The progress of every chapter, in order, by narration. Whether it is over, the step's own columns say."""
     statement = (
         select(*StepRow.__table__.c)
-        .where(StepRow.narration_id.in_(narration_ids), StepRow.number.not_in((PLAN, MASTERING)))
+        .where(StepRow.narration_id.in_(narration_ids), StepRow.kind == StepKind.CHAPTER.value)
         .order_by(StepRow.number)
     )
     chapters: dict[str, list[ChapterProgress]] = {narration_id: [] for narration_id in narration_ids}
@@ -63,10 +61,11 @@ def built(row: Row[Any], chapters: list[ChapterProgress]) -> Narration:
     return Narration.model_validate({name: getattr(row, name) for name in stored} | {"chapters": chapters})
 
 
-def new_step(narration_id: str, number: int, now: datetime, progress: Any = None) -> dict[str, Any]:
+def new_step(narration_id: str, kind: StepKind, number: int, now: datetime, progress: Any = None) -> dict[str, Any]:
     return {
         "narration_id": narration_id,
         "number": number,
+        "kind": kind.value,
         "attempt": 0,
         "setbacks": 0,
         "progress": progress,
@@ -96,22 +95,9 @@ async def end_cancelled(connection: AsyncConnection, now: datetime) -> None:
     held = select(StepRow.number).where(
         StepRow.narration_id == NarrationRow.id, StepRow.finished_at.is_(None), StepRow.lease_expires_at >= now
     )
-    await connection.execute(
-        update(NarrationRow)
-        .where(NarrationRow.cancel_requested, NarrationRow.finished_at.is_(None), ~held.exists())
-        .values(state=NarrationState.CANCELLED.value, finished_at=now, revision=NarrationRow.revision + 1)
-    )
+    await connection.execute(claims.end_cancelled(NarrationRow, ~held.exists(), now))
 
 
 def renewed(narration: Narration, codes: frozenset[str], findings: tuple[TextFinding, ...]) -> tuple[TextFinding, ...]:
     """The narration's findings with those of `codes` replaced."""
     return (*(finding for finding in narration.findings if finding.code not in codes), *findings)
-
-
-def plain(value: Any) -> Any:
-    """As JSON has it."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, tuple) else value

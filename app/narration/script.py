@@ -284,8 +284,7 @@ class _Layout:
             return
         pauses, segments = self._options.pauses, list[ScriptSegment]()
         self._chapters.append((title, segments))
-        for here, following in pairwise([*stretches, None]):
-            assert here is not None
+        for here, following in zip(stretches, [*stretches[1:], None], strict=True):
             laid = list(self._segments(here))
             gap_s = here.pause_s
             if gap_s is None:

@@ -15,7 +15,7 @@ from app.narration.models import NARRATOR, Narration, NarrationState, Script, Ti
 from app.narration.progress import doing
 from app.narration.store import NarrationStore
 from app.narration.submission import Submissions, discard_objects
-from app.platform.broker import NARRATE
+from app.platform.broker import NARRATE, RENDER
 from app.platform.object_store import ObjectStore, configured
 from app.platform.task_queue import TaskQueue
 from app.speech.voices import Voice
@@ -100,7 +100,7 @@ class NarrationService:
         return await asyncio.to_thread(lambda: Script.model_validate_json(store.get(key)))
 
     async def _queued(self, narration: Narration) -> Narration:
-        await self.queue.send(NARRATE, narration.id, queue="render")
+        await self.queue.send(NARRATE, narration.id, queue=RENDER)
         return narration
 
     async def _all_there(self, narration: Narration, remedy: str) -> None:

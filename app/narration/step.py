@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.errors import ObjectMissing
 from app.narration.models import ChapterProgress, Narration, Script
 from app.narration.steps import Step, StepStore
 from app.narration.store import NarrationStore
@@ -65,8 +66,9 @@ class StepContext:
             await patiently(lambda: self.find_voice(voice.id))
 
     async def script(self) -> Script:
-        assert self.narration.script_key
         key = self.narration.script_key
+        if key is None:
+            raise ObjectMissing(f"narration {self.narration.id} has chapters and no script")
         return Script.model_validate_json(await persistently(lambda: self.store.get(key)))
 
     async def fetch(self, key: str, path: Path) -> None:

@@ -9,29 +9,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, delete, func, insert, or_, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import JobLost
-from app.narration.models import ChapterProgress, Narration, NarrationOutput, NarrationState, TextFinding
+from app.narration.models import ChapterProgress, Narration, NarrationOutput, NarrationState, StepKind, TextFinding
 from app.narration.rows import (
+    MASTER_NUMBER,
     MASTERED,
-    MASTERING,
-    PLAN,
     end_cancelled,
     new_step,
     open_steps,
-    plain,
     read_chapters,
     read_narration,
     renewed,
 )
-from app.platform.database import Database
-from app.platform.jobs import CLAIM_S, JobError
+from app.platform import claims
+from app.platform.database import Database, plain
+from app.platform.jobs import JobError
 from app.platform.tables import NarrationRow, StepRow
+
+STATES = {
+    StepKind.PLAN: NarrationState.PLANNING,
+    StepKind.CHAPTER: NarrationState.RENDERING,
+    StepKind.MASTER: NarrationState.MASTERING,
+}
+"""What a narration is in while a step of the kind is done."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Step:
     """A claimed step of a narration, as it was when it was claimed."""
 
     narration: Narration
+    kind: StepKind
     number: int
     attempt: int
     setbacks: int
@@ -55,62 +62,48 @@ class StepStore:
         self._now = now
 
     async def claim(self, narration_id: str) -> Step | None:
-        """Take the next step that is nobody's; None when there is none now, or the narration is over."""
+        """Take the next step that no process holds; None when there is none now, or the narration is over."""
         now = self._now()
+        # A claim that lapsed was not given back: its process died.
+        died = case((StepRow.lease_expires_at.is_(None), 0), else_=1)
         async with self._database.writing() as connection:
             for number in await self._ready(connection, narration_id, now):
-                claimed = await connection.execute(
-                    update(StepRow)
-                    .where(
-                        StepRow.narration_id == narration_id,
-                        StepRow.number == number,
-                        StepRow.finished_at.is_(None),
-                        _unheld(now),
-                    )
-                    .values(
-                        attempt=StepRow.attempt + 1,
-                        # A claim that lapsed was not given back: its process died.
-                        setbacks=StepRow.setbacks + case((StepRow.lease_expires_at.is_(None), 0), else_=1),
-                        lease_expires_at=now + timedelta(seconds=CLAIM_S),
-                    )
-                    .returning(StepRow.attempt, StepRow.setbacks)
-                )
-                if (row := claimed.first()) is None:
+                which = (StepRow.narration_id == narration_id) & (StepRow.number == number)
+                taking = claims.claim(StepRow, which, now, setbacks=StepRow.setbacks + died)
+                if (row := (await connection.execute(taking)).first()) is None:
                     continue  # another was faster
+                kind = StepKind(row.kind)
                 await connection.execute(
                     update(NarrationRow)
                     .where(NarrationRow.id == narration_id)
                     .values(
-                        state=_state_of(number).value,
+                        state=STATES[kind].value,
                         started_at=func.coalesce(NarrationRow.started_at, now),
                         revision=NarrationRow.revision + 1,
                     )
                 )
-                return Step(await read_narration(connection, narration_id), number, row.attempt, row.setbacks)
+                narration = await read_narration(connection, narration_id)
+                return Step(narration, kind, number, row.attempt, row.setbacks)
         return None
 
     async def _ready(self, connection: AsyncConnection, narration_id: str, now: datetime) -> list[int]:
-        """The numbers of the steps that can be done now and that nobody holds."""
+        """The numbers of the steps that can be done now and that no process holds."""
         active = select(NarrationRow.id).where(
             NarrationRow.id == narration_id, NarrationRow.finished_at.is_(None), ~NarrationRow.cancel_requested
         )
         # Whatever changes what there is to do locks the narration's row first: two workers see each other's steps.
         if await connection.scalar(active.with_for_update()) is None:
             return []
-        unfinished = select(StepRow.number, StepRow.lease_expires_at).where(
+        unfinished = select(StepRow.number, StepRow.kind, claims.unheld(StepRow, now).label("unheld")).where(
             StepRow.narration_id == narration_id, StepRow.finished_at.is_(None)
         )
         steps = (await connection.execute(unfinished.order_by(StepRow.number))).all()
-        if steps and steps[0].number not in (PLAN, MASTERING):
-            steps = [step for step in steps if step.number != MASTERING]
-        else:
-            steps = steps[:1]
-        return [step.number for step in steps if step.lease_expires_at is None or step.lease_expires_at < now]
+        return [step.number for step in steps if step.kind == steps[0].kind and step.unheld]
 
     async def renew(self, step: Step) -> bool:
         """Keep the claim; returns whether somebody asked for the narration to be cancelled. Raises JobLost."""
         async with self._database.writing() as connection:
-            await self._change(connection, step, lease_expires_at=self._now() + timedelta(seconds=CLAIM_S))
+            await self._change(connection, step, lease_expires_at=claims.lease_end(self._now()))
             asked = select(NarrationRow.cancel_requested).where(NarrationRow.id == step.narration.id)
             return bool(await connection.scalar(asked))
 
@@ -135,10 +128,14 @@ class StepStore:
                 findings=plain(findings),
             )
             await self._change(connection, step, finished_at=now, lease_expires_at=None)
-            later = (StepRow.narration_id == step.narration.id) & (StepRow.number > PLAN)
+            later = (StepRow.narration_id == step.narration.id) & (StepRow.kind != StepKind.PLAN.value)
             await connection.execute(delete(StepRow).where(later))
-            rows = [new_step(step.narration.id, chapter.number, now, plain(chapter)) for chapter in chapters]
-            await connection.execute(insert(StepRow), [*rows, new_step(step.narration.id, MASTERING, now)])
+            rows = [
+                new_step(step.narration.id, StepKind.CHAPTER, chapter.number, now, plain(chapter))
+                for chapter in chapters
+            ]
+            rows.append(new_step(step.narration.id, StepKind.MASTER, MASTER_NUMBER, now))
+            await connection.execute(insert(StepRow), rows)
             return await read_narration(connection, step.narration.id)
 
     async def tell(self, step: Step, progress: ChapterProgress) -> None:
@@ -182,7 +179,7 @@ class StepStore:
     async def result_keys(self, narration_id: str) -> list[str]:
         """Where the rendered chapters' takes are listed, in the order of the chapters."""
         steps = select(StepRow.result_key).where(
-            StepRow.narration_id == narration_id, StepRow.number.not_in((PLAN, MASTERING))
+            StepRow.narration_id == narration_id, StepRow.kind == StepKind.CHAPTER.value
         )
         async with self._database.reading() as connection:
             return [key for key in await connection.scalars(steps.order_by(StepRow.number)) if key]
@@ -192,7 +189,7 @@ class StepStore:
         async with self._database.writing() as connection:
             await self._touch(connection, step, state=NarrationState.RENDERING.value)
             await self._change(connection, step, lease_expires_at=None)
-            await open_steps(connection, step.narration.id, StepRow.number > PLAN, self._now())
+            await open_steps(connection, step.narration.id, StepRow.kind != StepKind.PLAN.value, self._now())
 
     async def complete(
         self, step: Step, output: NarrationOutput, *, findings: tuple[TextFinding, ...] = ()
@@ -249,23 +246,7 @@ class StepStore:
 
     async def _change(self, connection: AsyncConnection, step: Step, **changes: Any) -> None:
         """Change the step's row, which only its attempt can."""
-        changed = await connection.execute(
-            update(StepRow)
-            .where(
-                StepRow.narration_id == step.narration.id,
-                StepRow.number == step.number,
-                StepRow.attempt == step.attempt,
-                StepRow.finished_at.is_(None),
-            )
-            .values(**changes)
-        )
-        if not changed.rowcount:
+        which = (StepRow.narration_id == step.narration.id) & (StepRow.number == step.number)
+        changed = await connection.execute(claims.change(StepRow, which, step.attempt, **changes))
+        if changed.first() is None:
             raise JobLost(f"step {step.number} of {step.narration.id} is not attempt {step.attempt}'s any more")
-
-
-def _state_of(number: int) -> NarrationState:
-    return {PLAN: NarrationState.PLANNING, MASTERING: NarrationState.MASTERING}.get(number, NarrationState.RENDERING)
-
-
-def _unheld(now: datetime) -> ColumnElement[bool]:
-    return or_(StepRow.lease_expires_at.is_(None), StepRow.lease_expires_at < now)

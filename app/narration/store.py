@@ -1,4 +1,4 @@
-"""Narrations, for whoever hands texts in and looks after them. The rows are the truth; `stepbook` keeps the work."""
+"""Narrations: handed in, cancelled, resumed, announced. The rows are the truth; the work is in `narration.steps`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict
-from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, TextFinding
+from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, StepKind, TextFinding
 from app.narration.rows import (
     CASTING,
-    MASTERING,
-    PLAN,
+    PLAN_NUMBER,
     built,
     end_cancelled,
     new_step,
     open_steps,
-    plain,
     read_chapters,
     read_narration,
     renewed,
 )
-from app.platform.database import Database
+from app.platform import claims
+from app.platform.database import Database, plain
 from app.platform.tables import NarrationRow, StepRow
 from app.speech.choices import NarrationFormat
 from app.speech.voices import Voice
@@ -79,7 +78,7 @@ class NarrationStore:
         }
         async with self._database.writing() as connection:
             await connection.execute(insert(NarrationRow).values(**values))
-            await connection.execute(insert(StepRow).values(**new_step(narration_id, PLAN, now)))
+            await connection.execute(insert(StepRow).values(**new_step(narration_id, StepKind.PLAN, PLAN_NUMBER, now)))
         return await self.get(narration_id)
 
     async def get(self, narration_id: str) -> Narration:
@@ -107,11 +106,7 @@ class NarrationStore:
     async def request_cancel(self, narration_id: str) -> Narration:
         """Ask the workers to stop; with none at work it is cancelled at once. Raises NotFound, Conflict when over."""
         async with self._database.writing() as connection:
-            await connection.execute(
-                update(NarrationRow)
-                .where(NarrationRow.id == narration_id, NarrationRow.finished_at.is_(None))
-                .values(cancel_requested=True, revision=NarrationRow.revision + 1)
-            )
+            await connection.execute(claims.request_cancel(NarrationRow, narration_id))
         await self.end_cancelled()
         narration = await self.get(narration_id)
         if not narration.cancel_requested:
@@ -141,9 +136,9 @@ class NarrationStore:
                 connection, narration_id, (NarrationState.FAILED, NarrationState.CANCELLED), changes
             )
             # The mastering always: one that was cancelled as it ended has left no file.
-            again = StepRow.failed | StepRow.finished_at.is_(None) | (StepRow.number == MASTERING)
+            again = StepRow.failed | StepRow.finished_at.is_(None) | (StepRow.kind == StepKind.MASTER.value)
             if changes:  # a finished chapter may have other voices now; what stays the same is found in the store
-                again |= StepRow.number > PLAN
+                again |= StepRow.kind != StepKind.PLAN.value
             await open_steps(connection, narration_id, again, self._now())
             return await read_narration(connection, narration.id)
 
@@ -157,7 +152,8 @@ class NarrationStore:
                 .where(NarrationRow.id == narration_id)
                 .values(takes={str(number): take for number, take in takes.items()})
             )
-            await open_steps(connection, narration_id, StepRow.number.in_((chapter, MASTERING)), self._now())
+            again = (StepRow.number == chapter) | (StepRow.kind == StepKind.MASTER.value)
+            await open_steps(connection, narration_id, again, self._now())
             return await read_narration(connection, narration_id)
 
     async def _reopened(
@@ -202,13 +198,11 @@ class NarrationStore:
         """
         now = self._now()
         limit = now - timedelta(seconds=for_s)
-        lost = or_(
-            StepRow.lease_expires_at < limit, and_(StepRow.lease_expires_at.is_(None), StepRow.released_at < limit)
-        )
         of_it = select(StepRow.number).where(StepRow.narration_id == NarrationRow.id, StepRow.finished_at.is_(None))
+        waiting = of_it.where(claims.stalled(StepRow, StepRow.released_at, limit))
         statement = (
             select(NarrationRow.id, of_it.where(StepRow.lease_expires_at >= now).exists().label("held"))
-            .where(NarrationRow.finished_at.is_(None), of_it.where(lost).exists())
+            .where(NarrationRow.finished_at.is_(None), waiting.exists())
             .order_by(NarrationRow.created_at)
         )
         async with self._database.reading() as connection:
@@ -221,31 +215,19 @@ class NarrationStore:
 
     async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
         """Narrations that ended since then, and when, whose webhook has not been heard."""
-        statement = select(NarrationRow.id, NarrationRow.finished_at).where(
-            _UNANNOUNCED, NarrationRow.finished_at >= since
-        )
+        statement = claims.unannounced_since(NarrationRow, since)
         async with self._database.reading() as connection:
             return [(row.id, row.finished_at) for row in await connection.execute(statement)]
 
     async def to_announce(self, narration_id: str) -> Narration | None:
         """A narration that is over and whose webhook has not been heard; None for any other."""
-        wanted = select(NarrationRow.id).where(NarrationRow.id == narration_id, _UNANNOUNCED)
+        wanted = select(NarrationRow.id).where(NarrationRow.id == narration_id, claims.unannounced(NarrationRow))
         async with self._database.reading() as connection:
             found = await connection.scalar(wanted)
             return await read_narration(connection, narration_id) if found else None
 
     async def announced(self, narration: Narration) -> None:
         """The webhook of a narration has been heard, or never will be; one that has changed since will tell again."""
+        unchanged = (NarrationRow.id == narration.id) & (NarrationRow.revision == narration.revision)
         async with self._database.writing() as connection:
-            await connection.execute(
-                update(NarrationRow)
-                .where(NarrationRow.id == narration.id, NarrationRow.revision == narration.revision)
-                .values(webhook_done_at=self._now())
-            )
-
-
-_UNANNOUNCED = (
-    NarrationRow.webhook_url.is_not(None)
-    & NarrationRow.webhook_done_at.is_(None)
-    & NarrationRow.finished_at.is_not(None)
-)
+            await connection.execute(claims.announced(NarrationRow, unchanged, self._now()))

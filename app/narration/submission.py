@@ -32,7 +32,7 @@ from app.narration.models import (
 from app.narration.rows import new_narration_id
 from app.narration.store import NarrationStore
 from app.platform import webhooks
-from app.platform.broker import NARRATE
+from app.platform.broker import NARRATE, RENDER
 from app.platform.cancellation import to_the_end
 from app.platform.object_keys import narration_prefix
 from app.platform.object_store import ObjectStore, configured
@@ -196,7 +196,7 @@ class Submissions:
         except Exception:
             await discard_objects(self.object_store, narration_id)
             raise
-        await self.queue.send(NARRATE, narration.id, queue="render")
+        await self.queue.send(NARRATE, narration.id, queue=RENDER)
         return narration
 
     async def recast(self, narration: Narration, *, voice: str, cast: Mapping[str, str]) -> Casting:

@@ -1,6 +1,14 @@
 """The queue of long work: a Celery application with the settings that survived being killed, measured one by one.
 
 The front door makes one to send tasks by name; `tasks.app` makes one to run them. It knows no task.
+
+Every Redis key of the tasks, beside Celery's own, is a STRING that expires; losing one costs a message too many:
+
+    carillon:tasks:<host>-<pid>   for HEARTBEAT_TTL_S: this tasks process takes part in its broker's life
+    carillon:tasks:reconcile      for RECONCILE_S: one process has looked for lost work
+    carillon:tasks:janitor        for CLEAN_S: one process has sent the task that cleans
+    carillon:narrate:<narration>  for RESENT_S: its message was sent again
+    carillon:webhook:<id>         for 15 s to 15 min: the webhook of this job or narration was sent again
 """
 
 from __future__ import annotations
@@ -15,11 +23,11 @@ if TYPE_CHECKING:
 
     from app.platform.settings import Settings
 
-QUEUES = ("interactive", "render", "train")
+QUEUES = INTERACTIVE, RENDER, TRAIN = "interactive", "render", "train"
 """Kinds of work; the queue of `train` is each model's own, since a trainer holds one model."""
 
 CLONE, NARRATE, WEBHOOK, CLEAN = "carillon.clone", "carillon.narrate", "carillon.webhook", "carillon.janitor"
-"""The tasks by name: whoever sends one need not import what it does."""
+"""The tasks by name: a sender need not import what one does."""
 
 VISIBILITY_TIMEOUT_S = 60
 """A message whose worker is gone comes back after so long. `tasks.message_lease` keeps it from running twice."""
@@ -28,14 +36,26 @@ CHILD_TIMEOUT_S = 300.0
 """How long a pool's child may take to import what it needs."""
 
 RECONCILE_S = 15
-"""Between two looks for work that nobody holds."""
+"""Between two looks for work that no process holds."""
+
+CLEAN_S = 3600
 
 HEARTBEAT_TTL_S = 15
 
+RECONCILE_KEY, CLEAN_KEY = "carillon:tasks:reconcile", "carillon:tasks:janitor"
+
 
 def heartbeat_key(node: str) -> str:
-    """The Redis key that lives while the tasks process `node` (`host-pid`) takes part in its broker's life."""
+    """Of the tasks process `node`, which is `host-pid`."""
     return f"carillon:tasks:{node}"
+
+
+def narration_sent_key(narration_id: str) -> str:
+    return f"carillon:narrate:{narration_id}"
+
+
+def webhook_sent_key(job_id: str) -> str:
+    return f"carillon:webhook:{job_id}"
 
 
 def train_queue(model: str) -> str:
@@ -53,10 +73,10 @@ def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_
     url = settings.redis_url.get_secret_value()
     celery = Celery("carillon", broker=url, backend=url, set_as_current=False)
     celery.conf.update(
-        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in ("interactive", "render")],
-        task_default_queue="interactive",
+        task_queues=[Queue(name, Exchange("carillon"), routing_key=name) for name in (INTERACTIVE, RENDER)],
+        task_default_queue=INTERACTIVE,
         task_default_exchange="carillon",
-        task_default_routing_key="interactive",
+        task_default_routing_key=INTERACTIVE,
         broker_connection_retry_on_startup=True,
         broker_transport_options={
             "visibility_timeout": visibility_timeout_s,

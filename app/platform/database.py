@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 import aiosqlite
+from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -28,7 +29,7 @@ from app.platform.settings import without_secrets
 BUSY_TIMEOUT_MS = 5_000
 WAL_RETRY_S = 0.02
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest of the migrations."""
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def plain(value: Any) -> Any:
+    """A model, an enum, or a mapping or tuple of them, as a JSON column keeps it."""
+    return to_jsonable_python(value, by_alias=False)
 
 
 class Database:

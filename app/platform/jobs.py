@@ -1,24 +1,38 @@
-"""Work under a claim: it is renewed while work goes on, and whoever has lost it, or was asked to stop, stops.
+"""Work under a claim: the claim is renewed while work goes on; a run that lost it, or was asked to stop, stops.
 
-It knows neither the rows that are claimed nor the work.
+It knows neither the rows that are claimed nor the work. What a whole attempt does with its end is in `claimed_run`,
+the claim's SQL in `claims`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from app.errors import CarillonError, JobLost, StageFailed, StoreUnavailable
+from app.errors import CarillonError, JobLost, StoreUnavailable
 from app.speech.voices import Frozen
+
+CLAIM_S = 60.0
+"""How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""
 
 RENEWAL_S = 2.0
 """How soon a cancel is noticed; the claim itself would last much longer."""
 
 _Result = TypeVar("_Result")
+
+
+class JobError(Frozen):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+    @classmethod
+    def of(cls, error: CarillonError) -> Self:
+        return cls(code=error.code, message=error.message, retryable=error.retryable)
 
 
 class Cancelled(Exception):
@@ -37,7 +51,7 @@ async def under_claim(renew: Callable[[], Awaitable[bool]], work: Coroutine[Any,
             keeper.cancel()
         return result
     except BaseExceptionGroup as group:
-        raise _telling(group) from None
+        raise _decisive(group) from None
 
 
 async def _keep(renew: Callable[[], Awaitable[bool]]) -> None:
@@ -48,35 +62,25 @@ async def _keep(renew: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(RENEWAL_S)
 
 
-async def patiently(work: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Ask the catalogue, and again while it does not answer, for less time than a claim lasts."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + CLAIM_S / 2
+async def patiently(
+    work: Callable[[], Awaitable[_Result]], *, pause_s: float = RENEWAL_S, patience_s: float = CLAIM_S / 2
+) -> _Result:
+    """Ask a store, and again while it does not answer; the catalogue for less time than a claim lasts.
+
+    Raises the last StoreUnavailable.
+    """
+    clock = asyncio.get_running_loop().time
+    give_up_at = clock() + patience_s
     while True:
         try:
             return await work()
         except StoreUnavailable:
-            if loop.time() + RENEWAL_S > deadline:
+            if clock() + pause_s > give_up_at:
                 raise
-            await asyncio.sleep(RENEWAL_S)
+            await asyncio.sleep(pause_s)
 
 
-def unforeseen(error: Exception, work: str) -> StageFailed:
-    """What nobody foresaw, as the end of one attempt: the next need not meet it, so it is retryable.
-
-    It tells the error's kind and place, and not its message, which may hold what a user wrote.
-    """
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(frame.filename).name}:{frame.lineno}"
-    return StageFailed(f"the {work} broke with {type(error).__name__} at {place}; the tasks' log says more")
-
-
-def may_pass(error: CarillonError) -> bool:
-    """Whether another attempt may fare better: the error says so, or is one of those that nobody foresaw."""
-    return error.retryable or error.code == CarillonError.code
-
-
-def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _decisive(group: BaseExceptionGroup[BaseException]) -> BaseException:
     flat = list(_flat(group))
     return next((error for kind in (JobLost, Cancelled) for error in flat if isinstance(error, kind)), flat[0])
 
@@ -87,19 +91,3 @@ def _flat(error: BaseException) -> Iterator[BaseException]:
             yield from _flat(inner)
     else:
         yield error
-
-
-class JobError(Frozen):
-    """Why a job failed."""
-
-    code: str
-    message: str
-    retryable: bool = False
-
-    @classmethod
-    def of(cls, error: CarillonError) -> Self:
-        return cls(code=error.code, message=error.message, retryable=error.retryable)
-
-
-CLAIM_S = 60.0
-"""How long a job is its worker's without a renewal; above the broker's reconnection, below a person's patience."""

@@ -27,6 +27,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
+from app.platform.jobs import patiently
 from app.platform.settings import LOOPBACK_HOSTS, StoreSettings, without_secrets
 
 PART_BYTES = 16 * 1024 * 1024
@@ -37,6 +38,9 @@ PIECE_BYTES = 2**20
 
 DELETED_AT_ONCE = 1000
 """The most that one DeleteObjects may name."""
+
+PATIENCE_S, PAUSE_S = 120.0, 2.0
+"""How long, and how often, a job asks a store that is away."""
 
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 
@@ -249,12 +253,6 @@ def _new_client(**how: Any) -> Any:
         return _session().client("s3", **how)
 
 
-PATIENCE_S = 120.0
-
-
-PAUSE_S = 2.0
-
-
 def configured(store: ObjectStore | None) -> ObjectStore:
     """Raises StoreUnavailable where no store is configured: speaking needs none, recordings and texts do."""
     if store is None:
@@ -265,21 +263,15 @@ def configured(store: ObjectStore | None) -> ObjectStore:
 
 
 async def persistently(work: Callable[[], _Result]) -> _Result:
-    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S.
+    """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S."""
+    return await patiently(lambda: _in_a_thread(work), pause_s=PAUSE_S, patience_s=PATIENCE_S)
 
-    Cancelled, it still waits for the thread: what that writes must not appear after somebody has tidied up.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
-    while True:
-        try:
-            thread = asyncio.create_task(asyncio.to_thread(work))
-            try:
-                return await asyncio.shield(thread)
-            except asyncio.CancelledError:
-                await asyncio.wait([thread])
-                raise
-        except StoreUnavailable:
-            if loop.time() + PAUSE_S > deadline:
-                raise
-            await asyncio.sleep(PAUSE_S)
+
+async def _in_a_thread(work: Callable[[], _Result]) -> _Result:
+    """Cancelled, it still waits for the thread: what that writes must not appear after a clean-up."""
+    thread = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait([thread])
+        raise

@@ -180,7 +180,7 @@ class NarrationRow(Base):
 class StepRow(Base):
     """What is to be done for a narration, one row for each message of work: its plan, its chapters, its mastering.
 
-    Steps are done in the order of `number`: the plan is 0, chapters count from 1, and the mastering comes last.
+    Steps are done in the order of `number`; `kind` says which they are: `plan`, `chapter` or `master`.
     `attempt` is the fencing token: only its holder may change the row. `setbacks` counts what stands against the step
     since it was last opened: processes that died over it, and failures that were hoped to pass.
     """
@@ -197,3 +197,4 @@ class StepRow(Base):
     finished_at: Mapped[datetime | None]
     released_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]
+    kind: Mapped[str]

@@ -10,17 +10,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Row, func, insert, or_, select, update
+from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict, JobLost, NotFound
-from app.platform.database import Database
-from app.platform.jobs import CLAIM_S, JobError
+from app.platform import claims
+from app.platform.database import Database, plain
+from app.platform.jobs import JobError
 from app.platform.tables import JobRow, VoiceRow
 from app.speech.recipe import CloneConfig
 from app.voices.models import CloneJob, CloneKind, CloneState
@@ -81,41 +80,30 @@ class JobStore:
             return [_job(row) for row in await connection.execute(statement)]
 
     async def claim(self, job_id: str) -> CloneJob | None:
-        """Take a job that is nobody's: the next attempt is the caller's. None when it is another's, or over."""
+        """Take a job that no process holds: the next attempt is the caller's. None when it is another's, or over."""
         now = self._now()
+        started_at = func.coalesce(JobRow.started_at, now)
+        taking = claims.claim(JobRow, JobRow.id == job_id, now, revision=JobRow.revision + 1, started_at=started_at)
         async with self._database.writing() as connection:
-            taken = await connection.execute(
-                update(JobRow)
-                .where(JobRow.id == job_id, JobRow.finished_at.is_(None), _unheld(now))
-                .values(
-                    attempt=JobRow.attempt + 1,
-                    revision=JobRow.revision + 1,
-                    started_at=func.coalesce(JobRow.started_at, now),
-                    lease_expires_at=now + timedelta(seconds=CLAIM_S),
-                )
-                .returning(*JobRow.__table__.c)
-            )
-            row = taken.first()
+            row = (await connection.execute(taking)).first()
         return _job(row) if row else None
 
     async def renew(self, job: CloneJob) -> bool:
         """Keep the claim; returns whether somebody asked for the job to be cancelled. Raises JobLost."""
-        row = await self._change(job, {"lease_expires_at": self._now() + timedelta(seconds=CLAIM_S)}, told=False)
+        async with self._database.writing() as connection:
+            row = await self._changed(connection, job, lease_expires_at=claims.lease_end(self._now()))
         return bool(row.cancel_requested)
 
     async def update(self, job: CloneJob, **changes: Any) -> CloneJob:
         """Write down how far the job is: state, progress, report, gate. Raises JobLost."""
-        return _job(await self._change(job, {name: _plain(value) for name, value in changes.items()}))
+        return _job(await self._change(job, **{name: plain(value) for name, value in changes.items()}))
 
     async def finish(self, job: CloneJob, state: CloneState, *, error: JobError | None = None) -> CloneJob:
         """End the job without a new version; the claim ends with it. Raises JobLost."""
-        changes = {
-            "state": state.value,
-            "error": _plain(error),
-            "finished_at": self._now(),
-            "lease_expires_at": None,
-        }
-        return _job(await self._change(job, changes))
+        ended = await self._change(
+            job, state=state.value, error=plain(error), finished_at=self._now(), lease_expires_at=None
+        )
+        return _job(ended)
 
     async def complete(self, job: CloneJob, version: int) -> CloneJob:
         """End the job and put its version in force, both or neither; a job asked to stop ends cancelled instead.
@@ -123,15 +111,16 @@ class JobStore:
         Raises JobLost, NotFound for a deleted voice.
         """
         now = self._now()
-        changes = {
-            "state": CloneState.COMPLETED.value,
-            "version": version,
-            "finished_at": now,
-            "lease_expires_at": None,
-            "revision": JobRow.revision + 1,
-        }
         async with self._database.writing() as connection:
-            row = await self._changed(connection, job, changes)
+            row = await self._changed(
+                connection,
+                job,
+                state=CloneState.COMPLETED.value,
+                version=version,
+                finished_at=now,
+                lease_expires_at=None,
+                revision=JobRow.revision + 1,
+            )
             if row.cancel_requested:
                 stopped = {"state": CloneState.CANCELLED.value, "version": None}
                 await connection.execute(update(JobRow).where(JobRow.id == job.id).values(**stopped))
@@ -141,36 +130,24 @@ class JobStore:
 
     async def give_back(self, job: CloneJob) -> None:
         """End the claim and leave the job to the next worker, which goes on from what is stored. Raises JobLost."""
-        await self._change(job, {"state": CloneState.QUEUED.value, "lease_expires_at": None})
+        await self._change(job, state=CloneState.QUEUED.value, lease_expires_at=None)
         await self.end_cancelled()
 
-    async def _change(self, job: CloneJob, changes: dict[str, Any], *, told: bool = True) -> Row[Any]:
-        if told:
-            changes |= {"revision": JobRow.revision + 1}
+    async def _change(self, job: CloneJob, **changes: Any) -> Row[Any]:
         async with self._database.writing() as connection:
-            return await self._changed(connection, job, changes)
+            return await self._changed(connection, job, revision=JobRow.revision + 1, **changes)
 
-    async def _changed(self, connection: AsyncConnection, job: CloneJob, changes: dict[str, Any]) -> Row[Any]:
+    async def _changed(self, connection: AsyncConnection, job: CloneJob, **changes: Any) -> Row[Any]:
         """The row after the change, which only its attempt can make."""
-        changed = await connection.execute(
-            update(JobRow)
-            .where(JobRow.id == job.id, JobRow.attempt == job.attempt, JobRow.finished_at.is_(None))
-            .values(**changes)
-            .returning(*JobRow.__table__.c)
-        )
-        row = changed.first()
+        row = (await connection.execute(claims.change(JobRow, JobRow.id == job.id, job.attempt, **changes))).first()
         if row is None:
             raise JobLost(f"job {job.id} is not attempt {job.attempt}'s any more")
         return row
 
     async def request_cancel(self, job_id: str) -> CloneJob:
-        """Ask the worker to stop; a job that nobody holds is cancelled at once. Raises NotFound, Conflict when over."""
+        """Ask the worker to stop; a job without one is cancelled at once. Raises NotFound, Conflict when over."""
         async with self._database.writing() as connection:
-            await connection.execute(
-                update(JobRow)
-                .where(JobRow.id == job_id, JobRow.finished_at.is_(None))
-                .values(cancel_requested=True, revision=JobRow.revision + 1)
-            )
+            await connection.execute(claims.request_cancel(JobRow, job_id))
         await self.end_cancelled()
         job = await self.get(job_id)
         if not job.cancel_requested:
@@ -178,24 +155,19 @@ class JobStore:
         return job
 
     async def end_cancelled(self) -> None:
-        """End every job that was asked to stop and that nobody holds."""
+        """End every job that was asked to stop and that no process holds."""
         now = self._now()
         async with self._database.writing() as connection:
-            await connection.execute(
-                update(JobRow)
-                .where(JobRow.cancel_requested, JobRow.finished_at.is_(None), _unheld(now))
-                .values(state=CloneState.CANCELLED.value, finished_at=now, revision=JobRow.revision + 1)
-            )
+            await connection.execute(claims.end_cancelled(JobRow, claims.unheld(JobRow, now), now))
 
     async def stalled(self, *, for_s: float) -> list[tuple[str, str]]:
         """Jobs, each with its voice's model, that are not over and have been nobody's for so long: message or worker
         is lost."""
         limit = self._now() - timedelta(seconds=for_s)
-        lost = or_(JobRow.lease_expires_at < limit, JobRow.lease_expires_at.is_(None) & (JobRow.created_at < limit))
         statement = (
             select(JobRow.id, VoiceRow.model)
             .join(VoiceRow, VoiceRow.id == JobRow.voice_id)
-            .where(JobRow.finished_at.is_(None), lost)
+            .where(claims.stalled(JobRow, JobRow.created_at, limit))
             .order_by(JobRow.created_at)
         )
         async with self._database.reading() as connection:
@@ -203,11 +175,10 @@ class JobStore:
 
     async def unannounced(self, *, since: datetime) -> list[tuple[str, datetime]]:
         """Jobs that ended since then, and when, whose webhook has not been heard."""
-        statement = select(JobRow.id, JobRow.finished_at).where(
-            JobRow.webhook_url.is_not(None), JobRow.webhook_done_at.is_(None), JobRow.finished_at >= since
-        )
         async with self._database.reading() as connection:
-            return [(row.id, row.finished_at) for row in await connection.execute(statement)]
+            return [
+                (row.id, row.finished_at) for row in await connection.execute(claims.unannounced_since(JobRow, since))
+            ]
 
     async def cancelled(self, *, since: datetime) -> list[tuple[str, str]]:
         """The voices and ids of jobs that were cancelled since then."""
@@ -220,17 +191,7 @@ class JobStore:
     async def announced(self, job_id: str) -> None:
         """The webhook of a job has been heard, or never will be."""
         async with self._database.writing() as connection:
-            await connection.execute(update(JobRow).where(JobRow.id == job_id).values(webhook_done_at=self._now()))
-
-
-def _unheld(now: datetime) -> ColumnElement[bool]:
-    return or_(JobRow.lease_expires_at.is_(None), JobRow.lease_expires_at < now)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return value.value if isinstance(value, StrEnum) else value
+            await connection.execute(claims.announced(JobRow, JobRow.id == job_id, self._now()))
 
 
 def _in_the_way(voice_id: str, job_id: str) -> Conflict:

@@ -46,7 +46,7 @@ class House:
     @asynccontextmanager
     async def holder_of(self, *scopes: Scope) -> AsyncIterator[httpx.AsyncClient]:
         """A client whose key has these scopes alone."""
-        key = await self.catalog.create_key("narrow", set(scopes))
+        key = await self.catalog.keys.create("narrow", set(scopes))
         async with _client(self.url, key.token) as http:
             yield http
 
@@ -112,7 +112,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
-        key = await catalog.create_key("test", {Scope.SPEAK, Scope.FLEET})
+        key = await catalog.keys.create("test", {Scope.SPEAK, Scope.FLEET})
         redis = open_redis(settings)
         await redis.flushdb()
         async with serving(settings) as (url, server), _client(url, key.token) as http:

@@ -42,7 +42,7 @@ async def test_a_database_that_fails_is_503_with_a_time_to_come_again(house: Hou
 
 
 async def test_a_key_without_the_scope_is_refused_with_the_scopes_it_has(house: House) -> None:
-    key = await house.catalog.create_key("narrow", {"clone"})  # type: ignore[arg-type]
+    key = await house.catalog.keys.create("narrow", {"clone"})  # type: ignore[arg-type]
     answer = await house.http.get("/v1/models", headers={"Authorization": f"Bearer {key.token}"})
     assert answer.status_code == 403
     assert "'speak'" in error_of(answer)["message"] and "clone" in error_of(answer)["message"]

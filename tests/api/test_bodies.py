@@ -153,7 +153,7 @@ async def test_without_a_good_key_no_route_reads_a_byte(house: House, key: str |
 
 async def test_a_key_without_the_scope_has_no_byte_read_either(house: House) -> None:
     app = app_of(house)
-    nothing = await house.catalog.create_key("nothing", set())
+    nothing = await house.catalog.keys.create("nothing", set())
     for method, route in routes(app):
         if route.path not in OPEN:
             stream = await streamed(app, method, addressed(route, {}), key=nothing.token)
@@ -169,7 +169,7 @@ async def bounded(open_studio: OpenStudio) -> AsyncIterator[Studio]:
 async def test_a_body_without_end_is_413_at_every_route_that_takes_one(bounded: Studio) -> None:
     house = bounded.house
     app = app_of(house)
-    admin = (await house.catalog.create_key("admin", {Scope.ADMIN})).token
+    admin = (await house.catalog.keys.create("admin", {Scope.ADMIN})).token
     voice_id = await bounded.voice()
     consent = await bounded.house.http.post(
         f"/v1/voices/{voice_id}/consent",
@@ -201,7 +201,7 @@ async def test_a_body_without_end_is_413_at_every_route_that_takes_one(bounded: 
 
 async def test_a_large_body_that_is_no_text_is_refused_before_it_is_parsed(open_studio: OpenStudio) -> None:
     async with open_studio() as studio:
-        admin = (await studio.house.catalog.create_key("admin", {Scope.ADMIN})).token
+        admin = (await studio.house.catalog.keys.create("admin", {Scope.ADMIN})).token
         objects = b'{"voice":"slt","text":[' + b"{}," * 2**18 + b"{}]}"
         answer = await studio.house.http.post(
             "/v1/narrations", content=objects, headers={"Authorization": f"Bearer {admin}"}

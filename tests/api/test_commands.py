@@ -49,7 +49,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(house: House, tmp_path: Path) -> AsyncIterator[Terminal]:
-    everything = await house.catalog.create_key("laptop", {Scope.ADMIN})
+    everything = await house.catalog.keys.create("laptop", {Scope.ADMIN})
     (tmp_path / "elsewhere").mkdir()
     yield Terminal(house, everything.token, tmp_path / "elsewhere")
 
@@ -98,7 +98,7 @@ async def test_a_key_is_made_for_the_fleet_that_is_named_wherever_one_is(
     terminal: Terminal, house: House, tmp_path: Path
 ) -> None:
     token = (await terminal.run("keys", "create", "phone")).stdout.decode().strip()
-    assert (await house.catalog.authenticate(token)).scopes == {Scope.SPEAK}
+    assert (await house.catalog.keys.authenticate(token)).scopes == {Scope.SPEAK}
     assert list((tmp_path / "elsewhere").iterdir()) == []
     refused = await terminal.run("keys", "list", key=token)
     assert refused.returncode == 1

@@ -85,7 +85,7 @@ async def test_only_an_admin_sees_or_makes_keys(house: House, scope: Scope) -> N
 
 
 async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -> None:
-    admin = (await house.catalog.create_key("admin", {Scope.ADMIN})).token
+    admin = (await house.catalog.keys.create("admin", {Scope.ADMIN})).token
 
     def manage() -> list[str]:
         with FrontDoor(house.url, admin) as door:
@@ -103,7 +103,7 @@ async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -
     token, key_id = await asyncio.to_thread(manage)
     assert token.split("_")[1] == key_id
     with pytest.raises(AuthenticationFailed):
-        await house.catalog.authenticate(token)
+        await house.catalog.keys.authenticate(token)
 
 
 @pytest.mark.parametrize(

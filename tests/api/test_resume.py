@@ -291,7 +291,7 @@ async def test_a_server_that_shuts_down_does_not_wait_for_a_session_that_can_go_
 
 async def test_another_keys_session_is_as_unknown_as_none_and_stays_its_own(scene: Scene) -> None:
     token = await scene.begin(TEXT)
-    stranger = await scene.house.catalog.create_key("stranger", {Scope.SPEAK})
+    stranger = await scene.house.catalog.keys.create("stranger", {Scope.SPEAK})
     await scene.until_written(text_chars=len(TEXT))
     async with scene.another(stranger.token) as client:
         await client.send("resume", "r1", token=token)

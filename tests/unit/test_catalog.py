@@ -1,22 +1,23 @@
-"""The catalogue on a real SQLite file: keys that prove themselves, voices that gain versions."""
+"""The catalogue on a real SQLite file: its tables, of this version and of those before."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from pydantic import SecretStr
+from sqlalchemy import create_engine, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.catalog import Catalog
-from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, StoreUnavailable
-from app.platform.database import HEAD
-from app.platform.tables import Base
-from app.speech.choices import Scope
+from app.errors import ConfigurationError, StoreUnavailable
+from app.narration.models import StepKind
+from app.platform.database import HEAD, _alembic
+from app.platform.tables import Base, StepRow
 from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
@@ -39,21 +40,17 @@ INSERT INTO voices VALUES ('abcdefghijkl', 'Mary', 'standin', 'en', 2, '2026-01-
 INSERT INTO adapter_versions VALUES (7, 'abcdefghijkl', 2, 's3://b/2/', '{"a": "0"}', 16, '2026-01-01 00:00:00');
 """
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def advance(self, **units: float) -> None:
-        self.time += timedelta(**units)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+OLD_NARRATION = """
+INSERT INTO narrations (id, state, voice, "cast", model, voices, format, options, source, title, takes, revision,
+    cancel_requested, findings, created_at)
+VALUES ('nar-1', 'queued', 'wren', '{}', 'standin', '{}', 'wav', '{}',
+    '{"kind": "text", "file_name": "a.txt", "key": "k", "size_bytes": 3}', 'A book', '{}', 1, 0, '[]',
+    '2026-01-01 00:00:00')
+"""
+OLD_STEP = """
+INSERT INTO narration_steps (narration_id, number, attempt, setbacks, progress, failed, released_at)
+VALUES ('nar-1', :number, 2, 0, '{"number": 1, "title": "One", "segments": 3}', 0, '2026-01-01 00:00:00')
+"""
 
 
 @pytest.fixture
@@ -62,102 +59,11 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-async def catalog(url: str, clock: Clock) -> AsyncIterator[Catalog]:
-    catalog = Catalog(url, pepper=PEPPER, now=clock)
+async def catalog(url: str) -> AsyncIterator[Catalog]:
+    catalog = Catalog(url, pepper=PEPPER)
     await catalog.migrate()
     yield catalog
     await catalog.aclose()
-
-
-async def test_a_new_key_authenticates_with_its_scopes(catalog: Catalog) -> None:
-    made = await catalog.create_key("laptop", {Scope.SPEAK, Scope.CLONE})
-    key = await catalog.authenticate(made.token)
-    assert (key.id, key.name, key.scopes) == (made.id, "laptop", {Scope.SPEAK, Scope.CLONE})
-    assert key.allows(Scope.SPEAK)
-    assert not key.allows(Scope.FLEET)
-
-
-async def test_an_admin_key_may_do_everything(catalog: Catalog) -> None:
-    key = await catalog.authenticate((await catalog.create_key("root", {Scope.ADMIN})).token)
-    assert all(key.allows(scope) for scope in Scope)
-
-
-async def test_the_token_itself_is_stored_nowhere(catalog: Catalog, tmp_path: Path) -> None:
-    secret = (await catalog.create_key("laptop", {Scope.SPEAK})).token.rpartition("_")[2]
-    await catalog.aclose()
-    assert not any(secret.encode() in file.read_bytes() for file in tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("wrong", ["", "cari", "cari__", "_", "Bearer x", "cari_é_é", "cari_" + "0" * 100_000])
-async def test_what_is_no_token_is_refused(catalog: Catalog, wrong: str) -> None:
-    await catalog.create_key("laptop", {Scope.SPEAK})
-    with pytest.raises(AuthenticationFailed):
-        await catalog.authenticate(wrong)
-
-
-async def test_a_token_with_one_letter_changed_is_refused(catalog: Catalog) -> None:
-    token = (await catalog.create_key("laptop", {Scope.SPEAK})).token
-    for position in (0, 6, len(token) - 1):
-        changed = token[:position] + ("0" if token[position] != "0" else "1") + token[position + 1 :]
-        with pytest.raises(AuthenticationFailed):
-            await catalog.authenticate(changed)
-
-
-async def test_a_key_made_under_another_pepper_is_refused(catalog: Catalog, url: str) -> None:
-    token = (await catalog.create_key("laptop", {Scope.SPEAK})).token
-    other = Catalog(url, pepper=SecretStr("salt"))
-    with pytest.raises(AuthenticationFailed):
-        await other.authenticate(token)
-    await other.aclose()
-
-
-async def test_a_key_expires_at_its_moment(catalog: Catalog, clock: Clock) -> None:
-    made = await catalog.create_key("visitor", {Scope.SPEAK}, lifetime=timedelta(hours=1))
-    clock.advance(minutes=59)
-    await catalog.authenticate(made.token)
-    clock.advance(minutes=1)
-    with pytest.raises(AuthenticationFailed, match="expired"):
-        await catalog.authenticate(made.token)
-
-
-async def test_a_revoked_key_is_refused_and_keeps_its_first_end(catalog: Catalog, clock: Clock) -> None:
-    made = await catalog.create_key("laptop", {Scope.SPEAK})
-    await catalog.revoke(made.id)
-    revoked_at = clock()
-    clock.advance(days=1)
-    await catalog.revoke(made.id)
-    with pytest.raises(AuthenticationFailed):
-        await catalog.authenticate(made.token)
-    assert [key.revoked_at for key in await catalog.keys()] == [revoked_at]
-
-
-async def test_revoking_a_key_that_is_not_there_says_so(catalog: Catalog) -> None:
-    with pytest.raises(InvalidRequest, match="'nope'"):
-        await catalog.revoke("nope")
-
-
-async def test_the_last_use_is_noted_at_most_once_a_minute(catalog: Catalog, clock: Clock) -> None:
-    token = (await catalog.create_key("laptop", {Scope.SPEAK})).token
-    first = clock()
-    await catalog.authenticate(token)
-    clock.advance(seconds=59)
-    await catalog.authenticate(token)
-    assert [key.last_used_at for key in await catalog.keys()] == [first]
-    clock.advance(seconds=1)
-    await catalog.authenticate(token)
-    assert [key.last_used_at for key in await catalog.keys()] == [clock()]
-
-
-async def test_dead_keys_are_forgotten_after_their_retention(catalog: Catalog, clock: Clock) -> None:
-    revoked = await catalog.create_key("revoked", {Scope.SPEAK})
-    await catalog.create_key("expired", {Scope.SPEAK}, lifetime=timedelta(days=2))
-    living = await catalog.create_key("living", {Scope.SPEAK})
-    await catalog.revoke(revoked.id)
-    clock.advance(days=31)
-    assert await catalog.delete_dead_keys(retention=timedelta(days=30)) == 1
-    clock.advance(days=2)
-    assert await catalog.delete_dead_keys(retention=timedelta(days=30)) == 1
-    assert [key.id for key in await catalog.keys()] == [living.id]
 
 
 async def test_migrating_at_once_from_several_processes_does_it_once(url: str) -> None:
@@ -188,6 +94,27 @@ async def test_a_catalogue_of_the_first_form_keeps_its_voices_and_keys(
     await migrated.aclose()
 
 
+async def test_steps_of_the_third_form_gain_their_kind(tmp_path: Path) -> None:
+    old = tmp_path / "old.db"
+    engine = create_engine(f"sqlite:///{old}")
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0003")
+        connection.execute(text(OLD_NARRATION))
+        for number in (0, 1, 12, 1_000_000):
+            connection.execute(text(OLD_STEP), {"number": number})
+    engine.dispose()
+    migrated = Catalog(f"sqlite:///{old}", pepper=PEPPER)
+    await migrated.migrate()
+    async with migrated.database.reading() as connection:
+        rows = await connection.execute(select(StepRow.number, StepRow.kind).order_by(StepRow.number))
+        assert rows.all() == [(0, "plan"), (1, "chapter"), (12, "chapter"), (1_000_000, "master")]
+    plan = await migrated.steps.claim("nar-1")
+    assert plan
+    assert (plan.kind, plan.attempt) == (StepKind.PLAN, 3)
+    await migrated.aclose()
+    assert columns(old) == columns(await declared_tables(tmp_path))
+
+
 async def test_a_database_without_tables_has_no_revision(url: str) -> None:
     catalog = Catalog(url, pepper=PEPPER)
     assert (await catalog.revision())[0] is None
@@ -195,11 +122,15 @@ async def test_a_database_without_tables_has_no_revision(url: str) -> None:
 
 
 async def test_the_migrations_make_the_tables_that_the_code_declares(catalog: Catalog, tmp_path: Path) -> None:
-    declared = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/declared.db")
+    assert columns(tmp_path / "catalog.db") == columns(await declared_tables(tmp_path))
+
+
+async def declared_tables(directory: Path) -> Path:
+    declared = create_async_engine(f"sqlite+aiosqlite:///{directory}/declared.db")
     async with declared.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await declared.dispose()
-    assert columns(tmp_path / "catalog.db") == columns(tmp_path / "declared.db")
+    return directory / "declared.db"
 
 
 def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -212,16 +143,8 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
 async def test_a_database_that_fails_is_an_error_of_ours_with_a_remedy(url: str) -> None:
     without_tables = Catalog(url, pepper=PEPPER)
     with pytest.raises(StoreUnavailable, match="CARILLON_DATABASE_URL"):
-        await without_tables.authenticate("cari_x_y")
+        await without_tables.keys.authenticate("cari_x_y")
     await without_tables.aclose()
-
-
-async def test_a_good_key_is_good_when_its_use_cannot_be_noted(catalog: Catalog, tmp_path: Path) -> None:
-    token = (await catalog.create_key("laptop", {Scope.SPEAK})).token
-    with sqlite3.connect(tmp_path / "catalog.db") as connection:
-        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON api_keys BEGIN SELECT RAISE(ABORT, 'no'); END")
-    connection.close()
-    assert (await catalog.authenticate(token)).name == "laptop"
 
 
 async def test_an_address_that_is_none_is_refused_without_its_password() -> None:

@@ -22,7 +22,7 @@ from app.platform.object_store import ObjectStore
 from app.platform.settings import NarrationSettings, Settings, StoreSettings
 from app.speech.choices import NarrationFormat
 from app.speech.voices import AdapterVersion, Voice
-from tasks.janitor import sweep_narrations
+from tasks.maintenance import sweep_narrations
 from tasks.narrate import StepRun, work_on
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker, running_worker

@@ -268,8 +268,11 @@ def test_a_file_that_would_not_hold_what_its_name_says_is_refused_before_anybody
     assert told in result.exception.message
 
 
-def test_help_is_quick_because_no_command_is_imported_for_it() -> None:
+@pytest.mark.parametrize(
+    "modules", ["app.cli.main", "app.cli.keyring, app.cli.target, app.client.http"], ids=["help", "keys"]
+)
+def test_a_command_that_only_asks_is_quick_because_it_imports_no_store_and_no_engine(modules: str) -> None:
     script = (
-        "import sys, app.cli.main; print(sorted({'torch', 'vllm', 'celery', 'boto3', 'sqlalchemy'} & set(sys.modules)))"
+        f"import sys, {modules}; print(sorted({{'torch', 'vllm', 'celery', 'boto3', 'sqlalchemy'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -29,11 +29,11 @@ async def test_a_revoked_owners_key_is_replaced(settings: Settings) -> None:
     first = await prepare_catalog(settings, load_secrets(settings.data_dir))
     assert first
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
-    await catalog.revoke((await catalog.authenticate(first)).id)
+    await catalog.keys.revoke((await catalog.keys.authenticate(first)).id)
     second = await prepare_catalog(settings, load_secrets(settings.data_dir))
     assert second
     assert second != first
-    await catalog.authenticate(second)
+    await catalog.keys.authenticate(second)
     await catalog.aclose()
 
 

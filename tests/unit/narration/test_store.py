@@ -19,9 +19,10 @@ from app.narration.models import (
     NarrationSource,
     NarrationState,
     SourceKind,
+    StepKind,
     TextFinding,
 )
-from app.narration.rows import MASTERING, PLAN, new_narration_id
+from app.narration.rows import new_narration_id
 from app.narration.steps import Step
 from app.platform.jobs import CLAIM_S, JobError
 from app.speech.choices import NarrationFormat
@@ -114,7 +115,7 @@ async def test_a_narration_is_planned_then_rendered_chapter_by_chapter_then_mast
 ) -> None:
     assert narration.state is NarrationState.QUEUED
     plan = await claimed(catalog, narration)
-    assert (plan.number, plan.narration.state) == (PLAN, NarrationState.PLANNING)
+    assert (plan.kind, plan.narration.state) == (StepKind.PLAN, NarrationState.PLANNING)
     assert await catalog.steps.claim(narration.id) is None
     await catalog.steps.planned(plan, (chapter(1), chapter(2)), script_key="script", title="A book", findings=())
     first, second = await claimed(catalog, narration), await claimed(catalog, narration)
@@ -123,7 +124,7 @@ async def test_a_narration_is_planned_then_rendered_chapter_by_chapter_then_mast
     assert await catalog.steps.claim(narration.id) is None  # the mastering waits for every chapter
     await catalog.steps.finish_chapter(first, chapter(1, segments_done=3), result_key="takes-1")
     mastering = await claimed(catalog, narration)
-    assert (mastering.number, mastering.narration.state) == (MASTERING, NarrationState.MASTERING)
+    assert (mastering.kind, mastering.narration.state) == (StepKind.MASTER, NarrationState.MASTERING)
     assert await catalog.steps.result_keys(narration.id) == ["takes-1", "takes-2"]
     ended = await catalog.steps.complete(mastering, OUTPUT)
     assert (ended.state, ended.output, ended.segments_done) == (NarrationState.COMPLETED, OUTPUT, 6)
@@ -148,7 +149,7 @@ async def test_a_lapsed_claim_goes_to_the_next_worker_and_the_first_can_change_n
     clock.advance(CLAIM_S + 1)
     assert await catalog.narrations.stalled(for_s=0) == [(narration.id, False)]
     taken = await claimed(catalog, narration)
-    assert (taken.number, taken.attempt) == (PLAN, 2)
+    assert (taken.kind, taken.attempt) == (StepKind.PLAN, 2)
     with pytest.raises(JobLost):
         await catalog.steps.renew(lost)
     with pytest.raises(JobLost):
@@ -211,7 +212,7 @@ async def test_a_failed_narration_goes_on_with_the_chapter_that_failed(catalog: 
     again = await claimed(catalog, narration)
     assert (again.number, again.setbacks) == (1, 0)
     await catalog.steps.finish_chapter(again, chapter(1, segments_done=3), result_key="takes-1")
-    assert (await claimed(catalog, narration)).number == MASTERING
+    assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
 
 async def test_other_voices_on_resuming_mean_that_every_chapter_is_looked_at_again(
@@ -292,7 +293,7 @@ async def test_a_cancel_that_comes_during_the_mastering_wins(catalog: Catalog, n
     ended = await catalog.steps.complete(mastering, OUTPUT)
     assert (ended.state, ended.output) == (NarrationState.CANCELLED, None)
     await catalog.narrations.resume(narration.id)
-    assert (await claimed(catalog, narration)).number == MASTERING
+    assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
 
 async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps_the_file(
@@ -306,7 +307,7 @@ async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps
     assert await catalog.steps.claim(narration.id) is None
     await catalog.steps.finish_chapter(step, chapter(2, segments_done=3), result_key="takes-2-again")
     assert await catalog.steps.result_keys(narration.id) == ["takes-1", "takes-2-again"]
-    assert (await claimed(catalog, narration)).number == MASTERING
+    assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
 
 async def test_only_a_completed_narration_has_segments_to_read_anew(catalog: Catalog, narration: Narration) -> None:
@@ -329,7 +330,7 @@ async def test_a_failed_plan_fails_the_narration_and_is_done_again_on_resuming(
     failed = await catalog.steps.fail(await claimed(catalog, narration), BROKEN)
     assert (failed.state, failed.error) == (NarrationState.FAILED, BROKEN)
     await catalog.narrations.resume(narration.id)
-    assert (await claimed(catalog, narration)).number == PLAN
+    assert (await claimed(catalog, narration)).kind is StepKind.PLAN
 
 
 async def test_one_that_is_over_can_be_deleted_and_one_that_is_not_cannot(

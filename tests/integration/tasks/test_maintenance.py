@@ -8,11 +8,12 @@ import pytest
 from redis import Redis
 
 from app.catalog import Catalog
+from app.platform.broker import RENDER, webhook_sent_key
 from app.platform.database import utc_now
 from app.platform.settings import Settings
 from app.speech.recipe import CloneConfig
 from app.voices.models import CloneKind, CloneState
-from tasks.reconcile import LeftOver, due, jobs_to_send, left_over, narrations_to_send
+from tasks.maintenance import LeftOver, due, jobs_to_send, left_over, narrations_to_send
 
 pytestmark = pytest.mark.anyio
 
@@ -43,20 +44,20 @@ def test_jobs_are_sent_again_to_the_queue_of_their_model_unless_it_is_full_of_th
 
 def test_a_webhook_is_due_once_within_its_pause(valkey: str) -> None:
     with Redis.from_url(valkey) as redis:
-        redis.delete("carillon:webhook:job-1")
+        redis.delete(webhook_sent_key("job-1"))
         assert due(redis, "job-1", age_s=0)
         assert not due(redis, "job-1", age_s=0)
-        assert 0 < redis.ttl("carillon:webhook:job-1") <= 15  # type: ignore[operator]
-        redis.delete("carillon:webhook:job-1")
+        assert 0 < redis.ttl(webhook_sent_key("job-1")) <= 15  # type: ignore[operator]
+        redis.delete(webhook_sent_key("job-1"))
         assert due(redis, "job-1", age_s=100_000)
-        assert 15 < redis.ttl("carillon:webhook:job-1") <= 900  # type: ignore[operator]
+        assert 15 < redis.ttl(webhook_sent_key("job-1")) <= 900  # type: ignore[operator]
 
 
 async def test_a_narration_that_nobody_works_on_gets_another_message_however_long_the_queue_is(valkey: str) -> None:
     with Redis.from_url(valkey) as redis:
         redis.flushdb()
-        redis.rpush("render", *["of another narration"] * 6)
+        redis.rpush(RENDER, *["of another narration"] * 6)
         assert narrations_to_send(redis, [("nar-1", False), ("nar-2", True)]) == ["nar-1"]
         assert narrations_to_send(redis, [("nar-1", False)]) == [], "not again at once"
-        redis.delete("render")
+        redis.delete(RENDER)
         assert narrations_to_send(redis, [("nar-2", True)]) == ["nar-2"], "somebody has time for another chapter"
