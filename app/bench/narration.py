@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, Heard, paired, summary
+from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, MeasuredSession, paired, summary
 from app.client.http import FrontDoor, Json
 from app.errors import DeadlineExceeded, WorkerLost
 from app.speech.protocol import Pace
@@ -33,11 +33,11 @@ POLL_S = 0.25
 class _Measured:
     """Sessions under one condition, all rounds together."""
 
-    heard: list[Heard] = field(default_factory=list)
+    sessions: list[MeasuredSession] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> dict[str, Any]:
-        return {"errors": dict(self.errors), **summary(self.heard)}
+        return {"errors": dict(self.errors), **summary(self.sessions)}
 
 
 class Reading(FrontDoor):
@@ -147,8 +147,8 @@ def run(
 
 
 def _measure(bench: Bench, concurrency: int, sessions: int, measured: _Measured) -> None:
-    heard, errors = asyncio.run(bench.hold(concurrency, sessions))
-    measured.heard += heard
+    held, errors = asyncio.run(bench.hold(concurrency, sessions))
+    measured.sessions += held
     measured.errors += errors
 
 

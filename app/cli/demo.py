@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any, TextIO
 
 from app.cli.clone import Studio, clone, polish
-from app.client.session import open_speaker
+from app.client.session import open_session
 from app.errors import ConfigurationError
 from app.speech.latency import Ledger
 from app.speech.protocol import AudioFrame, Done
@@ -52,7 +52,7 @@ class Measured:
 
 
 @dataclass
-class Heard:
+class AudioSpan:
     """What came of one session, and when, on one clock."""
 
     voice: str
@@ -113,7 +113,7 @@ async def _measure(url: str, key: str | None, voices: Sequence[str]) -> list[Mea
     for text in texts:
         for voice in voices:
             ledgers[voice].append(await _speak(url, key, voice, text))
-    return [Measured.of(voice, heard) for voice, heard in ledgers.items()]
+    return [Measured.of(voice, of_voice) for voice, of_voice in ledgers.items()]
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -128,10 +128,10 @@ def _audible_ms(ledger: Ledger) -> float | None:
 
 
 async def _speak(url: str, key: str | None, voice: str, text: str) -> Ledger:
-    async with open_speaker(url, key, voice=voice, pace="unpaced") as speaker:
-        await speaker.say(text)
-        await speaker.end()
-        async for event in speaker:
+    async with open_session(url, key, voice=voice, pace="unpaced") as session:
+        await session.say(text)
+        await session.end()
+        async for event in session:
             if isinstance(event, Done):
                 return event.ledger
     raise AssertionError("a session ends with `done` or raises")
@@ -152,27 +152,27 @@ async def side_by_side(url: str, key: str | None, voices: tuple[str, str], out: 
     out.write(beside(first.result(), second.result()) + "\n")
 
 
-async def _hear(url: str, key: str | None, voice: str, text: str, speaking: asyncio.Event) -> Heard:
+async def _hear(url: str, key: str | None, voice: str, text: str, speaking: asyncio.Event) -> AudioSpan:
     """One session; `speaking` is set when its first audio comes, or none will."""
-    heard = Heard(voice)
+    span = AudioSpan(voice)
     try:
-        async with open_speaker(url, key, voice=voice, pace="unpaced") as speaker:
-            await speaker.say(text)
-            await speaker.end()
-            async for event in speaker:
+        async with open_session(url, key, voice=voice, pace="unpaced") as session:
+            await session.say(text)
+            await session.end()
+            async for event in session:
                 if isinstance(event, AudioFrame):
-                    heard.audio_s += len(event.audio) / 2 / speaker.ready.sample_rate_hz
-                    heard.last_at = time.monotonic()
-                    heard.first_at = heard.first_at or heard.last_at
+                    span.audio_s += len(event.audio) / 2 / session.ready.sample_rate_hz
+                    span.last_at = time.monotonic()
+                    span.first_at = span.first_at or span.last_at
                     speaking.set()
     finally:
         speaking.set()
-    return heard
+    return span
 
 
-def beside(first: Heard, second: Heard) -> str:
+def beside(first: AudioSpan, second: AudioSpan) -> str:
     """A line on two sessions: whether audio of both came in the same stretch of time."""
-    told = ", ".join(f"{heard.voice} {heard.audio_s:.1f} s" for heard in (first, second))
+    told = ", ".join(f"{span.voice} {span.audio_s:.1f} s" for span in (first, second))
     together_s = 0.0
     if first.first_at and first.last_at and second.first_at and second.last_at:
         together_s = min(first.last_at, second.last_at) - max(first.first_at, second.first_at)

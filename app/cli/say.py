@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from app.cli.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
-from app.client.resuming import ResumingSpeaker, open_resuming_speaker
+from app.client.resuming import ResumingSession, open_resuming_session
 from app.errors import InvalidRequest, WorkerLost
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger
@@ -43,7 +43,7 @@ def say(
     if not text.strip():
         raise InvalidRequest("the text is empty; there is nothing to say", param="text")
     format = format_of(output, format)
-    speaking = open_resuming_speaker(urls, key, voice=voice, model=model, temperature=temperature, pace=pace)
+    speaking = open_resuming_session(urls, key, voice=voice, model=model, temperature=temperature, pace=pace)
     with destination(output) as file:
 
         def record(sample_rate_hz: int) -> Recording:
@@ -56,7 +56,7 @@ def say(
 
 
 async def _say(
-    speaking: AbstractAsyncContextManager[ResumingSpeaker],
+    speaking: AbstractAsyncContextManager[ResumingSession],
     text: str,
     words_per_s: float | None,
     record: Callable[[int], Recording],
@@ -64,23 +64,23 @@ async def _say(
     progress: TextIO,
 ) -> tuple[Ledger, str]:
     """Returns what was measured, and who spoke."""
-    async with speaking as speaker:
-        told = Progress(progress, speaker.ready.sample_rate_hz)
-        with closing(record(speaker.ready.sample_rate_hz)) as recording:
-            sending = asyncio.create_task(_send(speaker, text, words_per_s, told))
+    async with speaking as session:
+        told = Progress(progress, session.ready.sample_rate_hz)
+        with closing(record(session.ready.sample_rate_hz)) as recording:
+            sending = asyncio.create_task(_send(session, text, words_per_s, told))
             try:
-                ledger = await _write(speaker, recording, told)
+                ledger = await _write(session, recording, told)
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
                 told.end()
     if not ledger.samples:
         raise InvalidRequest("the text holds nothing that can be spoken", param="text")
-    model = f"{speaker.ready.model}, a stand-in" if speaker.ready.stand_in else speaker.ready.model
-    return ledger, f"{speaker.ready.voice} ({model})"
+    model = f"{session.ready.model}, a stand-in" if session.ready.stand_in else session.ready.model
+    return ledger, f"{session.ready.voice} ({model})"
 
 
-async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, told: Progress) -> None:
+async def _send(session: ResumingSession, text: str, words_per_s: float | None, told: Progress) -> None:
     """Send `text`, at its pace, then its end."""
     told.begin()
     loop = asyncio.get_running_loop()
@@ -89,17 +89,17 @@ async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, 
         if words_per_s:
             # By absolute deadlines: a sleep a word would drift.
             await asyncio.sleep(began_at + number / words_per_s - loop.time())
-        await speaker.say(word)
+        await session.say(word)
         told.sent(word)
-    await speaker.end()
+    await session.end()
     told.text_ended()
 
 
-async def _write(speaker: ResumingSpeaker, recording: Recording, told: Progress) -> Ledger:
-    async for event in speaker:
+async def _write(session: ResumingSession, recording: Recording, told: Progress) -> Ledger:
+    async for event in session:
         if isinstance(event, AudioFrame):
             recording.write(event.sample_offset, event.audio)
-            told.heard(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
+            told.received(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
         elif isinstance(event, Waiting):
             told.waits(event.reason)
         elif isinstance(event, Done):
@@ -138,7 +138,7 @@ class Progress:
         self._more_text = ""
         self._show()
 
-    def heard(self, samples: int) -> None:
+    def received(self, samples: int) -> None:
         """So many samples are there in all."""
         if not self._samples:
             early = " before the text had ended" if self._more_text else ""
