@@ -233,7 +233,7 @@ class Training:
             self._write_adapter()
         self._emit("notice", message=f"goes on after {path.name}")
 
-    def _tell_progress(self, loss: float | None, *, eta_s: float | None) -> None:
+    def _emit_progress(self, loss: float | None, *, eta_s: float | None) -> None:
         progress = TrainProgress(
             epoch=max(1, math.ceil(self.state.step / self.epoch_steps)),
             epochs=self.config.epochs,
