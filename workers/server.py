@@ -8,7 +8,6 @@ the same port.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import http
 import logging
 import socket
@@ -37,11 +36,9 @@ from app.speech.protocol import (
     Error,
     Flush,
     GoAway,
-    Limits,
     Message,
     Ping,
     Pong,
-    Ready,
     Text,
     Utter,
     parse,
@@ -50,6 +47,7 @@ from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
+from workers.handshake import has_fleet_secret, ready
 from workers.metrics import WorkerMetrics
 from workers.session import Session
 
@@ -126,13 +124,17 @@ class WorkerServer:
             LeaseRecord(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
         )
 
+    @property
+    def _card(self) -> ModelCard:
+        return ModelCard.of(self._engine.layout, checkpoint=self._checkpoint)
+
     def describe(self) -> Worker:
         interactive, background = self._interactive(), self._background()
         return Worker(
             id=self._id,
             epoch=self._epoch,
             address=self.address,
-            model=ModelCard.of(self._engine.layout, checkpoint=self._checkpoint),
+            model=self._card,
             state=self.state,
             capacity=self._profile.capacity,
             max_voices=self._profile.max_loras,
@@ -304,29 +306,13 @@ class WorkerServer:
             settings=self._settings.session,
             clock=self._clock,
         )
-        await socket.send(self._ready(assign).model_dump_json())
+        await socket.send(ready(assign, worker_id=self._id, card=self._card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
             await session.run()
             await writer
             reader.cancel()
-
-    def _ready(self, assign: Assign) -> Ready:
-        limits = self._settings.session
-        return Ready(
-            session=assign.session,
-            model=self._engine.layout.speech.name,
-            stand_in=self._engine.layout.speech.stand_in,
-            voice=assign.voice.id,
-            worker=self._id,
-            sample_rate_hz=self._engine.layout.sample_rate_hz,
-            limits=Limits(
-                max_pending_chars=limits.max_pending_chars,
-                idle_timeout_s=limits.idle_timeout_s,
-                slow_reader_timeout_s=limits.slow_reader_timeout_s,
-            ),
-        )
 
     def _answer_http(self, socket: ServerConnection, request: Request) -> Response | None:
         """Health and metrics; a session's handshake passes with the right secret."""
@@ -337,9 +323,7 @@ class WorkerServer:
             case "/metrics":
                 return socket.respond(http.HTTPStatus.OK, self._metrics.render())
             case "/session":
-                shown = request.headers.get("Authorization", "")
-                expected = f"Bearer {self._settings.fleet_secret.get_secret_value()}"
-                if hmac.compare_digest(shown.encode(), expected.encode()):
+                if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
                     return None
                 return socket.respond(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
             case _:

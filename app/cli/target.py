@@ -1,24 +1,19 @@
-"""Which fleet a command speaks to: the one that is named, or that of `carillon up` here."""
+"""Which fleet a command uses: the one that is named, or that of `carillon up` here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import typer
 
 from app.errors import ConfigurationError, WorkerLost
 
-Url = Annotated[
-    str | None, typer.Option(envvar="CARILLON_URL", help="The front door's. Default: the fleet of `carillon up` here.")
-]
-Key = Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up` here.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+if TYPE_CHECKING:
+    from app.client.http import ApiClient
 
 
 def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
-    """The front door to speak to and the key to it; what is not given is that of `carillon up` here.
+    """The front door to use and the key to it; what is not given is that of `carillon up` here.
 
     Raises ConfigurationError when no fleet runs here and none is named.
     """
@@ -43,6 +38,13 @@ def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
     return url, key
 
 
+def open_client(url: str | None, key: str | None) -> ApiClient:
+    """A client of that fleet. Raises ConfigurationError."""
+    from app.client.http import ApiClient
+
+    return ApiClient(*running_fleet(url, key))
+
+
 def front_door_url(text: str) -> str:
     """An address as it was given, checked. Raises ConfigurationError."""
     try:
@@ -58,14 +60,14 @@ def front_door_url(text: str) -> str:
 def voices_of(urls: Sequence[str], key: str | None) -> list[str]:
     """The names of the fleet's voices, built-in ones first, from the first of its front doors that answers.
 
-    Raises ConfigurationError when there are none, WorkerLost when nobody answers, and what is refused with.
+    Raises ConfigurationError when there are none, WorkerLost when none answers, and what is refused with.
     """
-    from app.client.http import FrontDoor
+    from app.client.http import ApiClient
 
     for number, url in enumerate(urls, start=1):
         try:
-            with FrontDoor(url, key) as door:
-                voices = door.listed("/v1/audio/voices")
+            with ApiClient(url, key) as client:
+                voices = client.voices.speakable()
         except WorkerLost:
             if number == len(urls):
                 raise

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from app.client.refusals import key_refused, nobody_answers
+from app.client.refusals import key_refused, unreachable
 from app.errors import CarillonError, DeadlineExceeded, PermissionDenied, WorkerLost
 from app.speech.protocol import (
     SERVER_MESSAGES,
@@ -121,24 +121,24 @@ async def connected(url: str, key: str | None) -> ClientConnection:
     except InvalidStatus as refused:
         if refused.response.status_code in (401, 403):
             raise _key_refused(url, key, refused) from None
-        raise nobody_answers(url, f"HTTP {refused.response.status_code} where a WebSocket is due") from None
+        raise unreachable(url, f"HTTP {refused.response.status_code} where a WebSocket is due") from None
     except InvalidHandshake:
-        raise nobody_answers(url, "what answers there is no front door") from None
+        raise unreachable(url, "what answers there is no front door") from None
     except TimeoutError:
-        raise nobody_answers(url, "no answer in time") from None
+        raise unreachable(url, "no answer in time") from None
     except OSError as error:
         why = "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror
-        raise nobody_answers(url, why or "nobody listens there") from None
+        raise unreachable(url, why or "nobody listens there") from None
 
 
 def _key_refused(url: str, key: str | None, refused: InvalidStatus) -> CarillonError:
     """The front door's own words where the key is a good one that lacks a scope."""
     try:
         error = json.loads(refused.response.body or b"")["error"]
-        told = CarillonError.from_wire(error["code"], error["message"])
+        refusal = CarillonError.from_wire(error["code"], error["message"])
     except (ValueError, KeyError, TypeError):
         return key_refused(url, key)
-    return told if isinstance(told, PermissionDenied) else key_refused(url, key)
+    return refusal if isinstance(refusal, PermissionDenied) else key_refused(url, key)
 
 
 async def answer(socket: ClientConnection, kind: type[Answer]) -> Answer:

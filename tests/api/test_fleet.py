@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from app.cli.drain import Dispatcher
-from app.cli.drain import drain as run_drain
+from app.cli.drain import drain_workers
+from app.client.http import ApiClient
 from app.errors import NotFound
 from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
@@ -100,8 +100,8 @@ async def test_the_command_orders_a_drain_and_says_until_when(house: House, work
     out = io.StringIO()
 
     def command(id: str) -> None:
-        with Dispatcher(house.url, house.key) as dispatcher:
-            run_drain([id], dispatcher=dispatcher, deadline_s=60, wait=False, rolling=False, out=out)
+        with ApiClient(house.url, house.key) as client:
+            drain_workers([id], fleet=client.fleet, deadline_s=60, wait=False, rolling=False, out=out)
 
     await asyncio.to_thread(command, "w1")
     await until_draining(worker)

@@ -16,7 +16,7 @@ import av
 import pytest
 
 from app.bench.sessions import TEXTS, MeasuredSession, as_a_model_writes, run
-from app.cli.say import say
+from app.cli.say_session import speak as say
 from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger

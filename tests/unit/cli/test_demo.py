@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.cli.demo import PROMPTS, AudioSpan, Measured, beside, prompts
+from app.cli.demo_sessions import PROMPTS, AudioSpan, MeasuredVoice, beside, prompts
 from app.speech.latency import Ledger
 
 
@@ -12,8 +12,8 @@ def test_what_was_not_measured_is_left_out_of_the_medians_and_never_a_zero() -> 
         Ledger(first_audio_ms=300, head_silence_ms=40),
         Ledger(first_audio_ms=500, head_silence_ms=None),
     ]
-    assert Measured.of("slt", ledgers) == Measured("slt", 300, 30, 230)
-    assert Measured.of("slt", [Ledger()]) == Measured("slt", None, None, None)
+    assert MeasuredVoice.of("slt", ledgers) == MeasuredVoice("slt", 3, 300, 30, 230)
+    assert MeasuredVoice.of("slt", [Ledger()]) == MeasuredVoice("slt", 1, None, None, None)
 
 
 def test_two_sessions_were_at_once_only_where_audio_of_both_came_in_one_stretch() -> None:
