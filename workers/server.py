@@ -124,17 +124,13 @@ class WorkerServer:
             LeaseRecord(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
         )
 
-    @property
-    def _card(self) -> ModelCard:
-        return ModelCard.of(self._engine.layout, checkpoint=self._checkpoint)
-
     def describe(self) -> Worker:
         interactive, background = self._interactive(), self._background()
         return Worker(
             id=self._id,
             epoch=self._epoch,
             address=self.address,
-            model=self._card,
+            model=ModelCard.of(self._engine.layout, checkpoint=self._checkpoint),
             state=self.state,
             capacity=self._profile.capacity,
             max_voices=self._profile.max_loras,
@@ -306,7 +302,8 @@ class WorkerServer:
             settings=self._settings.session,
             clock=self._clock,
         )
-        await socket.send(ready(assign, worker_id=self._id, card=self._card, settings=self._settings).model_dump_json())
+        card = ModelCard.of(self._engine.layout)
+        await socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))

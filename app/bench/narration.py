@@ -1,8 +1,8 @@
 """`carillon bench narration`: what a narration beside them costs live sessions, at a running fleet.
 
 Live sessions as `carillon bench speech` holds them, in rounds: first alone, then beside a narration that is being
-rendered, so that what else the machine does falls on both alike. The narration is of a text that was never read
-before, since a segment that was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
+rendered, so that what else the machine does falls on both alike. The narration is of a new text, since a segment that
+was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ CANCEL_AFTER_S = 0.5
 
 @dataclass(slots=True)
 class MeasuredSession:
-    """One session as it was received; times in seconds since its first text."""
+    """One session as its client received it; times in seconds since its first text."""
 
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
