@@ -14,9 +14,9 @@ from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
 from app.speech.protocol import Done, GoAway, Ready
 from tests.api.conftest import House
-from tests.support.api_client import SessionsClient, error_of, sessions_client, speak
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
+from tests.support.session_client import SessionsClient, error_of, sessions_client, speak
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from app.client.http import ApiClient
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
 from app.speech.choices import Scope
 from tests.api.conftest import House
-from tests.support.api_client import error_of
+from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.shelf import Shelf, StrictEngine
+from tests.support.published_adapters import PublishedAdapters, StrictEngine
 
 if TYPE_CHECKING:
     from workers.decoder import Decoder
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path / "store")
+def published(tmp_path: Path) -> PublishedAdapters:
+    return PublishedAdapters(tmp_path / "store")
 
 
 @pytest.fixture
