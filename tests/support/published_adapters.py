@@ -59,7 +59,7 @@ class PublishedAdapters:
 
 
 class SmallDisk(PublishedAdapters):
-    """A published whose adapters go to a disk that holds `capacity` of them."""
+    """Adapters that go to a disk that holds `capacity` of them."""
 
     def __init__(self, root: Path, disk: Path, capacity: int) -> None:
         super().__init__(root)
