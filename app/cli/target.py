@@ -23,15 +23,17 @@ def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
     data_dir = load_settings().data_dir
     running = read_run_file(data_dir)
     here = str(running["api"]) if running and "api" in running else None
-    if url is None and here is None:
-        if running:
-            raise ConfigurationError(f"the fleet on {data_dir.absolute()} is starting; wait until it says `ready`")
+    if url is not None:
+        url = front_door_url(url)
+    elif here is not None:
+        url = here
+    elif running:
+        raise ConfigurationError(f"the fleet on {data_dir.absolute()} is starting; wait until it says `ready`")
+    else:
         raise ConfigurationError(
             f"no fleet runs on {data_dir.absolute()}; start one with `make up`, or name one with --url and --key "
             "(CARILLON_URL, CARILLON_KEY)"
         )
-    url = here if url is None else front_door_url(url)
-    assert url is not None
     if key is None and url == here:
         token = load_secrets(data_dir).api_token
         key = token.get_secret_value() if token else None
