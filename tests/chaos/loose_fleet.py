@@ -29,7 +29,7 @@ from app.local.up import prepare_catalog
 from app.platform.data_dir import load_secrets
 from app.platform.settings import Settings
 from app.speech.protocol import Pace
-from tests.chaos.listener import Listener, ReceivedSession, listening, resuming
+from tests.chaos.listener import Heard, Listener, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES
 from tests.support.deadlines import LONG_HANG_S
@@ -120,11 +120,9 @@ class LooseFleet:
                 await listener.tell(text, ends=ends)
             yield listener
 
-    def resuming(
-        self, received: ReceivedSession, *, received_samples: int, at: str
-    ) -> AbstractAsyncContextManager[Listener]:
+    def resuming(self, heard: Heard, *, received_samples: int, at: str) -> AbstractAsyncContextManager[Listener]:
         """A session taken up on another connection."""
-        return resuming(self.addresses[at], self.headers, received, received_samples=received_samples)
+        return resuming(self.addresses[at], self.headers, heard, received_samples=received_samples)
 
     async def download(self, text: str = TALE, *, voice: str = VOICES[0]) -> bytes:
         """The samples of `POST /v1/audio/speech`, streamed."""

@@ -9,7 +9,7 @@ from itertools import cycle
 
 import pytest
 
-from tests.chaos.listener import ReceivedSession
+from tests.chaos.listener import Heard
 from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SHORT_TALE, TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
@@ -21,9 +21,9 @@ LISTENERS = 2
 
 
 @asynccontextmanager
-async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[list[ReceivedSession]]:
+async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[list[Heard]]:
     """Sessions that begin and end all the time, with either voice at either front door. Each must be undisturbed."""
-    received: list[ReceivedSession] = []
+    heard: list[Heard] = []
     over = asyncio.Event()
 
     async def listen(number: int) -> None:
@@ -33,15 +33,15 @@ async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[
             voice, at = VOICES[(number + turn) % 2], FRONT_DOORS[turn // 2]
             async with loose.speaking(SHORT_TALE, voice=voice, at=at, pace="realtime") as listener:
                 await listener.done()
-            assert_same(listener.received, await undisturbed.run(SHORT_TALE, voice))
-            received.append(listener.received)
+            assert_same(listener.heard, await undisturbed.run(SHORT_TALE, voice))
+            heard.append(listener.heard)
 
     for voice in VOICES:
         await undisturbed.run(SHORT_TALE, voice)
     async with asyncio.TaskGroup() as group:
         for number in range(LISTENERS):
             group.create_task(listen(number))
-        yield received
+        yield heard
         over.set()
 
 
@@ -55,7 +55,7 @@ async def test_a_rolling_restart_of_all_workers_under_load_reaches_no_client(
     loose: LooseFleet, undisturbed: Undisturbed
 ) -> None:
     expected = await undisturbed.run()
-    async with traffic(loose, undisturbed) as received:
+    async with traffic(loose, undisturbed) as heard:
         async with loose.speaking(pace="realtime") as patient:
             first = (await patient.ready()).worker
             [second] = set(WORKERS) - {first}
@@ -63,7 +63,7 @@ async def test_a_rolling_restart_of_all_workers_under_load_reaches_no_client(
             pid = loose.pid_of(first)
             await drain(loose, first, deadline_s=600)
             assert_same(await patient.done(), expected)
-        assert moves(patient.received) == 0, "it had the time to end where it was"
+        assert moves(patient.heard) == 0, "it had the time to end where it was"
         await loose.until_gone(first, pid)
         async with loose.speaking(None, pace="realtime") as moved:
             assert (await moved.ready()).worker == second
@@ -72,13 +72,13 @@ async def test_a_rolling_restart_of_all_workers_under_load_reaches_no_client(
             await moved.spoken(1)
             await drain(loose, second, deadline_s=0.5)
             assert_same(await moved.done(), expected)
-        assert moves(moved.received) == 1
+        assert moves(moved.heard) == 1
     await loose.until_whole()
-    assert {listener.ready.worker for listener in received if listener.ready} == set(WORKERS)
+    assert {listener.ready.worker for listener in heard if listener.ready} == set(WORKERS)
     for worker in WORKERS:
         assert "sessions_cut=0" in loose.log_of(worker)
 
 
-def moves(received: ReceivedSession) -> int:
-    assert received.done
-    return received.done.ledger.moves
+def moves(heard: Heard) -> int:
+    assert heard.done
+    return heard.done.ledger.moves

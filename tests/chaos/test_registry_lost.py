@@ -86,6 +86,6 @@ async def test_no_place_is_given_twice_after_redis_was_emptied(loose: LooseFleet
         while len(running) < places:
             running.append(await begun_in_the_end(loose, stack, len(running)))
         await assert_leases_are_sessions(loose, running)
-        assert not any(listener.received.errors or listener.received.closed for listener in running)
+        assert not any(listener.heard.errors or listener.heard.closed for listener in running)
         assert await begun(loose, stack, 0) is None
     await loose.until_whole()

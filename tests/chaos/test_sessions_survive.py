@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from app.speech.protocol import Cancel
-from tests.chaos.listener import ReceivedSession
+from tests.chaos.listener import Heard
 from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SENTENCES, SHORT_TALE, TALE
 from tests.chaos.undisturbed import Undisturbed, assert_same, assert_same_audio
@@ -53,10 +53,10 @@ def harmed(loose: LooseFleet, worker: str, how: str) -> Iterator[None]:
         mend(worker)
 
 
-def moves(received: ReceivedSession) -> int:
+def moves(heard: Heard) -> int:
     """How often a session went on at another worker."""
-    assert received.done
-    return received.done.ledger.moves
+    assert heard.done
+    return heard.done.ledger.moves
 
 
 async def test_the_same_text_is_the_same_audio_however_it_comes_and_whoever_speaks_beside(
@@ -91,12 +91,12 @@ async def test_sessions_whose_worker_is_lost_go_on_as_if_nothing_had_happened(
         await live.spoken(MID_SENTENCE)
         with harmed(loose, worker, how):
             await silent.tell(SHORT_TALE)
-            received = await live.done()
-            assert_same(received, expected)
+            heard = await live.done()
+            assert_same(heard, expected)
             assert_same(await hurried.done(), expected)
             assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
             assert_same(await silent.done(), await undisturbed.run(SHORT_TALE))
-    assert moves(received) >= 1
+    assert moves(heard) >= 1
 
 
 async def test_sessions_whose_every_worker_dies_go_on_with_the_first_that_is_back(
@@ -110,12 +110,12 @@ async def test_sessions_whose_every_worker_dies_go_on_with_the_first_that_is_bac
         await live.spoken(MID_SENTENCE)
         os.kill(loose.engine_of(worker), signal.SIGKILL)
         # Beyond what the first had sent ahead, so that it is the second who speaks.
-        await live.spoken(live.received.end_sample + 2 * MID_SENTENCE)
+        await live.spoken(live.heard.end_sample + 2 * MID_SENTENCE)
         loose.kill(other)
-        received = await live.done()
-        assert_same(received, expected)
+        heard = await live.done()
+        assert_same(heard, expected)
         assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
-    assert moves(received) >= 2
+    assert moves(heard) >= 2
 
 
 async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_is_heard(
@@ -127,8 +127,8 @@ async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_
         with harmed(loose, worker, "stopped"):
             await listener.say(Cancel(session=listener.session, played_samples=played))
             await listener.tell(SHORT_TALE)
-            received = await listener.done()
-    [cancelled] = received.cancelled
+            heard = await listener.done()
+    [cancelled] = heard.cancelled
     assert cancelled.spoken_text
     assert SENTENCES[0].startswith(cancelled.spoken_text)
-    assert_same(received.last_turn(), await undisturbed.run(SHORT_TALE))
+    assert_same(heard.last_turn(), await undisturbed.run(SHORT_TALE))

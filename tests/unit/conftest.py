@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.published_adapters import PublishedAdapters, StrictEngine
+from tests.support.shelf import Shelf, StrictEngine
 
 if TYPE_CHECKING:
     from workers.decoder import Decoder
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> PublishedAdapters:
-    return PublishedAdapters(tmp_path / "store")
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path / "store")
 
 
 @pytest.fixture

@@ -11,48 +11,37 @@ import pytest
 
 from app.errors import AdapterUnavailable, EngineFailed, StoreUnavailable
 from tests.support.deadlines import HANG_S
-from tests.support.published_adapters import (
-    Clock,
-    PublishedAdapters,
-    SmallDisk,
-    StrictEngine,
-    cache,
-    on_disk,
-    settled,
-    use_once,
-)
+from tests.support.shelf import Clock, Shelf, SmallDisk, StrictEngine, cache, on_disk, settled, use_once
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_a_store_that_is_away_is_asked_again_until_it_is_back(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path, clock=Clock(1.0)), published.publish("ada")
-    published.faults = [StoreUnavailable("away")] * 15
+    adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
+    shelf.faults = [StoreUnavailable("away")] * 15
     async with adapters.use(version) as adapter:
         assert (adapter.path / "adapter_model.safetensors").read_bytes() == b"ada"
-    assert not published.faults
+    assert not shelf.faults
 
 
 async def test_a_store_that_stays_away_fails_all_who_wait_at_once_and_leaves_nothing(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path, clock=Clock(1.0)), published.publish("ada")
-    published.faults = [StoreUnavailable("away") for _ in range(60)]
+    adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
+    shelf.faults = [StoreUnavailable("away") for _ in range(60)]
     answers = await asyncio.gather(*(use_once(adapters, version) for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert 15 <= 60 - len(published.faults) <= 25, "three callers, and one patience for all of them"
+    assert 15 <= 60 - len(shelf.faults) <= 25, "three callers, and one patience for all of them"
     assert on_disk(tmp_path) == set()
-    published.faults.clear()
+    shelf.faults.clear()
     await use_once(adapters, version)
     assert adapters.ready == {"ada@1"}
 
 
-async def test_a_store_is_not_asked_again_for_nobody(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+async def test_a_store_is_not_asked_again_for_nobody(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     asked = threading.Event()
 
     def away(uri: str, file: str, path: Path) -> None:
@@ -95,20 +84,18 @@ async def test_a_disk_full_of_adapters_in_use_fails_the_newcomer_alone(engine: S
     assert on_disk(tmp_path) == {"b@1"}
 
 
-async def test_a_disk_that_cannot_be_written_is_named(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
-    published.faults = [OSError(errno.EROFS, "Read-only file system")]
+async def test_a_disk_that_cannot_be_written_is_named(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
+    shelf.faults = [OSError(errno.EROFS, "Read-only file system")]
     with pytest.raises(AdapterUnavailable, match=r"Read-only file system.*CARILLON_DATA_DIR"):
         await use_once(adapters, version)
 
 
 async def test_a_use_that_is_cancelled_or_fails_lets_go_of_its_adapter(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters = cache(engine, published, tmp_path, max_resident=1)
-    a, b = published.publish("a", lora_id=1), published.publish("b", lora_id=2)
+    adapters = cache(engine, shelf, tmp_path, max_resident=1)
+    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
     speaking = asyncio.Event()
 
     async def speak_for_ever() -> None:
@@ -130,14 +117,14 @@ async def test_a_use_that_is_cancelled_or_fails_lets_go_of_its_adapter(
     await asyncio.wait([doomed])
     async with adapters.use(b):
         pass
-    await use_once(adapters, published.publish("c", lora_id=3))
+    await use_once(adapters, shelf.publish("c", lora_id=3))
     assert adapters.ready == {"c@1"}
 
 
 async def test_an_adapter_that_the_engine_refuses_leaves_nothing_and_may_come_again(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     engine.refusal = AdapterUnavailable("a tensor of another shape")
     with pytest.raises(AdapterUnavailable, match="another shape"):
         await use_once(adapters, version)
@@ -146,11 +133,9 @@ async def test_an_adapter_that_the_engine_refuses_leaves_nothing_and_may_come_ag
     assert adapters.ready == {"ada@1"}
 
 
-async def test_an_unload_that_fails_hurts_nobody(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
-) -> None:
-    adapters = cache(engine, published, tmp_path, max_resident=1)
-    a, b = published.publish("a", lora_id=1), published.publish("b", lora_id=2)
+async def test_an_unload_that_fails_hurts_nobody(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
+    adapters = cache(engine, shelf, tmp_path, max_resident=1)
+    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
     await use_once(adapters, a)
     engine.unload_fault = EngineFailed("not now")
     await use_once(adapters, b)
@@ -159,9 +144,9 @@ async def test_an_unload_that_fails_hurts_nobody(
 
 
 async def test_an_engine_that_dies_while_loading_is_told_to_who_waits(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     engine.refusal = EngineFailed("the engine died")
     with pytest.raises(EngineFailed):
         await use_once(adapters, version)
@@ -169,9 +154,9 @@ async def test_an_engine_that_dies_while_loading_is_told_to_who_waits(
 
 
 async def test_a_load_that_never_ends_does_not_keep_the_worker_from_ending(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     loading = asyncio.Event()
 
     async def hang() -> None:

@@ -13,16 +13,16 @@ import pytest
 
 from app.errors import AdapterUnavailable, CarillonError, ObjectMissing, StoreUnavailable, UnknownVoice
 from app.speech.voices import AdapterVersion
-from tests.support.published_adapters import CONFIG, PublishedAdapters, StrictEngine, cache, on_disk, settled, use_once
+from tests.support.shelf import CONFIG, Shelf, StrictEngine, cache, on_disk, settled, use_once
 from workers.adapters import check_adapter
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_an_adapter_is_fetched_and_loaded_once_for_many_callers(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
 
     async def speak() -> None:
         async with adapters.use(version) as adapter:
@@ -32,39 +32,35 @@ async def test_an_adapter_is_fetched_and_loaded_once_for_many_callers(
     await asyncio.gather(*(speak() for _ in range(5)))
 
     assert engine.loaded == ["ada@1"]
-    assert len(published.fetched) == 2
+    assert len(shelf.fetched) == 2
     assert adapters.ready == {"ada@1"}
 
 
-async def test_what_lies_whole_on_disk_is_not_fetched_again(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
-) -> None:
-    version = published.publish("ada")
-    await use_once(cache(engine, published, tmp_path), version)
-    await use_once(cache(StrictEngine(), published, tmp_path), version)
-    assert len(published.fetched) == 2
+async def test_what_lies_whole_on_disk_is_not_fetched_again(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
+    version = shelf.publish("ada")
+    await use_once(cache(engine, shelf, tmp_path), version)
+    await use_once(cache(StrictEngine(), shelf, tmp_path), version)
+    assert len(shelf.fetched) == 2
 
 
 @pytest.mark.parametrize("damage", [b"rot", b"ad", b""], ids=["rotten", "truncated", "empty"])
-async def test_a_file_damaged_on_disk_is_fetched_again(
-    damage: bytes, published: PublishedAdapters, tmp_path: Path
-) -> None:
-    version = published.publish("ada")
-    async with cache(StrictEngine(), published, tmp_path).use(version) as adapter:
+async def test_a_file_damaged_on_disk_is_fetched_again(damage: bytes, shelf: Shelf, tmp_path: Path) -> None:
+    version = shelf.publish("ada")
+    async with cache(StrictEngine(), shelf, tmp_path).use(version) as adapter:
         weights = adapter.path / "adapter_model.safetensors"
         weights.write_bytes(damage)
         weights.with_name(f"{weights.name}.arriving").write_bytes(b"left half-way by a crash")
-    async with cache(StrictEngine(), published, tmp_path).use(version) as adapter:
+    async with cache(StrictEngine(), shelf, tmp_path).use(version) as adapter:
         assert {file.name: file.read_bytes() for file in adapter.path.iterdir()}.keys() == version.sha256.keys()
         assert weights.read_bytes() == b"ada"
 
 
 async def test_a_file_that_differs_from_its_manifest_never_reaches_the_engine(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    version = published.publish("ada")
-    (published.root / "ada" / "adapter_model.safetensors").write_bytes(b"something else")
-    adapters = cache(engine, published, tmp_path)
+    version = shelf.publish("ada")
+    (shelf.root / "ada" / "adapter_model.safetensors").write_bytes(b"something else")
+    adapters = cache(engine, shelf, tmp_path)
     with pytest.raises(AdapterUnavailable, match="sha256"):
         async with adapters.use(version):
             pass
@@ -73,25 +69,25 @@ async def test_a_file_that_differs_from_its_manifest_never_reaches_the_engine(
 
 
 async def test_a_missing_adapter_fails_its_caller_and_later_comes_well(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    version = published.publish("ada")
-    away = published.root / "away"
-    (published.root / "ada").rename(away)
-    adapters = cache(engine, published, tmp_path)
+    version = shelf.publish("ada")
+    away = shelf.root / "away"
+    (shelf.root / "ada").rename(away)
+    adapters = cache(engine, shelf, tmp_path)
     with pytest.raises(AdapterUnavailable):
         async with adapters.use(version):
             pass
-    away.rename(published.root / "ada")
+    away.rename(shelf.root / "ada")
     async with adapters.use(version):
         assert engine.loaded == ["ada@1"]
 
 
 async def test_the_least_recently_used_makes_room_but_never_one_in_use(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters = cache(engine, published, tmp_path, max_resident=2)
-    versions = [published.publish(name, lora_id=number) for number, name in enumerate(("a", "b", "c"), start=1)]
+    adapters = cache(engine, shelf, tmp_path, max_resident=2)
+    versions = [shelf.publish(name, lora_id=number) for number, name in enumerate(("a", "b", "c"), start=1)]
     async with adapters.use(versions[0]):
         async with adapters.use(versions[1]):
             pass
@@ -101,10 +97,10 @@ async def test_the_least_recently_used_makes_room_but_never_one_in_use(
 
 
 async def test_who_comes_for_an_adapter_that_is_being_evicted_loads_it_anew(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters = cache(engine, published, tmp_path, max_resident=1)
-    a, b = published.publish("a", lora_id=1), published.publish("b", lora_id=2)
+    adapters = cache(engine, shelf, tmp_path, max_resident=1)
+    a, b = shelf.publish("a", lora_id=1), shelf.publish("b", lora_id=2)
     async with adapters.use(a):
         pass
     unloading = asyncio.Event()
@@ -127,9 +123,9 @@ async def test_who_comes_for_an_adapter_that_is_being_evicted_loads_it_anew(
 
 
 async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     impatient = asyncio.create_task(adapters.use(version).__aenter__())
     await asyncio.sleep(0)
     impatient.cancel()
@@ -141,11 +137,11 @@ async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
 
 
 async def test_a_retired_voice_that_nobody_uses_goes_at_once_with_every_version(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters = cache(engine, published, tmp_path)
-    first, second = published.publish("ada"), published.publish("ada", version=2, lora_id=2)
-    other = published.publish("bob", lora_id=3)
+    adapters = cache(engine, shelf, tmp_path)
+    first, second = shelf.publish("ada"), shelf.publish("ada", version=2, lora_id=2)
+    other = shelf.publish("bob", lora_id=3)
     for version in (first, second, other):
         await use_once(adapters, version)
     adapters.retire("ada")
@@ -156,10 +152,10 @@ async def test_a_retired_voice_that_nobody_uses_goes_at_once_with_every_version(
 
 
 async def test_who_speaks_with_a_retired_voice_finishes_and_nobody_begins(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters = cache(engine, published, tmp_path)
-    version, newer = published.publish("ada"), published.publish("ada", version=2, lora_id=2)
+    adapters = cache(engine, shelf, tmp_path)
+    version, newer = shelf.publish("ada"), shelf.publish("ada", version=2, lora_id=2)
     async with adapters.use(version):
         async with adapters.use(version):
             adapters.retire("ada")
@@ -174,9 +170,9 @@ async def test_who_speaks_with_a_retired_voice_finishes_and_nobody_begins(
 
 
 async def test_a_voice_retired_while_it_loads_is_refused_and_dropped(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada")
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
     loading, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly() -> None:
@@ -196,14 +192,14 @@ async def test_a_voice_retired_while_it_loads_is_refused_and_dropped(
 
 
 async def test_a_version_that_contradicts_one_here_is_refused(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     # vLLM takes a known id for loaded whatever its path, and dies of one name under two ids.
-    adapters, version = cache(engine, published, tmp_path), published.publish("ada", lora_id=7)
+    adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada", lora_id=7)
     await use_once(adapters, version)
     another_id = version.model_copy(update={"lora_id": 8})
     other_content = version.model_copy(update={"sha256": {"adapter_config.json": "0" * 64}})
-    for contradiction in (published.publish("bob", lora_id=7), another_id, other_content):
+    for contradiction in (shelf.publish("bob", lora_id=7), another_id, other_content):
         with pytest.raises(AdapterUnavailable, match="contradicts ada@1"):
             await use_once(adapters, contradiction)
     await use_once(adapters, version)
@@ -211,11 +207,11 @@ async def test_a_version_that_contradicts_one_here_is_refused(
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_happens_an_adapter_in_use_is_whole_and_what_is_deleted_goes(
-    seed: int, published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    seed: int, shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     draw = random.Random(seed)
-    adapters = cache(engine, published, tmp_path, max_resident=2)
-    versions = [published.publish(name, lora_id=number) for number, name in enumerate("abcdef", start=1)]
+    adapters = cache(engine, shelf, tmp_path, max_resident=2)
+    versions = [shelf.publish(name, lora_id=number) for number, name in enumerate("abcdef", start=1)]
     faults = (StoreUnavailable("away"), OSError(errno.ENOSPC, "full"), ObjectMissing("gone"))
 
     async def speak(version: AdapterVersion) -> None:
@@ -233,7 +229,7 @@ async def test_whatever_happens_an_adapter_in_use_is_whole_and_what_is_deleted_g
         tasks.append(asyncio.create_task(speak(draw.choice(versions))))
         match draw.randrange(12):
             case 0:
-                published.faults.append(draw.choice(faults))
+                shelf.faults.append(draw.choice(faults))
             case 1:
                 engine.refusal = AdapterUnavailable("refused")
             case 2 | 3:
@@ -252,11 +248,11 @@ async def test_whatever_happens_an_adapter_in_use_is_whole_and_what_is_deleted_g
 
 
 async def test_a_manifest_cannot_name_a_file_outside_its_directory(
-    published: PublishedAdapters, engine: StrictEngine, tmp_path: Path
+    shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
-    version = published.publish("ada").model_copy(update={"sha256": {"../escape": "0" * 64}})
+    version = shelf.publish("ada").model_copy(update={"sha256": {"../escape": "0" * 64}})
     with pytest.raises(AdapterUnavailable, match="outside"):
-        async with cache(engine, published, tmp_path).use(version):
+        async with cache(engine, shelf, tmp_path).use(version):
             pass
     assert not (tmp_path / "cache" / "escape").exists()
 

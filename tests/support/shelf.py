@@ -23,7 +23,7 @@ from workers.engine import EngineAdapter
 CONFIG: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": list(LORA_MODULES), "bias": "none"}
 
 
-class PublishedAdapters:
+class Shelf:
     """Published adapters in a directory, and a count of what was fetched.
 
     `faults` are raised by the next fetches, one each, after half of the file has been written.
@@ -58,8 +58,8 @@ class PublishedAdapters:
         path.write_bytes(source.read_bytes())
 
 
-class SmallDisk(PublishedAdapters):
-    """Adapters that go to a disk that holds `capacity` of them."""
+class SmallDisk(Shelf):
+    """A shelf whose adapters go to a disk that holds `capacity` of them."""
 
     def __init__(self, root: Path, disk: Path, capacity: int) -> None:
         super().__init__(root)
@@ -116,16 +116,11 @@ class Clock:
 
 
 def cache(
-    engine: FakeEngine,
-    published: PublishedAdapters,
-    tmp_path: Path,
-    *,
-    max_resident: int = 4,
-    clock: Clock | None = None,
+    engine: FakeEngine, shelf: Shelf, tmp_path: Path, *, max_resident: int = 4, clock: Clock | None = None
 ) -> AdapterCache:
     return AdapterCache(
         engine,
-        published.fetch,
+        shelf.fetch,
         tmp_path / "cache",
         max_resident=max_resident,
         max_rank=16,
