@@ -300,7 +300,7 @@ def _weights(model: PeftModel) -> list[Tensor]:
 
 
 def _fitting(clips: list[Clip], max_tokens: int, emit: Emit) -> list[Clip]:
-    """The clips that are not too long; those that are, are told. Raises InvalidRequest where none is left."""
+    """The clips that are not too long; those that are, are reported. Raises InvalidRequest where none is left."""
     long = [clip.name for clip in clips if len(clip.ids) > max_tokens]
     if len(long) == len(clips):
         raise InvalidRequest(f"all {len(clips)} clips are longer than train.max_tokens {max_tokens}; raise it")
