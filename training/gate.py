@@ -18,15 +18,14 @@ import soundfile
 
 from app.errors import CarillonError, ConfigurationError
 from app.platform.settings import load_settings
-from app.realtime.background import Spoken, open_speaker
+from app.realtime.background import Spoken, open_background_speech
 from app.speech.recipe import GateConfig
 from app.speech.voices import Voice
 from app.voices.models import GateFigure, GateReport
 from training import measures
 from training.measures import Closeness, percentile
-from training.run import read_run
-from training.speaker import Speaker, speak_each
-from training.stage import Tell, main, run_cancellable
+from training.stage_runner import Emit, main, read_run, run_cancellable
+from training.synthesis import Synthesizer, speak_each
 from training.transcriber import Transcriber, open_transcriber
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
@@ -50,7 +49,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
-class Heard:
+class GateSpeech:
     """What the voices said, prompt by prompt: the candidate, and each base voice by its name."""
 
     clone: list[Spoken]
@@ -68,33 +67,33 @@ def bundled_prompts() -> list[str]:
 
 
 async def listen(
-    voice: Voice, base_voices: Sequence[Voice], prompts: Sequence[str], speaker: Speaker, tell: Tell
-) -> Heard:
+    voice: Voice, base_voices: Sequence[Voice], prompts: Sequence[str], synthesizer: Synthesizer, emit: Emit
+) -> GateSpeech:
     """Have the prompts spoken. Raises CarillonError where that cannot be done."""
     own_first = sorted(base_voices, key=lambda base: base.name != voice.prompt_name)  # a polished voice's own
-    heard = Heard(clone=[], bases={base.name: [] for base in own_first})
-    lines = [(voice, text, heard.clone) for text in prompts]
+    speech = GateSpeech(clone=[], bases={base.name: [] for base in own_first})
+    lines = [(voice, text, speech.clone) for text in prompts]
     for number, base in enumerate(own_first):
         spoken_by_base = prompts if number == 0 else prompts[:OTHER_BASE_PROMPTS]
-        lines += [(base, text, heard.bases[base.name]) for text in spoken_by_base]
+        lines += [(base, text, speech.bases[base.name]) for text in spoken_by_base]
     done = 0
 
     def keep(number: int, spoken: Spoken) -> None:
         nonlocal done
         done += 1
         lines[number][2].append(spoken)
-        tell("progress", spoken=done, of=len(lines))
+        emit("progress", spoken=done, of=len(lines))
 
-    await speak_each(speaker, [(voice, text) for voice, text, _ in lines], keep, at_once=AT_ONCE)
+    await speak_each(synthesizer, [(voice, text) for voice, text, _ in lines], keep, at_once=AT_ONCE)
     order = {text: number for number, text in enumerate(prompts)}
-    for utterances in (heard.clone, *heard.bases.values()):
+    for utterances in (speech.clone, *speech.bases.values()):
         utterances.sort(key=lambda spoken: order[spoken.text])
-    return heard
+    return speech
 
 
 def report_of(
     gate: GateConfig,
-    heard: Heard,
+    speech: GateSpeech,
     *,
     prompt_name: str,
     reference: Sequence[Spoken] = (),
@@ -105,10 +104,10 @@ def report_of(
 
     `reference` is the speaker, `seconds_per_char` their pace; `transcripts` of what was heard, or why there are none.
     """
-    clone = heard.clone
-    values = _values(clone, heard.base, seconds_per_char)
-    base_values = _values(heard.base, heard.base, seconds_per_char)
-    near = _closeness(heard, prompt_name, reference)
+    clone = speech.clone
+    values = _values(clone, speech.base, seconds_per_char)
+    base_values = _values(speech.base, speech.base, seconds_per_char)
+    near = _closeness(speech, prompt_name, reference)
     figures = [
         _figure("head_silence_p50_ms", values, most=gate.max_head_silence_p50_ms),
         _figure("head_silence_p95_ms", values, most=gate.max_head_silence_p95_ms),
@@ -126,7 +125,7 @@ def report_of(
         _words_figure(gate, clone, transcripts),
         _figure("sound_share", values, least=1.0),
     ]
-    base_values["closeness"] = _rounded(near and near.bases.get(next(iter(heard.bases), "")))
+    base_values["closeness"] = _rounded(near and near.bases.get(next(iter(speech.bases), "")))
     return GateReport(figures=tuple(figures), base=base_values, prompts=len(clone))
 
 
@@ -158,10 +157,10 @@ def _figure(
     return GateFigure(name=name, measured=measured, limit=" and ".join(bounds), passed=passed, note=note)
 
 
-def _closeness(heard: Heard, prompt_name: str, reference: Sequence[Spoken]) -> Closeness | None:
+def _closeness(speech: GateSpeech, prompt_name: str, reference: Sequence[Spoken]) -> Closeness | None:
     """A polished voice's speaker is its base voice, and no rival."""
-    rivals = {name: spoken for name, spoken in heard.bases.items() if name != prompt_name}
-    return measures.closeness(reference or heard.bases.get(prompt_name, ()), heard.clone, rivals)
+    rivals = {name: spoken for name, spoken in speech.bases.items() if name != prompt_name}
+    return measures.closeness(reference or speech.bases.get(prompt_name, ()), speech.clone, rivals)
 
 
 def _closeness_figure(near: Closeness | None, *, required: bool) -> GateFigure:
@@ -221,24 +220,24 @@ def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, langu
         return error.message
 
 
-def work(directory: Path, tell: Tell) -> dict[str, Any]:
+def work(directory: Path, emit: Emit) -> dict[str, Any]:
     """The stage."""
     run, settings = read_run(directory), load_settings()
     if run.voice is None:
         raise ConfigurationError("run.json has no voice; name the candidate with its adapter")
     voice, prompts = run.voice, bundled_prompts()[: run.gate.prompts]
 
-    async def listen_to_fleet() -> Heard:
-        async with open_speaker(settings) as speaker:
-            return await listen(voice, run.base_voices, prompts, speaker, tell)
+    async def listen_to_fleet() -> GateSpeech:
+        async with open_background_speech(settings) as synthesizer:
+            return await listen(voice, run.base_voices, prompts, synthesizer, emit)
 
-    heard = run_cancellable(listen_to_fleet())
-    paths = save(heard.clone, directory / "gate")
+    speech = run_cancellable(listen_to_fleet())
+    paths = save(speech.clone, directory / "gate")
     with open_transcriber(settings.cloning) as transcriber:
         transcripts = transcripts_of(paths, transcriber, run.language)
     report = report_of(
         run.gate,
-        heard,
+        speech,
         prompt_name=voice.prompt_name,
         reference=read_reference(directory / run.reference) if run.reference else (),
         seconds_per_char=run.seconds_per_char,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -29,19 +29,13 @@ from training import adapter
 from training.checkpoints import Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
 from training.learning import Batch, summed_loss, target_count
-from training.run import Stopped, torch_device
+from training.stage_runner import Emit, Stopped, torch_device
 
 logger = logging.getLogger(__name__)
 
 DATASET_FILE, TENSORS_FILE = "dataset.npz", "training.pt"
 NAMED_CLIPS = 20
 """Clips a notice names; the rest it counts."""
-
-
-class Tell(Protocol):
-    """`tell("progress", **fields)`: one event for whoever started the training."""
-
-    def __call__(self, event: str, **fields: Any) -> None: ...
 
 
 class Training:
@@ -53,12 +47,12 @@ class Training:
         self,
         run: RunConfig,
         directory: Path,
-        tell: Tell,
+        emit: Emit,
         check: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # 1. The model, with a LoRA that changes nothing yet
-        self.config, self._tell, self._check, self._clock = run.train, tell, check, clock
+        self.config, self._emit, self._check, self._clock = run.train, emit, check, clock
         self.device = torch_device(run)
         self.layout = read_layout(run.model_dir, run.codec_dir, run.speech)
         torch.manual_seed(self.config.seed)
@@ -74,7 +68,7 @@ class Training:
         described: Any = self.model.get_base_model().config
         limit = min(self.config.max_tokens, described.max_position_embeddings)
         clips = read_clips(directory / DATASET_FILE, self.layout, vocabulary_size=described.vocab_size)
-        usable = _fitting(clips, limit, tell)
+        usable = _fitting(clips, limit, emit)
         self.clips, self.held_out = held_out_split(usable, self.config.held_out_share, self.config.seed)
         self.epoch_steps = math.ceil(len(self.clips) / self.config.batch_clips)
         self.steps = self.epoch_steps * self.config.epochs
@@ -105,7 +99,7 @@ class Training:
                     self.state = self.state.model_copy(update={"step": self.state.step + 1})
                     pace_s = (self._clock() - began) / (self.state.step - first_step)
                     randomness = _randomness(self.device)
-                    self._tell_progress(loss, eta_s=pace_s * (self.steps - self.state.step))
+                    self._emit_progress(loss, eta_s=pace_s * (self.steps - self.state.step))
                     if self.state.step % self.config.checkpoint_steps == 0:
                         self._save(randomness)
                 self._hold_out()
@@ -158,7 +152,7 @@ class Training:
         self._refuse_nonsense("held-out loss", mean)
         losses = (*self.state.held_out_losses, mean)
         self.state = self.state.model_copy(update={"held_out_losses": losses})
-        self._tell_progress(None, eta_s=0.0 if self.finished else None)
+        self._emit_progress(None, eta_s=0.0 if self.finished else None)
 
     def _loss(self, clips: list[Clip], *, corruption: float = 0.0) -> Tensor:
         batch = Batch.of(clips, self.layout.speech.pad_id, self.device)
@@ -219,7 +213,7 @@ class Training:
                 torch.save(tensors, file)
 
         path = self.checkpoints.save(self.state, write)
-        self._tell("checkpoint", name=path.name, step=self.state.step, epochs=self.state.finished_epochs)
+        self._emit("checkpoint", name=path.name, step=self.state.step, epochs=self.state.finished_epochs)
 
     def _resume(self) -> None:
         newest = self.checkpoints.newest()
@@ -237,9 +231,9 @@ class Training:
         _set_randomness(tensors["randomness"], self.device)
         if self.best:
             self._write_adapter()
-        self._tell("notice", message=f"goes on after {path.name}")
+        self._emit("notice", message=f"goes on after {path.name}")
 
-    def _tell_progress(self, loss: float | None, *, eta_s: float | None) -> None:
+    def _emit_progress(self, loss: float | None, *, eta_s: float | None) -> None:
         progress = TrainProgress(
             epoch=max(1, math.ceil(self.state.step / self.epoch_steps)),
             epochs=self.config.epochs,
@@ -249,7 +243,7 @@ class Training:
             held_out_losses=self.state.held_out_losses,
             eta_s=eta_s,
         )
-        self._tell("progress", **progress.model_dump())
+        self._emit("progress", **progress.model_dump())
 
     def _refuse_nonsense(self, what: str, *figures: float) -> None:
         if not all(map(math.isfinite, figures)):
@@ -305,14 +299,14 @@ def _weights(model: PeftModel) -> list[Tensor]:
     return [weight for weight in model.parameters() if weight.requires_grad]
 
 
-def _fitting(clips: list[Clip], max_tokens: int, tell: Tell) -> list[Clip]:
-    """The clips that are not too long; those that are, are told. Raises InvalidRequest where none is left."""
+def _fitting(clips: list[Clip], max_tokens: int, emit: Emit) -> list[Clip]:
+    """The clips that are not too long; those that are, are reported. Raises InvalidRequest where none is left."""
     long = [clip.name for clip in clips if len(clip.ids) > max_tokens]
     if len(long) == len(clips):
         raise InvalidRequest(f"all {len(clips)} clips are longer than train.max_tokens {max_tokens}; raise it")
     if long:
         named = ", ".join(long[:NAMED_CLIPS]) + (" …" if len(long) > NAMED_CLIPS else "")
-        tell("notice", message=f"{len(long)} of {len(clips)} clips are longer than {max_tokens} tokens: {named}")
+        emit("notice", message=f"{len(long)} of {len(clips)} clips are longer than {max_tokens} tokens: {named}")
     return [clip for clip in clips if len(clip.ids) <= max_tokens]
 
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from types import FrameType
 
 from app.errors import CarillonError
-from training.run import Stopped, breakage, read_run
 from training.seat import Seat, seat_of
-from training.stage import Events
+from training.stage_runner import Events, Stopped, breakage, read_run
 
 DONE, FAILED, STOPPED = 0, 1, 75
 """Exit codes. 75 is EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run again to go on."""
@@ -62,19 +61,19 @@ def run_training(directory: Path, events: Events, stop: StopSignal, seat: Seat =
         run = read_run(directory)
         from training.loop import Training  # torch and transformers take seconds to import
 
-        with seat(run, events.tell) as make_way:
+        with seat(run, events.emit) as make_way:
 
             def check() -> None:
                 stop.check()
                 make_way()
 
-            training = Training(run, directory, events.tell, check)
+            training = Training(run, directory, events.emit, check)
             stop.defer()
-            events.tell("done", **training.run())
+            events.emit("done", **training.run())
         return DONE
     except Stopped:
         with suppress(Stopped):
-            events.tell("stopped")
+            events.emit("stopped")
         return STOPPED
     except CarillonError as error:
         failure = error
@@ -82,7 +81,7 @@ def run_training(directory: Path, events: Events, stop: StopSignal, seat: Seat =
         logger.exception("training broke")
         failure = breakage("training", error)
     with suppress(Stopped):
-        events.tell("error", code=failure.code, message=failure.message, retryable=failure.retryable)
+        events.emit("error", code=failure.code, message=failure.message, retryable=failure.retryable)
     return FAILED
 
 

@@ -19,20 +19,19 @@ from app.speech.recipe import PrepareConfig
 from app.speech.token_layout import read_layout
 from app.voices.models import CloneKind, RunConfig
 from training.recordings import Prepared, Source, prepare, report_shortfall
-from training.run import read_run, torch_device
-from training.stage import Tell, main
+from training.stage_runner import Emit, main, read_run, torch_device
 from training.transcriber import open_transcriber
 
 LENIENT = {"min_snr_db": 0.0, "max_gain_db": 60.0}
 """What is asked of a model's own renderings."""
 
 
-def work(directory: Path, tell: Tell) -> None:
+def work(directory: Path, emit: Emit) -> None:
     """The whole stage. Raises ConfigurationError for a model that does not fit, and what the transcriber raises."""
     from training.dataset import build_dataset  # torch takes seconds to import
 
     run = read_run(directory)
-    prepared = _clips(directory, run, load_settings().cloning, tell)
+    prepared = _clips(directory, run, load_settings().cloning, emit)
     config, report = run.prepare, prepared.report
     if run.kind is CloneKind.CLONE:  # a built-in voice is not made of its renderings, only trimmed by them
         report = report.model_copy(update={"shortfall": report_shortfall(report, config)})
@@ -45,14 +44,14 @@ def work(directory: Path, tell: Tell) -> None:
             speech=run.speech,
             deduplicate=config.deduplicate_frames,
             device=torch_device(run).type,
-            progress=lambda done, count: tell("progress", clips=done, of=count),
+            progress=lambda done, count: emit("progress", clips=done, of=count),
         )
         dataset.save(directory / "dataset.npz")
         report = report.model_copy(update={"dropped_frame_share": round(dataset.dropped_frame_share, 4)})
     (directory / "report.json").write_text(report.model_dump_json(indent=2), encoding="utf-8")
 
 
-def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tell) -> Prepared:
+def _clips(directory: Path, run: RunConfig, settings: CloningSettings, emit: Emit) -> Prepared:
     layout = read_layout(run.model_dir, run.codec_dir, run.speech)
     sources = [
         Source(entry["file_name"], directory / entry["path"], entry["transcript"])
@@ -68,7 +67,7 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, tell: Tel
             language=run.language,
             transcriber=transcriber if run.kind is CloneKind.CLONE else None,
             max_sample_s=settings.max_sample_s,
-            progress=lambda done, count: tell("progress", recordings=done, of=count),
+            progress=lambda done, count: emit("progress", recordings=done, of=count),
         )
 
 

@@ -22,8 +22,7 @@ from app.errors import ConfigurationError, StoreUnavailable
 from app.platform.object_store import ObjectStore
 from app.platform.settings import load_settings
 from training import adapter
-from training.run import read_run
-from training.stage import Tell, main
+from training.stage_runner import Emit, main, read_run
 
 MANIFEST_FILE = "manifest.json"
 PATIENCE_S = 60.0
@@ -87,7 +86,7 @@ def patiently(
         sleep(pause_s)
 
 
-def work(directory: Path, tell: Tell) -> dict[str, Any]:
+def work(directory: Path, emit: Emit) -> dict[str, Any]:
     """The stage."""
     run = read_run(directory)
     if not run.adapter_prefix:

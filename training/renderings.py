@@ -19,13 +19,12 @@ import soundfile
 
 from app.errors import ConfigurationError, EngineFailed
 from app.platform.settings import load_settings
-from app.realtime.background import Spoken, open_speaker
+from app.realtime.background import Spoken, open_background_speech
 from app.speech.recipe import GateConfig
 from app.speech.voices import Voice
 from training.gate import bundled_prompts
-from training.run import read_run
-from training.speaker import Speaker, speak_each
-from training.stage import Tell, main, run_cancellable
+from training.stage_runner import Emit, main, read_run, run_cancellable
+from training.synthesis import Synthesizer, speak_each
 
 COUNT = 120
 """About seven minutes of speech: a built-in voice is not learnt from them, only its silences are unlearnt."""
@@ -94,7 +93,9 @@ def _file_name(number: int) -> str:
     return f"{number + 1:04}.flac"
 
 
-async def render(voice: Voice, gate: GateConfig, speaker: Speaker, samples: Samples, tell: Tell, *, count: int) -> None:
+async def render(
+    voice: Voice, gate: GateConfig, synthesizer: Synthesizer, samples: Samples, emit: Emit, *, count: int
+) -> None:
     """Have sentences spoken until there are `count`. Raises EngineFailed when too few come out whole."""
     asked: list[int] = []
     tries = TRIES_PER_RENDERING * count
@@ -110,9 +111,9 @@ async def render(voice: Voice, gate: GateConfig, speaker: Speaker, samples: Samp
     def keep(turn: int, spoken: Spoken) -> None:
         if spoken.complete and spoken.chunks == 1 and len(spoken.samples):
             samples.add(asked[turn], spoken)
-            tell("progress", rendered=min(len(samples), count), of=count)
+            emit("progress", rendered=min(len(samples), count), of=count)
 
-    await speak_each(speaker, lines(), keep, at_once=AT_ONCE)
+    await speak_each(synthesizer, lines(), keep, at_once=AT_ONCE)
     if len(samples) < count:
         raise EngineFailed(
             f"{voice.name} ended by itself in only {len(samples)} of {tries} renderings, {count} are wanted; "
@@ -120,7 +121,7 @@ async def render(voice: Voice, gate: GateConfig, speaker: Speaker, samples: Samp
         )
 
 
-def work(directory: Path, tell: Tell) -> None:
+def work(directory: Path, emit: Emit) -> None:
     """The stage."""
     run, settings = read_run(directory), load_settings()
     if run.voice is None:
@@ -128,8 +129,8 @@ def work(directory: Path, tell: Tell) -> None:
     voice, samples = run.voice, Samples(directory)
 
     async def render_with_fleet() -> None:
-        async with open_speaker(settings) as speaker:
-            await render(voice, run.gate, speaker, samples, tell, count=COUNT)
+        async with open_background_speech(settings) as speech:
+            await render(voice, run.gate, speech, samples, emit, count=COUNT)
 
     run_cancellable(render_with_fleet())
     samples.save(COUNT)

@@ -18,23 +18,22 @@ from app.platform.model_files import model_size
 from app.platform.profiles import GIB
 from app.platform.settings import load_settings
 from app.voices.models import RunConfig
-from training.run import torch_device
-from training.stage import Tell
+from training.stage_runner import Emit, torch_device
 
 LOOK_EVERY_S = 1.0
 
-Seat = Callable[[RunConfig, Tell], AbstractContextManager[Callable[[], None]]]
+Seat = Callable[[RunConfig, Emit], AbstractContextManager[Callable[[], None]]]
 """Waits on entry; what it gives is called at every step, and raises Overloaded where the training is to make way."""
 
 
 @contextmanager
-def seat_of(run: RunConfig, tell: Tell) -> Iterator[Callable[[], None]]:
+def seat_of(run: RunConfig, emit: Emit) -> Iterator[Callable[[], None]]:
     """The seat on the card that this process sees, or none on a CPU."""
     if torch_device(run).type == "cpu":
         yield lambda: None
         return
     need, directory = model_size(run.model_dir).training_bytes, load_settings().data_dir / "cards"
-    with card_memory(own_gpu(), need, directory, tell) as check:
+    with card_memory(own_gpu(), need, directory, emit) as check:
         yield check
 
 
@@ -43,7 +42,7 @@ def card_memory(
     gpu: Gpu,
     need_bytes: int,
     directory: Path,
-    tell: Tell,
+    emit: Emit,
     *,
     look: Look = look,
     sleep: Callable[[float], None] = time.sleep,
@@ -70,7 +69,7 @@ def card_memory(
                 raise Overloaded(f"{who} starts and wants card {gpu.index}; the training goes on when there is room")
 
     try:
-        for pause_s in lease.waits(lambda reason: tell("waiting", message=reason)):
+        for pause_s in lease.waits(lambda reason: emit("waiting", message=reason)):
             sleep(pause_s)
         yield check
     finally:

@@ -8,7 +8,6 @@ the same port.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import http
 import logging
 import socket
@@ -37,11 +36,9 @@ from app.speech.protocol import (
     Error,
     Flush,
     GoAway,
-    Limits,
     Message,
     Ping,
     Pong,
-    Ready,
     Text,
     Utter,
     parse,
@@ -50,6 +47,7 @@ from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
+from workers.handshake import has_fleet_secret, ready
 from workers.metrics import WorkerMetrics
 from workers.session import Session
 
@@ -304,29 +302,14 @@ class WorkerServer:
             settings=self._settings.session,
             clock=self._clock,
         )
-        await socket.send(self._ready(assign).model_dump_json())
+        card = ModelCard.of(self._engine.layout)
+        await socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
             await session.run()
             await writer
             reader.cancel()
-
-    def _ready(self, assign: Assign) -> Ready:
-        limits = self._settings.session
-        return Ready(
-            session=assign.session,
-            model=self._engine.layout.speech.name,
-            stand_in=self._engine.layout.speech.stand_in,
-            voice=assign.voice.id,
-            worker=self._id,
-            sample_rate_hz=self._engine.layout.sample_rate_hz,
-            limits=Limits(
-                max_pending_chars=limits.max_pending_chars,
-                idle_timeout_s=limits.idle_timeout_s,
-                slow_reader_timeout_s=limits.slow_reader_timeout_s,
-            ),
-        )
 
     def _answer_http(self, socket: ServerConnection, request: Request) -> Response | None:
         """Health and metrics; a session's handshake passes with the right secret."""
@@ -337,9 +320,7 @@ class WorkerServer:
             case "/metrics":
                 return socket.respond(http.HTTPStatus.OK, self._metrics.render())
             case "/session":
-                shown = request.headers.get("Authorization", "")
-                expected = f"Bearer {self._settings.fleet_secret.get_secret_value()}"
-                if hmac.compare_digest(shown.encode(), expected.encode()):
+                if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
                     return None
                 return socket.respond(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
             case _:

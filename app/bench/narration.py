@@ -1,8 +1,8 @@
 """`carillon bench narration`: what a narration beside them costs live sessions, at a running fleet.
 
 Live sessions as `carillon bench speech` holds them, in rounds: first alone, then beside a narration that is being
-rendered, so that what else the machine does falls on both alike. The narration is of a text that nobody has had read
-before, since a segment that was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
+rendered, so that what else the machine does falls on both alike. The narration is of a new text, since a segment that
+was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, Heard, paired, summary
-from app.client.http import FrontDoor, Json
+from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, MeasuredSession, paired, summary
+from app.client.connection import Json
+from app.client.http import ApiClient
+from app.client.narrations import Narrations
 from app.errors import DeadlineExceeded, WorkerLost
 from app.speech.protocol import Pace
 
@@ -33,19 +35,28 @@ POLL_S = 0.25
 class _Measured:
     """Sessions under one condition, all rounds together."""
 
-    heard: list[Heard] = field(default_factory=list)
+    sessions: list[MeasuredSession] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> dict[str, Any]:
-        return {"errors": dict(self.errors), **summary(self.heard)}
+        return {"errors": dict(self.errors), **summary(self.sessions)}
 
 
-class Reading(FrontDoor):
-    """One narration of a front door, that is rendered while it is wanted."""
+class Reading:
+    """One narration, which is rendered only while that is wanted."""
+
+    def __init__(
+        self,
+        narrations: Narrations,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._narrations, self._clock, self._sleep = narrations, clock, sleep
 
     def begin(self, text: str, voice: str, model: str | None) -> None:
         wanted = {"voice": voice, "model": model, "text": text, "format": "wav", "options": {"normalise": False}}
-        self._narration = self.ask("POST", "/v1/narrations", json=wanted)
+        self._narration = self._narrations.create(wanted)
         self._wait(lambda now: now["state"] != "planning" and now["state"] != "queued")
         self._stop()
 
@@ -58,23 +69,23 @@ class Reading(FrontDoor):
     def under_way(self) -> Iterator[None]:
         """The narration goes on while the context lasts: a first new segment is there when it begins."""
         done = self._narration["segments_done"]
-        self.ask("POST", f"{self._path}/resume", json={})
+        self._narrations.resume(self._id, {})
         self._wait(lambda now: now["state"] == "rendering" and now["segments_done"] > done)
         try:
             yield
         finally:
             self._stop()
 
-    def forget(self) -> None:
-        self.ask("DELETE", self._path)
+    def delete(self) -> None:
+        self._narrations.delete(self._id)
 
     @property
-    def _path(self) -> str:
-        return f"/v1/narrations/{self._narration['id']}"
+    def _id(self) -> str:
+        return self._narration["id"]
 
     def _stop(self) -> None:
         """Raises WorkerLost when there is nothing to stop: it failed, or is at its end."""
-        self.ask("POST", f"{self._path}/cancel")
+        self._narrations.cancel(self._id)
         self._wait(lambda now: now["over"])
         if self._narration["state"] != "cancelled":
             raise WorkerLost(f"the narration was {self._narration['state']} while sessions were measured beside it")
@@ -82,7 +93,7 @@ class Reading(FrontDoor):
     def _wait(self, reached: Callable[[Json], bool]) -> None:
         deadline = self._clock() + PATIENCE_S
         while True:
-            self._narration = self.ask("GET", self._path)
+            self._narration = self._narrations.get(self._id)
             if reached(self._narration):
                 return
             if self._narration["over"]:
@@ -116,9 +127,9 @@ def run(
     """
     bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed=1)
     alone, beside = _Measured(), _Measured()
-    reading = Reading(url, key)
     asyncio.run(bench.warm_up())
-    with reading:
+    with ApiClient(url, key) as client:
+        reading = Reading(client.narrations)
         reading.begin(book(time.time_ns() if seed is None else seed), voices[0], model)
         spoken_s = 0.0
         try:
@@ -129,7 +140,7 @@ def run(
                     _measure(bench, concurrency, sessions, beside)
                 spoken_s += reading.audio_s - before_s
         finally:
-            reading.forget()
+            reading.delete()
     report = {
         "model": asyncio.run(bench.model_card()),
         "voices": list(voices),
@@ -147,8 +158,8 @@ def run(
 
 
 def _measure(bench: Bench, concurrency: int, sessions: int, measured: _Measured) -> None:
-    heard, errors = asyncio.run(bench.hold(concurrency, sessions))
-    measured.heard += heard
+    held, errors = asyncio.run(bench.hold(concurrency, sessions))
+    measured.sessions += held
     measured.errors += errors
 
 

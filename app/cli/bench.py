@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.target import AsJson, Key, Url, running_fleet, voices_of
+from app.cli.options import AsJson, Key, Url
+from app.cli.target import running_fleet, voices_of
 from app.speech.choices import NarrationFormat
 
 if TYPE_CHECKING:

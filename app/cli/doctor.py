@@ -281,7 +281,7 @@ def _version(package: str) -> str | None:
 
 
 def _reason(error: BaseException, timeout_s: float) -> str:
-    """The first line of what went wrong, in the words of whoever met it first."""
+    """The first line of what went wrong, in the words of the code that met it first."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
     origin = error.__cause__ or error

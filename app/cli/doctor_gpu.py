@@ -1,7 +1,7 @@
 """What `carillon doctor` says of a GPU host: driver, compiler, memory, FP8, and the checkpoint that is to come.
 
 All of it was read in the sources of vLLM 0.32 and in NVIDIA's tables, and run on no card. The checks look at a `Host`,
-a plain value, so that every host can be told of without being there.
+a plain value, so that a test can describe any host.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""API keys where a fleet keeps them: asked of its front door, or in the catalogue that is at hand here.
+"""API keys where a fleet keeps them: behind its front door, or in the catalogue that is at hand here.
 
-No new catalogue is made for a key: nobody would know that key.
+No new catalogue is made for a key: no fleet would know that key.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import quote
 
+from app.cli.target import open_client
 from app.errors import ConfigurationError
 from app.speech.choices import Scope
 
 if TYPE_CHECKING:
     from app.catalog import Catalog
-    from app.client.http import FrontDoor
     from app.platform.settings import Settings
 
 Json = dict[str, Any]
@@ -24,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Keyring(Protocol):
-    """Where keys are kept. Every method raises CarillonError."""
+    """Where keys are kept: `app.client.keys.Keys` or a catalogue. Every method raises CarillonError."""
 
     def create(self, name: str, scopes: Sequence[Scope], days: float | None) -> str:
         """The token of a new key."""
@@ -45,12 +44,12 @@ def open_keyring(url: str | None, key: str | None) -> Keyring:
 
     settings = load_settings()
     if url is not None:
-        return _of_front_door(url, key)
+        return open_client(url, key).keys
     if settings.database_url is not None:
         return CatalogKeyring(_with_pepper(settings), new=True)
     running = read_run_file(settings.data_dir) or {}
-    if "api" in running and (here := _of_front_door(None, key)).answers():
-        return here
+    if "api" in running and (here := open_client(None, key)).is_reachable():
+        return here.keys
     if settings.database_file.exists():
         return CatalogKeyring(_with_pepper(settings))
     raise ConfigurationError(
@@ -58,13 +57,6 @@ def open_keyring(url: str | None, key: str | None) -> Keyring:
         "CARILLON_DATA_DIR to that fleet's data directory, CARILLON_DATABASE_URL to its database, or CARILLON_URL and "
         "CARILLON_KEY to its front door and a key with the scope `admin`"
     )
-
-
-def _of_front_door(url: str | None, key: str | None) -> FrontDoorKeyring:
-    from app.cli.target import running_fleet
-    from app.client.http import FrontDoor
-
-    return FrontDoorKeyring(FrontDoor(*running_fleet(url, key)))
 
 
 def _with_pepper(settings: Settings) -> Settings:
@@ -78,25 +70,6 @@ def _with_pepper(settings: Settings) -> Settings:
             "fleet has it, or CARILLON_DATA_DIR to its data directory"
         )
     return settings if settings.key_pepper.get_secret_value() else with_local_secrets(settings)
-
-
-class FrontDoorKeyring:
-    """The keys of a running fleet, by its HTTP interface."""
-
-    def __init__(self, door: FrontDoor) -> None:
-        self._door = door
-
-    def answers(self) -> bool:
-        return self._door.answers()
-
-    def create(self, name: str, scopes: Sequence[Scope], days: float | None) -> str:
-        return self._door.ask("POST", "/v1/keys", json={"name": name, "scopes": list(scopes), "days": days})["token"]
-
-    def all(self) -> list[Json]:
-        return self._door.listed("/v1/keys")
-
-    def revoke(self, key_id: str) -> None:
-        self._door.ask("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
 
 
 class CatalogKeyring:

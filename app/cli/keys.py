@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.target import AsJson, Key, Url
+from app.cli.options import AsJson, Key, Url
 from app.speech.choices import MAX_KEY_DAYS, Scope
 
 keys = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys: make, show, end.")

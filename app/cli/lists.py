@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.target import AsJson, Key, Url
+from app.cli.options import AsJson, Key, Url
+from app.cli.target import open_client
 
 Json = dict[str, Any]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")]
@@ -17,7 +18,8 @@ Limit = Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")
 
 def voices(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the voices that can be spoken with: built-in ones and clones."""
-    found = _listed(url, key, "/v1/audio/voices")
+    with open_client(url, key) as client:
+        found = client.voices.speakable()
 
     def row(voice: Json) -> Sequence[str]:
         return voice["name"], voice["kind"].replace("_", "-"), voice["language"], voice["model"], voice["id"]
@@ -27,7 +29,8 @@ def voices(as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
 
 def jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the jobs that make voices, the newest first."""
-    found = _listed(url, key, "/v1/clones", limit=limit)
+    with open_client(url, key) as client:
+        found = client.clones.all(limit=limit)
 
     def row(job: Json) -> Sequence[str]:
         progress, error = job["progress"], job["error"]
@@ -39,7 +42,8 @@ def jobs(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key: Key =
 
 def narrations(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key: Key = None) -> None:
     """List the narrations, the newest first."""
-    found = _listed(url, key, "/v1/narrations", limit=limit)
+    with open_client(url, key) as client:
+        found = client.narrations.all(limit=limit)
 
     def row(one: Json) -> Sequence[str]:
         far = f"{one['segments_done']} of {one['segments']} segments" if one["segments"] else ""
@@ -47,14 +51,6 @@ def narrations(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key:
         return one["id"], one["state"], _when(one), one["title"], error["message"] if error else far
 
     _show(found, as_json, row, nothing="there are no narrations; `carillon narrate` starts one")
-
-
-def _listed(url: str | None, key: str | None, path: str, **params: Any) -> list[Json]:
-    from app.cli.target import running_fleet
-    from app.client.http import FrontDoor
-
-    with FrontDoor(*running_fleet(url, key)) as door:
-        return door.listed(path, **params)
 
 
 def _show(found: list[Json], as_json: bool, row: Callable[[Json], Sequence[str]], *, nothing: str) -> None:

@@ -6,144 +6,63 @@ running, and `--resume` comes back to it, to a download that broke off as well.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
-import httpx
+import typer
 
 from app.cli.narrate_progress import duration, progress_reporter
-from app.client.http import FrontDoor, Json, Patience
-from app.errors import CarillonError, ConfigurationError, Conflict, WorkerLost
+from app.cli.options import Key, Url, json_object, name_value_pairs
+from app.cli.target import open_client
+from app.errors import CarillonError, ConfigurationError, Conflict
+
+if TYPE_CHECKING:
+    from app.client.http import ApiClient
+
+Json = dict[str, Any]
 
 FORMATS = ("m4b", "mp3", "flac", "opus", "wav")
 CAPTIONS = ("vtt", "srt")
-MAX_THINGS_TOLD = 20
-FIRST_BYTE = re.compile(r"bytes 0-0/(\d+)")
+MAX_REMARKS = 20
 
 
-class Publisher(FrontDoor):
-    """The narrations of a front door, and what becomes of them."""
-
-    def narrate(self, book: Path, wanted: Json, cover: Path | None) -> Json:
-        """Hand a book in."""
-        with ExitStack() as stack:
-            parts: list[Any] = [
-                ("narration", (None, json.dumps(wanted))),
-                ("file", (book.name, stack.enter_context(_opened(book)))),
-            ]
-            if cover is not None:
-                parts.append(("cover", (cover.name, stack.enter_context(_opened(cover)))))
-            return self.ask("POST", "/v1/narrations", files=parts)
-
-    def narration(self, narration_id: str) -> Json:
-        return self.ask("GET", f"/v1/narrations/{narration_id}")
-
-    def resume(self, narration_id: str, changes: Json) -> Json:
-        return self.ask("POST", f"/v1/narrations/{narration_id}/resume", json=changes)
-
-    def watch(self, narration: Json) -> Iterator[Json]:
-        """The narration whenever it changes, until it is over; see `follow`."""
-        for news in self.follow(f"/v1/narrations/{narration['id']}/events"):
-            narration = narration | news  # findings come only when they are new
-            yield narration
-
-    def flagged(self, narration_id: str) -> list[Json]:
-        """The segments that failed a check in every try."""
-        return self.ask("GET", f"/v1/narrations/{narration_id}/segments", params={"flagged": True})["data"]
-
-    def captions(self, narration_id: str, form: str) -> bytes:
-        return self._answer("GET", f"/v1/narrations/{narration_id}/captions.{form}").content
-
-    def download(self, narration_id: str, path: Path, told: Callable[[int, int], None]) -> None:
-        """Fetch the finished file; `told` hears how many bytes of how many are there.
-
-        It appears whole or not at all, and what is there of an earlier try is not fetched again.
-        """
-        patience = Patience(self._clock, self._sleep)
-
-        def heard(have: int, size: int) -> None:
-            patience.renew()
-            told(have, size)
-
-        while True:
-            try:
-                return self._fetch(f"/v1/narrations/{narration_id}/audio", path, heard)
-            except httpx.TransportError as error:
-                failure: CarillonError = self._absence(error)
-            except OSError as error:
-                raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
-            except CarillonError as error:
-                failure = error
-            patience.wait(failure)
-
-    def _fetch(self, source: str, path: Path, heard: Callable[[int, int], None]) -> None:
-        etag, size = self._announced(source)
-        partial = _partial(path, etag)
-        have = partial.stat().st_size if partial.exists() else 0
-        if have < size:
-            self._fetch_rest(source, partial, etag, range(have, size), heard)
-        if partial.stat().st_size != size:
-            partial.unlink()
-            raise WorkerLost(f"{source} came with another length than was announced")
-        partial.replace(path)
-        for left in path.absolute().parent.iterdir():
-            if left.name.startswith(f".{path.name}.") and left.suffix == ".part":
-                left.unlink()
-
-    def _announced(self, source: str) -> tuple[str, int]:
-        """The file's tag and size. Raises WorkerLost where something on the way takes the ranges out of the answer."""
-        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-        with self._http.stream("GET", source, headers=headers) as answer:  # which may be the whole file
-            if not answer.is_success:
-                answer.read()
-                raise self._refusal(answer)
-            etag, span = answer.headers.get("etag"), FIRST_BYTE.fullmatch(answer.headers.get("content-range", ""))
-            if answer.status_code != httpx.codes.PARTIAL_CONTENT or etag is None or span is None:
-                raise WorkerLost(
-                    f"{self._http.base_url} does not serve ranges of {source}; does a proxy before it take out Range?"
-                )
-            return etag, int(span[1])
-
-    def _fetch_rest(
-        self, source: str, partial: Path, etag: str, rest: range, heard: Callable[[int, int], None]
-    ) -> None:
-        headers = {"Range": f"bytes={rest.start}-", "If-Range": etag, "Accept-Encoding": "identity"}
-        with self._http.stream("GET", source, headers=headers) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise self._refusal(answer)
-            if answer.headers.get("etag") != etag:
-                raise WorkerLost(f"{source} was made anew while it was fetched")
-            have = rest.start if answer.status_code == httpx.codes.PARTIAL_CONTENT else 0
-            with partial.open("ab" if have else "wb") as file:
-                for piece in answer.iter_bytes():
-                    file.write(piece)
-                    have += len(piece)
-                    heard(have, rest.stop)
-
-
-def _partial(path: Path, etag: str) -> Path:
-    """Where a file is while it is fetched. Named after the very file: what is left of another is never gone on with."""
-    return path.with_name(f".{path.name}.{hashlib.sha256(etag.encode()).hexdigest()[:16]}.part")
-
-
-def _opened(path: Path) -> Any:
-    """Raises ConfigurationError."""
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+def narrate(
+    book: Annotated[Path | None, typer.Argument(help="A text, Markdown or EPUB file.")] = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Its ending says how: .m4b .mp3 .flac .opus .wav.")],
+    voice: Annotated[str | None, typer.Option(help="The narrator's.")] = None,
+    cast: Annotated[list[str] | None, typer.Option(help="CHARACTER=VOICE; repeat for more.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: whichever has the narrator's voice.")] = None,
+    cover: Annotated[Path | None, typer.Option(help="A JPEG or PNG; default: the book's own.")] = None,
+    options: Annotated[str, typer.Option(help='As JSON: {"pauses": {"chapter_s": 3}}.')] = "{}",
+    replace: Annotated[list[str] | None, typer.Option(help="WORD=RESPELLING; repeat for more.")] = None,
+    captions: Annotated[bool, typer.Option(help="Write .vtt and .srt files beside the audio.")] = False,
+    resume: Annotated[
+        str | None, typer.Option(metavar="ID", help="Come back to a narration; set it going again.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Have a book read aloud by a running fleet. Ctrl-C leaves it at work; --resume comes back to it."""
+    request = NarrationRequest(
+        voice=voice,
+        cast=name_value_pairs(cast or (), "--cast"),
+        model=model,
+        options=json_object(options, "--options"),
+        replacements=name_value_pairs(replace or (), "--replace"),
+        cover=cover,
+    )
+    with open_client(url, key) as client:
+        narrate_book(book, output, client=client, request=request, resume=resume, captions=captions, out=sys.stdout)
 
 
 @dataclass(frozen=True)
-class Wish:
+class NarrationRequest:
     """What the command line says of a narration; only what is said is sent."""
 
     voice: str | None = None
@@ -164,12 +83,12 @@ class Wish:
         return self.voices | ({"model": self.model} if self.model else {}) | {"format": format, "options": options}
 
 
-def narrate(
+def narrate_book(
     book: Path | None,
     output: Path,
     *,
-    publisher: Publisher,
-    wish: Wish,
+    client: ApiClient,
+    request: NarrationRequest,
     resume: str | None = None,
     captions: bool = False,
     out: TextIO,
@@ -185,20 +104,20 @@ def narrate(
     for path in (output, *beside):
         _check_writable(path)
     if book is not None:
-        narration = publisher.narrate(book, wish.fields(format), wish.cover)
+        narration = client.narrations.create_from_file(book, request.fields(format), request.cover)
     else:
         assert resume is not None
-        narration = _resumed(publisher, resume, wish, format)
+        narration = _resumed(client, resume, request, format)
     out.write(narration["id"])
     out.flush()  # whatever comes now, it can be come back to
     try:
         out.write(f": {narration['title'] or (book or output).name}\n")
-        narration = _followed(publisher, narration, out)
-        with progress_reporter(out) as tells:
-            publisher.download(narration["id"], output, tells.fetched)
+        narration = _followed(client, narration, out)
+        with progress_reporter(out) as progress:
+            client.narrations.download(narration["id"], output, progress.fetched)
         for path in beside:
-            _write(path, publisher.captions(narration["id"], path.suffix.removeprefix(".")))
-        flagged = publisher.flagged(narration["id"]) if narration["flagged"] else []
+            _write(path, client.narrations.captions(narration["id"], path.suffix.removeprefix(".")))
+        flagged = client.narrations.flagged_segments(narration["id"]) if narration["flagged"] else []
     except (KeyboardInterrupt, CarillonError):
         out.write(f"come back to it with: carillon narrate --resume {narration['id']} -o {shlex.quote(str(output))}\n")
         raise
@@ -216,11 +135,13 @@ def _format(output: Path) -> str:
 
 
 def _check_writable(path: Path) -> None:
-    """Raises ConfigurationError for what could not be written in the end, before anybody has worked for it."""
+    """Raises ConfigurationError for what could not be written in the end, before any work is done for it."""
+    from app.client.download import partial_path
+
     try:
         if path.is_dir():
             raise ConfigurationError(f"{path} is a directory; name a file (-o)")
-        partial = _partial(path, "")
+        partial = partial_path(path, "")
         partial.touch()
         partial.unlink()
     except OSError as error:
@@ -235,29 +156,29 @@ def _write(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _resumed(publisher: Publisher, narration_id: str, wish: Wish, format: str) -> Json:
+def _resumed(client: ApiClient, narration_id: str, request: NarrationRequest, format: str) -> Json:
     """The narration, set going again if it has stopped. Raises ConfigurationError for what cannot be changed now."""
-    if wish.model or wish.options or wish.replacements or wish.cover:
+    if request.model or request.options or request.replacements or request.cover:
         raise ConfigurationError("a narration that is gone on with can change its voices (--voice, --cast) alone")
-    narration = publisher.narration(narration_id)
+    narration = client.narrations.get(narration_id)
     if narration["format"] != format:
         raise ConfigurationError(f"{narration_id} becomes a .{narration['format']} file; name one with -o")
     if narration["state"] in ("failed", "cancelled"):
-        narration = publisher.resume(narration_id, wish.voices)
-    elif wish.voices:
+        narration = client.narrations.resume(narration_id, request.voices)
+    elif request.voices:
         raise ConfigurationError(
             f"{narration_id} is {narration['state']}; its voices can be changed once it has stopped"
         )
     return narration
 
 
-def _followed(publisher: Publisher, narration: Json, out: TextIO) -> Json:
-    """Tell a narration's progress until it is over. Raises its error if it failed."""
-    with progress_reporter(out) as tells:
-        tells.tell(narration)
-        for seen in publisher.watch(narration):
+def _followed(client: ApiClient, narration: Json, out: TextIO) -> Json:
+    """Report a narration's progress until it is over. Raises its error if it failed."""
+    with progress_reporter(out) as progress:
+        progress.show(narration)
+        for seen in client.narrations.follow(narration):
             narration = seen
-            tells.tell(narration)
+            progress.show(narration)
     if error := narration["error"]:
         raise CarillonError.from_wire(error["code"], error["message"])
     if narration["output"] is None:
@@ -279,9 +200,9 @@ def report(narration: Json, output: Path, flagged: list[Json]) -> Iterator[str]:
     yield f"{narration['segments']} segments, {narration['flagged'] or 'none'} flagged"
     things = [(one["chapter"], one["segment"], one["message"]) for one in narration["findings"]]
     things += [(one["chapter"], one["number"], f"{', '.join(one['flags'])}: {one['written']}") for one in flagged]
-    for chapter, segment, message in things[:MAX_THINGS_TOLD]:
+    for chapter, segment, message in things[:MAX_REMARKS]:
         places = [f"{what} {number}" for what, number in (("chapter", chapter), ("segment", segment)) if number]
-        told = [place for place in places if not re.match(rf"{place}\b", message)]  # which may begin with its place
-        yield f"  {', '.join(told) + ': ' if told else ''}{message}"
-    if len(things) > MAX_THINGS_TOLD:
-        yield f"  and {len(things) - MAX_THINGS_TOLD} more: GET /v1/narrations/{narration['id']} and its /segments"
+        named = [place for place in places if not re.match(rf"{place}\b", message)]  # which may begin with its place
+        yield f"  {', '.join(named) + ': ' if named else ''}{message}"
+    if len(things) > MAX_REMARKS:
+        yield f"  and {len(things) - MAX_REMARKS} more: GET /v1/narrations/{narration['id']} and its /segments"

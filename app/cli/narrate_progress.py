@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 Json = dict[str, Any]
 
@@ -16,21 +16,24 @@ LINES_BESIDE_BARS = 4
 
 
 class ProgressReporter(Protocol):
-    def tell(self, narration: Json) -> None:
-        """Say what is new about it."""
+    def show(self, narration: Json) -> None:
+        """Show what is new about it."""
         ...
 
     def fetched(self, have: int, size: int) -> None:
-        """Say how many bytes of the finished file are here."""
+        """Show how many bytes of the finished file are here."""
         ...
 
 
 @contextmanager
 def progress_reporter(out: TextIO) -> Iterator[ProgressReporter]:
-    """Whoever suits `out`."""
+    """The reporter that suits `out`."""
     if not out.isatty():
         yield Lines(out)
         return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     note = TextColumn("{task.fields[note]}", markup=False)
     with Progress(*columns, note, console=Console(file=out)) as progress:
@@ -46,21 +49,22 @@ class Lines:
         self._tenth = 0
         self._over: set[int] = set()
 
-    def tell(self, narration: Json) -> None:
+    def show(self, narration: Json) -> None:
         if narration["state"] != self._state:
             self._state = narration["state"]
             self._line(self._state)
         for chapter in narration["chapters"]:
             if _is_over(chapter) and chapter["number"] not in self._over:
                 self._over.add(chapter["number"])
-                self._tell_end(chapter, len(narration["chapters"]))
+                self._show_end(chapter, len(narration["chapters"]))
         tenth = 10 * narration["segments_done"] // max(1, narration["segments"])
         if tenth > self._tenth:
             self._tenth = tenth
-            outlook = f" ({told})" if (told := _outlook(narration)) else ""
-            self._line(f"  {narration['segments_done']} of {narration['segments']} segments{outlook}")
+            outlook = _outlook(narration)
+            beside = f" ({outlook})" if outlook else ""
+            self._line(f"  {narration['segments_done']} of {narration['segments']} segments{beside}")
 
-    def _tell_end(self, chapter: Json, chapters: int) -> None:
+    def _show_end(self, chapter: Json, chapters: int) -> None:
         error = f": {chapter['error']['message']}" if chapter["error"] else ""
         spoken = f"{chapter['segments_done']} of {chapter['segments']} segments, {duration(chapter['audio_s'])}"
         self._line(f"  chapter {chapter['number']} of {chapters}, {chapter['title']}: {spoken}{error}")
@@ -81,7 +85,7 @@ class Bars:
         self._progress = progress
         self._bars: dict[object, TaskID] = {}
 
-    def tell(self, narration: Json) -> None:
+    def show(self, narration: Json) -> None:
         done, total = narration["segments_done"], narration["segments"] or None
         self._set("whole", narration["state"], done, total, note=_outlook(narration))
         fit = len(narration["chapters"]) <= self._progress.console.height - LINES_BESIDE_BARS
@@ -112,9 +116,9 @@ def _is_over(chapter: Json) -> bool:
 
 def _outlook(narration: Json) -> str:
     factor, eta_s = narration["real_time_factor"], narration["eta_s"]
-    told = [f"real-time factor {factor:.2f}"] if factor is not None else []
-    told += [f"{duration(eta_s)} left"] if eta_s is not None else []
-    return ", ".join(told)
+    parts = [f"real-time factor {factor:.2f}"] if factor is not None else []
+    parts += [f"{duration(eta_s)} left"] if eta_s is not None else []
+    return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

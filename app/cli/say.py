@@ -1,191 +1,69 @@
-"""`carillon say`: speak a text through a running fleet into a file or a pipe, written as it is heard."""
+"""`carillon say`: speak a text with a running fleet into a file or a pipe."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, closing
+import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated
 
-from app.cli.speech_file import SAMPLE_BYTES, STANDARD_OUTPUT, Recording, destination, format_of
-from app.client.resuming import ResumingSpeaker, open_resuming_speaker
-from app.errors import InvalidRequest, WorkerLost
+import typer
+
+from app.cli.options import Key
+from app.cli.speech_file import STANDARD_OUTPUT, format_of
+from app.cli.target import front_door_url, running_fleet, voices_of
+from app.errors import ConfigurationError
 from app.speech.choices import AudioFormat
-from app.speech.latency import Ledger
-from app.speech.protocol import AudioFrame, Done, Pace, Waiting
 
 
 def say(
-    text: str,
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
     *,
-    voice: str,
-    output: Path,
-    urls: Sequence[str],
-    key: str | None,
-    format: AudioFormat | None = None,
-    speed: float = 1.0,
-    model: str | None = None,
-    words_per_s: float | None = None,
-    temperature: float | None = None,
-    pace: Pace = "unpaced",
-    progress: TextIO,
-    out: TextIO,
-) -> Ledger:
-    """Speak `text` with `voice` at the first front door of `urls` and write `output` as the audio comes.
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="Its ending says how: .wav .mp3 .flac .opus .ogg .aac .pcm; - is standard output."
+        ),
+    ] = Path("out.wav"),
+    format: Annotated[AudioFormat | None, typer.Option(help="For a name without such an ending.")] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=4, help="Of the tempo; the pitch stays.")] = 1.0,
+    voice: Annotated[str | None, typer.Option(help="Default: the first the fleet has.")] = None,
+    model: Annotated[str | None, typer.Option(help="Default: whichever has the voice.")] = None,
+    words_per_s: Annotated[float | None, typer.Option(min=0.1, help="Send word by word, as an LLM writes.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(envvar="CARILLON_URL", help="Once for each front door. Default: the fleet of `carillon up`."),
+    ] = None,
+    key: Key = None,
+) -> None:
+    """Speak a text with a running fleet; the file grows as the audio comes."""
+    from app.cli.say_session import speak
 
-    A connection that breaks is made anew, to the next of them, and the file goes on where it was. `output` is
-    STANDARD_OUTPUT or a file, whose ending says the format, unless `format` does; `speed` changes the tempo.
-    `words_per_s` sends the text word by word, as a language model writes it; None sends it whole. How far it is goes to
-    `progress`, the ledger to `out`. Raises CarillonError.
-    """
-    if not text.strip():
-        raise InvalidRequest("the text is empty; there is nothing to say", param="text")
     format = format_of(output, format)
-    speaking = open_resuming_speaker(urls, key, voice=voice, model=model, temperature=temperature, pace=pace)
-    with destination(output) as file:
-
-        def record(sample_rate_hz: int) -> Recording:
-            return Recording(file, format, sample_rate_hz, speed=speed)
-
-        ledger, told = asyncio.run(_say(speaking, text, words_per_s, record, progress=progress))
-    name = "standard output" if output == STANDARD_OUTPUT else output
-    out.write(f"{name}: {ledger.audio_s / speed:.2f} s of {told}\n{ledger_table(ledger)}")
-    return ledger
-
-
-async def _say(
-    speaking: AbstractAsyncContextManager[ResumingSpeaker],
-    text: str,
-    words_per_s: float | None,
-    record: Callable[[int], Recording],
-    *,
-    progress: TextIO,
-) -> tuple[Ledger, str]:
-    """Returns what was measured, and who spoke."""
-    async with speaking as speaker:
-        told = Progress(progress, speaker.ready.sample_rate_hz)
-        with closing(record(speaker.ready.sample_rate_hz)) as recording:
-            sending = asyncio.create_task(_send(speaker, text, words_per_s, told))
-            try:
-                ledger = await _write(speaker, recording, told)
-            finally:
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
-                told.end()
-    if not ledger.samples:
-        raise InvalidRequest("the text holds nothing that can be spoken", param="text")
-    model = f"{speaker.ready.model}, a stand-in" if speaker.ready.stand_in else speaker.ready.model
-    return ledger, f"{speaker.ready.voice} ({model})"
-
-
-async def _send(speaker: ResumingSpeaker, text: str, words_per_s: float | None, told: Progress) -> None:
-    """Send `text`, at its pace, then its end."""
-    told.begin()
-    loop = asyncio.get_running_loop()
-    began_at = loop.time()
-    for number, word in enumerate(_words(text) if words_per_s else [text]):
-        if words_per_s:
-            # By absolute deadlines: a sleep a word would drift.
-            await asyncio.sleep(began_at + number / words_per_s - loop.time())
-        await speaker.say(word)
-        told.sent(word)
-    await speaker.end()
-    told.text_ended()
-
-
-async def _write(speaker: ResumingSpeaker, recording: Recording, told: Progress) -> Ledger:
-    async for event in speaker:
-        if isinstance(event, AudioFrame):
-            recording.write(event.sample_offset, event.audio)
-            told.heard(event.sample_offset + len(event.audio) // SAMPLE_BYTES)
-        elif isinstance(event, Waiting):
-            told.waits(event.reason)
-        elif isinstance(event, Done):
-            return event.ledger
-    raise WorkerLost("the front door ended the session before it was done")
-
-
-def _words(text: str) -> Iterator[str]:
-    """The words of `text`, each with the space that follows it."""
-    return (match.group() for match in re.finditer(r"\s*\S+\s*", text))
-
-
-class Progress:
-    """One line that says how far text and audio are: growing on a terminal, elsewhere once and at the end."""
-
-    def __init__(self, out: TextIO, sample_rate_hz: int) -> None:
-        self._out = out
-        self._rate_hz = sample_rate_hz
-        self._clock = asyncio.get_running_loop().time
-        self._began_at = self._clock()
-        self._words = 0
-        self._samples = 0
-        self._first = ""
-        self._more_text = "…"
-        self._reason = ""
-
-    def begin(self) -> None:
-        """The first text is about to be sent."""
-        self._began_at = self._clock()
-
-    def sent(self, text: str) -> None:
-        self._words += len(text.split())
-        self._show()
-
-    def text_ended(self) -> None:
-        self._more_text = ""
-        self._show()
-
-    def heard(self, samples: int) -> None:
-        """So many samples are there in all."""
-        if not self._samples:
-            early = " before the text had ended" if self._more_text else ""
-            self._first = f", first audio after {(self._clock() - self._began_at) * 1000:.0f} ms{early}"
-        self._samples = samples
-        self._show()
-
-    def waits(self, reason: str) -> None:
-        """The session is at no worker, and goes on when this is over."""
-        if reason != self._reason:
-            self._out.write(("\n" if self._out.isatty() else "") + f"the session waits: {reason}\n")
-            self._out.flush()
-        self._reason = reason
-
-    def end(self) -> None:
-        self._out.write("\n" if self._out.isatty() else f"{self._line}\n")
-        self._out.flush()
-
-    @property
-    def _line(self) -> str:
-        words = "1 word" if self._words == 1 else f"{self._words} words"
-        return f"{words} sent{self._more_text}  {self._samples / self._rate_hz:.1f} s heard{self._first}"
-
-    def _show(self) -> None:
-        if self._out.isatty():
-            self._out.write(f"\r\x1b[K{self._line}")
-            self._out.flush()
-
-
-def ledger_table(ledger: Ledger) -> str:
-    """The ledger as lines of text: where the milliseconds before the first sound went."""
-    parts = (
-        ("queue", ledger.queue_ms, "for a place"),
-        ("route", ledger.route_ms, "to the worker's ready"),
-        ("text", ledger.text_ms, "for enough text to begin"),
-        ("prefill", ledger.prefill_ms, "to the first token"),
-        ("first frames", ledger.first_frames_ms, "for enough tokens to decode"),
-        ("decode", ledger.decode_ms, "of the first packet"),
-        ("first audio", ledger.first_audio_ms, "from the first text, at the front door"),
-        ("head silence", ledger.head_silence_ms, "before the voice begins"),
-        ("total", ledger.total_ms, "from the first text"),
+    text = _standard_input() if text == "-" else text
+    first, key = running_fleet(url[0] if url else None, key)
+    urls = [first, *map(front_door_url, (url or [])[1:])]
+    speak(
+        text,
+        voice=voice or voices_of(urls, key)[0],
+        output=output,
+        format=format,
+        speed=speed,
+        urls=urls,
+        key=key,
+        model=model,
+        words_per_s=words_per_s,
+        temperature=temperature,
+        progress=sys.stderr,
+        out=sys.stderr if output == STANDARD_OUTPUT else sys.stdout,
     )
-    lines = [f"  {name:<13}{_ms(value):>9} ms  {what}\n" for name, value, what in parts]
-    factor = ledger.real_time_factor
-    speed = "" if factor is None else f", {factor:.2f} s of work a second of audio"
-    return "".join(lines) + f"  {ledger.samples} samples, {ledger.tokens} tokens, {ledger.chunks} chunks{speed}\n"
 
 
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _standard_input() -> str:
+    """Raises ConfigurationError for what is no UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"standard input is not UTF-8 (byte {error.start}); convert it, or name a text"
+        ) from None

@@ -1,4 +1,4 @@
-"""What is heard, on its way into a file or down a pipe: written as it comes, in the format that was asked for.
+"""Audio on its way into a file or a pipe: written as it comes, in the format that was asked for.
 
 It encodes as the front door does (`app.platform.codecs`), but here, so that a session that is resumed elsewhere goes on
 in one and the same stream. It knows nothing of sessions.
@@ -114,7 +114,7 @@ class _Writer(Protocol):
 
 
 class _WavWriter:
-    """A WAV file of which the end may be written anew."""
+    """A WAV file whose end may be rewritten."""
 
     def __init__(self, file: BinaryIO, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz

@@ -1,24 +1,19 @@
-"""Which fleet a command speaks to: the one that is named, or that of `carillon up` here."""
+"""Which fleet a command uses: the one that is named, or that of `carillon up` here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import typer
 
 from app.errors import ConfigurationError, WorkerLost
 
-Url = Annotated[
-    str | None, typer.Option(envvar="CARILLON_URL", help="The front door's. Default: the fleet of `carillon up` here.")
-]
-Key = Annotated[str | None, typer.Option(envvar="CARILLON_KEY", help="Default: the key of `carillon up` here.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+if TYPE_CHECKING:
+    from app.client.http import ApiClient
 
 
 def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
-    """The front door to speak to and the key to it; what is not given is that of `carillon up` here.
+    """The front door to use and the key to it; what is not given is that of `carillon up` here.
 
     Raises ConfigurationError when no fleet runs here and none is named.
     """
@@ -28,19 +23,28 @@ def running_fleet(url: str | None, key: str | None) -> tuple[str, str | None]:
     data_dir = load_settings().data_dir
     running = read_run_file(data_dir)
     here = str(running["api"]) if running and "api" in running else None
-    if url is None and here is None:
-        if running:
-            raise ConfigurationError(f"the fleet on {data_dir.absolute()} is starting; wait until it says `ready`")
+    if url is not None:
+        url = front_door_url(url)
+    elif here is not None:
+        url = here
+    elif running:
+        raise ConfigurationError(f"the fleet on {data_dir.absolute()} is starting; wait until it says `ready`")
+    else:
         raise ConfigurationError(
             f"no fleet runs on {data_dir.absolute()}; start one with `make up`, or name one with --url and --key "
             "(CARILLON_URL, CARILLON_KEY)"
         )
-    url = here if url is None else front_door_url(url)
-    assert url is not None
     if key is None and url == here:
         token = load_secrets(data_dir).api_token
         key = token.get_secret_value() if token else None
     return url, key
+
+
+def open_client(url: str | None, key: str | None) -> ApiClient:
+    """A client of that fleet. Raises ConfigurationError."""
+    from app.client.http import ApiClient
+
+    return ApiClient(*running_fleet(url, key))
 
 
 def front_door_url(text: str) -> str:
@@ -58,14 +62,14 @@ def front_door_url(text: str) -> str:
 def voices_of(urls: Sequence[str], key: str | None) -> list[str]:
     """The names of the fleet's voices, built-in ones first, from the first of its front doors that answers.
 
-    Raises ConfigurationError when there are none, WorkerLost when nobody answers, and what is refused with.
+    Raises ConfigurationError when there are none, WorkerLost when none answers, and what is refused with.
     """
-    from app.client.http import FrontDoor
+    from app.client.http import ApiClient
 
     for number, url in enumerate(urls, start=1):
         try:
-            with FrontDoor(url, key) as door:
-                voices = door.listed("/v1/audio/voices")
+            with ApiClient(url, key) as client:
+                voices = client.voices.speakable()
         except WorkerLost:
             if number == len(urls):
                 raise

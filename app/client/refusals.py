@@ -1,6 +1,6 @@
-"""Why a command cannot speak to a fleet, and what to do about it: nobody answers there, or the key is not right.
+"""Why a command cannot use a fleet, and what to do about it: it is unreachable, or the key is not right.
 
-It knows neither HTTP nor WebSockets; who speaks them says which of these it met.
+It knows neither HTTP nor WebSockets; their clients say which of these it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from app.errors import AuthenticationFailed, WorkerLost
 TOKEN = re.compile(r"(cari_[0-9a-f]{1,16})_[0-9a-f]+")
 
 
-def nobody_answers(url: str, why: str) -> WorkerLost:
+def unreachable(url: str, why: str) -> WorkerLost:
     """`why` in a few words, as "nobody listens there"."""
     return WorkerLost(
         f"no fleet answers at {url} ({why}); start one with `make up`, or name another with --url or CARILLON_URL"

@@ -1,8 +1,8 @@
 """A client that outlives its front door: what `carillon say` speaks.
 
-When its connection breaks, or the server says that it stops, it connects anew, to the next of the addresses it knows,
-takes its session up with the token, and says again what had not arrived. Audio that was heard already may come again,
-from an earlier `sample_offset` on: it then takes the place of what was heard from there.
+When its connection breaks, or the server says that it stops, it connects to the next of its addresses, resumes its
+session with the token, and sends again what had not arrived. Audio that was received already may come again, from an
+earlier `sample_offset` on: it then replaces what was received from there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from app.client.session import SESSION, Heard, answer, connected, lost, read
+from app.client.session import SESSION, Received, answer, connected, lost, read
 from app.errors import CarillonError, WorkerLost
 from app.speech.protocol import (
     AudioFrame,
@@ -34,18 +34,18 @@ from app.speech.protocol import (
 )
 
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-"""Before each try to connect anew: half of the minute that a front door keeps a session for."""
+"""Before each try to reconnect: half of the minute that a front door keeps a session for."""
 
 BYTES_PER_SAMPLE = 2
 
 
-class ResumingSpeaker:
+class ResumingSession:
     """One session, on one connection after the other. Iterate it for audio and events; it ends after `done`."""
 
     def __init__(self, urls: Sequence[str], key: str | None, socket: ClientConnection, ready: Ready) -> None:
         self.ready = ready
         self.resumed = 0
-        """How often it was taken up on another connection."""
+        """How often it was resumed on another connection."""
         self._urls = itertools.cycle(urls)
         self._key = key
         self._socket = socket
@@ -54,7 +54,7 @@ class ResumingSpeaker:
         self._received = 0
         self._over = False
         self._sending = asyncio.Lock()
-        """Held while it connects anew, so that what is said again comes before what follows."""
+        """Held while it reconnects, so that what is sent again comes before what follows."""
 
     async def say(self, text: str) -> None:
         async with self._sending:
@@ -68,13 +68,13 @@ class ResumingSpeaker:
             await self._send(Eos(session=SESSION))
 
     async def _send(self, message: Message) -> None:
-        with suppress(ConnectionClosed):  # its reader connects anew, and finds what has not arrived
+        with suppress(ConnectionClosed):  # its reader reconnects, and finds what has not arrived
             await self._socket.send(message.model_dump_json())
 
-    def __aiter__(self) -> ResumingSpeaker:
+    def __aiter__(self) -> ResumingSession:
         return self
 
-    async def __anext__(self) -> Heard:
+    async def __anext__(self) -> Received:
         """Raises what the front door reports, WorkerLost when none could be connected to in time."""
         while not self._over:
             try:
@@ -127,7 +127,7 @@ class ResumingSpeaker:
 
 
 @asynccontextmanager
-async def open_resuming_speaker(
+async def open_resuming_session(
     urls: Sequence[str],
     key: str | None,
     *,
@@ -135,7 +135,7 @@ async def open_resuming_speaker(
     model: str | None = None,
     temperature: float | None = None,
     pace: Pace = "realtime",
-) -> AsyncIterator[ResumingSpeaker]:
+) -> AsyncIterator[ResumingSession]:
     """A session with the first front door of `urls` that takes it; audio is PCM s16le mono.
 
     Raises what it refuses with, or WorkerLost when there is none.
@@ -145,11 +145,11 @@ async def open_resuming_speaker(
     async with socket:
         await socket.send(start.model_dump_json())
         ready = await answer(socket, Ready)
-        speaker = ResumingSpeaker([*urls[at + 1 :], *urls[: at + 1]], key, socket, ready)
+        session = ResumingSession([*urls[at + 1 :], *urls[: at + 1]], key, socket, ready)
         try:
-            yield speaker
+            yield session
         finally:
-            await speaker.aclose()
+            await session.aclose()
 
 
 async def _first(urls: Sequence[str], key: str | None) -> tuple[ClientConnection, int]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from app.client.refusals import key_refused, nobody_answers
+from app.client.refusals import key_refused, unreachable
 from app.errors import CarillonError, DeadlineExceeded, PermissionDenied, WorkerLost
 from app.speech.protocol import (
     SERVER_MESSAGES,
@@ -41,13 +41,13 @@ CLOSE_TIMEOUT_S = 1.0
 READY_TIMEOUT_S = 45.0
 """Beyond what a front door allows itself: waiting for room, connecting, loading an adapter."""
 
-Heard = AudioFrame | Waiting | Segment | Flushed | Cancelled | Done
+Received = AudioFrame | Waiting | Segment | Flushed | Cancelled | Done
 
 
 Answer = TypeVar("Answer", bound=Message)
 
 
-class Speaker:
+class SpeechSession:
     """One session on a socket of its own. Iterate it for audio and events; it ends after `done`."""
 
     def __init__(self, socket: ClientConnection, ready: Ready) -> None:
@@ -65,10 +65,10 @@ class Speaker:
     async def cancel(self, played_samples: int | None = None) -> None:
         await self._send(Cancel(session=SESSION, played_samples=played_samples))
 
-    def __aiter__(self) -> Speaker:
+    def __aiter__(self) -> SpeechSession:
         return self
 
-    async def __anext__(self) -> Heard:
+    async def __anext__(self) -> Received:
         """Raises what the front door reports, WorkerLost when the connection breaks."""
         if self._over:
             raise StopAsyncIteration
@@ -86,7 +86,7 @@ class Speaker:
 
 
 @asynccontextmanager
-async def open_speaker(
+async def open_session(
     url: str,
     key: str | None,
     *,
@@ -94,7 +94,7 @@ async def open_speaker(
     model: str | None = None,
     temperature: float | None = None,
     pace: Pace = "realtime",
-) -> AsyncIterator[Speaker]:
+) -> AsyncIterator[SpeechSession]:
     """A session with the front door at `url` (http://…), ready to take text; audio is PCM s16le mono.
 
     Raises what the front door refuses with, or WorkerLost when there is none at `url`.
@@ -102,7 +102,7 @@ async def open_speaker(
     async with await connected(url, key) as socket:
         start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
         await socket.send(start.model_dump_json())
-        yield Speaker(socket, await answer(socket, Ready))
+        yield SpeechSession(socket, await answer(socket, Ready))
 
 
 async def connected(url: str, key: str | None) -> ClientConnection:
@@ -121,24 +121,24 @@ async def connected(url: str, key: str | None) -> ClientConnection:
     except InvalidStatus as refused:
         if refused.response.status_code in (401, 403):
             raise _key_refused(url, key, refused) from None
-        raise nobody_answers(url, f"HTTP {refused.response.status_code} where a WebSocket is due") from None
+        raise unreachable(url, f"HTTP {refused.response.status_code} where a WebSocket is due") from None
     except InvalidHandshake:
-        raise nobody_answers(url, "what answers there is no front door") from None
+        raise unreachable(url, "what answers there is no front door") from None
     except TimeoutError:
-        raise nobody_answers(url, "no answer in time") from None
+        raise unreachable(url, "no answer in time") from None
     except OSError as error:
         why = "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror
-        raise nobody_answers(url, why or "nobody listens there") from None
+        raise unreachable(url, why or "nobody listens there") from None
 
 
 def _key_refused(url: str, key: str | None, refused: InvalidStatus) -> CarillonError:
     """The front door's own words where the key is a good one that lacks a scope."""
     try:
         error = json.loads(refused.response.body or b"")["error"]
-        told = CarillonError.from_wire(error["code"], error["message"])
+        refusal = CarillonError.from_wire(error["code"], error["message"])
     except (ValueError, KeyError, TypeError):
         return key_refused(url, key)
-    return told if isinstance(told, PermissionDenied) else key_refused(url, key)
+    return refusal if isinstance(refusal, PermissionDenied) else key_refused(url, key)
 
 
 async def answer(socket: ClientConnection, kind: type[Answer]) -> Answer:

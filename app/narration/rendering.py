@@ -18,7 +18,7 @@ from app.narration.segment_store import SegmentStore
 from app.narration.step import Ended, StepContext
 from app.platform.jobs import patiently
 from app.platform.object_store import persistently
-from app.realtime.background import open_speaker
+from app.realtime.background import open_background_speech
 
 TOLD_EVERY_S = 1.0
 
@@ -60,8 +60,8 @@ async def _chapter(context: StepContext, shelf: SegmentStore) -> AsyncIterator[C
     wanted = next(chapter for chapter in script.chapters if chapter.number == context.step.number)
     del script  # it may be a long book
     async with (
-        open_speaker(context.settings) as speaker,
-        speaker.narrator(temperature=options.temperature, patience_s=context.settings.narration.turn_s) as narrator,
+        open_background_speech(context.settings) as speech,
+        speech.narrator(temperature=options.temperature, patience_s=context.settings.narration.turn_s) as narrator,
     ):
         before = context.progress_in(context.narration)
         tell = _Teller(context).tell

@@ -34,7 +34,7 @@ MAX_BREAKDOWNS = 5
 VOICES_AT_HAND = 4
 """Sessions a narrator keeps at most: the voices of a dialogue take turns."""
 
-_SESSION = "speaker"  # replaced by the lease's id
+_SESSION = "background"  # replaced by the lease's id
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Spoken:
     busy_s: float = 0.0
 
 
-class SpeakerSession:
+class BackgroundSession:
     """One voice at one worker. Requests follow one another; one that fails ends the session."""
 
     def __init__(self, upstream: RoutedSession, clock: Callable[[], float]) -> None:
@@ -111,8 +111,8 @@ class SpeakerSession:
         )
 
 
-class FleetSpeaker:
-    """Speaks through an `SessionRouter`, in the background."""
+class BackgroundSpeech:
+    """Speaks through a `SessionRouter`, in the background."""
 
     def __init__(
         self,
@@ -126,10 +126,10 @@ class FleetSpeaker:
         self.sleep = sleep
 
     @asynccontextmanager
-    async def session(self, voice: Voice, *, temperature: float | None = None) -> AsyncIterator[SpeakerSession]:
+    async def session(self, voice: Voice, *, temperature: float | None = None) -> AsyncIterator[BackgroundSession]:
         """A session in a spare place, if there is one now. Raises what `SessionRouter.open` raises."""
         async with self.upstream.open(voice, pace="background", temperature=temperature) as session:
-            yield SpeakerSession(session, self.now)
+            yield BackgroundSession(session, self.now)
 
     @asynccontextmanager
     async def narrator(
@@ -153,7 +153,7 @@ class _Held:
     """A narrator's session with one voice; closing `stack` ends it."""
 
     voice: Voice
-    session: SpeakerSession
+    session: BackgroundSession
     stack: AsyncExitStack
 
 
@@ -164,8 +164,8 @@ class Narrator:
     spare: it is in nobody's way, the narrator's own least of all. For one caller at a time.
     """
 
-    def __init__(self, speaker: FleetSpeaker, temperature: float | None, patience_s: float | None) -> None:
-        self._speaker = speaker
+    def __init__(self, speech: BackgroundSpeech, temperature: float | None, patience_s: float | None) -> None:
+        self._speech = speech
         self._temperature = temperature
         self._patience_s = patience_s
         self._held: list[_Held] = []
@@ -181,23 +181,23 @@ class Narrator:
         """
         return await self.ask(voice, lambda session: session.utter(text, seed=seed))
 
-    async def ask(self, voice: Voice, request: Callable[[SpeakerSession], Awaitable[Spoken]]) -> Spoken:
+    async def ask(self, voice: Voice, request: Callable[[BackgroundSession], Awaitable[Spoken]]) -> Spoken:
         """What a session with `voice` answers to `request`, which is made again as `utter` says."""
-        patience = _Patience(self._speaker, voice, self._patience_s)
+        patience = _Patience(self._speech, voice, self._patience_s)
         lost_s = 0.0
         await self._make_room(voice)
         while True:
             kept = self._find(voice)
-            held, asked_at = kept, self._speaker.now()
+            held, asked_at = kept, self._speech.now()
             try:
                 if held is None:
                     held = await self._open(voice)
-                    asked_at = self._speaker.now()
+                    asked_at = self._speech.now()
                 spoken = await request(held.session)
                 return replace(spoken, busy_s=spoken.busy_s + lost_s)
             except CarillonError as error:
                 if held:
-                    lost_s += self._speaker.now() - asked_at
+                    lost_s += self._speech.now() - asked_at
                     await self._close(held)
                 if kept and error.retryable:
                     continue  # it may have ended since, in silence: another is opened at once
@@ -215,7 +215,7 @@ class Narrator:
     async def _make_room(self, voice: Voice) -> None:
         """End the session of another voice that spoke longest ago, if it is one too many or has the last place."""
         others = [held for held in self._held if held.voice != voice]
-        if others and (len(others) >= VOICES_AT_HAND or not self._speaker.upstream.placer.has_spare_place(voice)):
+        if others and (len(others) >= VOICES_AT_HAND or not self._speech.upstream.placer.has_spare_place(voice)):
             await self._close(others[0])
 
     def _find(self, voice: Voice) -> _Held | None:
@@ -229,7 +229,7 @@ class Narrator:
 
     async def _open(self, voice: Voice) -> _Held:
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(self._speaker.session(voice, temperature=self._temperature))
+            session = await stack.enter_async_context(self._speech.session(voice, temperature=self._temperature))
             held = _Held(voice, session, stack.pop_all())
         self._held.append(held)
         return held
@@ -242,11 +242,11 @@ class Narrator:
 class _Patience:
     """How long to go on over one text, given what went wrong each time."""
 
-    def __init__(self, speaker: FleetSpeaker, voice: Voice, patience_s: float | None) -> None:
-        self._speaker = speaker
+    def __init__(self, speech: BackgroundSpeech, voice: Voice, patience_s: float | None) -> None:
+        self._speech = speech
         self._model = voice.model
         self._patience_s = patience_s
-        self._began_at = speaker.now()
+        self._began_at = speech.now()
         self._absent_since: float | None = None
         self._breakdowns = 0
         self._breakdown: CarillonError | None = None
@@ -255,7 +255,7 @@ class _Patience:
         """Wait before the next try, or raise. `broke` tells a session that broke from one that was not to be had."""
         if not (error.retryable or isinstance(error, UnknownModel)):
             raise error
-        now, wait_s = self._speaker.now(), error.retry_after_s or RETRY_S
+        now, wait_s = self._speech.now(), error.retry_after_s or RETRY_S
         since, patience_s = self._began_at, self._patience_s
         if isinstance(error, Overloaded):
             self._absent_since = None
@@ -275,7 +275,7 @@ class _Patience:
                 retry_after_s=wait_s,
             ) from error
         log.info("speaking again soon", extra={"code": error.code, "wait_s": wait_s})
-        await self._speaker.sleep(wait_s)
+        await self._speech.sleep(wait_s)
 
     def _count(self, error: CarillonError) -> None:
         self._breakdowns += 1
@@ -288,12 +288,12 @@ class _Patience:
 
 
 @asynccontextmanager
-async def open_speaker(settings: Settings) -> AsyncIterator[FleetSpeaker]:
-    """A speaker in the fleet of `settings`. Raises ConfigurationError when the registry's address is missing."""
+async def open_background_speech(settings: Settings) -> AsyncIterator[BackgroundSpeech]:
+    """Speech from the fleet of `settings`. Raises ConfigurationError when the registry's address is missing."""
     async with AsyncExitStack() as stack:
         redis = open_redis(settings)
         stack.push_async_callback(redis.aclose)
         registry = Registry(redis, settings)
         upstream = SessionRouter(await stack.enter_async_context(open_fleet(registry, settings)), registry, settings)
         stack.push_async_callback(upstream.aclose)
-        yield FleetSpeaker(upstream)
+        yield BackgroundSpeech(upstream)

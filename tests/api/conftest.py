@@ -21,10 +21,10 @@ from app.main import Server, make_server
 from app.platform.object_store import ObjectStore
 from app.platform.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
 from app.speech.choices import Scope
-from tests.support.api_client import SessionsClient, sessions_client
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker, running_worker
 from tests.support.library import Library
+from tests.support.session_client import SessionsClient, sessions_client
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from tests.api.conftest import House
-from tests.support.api_client import SPEECH, error_of, speak
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
+from tests.support.session_client import SPEECH, error_of, speak
 
 pytestmark = pytest.mark.anyio
 

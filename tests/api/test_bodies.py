@@ -21,7 +21,7 @@ from app.main import create_app
 from app.platform.settings import Settings
 from app.speech.choices import Scope
 from tests.api.conftest import House, OpenStudio, Studio
-from tests.support.api_client import error_of
+from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
 

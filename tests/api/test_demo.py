@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from app.cli.demo import side_by_side
+from app.cli.demo_sessions import side_by_side
 from app.errors import UnknownVoice
 from tests.api.conftest import House
 

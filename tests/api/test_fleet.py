@@ -7,16 +7,16 @@ import io
 
 import pytest
 
-from app.cli.drain import Dispatcher
-from app.cli.drain import drain as run_drain
+from app.cli.drain import drain_workers
+from app.client.http import ApiClient
 from app.errors import NotFound
 from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
 from app.speech.protocol import Done, GoAway, Ready
 from tests.api.conftest import House
-from tests.support.api_client import SessionsClient, error_of, sessions_client, speak
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
+from tests.support.session_client import SessionsClient, error_of, sessions_client, speak
 
 pytestmark = pytest.mark.anyio
 
@@ -100,8 +100,8 @@ async def test_the_command_orders_a_drain_and_says_until_when(house: House, work
     out = io.StringIO()
 
     def command(id: str) -> None:
-        with Dispatcher(house.url, house.key) as dispatcher:
-            run_drain([id], dispatcher=dispatcher, deadline_s=60, wait=False, rolling=False, out=out)
+        with ApiClient(house.url, house.key) as client:
+            drain_workers([id], fleet=client.fleet, deadline_s=60, wait=False, rolling=False, out=out)
 
     await asyncio.to_thread(command, "w1")
     await until_draining(worker)

@@ -10,12 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.keyring import FrontDoorKeyring
-from app.client.http import FrontDoor
+from app.client.http import ApiClient
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
 from app.speech.choices import Scope
 from tests.api.conftest import House
-from tests.support.api_client import error_of
+from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
 
@@ -88,16 +87,15 @@ async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -
     admin = (await house.catalog.keys.create("admin", {Scope.ADMIN})).token
 
     def manage() -> list[str]:
-        with FrontDoor(house.url, admin) as door:
-            keyring = FrontDoorKeyring(door)
-            assert keyring.answers()
-            token = keyring.create("laptop", [Scope.SPEAK], 1.5)
-            (made,) = [key for key in keyring.all() if key["name"] == "laptop"]
-            keyring.revoke(made["id"])
+        with ApiClient(house.url, admin) as client:
+            assert client.is_reachable()
+            token = client.keys.create("laptop", [Scope.SPEAK], 1.5)
+            (made,) = [key for key in client.keys.all() if key["name"] == "laptop"]
+            client.keys.revoke(made["id"])
             with pytest.raises(NotFound):
-                keyring.revoke("../nope")
+                client.keys.revoke("../nope")
             with pytest.raises(InvalidRequest, match="printable"):
-                keyring.create("", [Scope.SPEAK], None)
+                client.keys.create("", [Scope.SPEAK], None)
             return [token, made["id"]]
 
     token, key_id = await asyncio.to_thread(manage)
@@ -116,8 +114,8 @@ async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -
 )
 async def test_a_key_that_is_missing_or_wrong_is_named(house: House, key: str | None, told: str) -> None:
     def ask() -> None:
-        with FrontDoor(house.url, key) as door:
-            door.listed("/v1/audio/voices")
+        with ApiClient(house.url, key) as client:
+            client.voices.speakable()
 
     with pytest.raises(AuthenticationFailed) as refused:
         await asyncio.to_thread(ask)
@@ -127,8 +125,8 @@ async def test_a_key_that_is_missing_or_wrong_is_named(house: House, key: str | 
 
 async def test_a_key_that_lacks_a_scope_is_told_which(house: House) -> None:
     def ask() -> None:
-        with FrontDoor(house.url, house.key) as door:
-            door.listed("/v1/keys")
+        with ApiClient(house.url, house.key) as client:
+            client.keys.all()
 
     with pytest.raises(PermissionDenied, match="lacks the scope 'admin'; it has: fleet, speak"):
         await asyncio.to_thread(ask)

@@ -11,9 +11,9 @@ from app.errors import AdapterUnavailable, EngineFailed, SessionIdle
 from app.fleet.worker import WorkerState
 from app.speech.protocol import AudioFrame, Cancelled, Done, Error, Flushed, Segment, Waiting
 from tests.api.conftest import House, OpenHouse
-from tests.support.api_client import SessionsClient, sessions_client, spoken
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.session_client import SessionsClient, sessions_client, spoken
 
 pytestmark = pytest.mark.anyio
 

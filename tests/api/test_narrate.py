@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.narrate import Publisher, Wish, narrate
+from app.cli.narrate import NarrationRequest, narrate_book
+from app.client.http import ApiClient
 from app.errors import StageFailed
 from tests.support.deadlines import HANG_S
 from tests.support.library import AUDIO, TEXT, Library
@@ -20,8 +21,8 @@ pytestmark = pytest.mark.anyio
 async def run(library: Library, output: Path, out: io.StringIO, **options: object) -> None:
     """The command, in a thread."""
     key = library.http.headers["authorization"].removeprefix("Bearer ")
-    with Publisher(library.house.url, key) as publisher:
-        work = partial(narrate, output=output, publisher=publisher, out=out, **options)  # type: ignore[arg-type]
+    with ApiClient(library.house.url, key) as client:
+        work = partial(narrate_book, output=output, client=client, out=out, **options)  # type: ignore[arg-type]
         await asyncio.to_thread(work)
 
 
@@ -40,9 +41,9 @@ def book(tmp_path: Path) -> Path:
 
 
 async def test_a_book_goes_in_and_a_file_comes_out(library: Library, book: Path, tmp_path: Path) -> None:
-    out, wish = io.StringIO(), Wish(voice="slt", cast={"Hero": "rms"}, replacements={"sea": "see"})
+    out, request = io.StringIO(), NarrationRequest(voice="slt", cast={"Hero": "rms"}, replacements={"sea": "see"})
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
-        group.create_task(run(library, tmp_path / "book.m4b", out, book=book, wish=wish, captions=True))
+        group.create_task(run(library, tmp_path / "book.m4b", out, book=book, request=request, captions=True))
         narration = await library.rendered(await newest(library))
         await library.mastered(narration, AUDIO)
     assert (narration.cast, narration.options.replacements) == ({"hero": "rms"}, {"sea": "see"})
@@ -55,13 +56,15 @@ async def test_a_book_goes_in_and_a_file_comes_out(library: Library, book: Path,
 
 async def test_one_that_failed_is_come_back_to(library: Library, book: Path, tmp_path: Path) -> None:
     out, output = io.StringIO(), tmp_path / "book.mp3"
-    handed_in = asyncio.ensure_future(run(library, output, out, book=book, wish=Wish(voice="slt")))
+    handed_in = asyncio.ensure_future(run(library, output, out, book=book, request=NarrationRequest(voice="slt")))
     narration_id = await newest(library)
     await library.failed(narration_id)
     with pytest.raises(StageFailed, match="the normaliser was killed"):
         await handed_in
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
-        group.create_task(run(library, output, out, book=None, resume=narration_id, wish=Wish(voice="rms")))
+        group.create_task(
+            run(library, output, out, book=None, resume=narration_id, request=NarrationRequest(voice="rms"))
+        )
         while (await library.book.get(narration_id)).state.over:
             await asyncio.sleep(0.02)
         await library.mastered(await library.rendered(narration_id), AUDIO)

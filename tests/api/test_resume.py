@@ -18,10 +18,10 @@ from app.realtime.journal import BYTES_PER_SAMPLE, Journal
 from app.speech.choices import Scope
 from app.speech.protocol import Cancelled, Done, Error, Flushed, GoAway, Ready, Resumed, Segment
 from tests.api.conftest import House, OpenHouse
-from tests.support.api_client import SessionsClient, sessions_client, spoken
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
 from tests.support.mortal_front_door import MortalDoor, mortal_door
+from tests.support.session_client import SessionsClient, sessions_client, spoken
 
 pytestmark = pytest.mark.anyio
 

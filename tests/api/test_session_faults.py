@@ -16,8 +16,8 @@ from app.errors import EngineFailed
 from app.realtime.session import MAX_MOVES_PER_CHUNK
 from app.speech.protocol import Done, Error, Pong, Ready
 from tests.api.conftest import House, OpenHouse
-from tests.support.api_client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.support.fake_worker import FakeWorker
+from tests.support.session_client import SessionsClient, sessions_client, spoken, still_speaks
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import pytest
 
 from app.speech.protocol import AudioFrame, Cancelled, Done, Flushed, GoAway, Pong, Ready, Segment
 from tests.api.conftest import House, OpenHouse
-from tests.support.api_client import SessionsClient, sessions_client, spoken, still_speaks
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker
+from tests.support.session_client import SessionsClient, sessions_client, spoken, still_speaks
 
 pytestmark = pytest.mark.anyio
 

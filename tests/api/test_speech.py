@@ -15,10 +15,10 @@ import pytest
 from app.errors import EngineFailed, Overloaded
 from app.fleet.worker import WorkerState
 from tests.api.conftest import House, OpenHouse
-from tests.support.api_client import SPEECH, error_of, speak
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
 from tests.support.published import publish
+from tests.support.session_client import SPEECH, error_of, speak
 
 pytestmark = pytest.mark.anyio
 

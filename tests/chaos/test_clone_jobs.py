@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from app.cli.clone import Studio, found
+from app.cli.clone import found
 from app.cli.demo import RECORDINGS
+from app.client.http import ApiClient
 from tests.support.deadlines import LONG_HANG_S
 from tests.support.processes import until
 from tests.support.receiver import Receiver
@@ -34,11 +35,11 @@ AWAY_S = 20.0
 
 def voice_with_recordings(fleet: RunningFleet, name: str) -> str:
     """A voice with twelve recordings and consent, ready to be cloned."""
-    with Studio(fleet.address, fleet.key) as studio:
-        voice = studio.voice(name, model=None, language="en")
+    with ApiClient(fleet.address, fleet.key) as client:
+        voice = client.voices.find_or_create(name, model=None, language="en")
         files, transcripts = found(RECORDINGS)
-        studio.upload(voice["id"], files[:12], transcripts)
-        studio.consent(voice["id"], recording=None, statement="a synthetic voice")
+        client.voices.upload_samples(voice["id"], files[:12], transcripts)
+        client.voices.record_consent(voice["id"], recording=None, statement="a synthetic voice")
     return voice["id"]
 
 

@@ -37,10 +37,8 @@ from app.speech.protocol import (
     Flush,
     Flushed,
     GoAway,
-    Limits,
     Message,
     PartialChunk,
-    Ready,
     Resumption,
     Segment,
     Text,
@@ -51,6 +49,7 @@ from app.speech.protocol import (
 from app.speech.text import clean
 from app.speech.voices import ModelCard
 from tests.support.deadlines import HANG_S
+from workers.handshake import has_fleet_secret, ready
 
 SAMPLE_RATE_HZ = 24_000
 SAMPLES_PER_CHARACTER = 1_200
@@ -364,7 +363,7 @@ class FakeWorker:
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert socket.request is not None
-        if socket.request.headers.get("Authorization") != f"Bearer {self.settings.fleet_secret.get_secret_value()}":
+        if not has_fleet_secret(socket.request.headers.get("Authorization", ""), self.settings):
             await socket.send(Error.of(AuthenticationFailed("wrong fleet secret"), closed=True).model_dump_json())
             return
         with suppress(ConnectionClosed):
@@ -385,27 +384,12 @@ class FakeWorker:
         self.sessions[assign.session] = session
         await self._notify()
         try:
-            await socket.send(self._ready(assign).model_dump_json())
+            answer = ready(assign, worker_id=self.id, card=self._card, settings=self.settings)
+            await socket.send(answer.model_dump_json())
             await session.run()
         finally:
             del self.sessions[assign.session]
             await self._notify()
-
-    def _ready(self, assign: Assign) -> Ready:
-        limits = self.settings.session
-        return Ready(
-            session=assign.session,
-            model=self._card.name,
-            stand_in=self._card.stand_in,
-            voice=assign.voice.name,
-            worker=self.id,
-            sample_rate_hz=SAMPLE_RATE_HZ,
-            limits=Limits(
-                max_pending_chars=limits.max_pending_chars,
-                idle_timeout_s=limits.idle_timeout_s,
-                slow_reader_timeout_s=limits.slow_reader_timeout_s,
-            ),
-        )
 
     async def _notify(self) -> None:
         async with self._changed:

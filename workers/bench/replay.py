@@ -13,9 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import hmac
 import http
-import logging
 import signal
 import struct
 import time
@@ -46,7 +44,6 @@ from app.speech.protocol import (
     Error,
     Flush,
     Flushed,
-    Limits,
     Message,
     Ping,
     Pong,
@@ -57,6 +54,8 @@ from app.speech.protocol import (
 )
 from app.speech.token_layout import TOKENS_PER_FRAME
 from app.speech.voices import ModelCard
+from workers.handshake import has_fleet_secret, ready
+from workers.heartbeat import Heartbeat
 
 SAMPLE_RATE_HZ = 24_000
 CHARS_PER_S = 14.0
@@ -86,8 +85,6 @@ STAMP = struct.Struct("<q")
 CODES_OF_A_FRAME = bytes(2 * TOKENS_PER_FRAME)
 
 SENTENCE_ENDS = (".", "!", "?")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -299,19 +296,18 @@ class ReplayWorker:
         async with server:
             self._address = f"ws://{self._settings.worker_host}:{server.sockets[0].getsockname()[1]}"
             self._epoch = await self._registry.join(self._id)
+            heartbeat = Heartbeat(
+                self._registry,
+                self._record,
+                lambda: map(LeaseRecord, self.sessions),
+                retire=lambda voice_id: None,
+                interval_s=self._settings.heartbeat_s,
+            )
             try:
-                await self._beat()
+                await heartbeat.run()
             finally:
                 with contextlib.suppress(DeadlineExceeded):
                     await self._registry.leave(self._id, self._epoch)
-
-    async def _beat(self) -> None:
-        while True:
-            try:
-                await self._registry.beat(self._record(), [LeaseRecord(session) for session in self.sessions])
-            except DeadlineExceeded as error:
-                log.warning("heartbeat failed", extra={"error": error.message})
-            await asyncio.sleep(self._settings.heartbeat_s)
 
     def _record(self) -> Worker:
         return Worker(
@@ -325,9 +321,7 @@ class ReplayWorker:
         )
 
     def _open(self, request: WSUpgradeRequest) -> WSListener | Refusal:
-        shown = request.headers.get("Authorization", "")
-        expected = f"Bearer {self._settings.fleet_secret.get_secret_value()}"
-        if hmac.compare_digest(shown.encode(), expected.encode()):
+        if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
             return ReplaySession(self)
         refusal = WSUpgradeResponse.create_error_response(http.HTTPStatus.UNAUTHORIZED, b"the fleet secret differs\n")
         return Refusal(refusal, None)
@@ -341,20 +335,7 @@ class ReplayWorker:
         self.sessions.add(assign.session)
 
     def ready(self, assign: Assign) -> Ready:
-        limits = self._settings.session
-        return Ready(
-            session=assign.session,
-            model=MODEL.name,
-            stand_in=MODEL.stand_in,
-            voice=assign.voice.id,
-            worker=self._id,
-            sample_rate_hz=SAMPLE_RATE_HZ,
-            limits=Limits(
-                max_pending_chars=limits.max_pending_chars,
-                idle_timeout_s=limits.idle_timeout_s,
-                slow_reader_timeout_s=limits.slow_reader_timeout_s,
-            ),
-        )
+        return ready(assign, worker_id=self._id, card=MODEL, settings=self._settings)
 
 
 async def serve(settings: Settings, *, workers: int, cadence: Cadence) -> None:

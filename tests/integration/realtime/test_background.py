@@ -18,12 +18,12 @@ from app.errors import (
 )
 from app.fleet.registry import Registry
 from app.platform.settings import SessionSettings, Settings
-from app.realtime.background import MAX_BREAKDOWNS, VOICES_AT_HAND, FleetSpeaker, Spoken, open_speaker
+from app.realtime.background import MAX_BREAKDOWNS, VOICES_AT_HAND, BackgroundSpeech, Spoken, open_background_speech
 from app.speech.protocol import AudioFrame, Eos, Segment, Text
 from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, running_worker
-from training.speaker import speak_each
+from training.synthesis import speak_each
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +50,7 @@ class Clock:
 
 
 async def test_a_text_comes_back_whole_and_the_place_is_given_back(settings: Settings, registry: Registry) -> None:
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as speaker:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as speaker:
         spoken = await speaker.speak(SLT, TEXT)
         assert len(spoken.samples) == len(TEXT) * SAMPLES_PER_CHARACTER
         assert (spoken.complete, spoken.chunks, spoken.sample_rate_hz) == (True, 1, 24_000)
@@ -59,7 +59,7 @@ async def test_a_text_comes_back_whole_and_the_place_is_given_back(settings: Set
 
 
 async def test_a_failure_that_may_pass_is_tried_again(settings: Settings, registry: Registry) -> None:
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         clock = Clock()
         worker.failure = EngineFailed("restarting")
 
@@ -67,30 +67,30 @@ async def test_a_failure_that_may_pass_is_tried_again(settings: Settings, regist
             worker.failure = None
             await clock.sleep(seconds)
 
-        speaker = FleetSpeaker(opened.upstream, clock=clock, sleep=recover)
+        speaker = BackgroundSpeech(opened.upstream, clock=clock, sleep=recover)
         assert len((await speaker.speak(SLT, TEXT)).samples)
         assert len(worker.assigned) == 2
 
 
 async def test_a_fleet_without_workers_is_overloaded_once_patience_ends(settings: Settings, registry: Registry) -> None:
     clock = Clock()
-    async with open_speaker(settings) as opened:
+    async with open_background_speech(settings) as opened:
         with pytest.raises(Overloaded, match="within 120 s"):
-            await FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).speak(SLT, TEXT)
+            await BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).speak(SLT, TEXT)
     assert 110 <= clock.now_s <= 120
 
 
 async def test_an_adapter_that_cannot_be_loaded_is_told_at_once(settings: Settings, registry: Registry) -> None:
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.refusal = AdapterUnavailable("it uses DoRA")
         with pytest.raises(AdapterUnavailable):
-            await FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).speak(SLT, TEXT)
+            await BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).speak(SLT, TEXT)
     assert clock.sleeps == 0
 
 
 async def test_cancelled_it_hangs_up(settings: Settings, registry: Registry) -> None:
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as speaker:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as speaker:
         worker.allow(characters=1)
         speaking = asyncio.create_task(speaker.speak(SLT, TEXT))
         await worker.until_sessions(1)
@@ -103,7 +103,7 @@ async def test_cancelled_it_hangs_up(settings: Settings, registry: Registry) -> 
 
 async def test_many_lines_are_heard_each_under_its_number(settings: Settings, registry: Registry) -> None:
     heard: dict[int, Spoken] = {}
-    async with running_worker(registry, settings, capacity=2), open_speaker(settings) as speaker:
+    async with running_worker(registry, settings, capacity=2), open_background_speech(settings) as speaker:
         texts = [f"Line {'ab'[number % 2] * number}." for number in range(6)]
         await speak_each(speaker, [(SLT, text) for text in texts], heard.__setitem__, at_once=2)
     assert [heard[number].text for number in range(6)] == texts
@@ -118,7 +118,7 @@ async def test_utterances_are_exactly_the_text_one_after_the_other_on_one_sessio
 ) -> None:
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.narrator(temperature=0.4) as narrator,
     ):
         texts = ["One. Two. Three.", "And then four"]
@@ -134,7 +134,7 @@ async def test_utterances_are_exactly_the_text_one_after_the_other_on_one_sessio
 async def test_what_the_worker_tells_of_the_codes_comes_with_the_sound(settings: Settings, registry: Registry) -> None:
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.narrator() as narrator,
     ):
         worker.faults.append((False, 2.5))
@@ -145,7 +145,7 @@ async def test_what_the_worker_tells_of_the_codes_comes_with_the_sound(settings:
 async def test_the_voices_of_a_dialogue_keep_their_sessions_and_the_end_of_the_narrator_ends_them(
     settings: Settings, registry: Registry
 ) -> None:
-    async with running_worker(registry, settings, capacity=4) as worker, open_speaker(settings) as speaker:
+    async with running_worker(registry, settings, capacity=4) as worker, open_background_speech(settings) as speaker:
         async with speaker.narrator() as narrator:
             for name in ("slt", "rms", "slt", "rms", "slt"):
                 await narrator.utter(rook(name), TEXT)
@@ -158,7 +158,7 @@ async def test_the_voices_of_a_dialogue_keep_their_sessions_and_the_end_of_the_n
 async def test_of_many_voices_the_last_four_keep_their_sessions(settings: Settings, registry: Registry) -> None:
     async with (
         running_worker(registry, settings, capacity=9) as worker,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.narrator() as narrator,
     ):
         for name in ("ann", "bob", "ann", "cat", "dan", "eve", "ann", "bob"):
@@ -173,8 +173,8 @@ async def test_a_narrator_with_one_place_for_two_voices_does_not_wait_for_itself
     clock = Clock()
     async with (
         running_worker(registry, settings, capacity=1) as worker,
-        open_speaker(settings) as opened,
-        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+        open_background_speech(settings) as opened,
+        BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
     ):
         for name in ("slt", "slt", "rms", "slt"):
             await narrator.utter(rook(name), TEXT)
@@ -187,14 +187,14 @@ async def test_it_gives_up_its_own_idle_sessions_before_it_waits_for_a_place(
 ) -> None:
     settings = settings.model_copy(update={"session": UNQUEUED})
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
 
         async def look(seconds: float) -> None:
             await worker.until_sessions(0)
             worker.refusal = None
             await clock.sleep(seconds)
 
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=look).narrator() as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=look).narrator() as narrator:
             await narrator.utter(rook("slt"), TEXT)
             await narrator.utter(rook("rms"), TEXT)
             worker.refusal = Overloaded("full, whatever the registry says")
@@ -204,7 +204,7 @@ async def test_it_gives_up_its_own_idle_sessions_before_it_waits_for_a_place(
 async def test_the_last_spare_place_is_left_to_other_narrators(settings: Settings, registry: Registry) -> None:
     async with (
         running_worker(registry, settings, capacity=2) as worker,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.narrator() as dialogue,
         speaker.narrator() as other,
     ):
@@ -227,8 +227,8 @@ async def test_a_session_that_ended_between_two_utterances_is_opened_anew_at_onc
     clock = Clock()
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as opened,
-        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+        open_background_speech(settings) as opened,
+        BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
     ):
         await narrator.utter(SLT, TEXT)
         await worker.end_sessions(error)
@@ -242,8 +242,8 @@ async def test_one_that_is_evicted_in_the_middle_of_an_utterance_says_all_of_it_
 ) -> None:
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as opened,
-        FleetSpeaker(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
+        open_background_speech(settings) as opened,
+        BackgroundSpeech(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
     ):
         worker.allow(characters=5)
         speaking = asyncio.create_task(narrator.utter(SLT, TEXT))
@@ -258,8 +258,8 @@ async def test_a_worker_that_dies_in_the_middle_of_an_utterance_is_replaced_by_t
 ) -> None:
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as opened,
-        FleetSpeaker(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
+        open_background_speech(settings) as opened,
+        BackgroundSpeech(opened.upstream, sleep=Clock().sleep).narrator() as narrator,
     ):
         worker.allow(characters=5)
         speaking = asyncio.create_task(narrator.utter(SLT, TEXT))
@@ -275,7 +275,7 @@ async def test_it_waits_for_hours_while_there_is_a_worker_but_no_spare_place(
 ) -> None:
     settings = settings.model_copy(update={"session": UNQUEUED})
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.refusal = Overloaded("full", retry_after_s=600)
 
         async def until_evening(seconds: float) -> None:
@@ -283,7 +283,7 @@ async def test_it_waits_for_hours_while_there_is_a_worker_but_no_spare_place(
             if clock.now_s > 6 * 3600:
                 worker.refusal = None
 
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=until_evening).narrator() as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=until_evening).narrator() as narrator:
             assert (await narrator.utter(SLT, TEXT)).complete
     assert clock.now_s > 6 * 3600
 
@@ -291,18 +291,19 @@ async def test_it_waits_for_hours_while_there_is_a_worker_but_no_spare_place(
 async def test_patience_for_a_spare_place_may_have_an_end(settings: Settings, registry: Registry) -> None:
     settings = settings.model_copy(update={"session": UNQUEUED})
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.refusal = Overloaded("full")
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator(patience_s=30) as narrator:
+        speech = BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep)
+        async with speech.narrator(patience_s=30) as narrator:
             with pytest.raises(Overloaded, match="within 30 s"):
                 await narrator.utter(SLT, TEXT)
 
 
 async def test_a_text_over_which_every_session_breaks_is_given_up(settings: Settings, registry: Registry) -> None:
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.failure = EngineFailed("the engine died while speaking")
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator:
             with pytest.raises(SpeechFailed, match=r"^5 sessions broke .*died while speaking") as failed:
                 await narrator.utter(SLT, TEXT)
             assert not failed.value.retryable
@@ -314,7 +315,7 @@ async def test_a_text_over_which_every_session_breaks_is_given_up(settings: Sett
 async def test_a_session_that_broke_is_a_sign_that_there_was_a_worker(settings: Settings, registry: Registry) -> None:
     settings = settings.model_copy(update=HURRIED)
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         answers = [("absent", 50), ("broke", 60), ("absent", 50), ("there", 0)]
         worker.refusal = WorkerLost("it is starting")
 
@@ -324,21 +325,21 @@ async def test_a_session_that_broke_is_a_sign_that_there_was_a_worker(settings: 
             worker.failure = EngineFailed("it died") if what == "broke" else None
             await clock.sleep(lasts_s)
 
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=pass_on).narrator() as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=pass_on).narrator() as narrator:
             assert (await narrator.utter(SLT, TEXT)).complete
 
 
 async def test_a_breakdown_is_not_forgotten_while_the_worker_is_away(settings: Settings, registry: Registry) -> None:
     settings = settings.model_copy(update=HURRIED)
     clock = Clock()
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as opened:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.failure = EngineFailed("the engine died while speaking")
 
         async def restart(_: float) -> None:
             worker.refusal = WorkerLost("it is starting")
             await clock.sleep(50)
 
-        async with FleetSpeaker(opened.upstream, clock=clock, sleep=restart).narrator(patience_s=600) as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=restart).narrator(patience_s=600) as narrator:
             with pytest.raises(EngineFailed, match="died while speaking"):
                 await narrator.utter(SLT, TEXT)
 
@@ -350,7 +351,7 @@ async def test_a_worker_that_cannot_be_reached_is_no_fault_beside_one_that_is_fu
     async with (
         running_worker(registry, settings, id="deaf") as deaf,
         running_worker(registry, settings, id="full") as full,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
     ):
         await deaf.stop_listening()
         full.refusal = Overloaded("full")
@@ -369,7 +370,7 @@ async def test_audio_ahead_of_playback_buys_silence_only_where_somebody_plays_it
     settings = settings.model_copy(update={"session": SessionSettings(stall_timeout_s=0.1), "fleet_refresh_s": 0.05})
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.upstream.open(SLT, pace="realtime") as played,
         speaker.upstream.open(SLT, pace="unpaced") as downloaded,
         speaker.upstream.open(SLT, pace="background") as narrated,
@@ -400,8 +401,8 @@ async def test_what_no_worker_would_mend_is_told_at_once(settings: Settings, reg
     clock = Clock()
     async with (
         running_worker(registry, settings) as worker,
-        open_speaker(settings) as opened,
-        FleetSpeaker(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
+        open_background_speech(settings) as opened,
+        BackgroundSpeech(opened.upstream, clock=clock, sleep=clock.sleep).narrator() as narrator,
     ):
         await narrator.utter(SLT, TEXT)
         worker.failure = InvalidRequest("no word to speak")
@@ -411,7 +412,7 @@ async def test_what_no_worker_would_mend_is_told_at_once(settings: Settings, reg
 
 
 async def test_a_narrator_that_is_cancelled_hangs_up(settings: Settings, registry: Registry) -> None:
-    async with running_worker(registry, settings) as worker, open_speaker(settings) as speaker:
+    async with running_worker(registry, settings) as worker, open_background_speech(settings) as speaker:
 
         async def narrate() -> None:
             async with speaker.narrator() as narrator:

@@ -12,7 +12,7 @@ import pytest
 from app.errors import Overloaded
 from app.fleet.registry import Registry
 from app.platform.settings import Settings
-from app.realtime.background import open_speaker
+from app.realtime.background import open_background_speech
 from app.speech.protocol import AudioFrame, Done, Eos, Text
 from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
@@ -51,7 +51,7 @@ async def test_a_narration_gives_its_place_to_a_listener_and_goes_on_when_he_has
             engine, tmp_path, capacity=1, epoch=await registry.join("w1"), fleet_secret=settings.fleet_secret
         ) as server,
         beating(server, registry),
-        open_speaker(settings) as speaker,
+        open_background_speech(settings) as speaker,
         speaker.narrator() as narrator,
     ):
         first = await narrator.utter(WREN, "Chapter one.", seed=1)

@@ -10,6 +10,7 @@ import pytest
 
 from app.bench.narration import CHAPTERS, PARAGRAPHS, Reading, book, table
 from app.bench.sessions import summary
+from app.client.http import ApiClient
 from app.errors import DeadlineExceeded, WorkerLost
 
 
@@ -60,20 +61,20 @@ class Clock:
 
 
 def reading(door: PlayedFrontDoor, clock: Clock) -> Reading:
-    transport = httpx.MockTransport(door)
-    return Reading("http://door", "key", transport=transport, clock=clock, sleep=clock.sleep)
+    client = ApiClient("http://door", "key", transport=httpx.MockTransport(door))
+    return Reading(client.narrations, clock=clock, sleep=clock.sleep)
 
 
 def test_it_is_rendered_only_while_sessions_are_held_beside_it() -> None:
     door, states = PlayedFrontDoor(), []
-    with reading(door, Clock()) as narration:
-        narration.begin("A text.", "wren", None)
-        states.append(door.state)
-        for _ in range(2):
-            with narration.under_way():
-                states.append(door.state)
+    narration = reading(door, Clock())
+    narration.begin("A text.", "wren", None)
+    states.append(door.state)
+    for _ in range(2):
+        with narration.under_way():
             states.append(door.state)
-        narration.forget()
+        states.append(door.state)
+    narration.delete()
     assert states == ["cancelled", "rendering", "cancelled", "rendering", "cancelled"]
     assert (door.wanted["text"], door.wanted["voice"]) == ("A text.", "wren")
     assert narration.audio_s == 4.0 * door.done > 0
@@ -81,21 +82,21 @@ def test_it_is_rendered_only_while_sessions_are_held_beside_it() -> None:
 
 
 def test_one_that_fails_beside_sessions_says_so() -> None:
-    with reading(PlayedFrontDoor(segments=3, ends_as="failed"), Clock()) as narration:
-        narration.begin("A text.", "wren", None)
-        with pytest.raises(WorkerLost, match="failed"):
-            for _ in range(3):
-                with narration.under_way():
-                    pass
+    narration = reading(PlayedFrontDoor(segments=3, ends_as="failed"), Clock())
+    narration.begin("A text.", "wren", None)
+    with pytest.raises(WorkerLost, match="failed"):
+        for _ in range(3):
+            with narration.under_way():
+                pass
 
 
 def test_one_that_nobody_renders_is_not_waited_for_without_end() -> None:
     clock, door = Clock(), PlayedFrontDoor()
-    with reading(door, clock) as narration:
-        narration.begin("A text.", "wren", None)
-        door._look = lambda: None
-        with pytest.raises(DeadlineExceeded, match="carillon tasks"), narration.under_way():
-            pass
+    narration = reading(door, clock)
+    narration.begin("A text.", "wren", None)
+    door._look = lambda: None
+    with pytest.raises(DeadlineExceeded, match="carillon tasks"), narration.under_way():
+        pass
     assert 170 < clock.now_s < 190
 
 

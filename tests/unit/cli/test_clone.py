@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.clone import FILES_AT_ONCE, Studio, clone, follow, found, polish, upload
-from app.client.http import PATIENCE_S
+from app.cli.clone import FILES_AT_ONCE, clone_voice, found, polish_voice, upload
+from app.cli.clone_progress import follow
+from app.client.connection import PATIENCE_S
+from app.client.http import ApiClient
 from app.errors import ConfigurationError, Conflict, NotFound, Overloaded, RecordingUnfit, WorkerLost
 
 Json = dict[str, Any]
@@ -31,14 +33,14 @@ def events(*jobs: Json) -> httpx.Response:
     return httpx.Response(200, text="".join(f"data: {json.dumps(job)}\n\n" for job in jobs))
 
 
-class FrontDoor:
+class ScriptedFrontDoor:
     """Answers by method and path, from what `answers` has; a list is answered from one after the other."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers: dict[str, Any] = {key.replace("__", " /v1/").replace("_", "/"): it for key, it in answers.items()}
         self.asked: list[str] = []
         self.time_s = 0.0
-        self.studio = Studio(
+        self.client = ApiClient(
             "http://front.door",
             None,
             transport=httpx.MockTransport(self._answer),
@@ -90,9 +92,9 @@ def test_a_file_in_another_encoding_is_named_with_the_remedy(recordings: Path, n
 # Uploading.
 
 
-def samples(*batches: httpx.Response) -> FrontDoor:
+def samples(*batches: httpx.Response) -> ScriptedFrontDoor:
     path = f"/v1/voices/{VOICE['id']}/samples"
-    door = FrontDoor()
+    door = ScriptedFrontDoor()
     door.answers |= {f"GET {path}": listed(), f"POST {path}": list(batches)}
     return door
 
@@ -100,7 +102,7 @@ def samples(*batches: httpx.Response) -> FrontDoor:
 def test_a_batch_of_which_nothing_can_be_used_is_told_and_the_rest_goes_on(recordings: Path) -> None:
     kept = httpx.Response(201, json={"samples": [{}], "rejected": []})
     door, out = samples(refusal(400, "recording_unfit", "none of the 16 files can be used."), kept), io.StringIO()
-    upload(door.studio, VOICE["id"], found(recordings)[0], {}, out=out)
+    upload(door.client, VOICE["id"], found(recordings)[0], {}, out=out)
     assert "none of the 16 files" in out.getvalue()
     assert "uploaded 1 of 17 recordings" in out.getvalue()
 
@@ -108,22 +110,22 @@ def test_a_batch_of_which_nothing_can_be_used_is_told_and_the_rest_goes_on(recor
 def test_a_voice_without_any_recording_in_the_end_is_an_error(recordings: Path) -> None:
     door = samples(refusal(400, "recording_unfit"), refusal(400, "recording_unfit"))
     with pytest.raises(RecordingUnfit, match="none of the 17"):
-        upload(door.studio, VOICE["id"], found(recordings)[0], {}, out=io.StringIO())
+        upload(door.client, VOICE["id"], found(recordings)[0], {}, out=io.StringIO())
 
 
 def test_a_voice_that_was_deleted_meanwhile_ends_the_upload(recordings: Path) -> None:
     door = samples(refusal(404, "not_found"))
     with pytest.raises(NotFound):
-        upload(door.studio, VOICE["id"], found(recordings)[0], {}, out=io.StringIO())
+        upload(door.client, VOICE["id"], found(recordings)[0], {}, out=io.StringIO())
 
 
 # Given again.
 
 
-def cloning(voice: Json, start: httpx.Response, jobs: httpx.Response) -> FrontDoor:
+def cloning(voice: Json, start: httpx.Response, jobs: httpx.Response) -> ScriptedFrontDoor:
     own = f"/v1/voices/{voice['id']}"
     kept = [{"file_name": f"{number:02}.wav", "size_bytes": 4} for number in range(FILES_AT_ONCE + 1)]
-    door = FrontDoor()
+    door = ScriptedFrontDoor()
     door.answers = {
         "GET /v1/voices": listed(voice),
         f"GET {own}/samples": listed(*kept),
@@ -135,11 +137,11 @@ def cloning(voice: Json, start: httpx.Response, jobs: httpx.Response) -> FrontDo
     return door
 
 
-def cloned(door: FrontDoor, recordings: Path, *, consent_statement: str | None = None) -> Json:
-    return clone(
+def cloned(door: ScriptedFrontDoor, recordings: Path, *, consent_statement: str | None = None) -> Json:
+    return clone_voice(
         recordings,
         name="Mary",
-        studio=door.studio,
+        client=door.client,
         consent_statement=consent_statement,
         watch=True,
         out=io.StringIO(),
@@ -174,14 +176,14 @@ def test_without_consent_the_phrase_is_told(recordings: Path) -> None:
 def test_a_polish_given_again_follows_the_job_that_is_under_way() -> None:
     door = cloning(VOICE | {"name": "slt", "prompt_name": "slt"}, httpx.Response(500), listed(JOB))
     door.answers["POST /v1/voices/slt/polish"] = refusal(409, "conflict")
-    assert polish("slt", studio=door.studio, watch=True, out=io.StringIO()) == OVER
+    assert polish_voice("slt", client=door.client, watch=True, out=io.StringIO()) == OVER
 
 
 # Watching.
 
 
-def watching(*answers: httpx.Response | Exception) -> FrontDoor:
-    door = FrontDoor()
+def watching(*answers: httpx.Response | Exception) -> ScriptedFrontDoor:
+    door = ScriptedFrontDoor()
     door.answers["GET /v1/clones/job-1/events"] = list(answers)
     return door
 
@@ -195,15 +197,15 @@ def test_a_watch_outlives_breaks_restarts_and_refusals_for_now() -> None:
         httpx.ReadError("broken"),
         events(OVER),
     )
-    assert follow(door.studio, JOB, out=io.StringIO()) == OVER
+    assert follow(door.client, JOB, out=io.StringIO()) == OVER
     assert door.time_s == 5.0, "a pause before each new connection"
 
 
 def test_a_front_door_that_stays_away_is_given_up_on() -> None:
-    door = FrontDoor()
+    door = ScriptedFrontDoor()
     door.answers["GET /v1/clones/job-1/events"] = lambda _: refusal(503, "overloaded")
     with pytest.raises(Overloaded):
-        follow(door.studio, JOB, out=io.StringIO())
+        follow(door.client, JOB, out=io.StringIO())
     assert door.time_s == PATIENCE_S
 
 
@@ -214,18 +216,18 @@ def test_patience_begins_anew_with_everything_that_is_heard() -> None:
             yield events(JOB)
         yield events(OVER)
 
-    assert follow(watching(*answers()).studio, JOB, out=io.StringIO()) == OVER
+    assert follow(watching(*answers()).client, JOB, out=io.StringIO()) == OVER
 
 
 def test_a_job_that_is_not_there_is_told_at_once() -> None:
     door = watching(refusal(404, "not_found"))
     with pytest.raises(NotFound):
-        follow(door.studio, JOB, out=io.StringIO())
+        follow(door.client, JOB, out=io.StringIO())
     assert door.time_s == 0
 
 
 def test_a_front_door_that_is_not_there_is_named() -> None:
-    door = FrontDoor()
+    door = ScriptedFrontDoor()
     door.answers["GET /v1/audio/voices"] = httpx.ConnectError("refused")
     with pytest.raises(WorkerLost, match="make up"):
-        door.studio.speakable()
+        door.client.voices.speakable()

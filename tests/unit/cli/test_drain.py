@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.drain import POLL_S, Dispatcher, drain
+from app.cli.drain import POLL_S, drain_workers
+from app.client.http import ApiClient
 from app.errors import DeadlineExceeded, WorkerLost
 
 
@@ -53,10 +54,10 @@ class ScriptedFleet:
 
 def run(fleet: ScriptedFleet, ids: list[str], *, wait: bool = True, rolling: bool = False) -> str:
     out = io.StringIO()
-    with Dispatcher("http://door", "key", transport=httpx.MockTransport(fleet)) as dispatcher:
-        drain(
+    with ApiClient("http://door", "key", transport=httpx.MockTransport(fleet)) as client:
+        drain_workers(
             ids,
-            dispatcher=dispatcher,
+            fleet=client.fleet,
             deadline_s=None,
             wait=wait,
             rolling=rolling,
@@ -97,7 +98,7 @@ def test_a_worker_that_nobody_starts_again_stops_a_rolling_restart_before_the_ne
 
 def test_a_front_door_that_is_not_there_is_named() -> None:
     with (
-        Dispatcher("http://127.0.0.1:1", None) as dispatcher,
+        ApiClient("http://127.0.0.1:1", None) as client,
         pytest.raises(WorkerLost, match=r"no fleet answers at http://127\.0\.0\.1:1 .*`make up`"),
     ):
-        dispatcher.workers()
+        client.fleet.workers()

@@ -15,9 +15,10 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from app.cli.main import cli
-from app.cli.narrate import Publisher, Wish, narrate
+from app.cli.narrate import NarrationRequest, narrate_book
 from app.cli.narrate_progress import Bars
-from app.client.http import PATIENCE_S
+from app.client.connection import PATIENCE_S
+from app.client.http import ApiClient
 from app.errors import CarillonError, ConfigurationError, Conflict, NotFound, UnknownVoice, WorkerLost
 
 Json = dict[str, Any]
@@ -104,7 +105,7 @@ class House:
             f"GET {own}/captions.vtt": httpx.Response(200, content=b"WEBVTT\n"),
             f"GET {own}/captions.srt": httpx.Response(200, content=b"1\n"),
         }
-        self.publisher = Publisher(
+        self.client = ApiClient(
             "http://front.door",
             None,
             transport=httpx.MockTransport(self._answer),
@@ -131,8 +132,8 @@ class House:
         self.answers[f"{method} /v1/narrations/{ID}{path}"] = list(answers)
 
     def run(self, book: Path | None = None, **options: Any) -> str:
-        wish = options.pop("wish", Wish(voice="slt"))
-        narrate(book, self.output, publisher=self.publisher, wish=wish, out=self.out, **options)
+        request = options.pop("request", NarrationRequest(voice="slt"))
+        narrate_book(book, self.output, client=self.client, request=request, out=self.out, **options)
         return self.out.getvalue()
 
     def asked(self, method: str, path: str) -> list[httpx.Request]:
@@ -159,7 +160,7 @@ def test_what_was_asked_for_is_what_is_sent(house: House, tmp_path: Path) -> Non
     cover.write_bytes(b"PNG")
     house.run(
         house.book,
-        wish=Wish(
+        request=NarrationRequest(
             voice="slt",
             cast={"hero": "rms"},
             options={"replacements": {"a": "b"}, "retakes": 1},
@@ -241,8 +242,8 @@ def test_on_a_terminal_there_is_a_bar_for_each_chapter() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
     with Progress(console=console, auto_refresh=False) as progress:
         bars = Bars(progress)
-        bars.tell(narration("planning", chapters=[], segments=0))
-        bars.tell(narration("rendering", segments_done=3, chapters=[chapter(1, segments_done=3), chapter(2)]))
+        bars.show(narration("planning", chapters=[], segments=0))
+        bars.show(narration("rendering", segments_done=3, chapters=[chapter(1, segments_done=3), chapter(2)]))
         bars.fetched(7_000_000, 70_000_000)
     assert [(task.description.strip(), task.completed, task.total) for task in progress.tasks] == [
         ("rendering", 3, 20),
@@ -258,7 +259,7 @@ def test_of_more_chapters_than_fit_those_being_read_are_shown() -> None:
     chapters = [chapter(number) for number in range(1, 21)]
     chapters[4] = chapter(5, segments_done=2)
     with Progress(console=console, auto_refresh=False) as progress:
-        Bars(progress).tell(narration("rendering", chapters=chapters))
+        Bars(progress).show(narration("rendering", chapters=chapters))
     assert [task.description.strip() for task in progress.tasks if task.visible] == ["rendering", "5 Part 5"]
 
 
@@ -297,7 +298,7 @@ def test_its_id_is_told_before_anything_can_go_wrong(house: House) -> None:
     terminal = io.TextIOWrapper(said, encoding="ascii")
     house.answers["POST /v1/narrations"] = httpx.Response(202, json=narration("queued", title="Zoë"))
     with pytest.raises(UnicodeEncodeError):
-        narrate(house.book, house.output, publisher=house.publisher, wish=Wish(), out=terminal)
+        narrate_book(house.book, house.output, client=house.client, request=NarrationRequest(), out=terminal)
     assert said.getvalue().startswith(ID.encode())
 
 
@@ -348,14 +349,14 @@ def test_a_watch_outlives_breaks_and_restarts(house: House) -> None:
 
 def test_a_narration_that_stopped_is_set_going_again_with_other_voices(house: House) -> None:
     house.sets("", httpx.Response(200, json=narration("failed")))
-    house.run(resume=ID, wish=Wish(cast={"hero": "rms"}))
+    house.run(resume=ID, request=NarrationRequest(cast={"hero": "rms"}))
     [asked] = house.asked("POST", "/resume")
     assert json.loads(asked.read()) == {"cast": {"hero": "rms"}}
     assert house.output.read_bytes() == AUDIO
 
 
 def test_one_that_is_done_is_only_fetched(house: House) -> None:
-    house.run(resume=ID, wish=Wish(), captions=True)
+    house.run(resume=ID, request=NarrationRequest(), captions=True)
     assert house.asked("POST", "/resume") == []
     assert house.output.read_bytes() == AUDIO
     assert house.output.with_suffix(".vtt").read_bytes() == b"WEBVTT\n"
@@ -364,12 +365,12 @@ def test_one_that_is_done_is_only_fetched(house: House) -> None:
 
 def test_what_can_not_be_changed_any_more_is_refused(house: House) -> None:
     with pytest.raises(ConfigurationError, match="its voices can be changed once it has stopped"):
-        house.run(resume=ID, wish=Wish(voice="rms"))
+        house.run(resume=ID, request=NarrationRequest(voice="rms"))
     with pytest.raises(ConfigurationError, match="its voices"):
-        house.run(resume=ID, wish=Wish(options={"retakes": 1}))
+        house.run(resume=ID, request=NarrationRequest(options={"retakes": 1}))
     house.output = house.output.with_suffix(".mp3")
     with pytest.raises(ConfigurationError, match=r"becomes a \.m4b file"):
-        house.run(resume=ID, wish=Wish())
+        house.run(resume=ID, request=NarrationRequest())
 
 
 def test_neither_book_nor_narration_is_an_error_and_both_are(house: House) -> None:
@@ -406,7 +407,7 @@ def test_a_download_is_gone_on_with_by_the_next_command(house: House) -> None:
         house.run(house.book)
     assert not house.output.exists()
     house.sets("/audio", served)
-    house.run(resume=ID, wish=Wish())
+    house.run(resume=ID, request=NarrationRequest())
     assert house.output.read_bytes() == AUDIO
     assert house.asked("GET", "/audio")[-1].headers["range"] == "bytes=4000-"
 
@@ -461,4 +462,4 @@ def test_a_front_door_that_stays_away_ends_it_with_the_way_back(house: House) ->
 def test_a_narration_that_is_not_there_is_told(house: House) -> None:
     house.sets("", refusal(404, "not_found"))
     with pytest.raises(NotFound):
-        house.run(resume=ID, wish=Wish())
+        house.run(resume=ID, request=NarrationRequest())

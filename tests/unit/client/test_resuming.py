@@ -7,7 +7,7 @@ import json
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from app.client.resuming import open_resuming_speaker
+from app.client.resuming import open_resuming_session
 from app.errors import Overloaded
 from app.speech.latency import Ledger
 from app.speech.protocol import Done, Error, Limits, Message, Ready, Resumed
@@ -48,6 +48,6 @@ async def test_a_connection_on_which_a_resume_was_refused_is_closed_before_the_n
 
     async with serve(talk, "127.0.0.1", 0, compression=None, close_timeout=1) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with open_resuming_speaker([f"http://127.0.0.1:{port}"], None, voice="slt") as speaker:
-            assert [type(event) async for event in speaker] == [Done]
+        async with open_resuming_session([f"http://127.0.0.1:{port}"], None, voice="slt") as session:
+            assert [type(event) async for event in session] == [Done]
     assert open_then == [1, 1, 1]

@@ -18,7 +18,7 @@ from app.voices.models import GateFigure, GateReport
 from tests.support.synthetic_speaker import RATE_HZ, SyntheticSpeaker, Throat
 from training.gate import (
     OTHER_BASE_PROMPTS,
-    Heard,
+    GateSpeech,
     bundled_prompts,
     listen,
     read_reference,
@@ -57,8 +57,8 @@ async def judged(
 ) -> GateReport:
     """The report of a candidate that speaks with `throat`, beside Wren and Rook."""
     speaker = SyntheticSpeaker({candidate.name: throat, "wren": WREN, "rook": ROOK})
-    heard = await listen(candidate, bases, bundled_prompts()[:PROMPTS], speaker, ignore)
-    return report_of(GATE, heard, prompt_name=candidate.prompt_name, **{"reference": reference(), **fields})
+    speech = await listen(candidate, bases, bundled_prompts()[:PROMPTS], speaker, ignore)
+    return report_of(GATE, speech, prompt_name=candidate.prompt_name, **{"reference": reference(), **fields})
 
 
 def reference() -> list[Spoken]:
@@ -111,13 +111,13 @@ async def test_a_silent_clone_is_no_clone_that_begins_at_once() -> None:
 
 async def test_an_utterance_without_any_audio_is_not_sound() -> None:
     nothing = [Spoken(text, np.zeros(0, np.float32), RATE_HZ, complete=True) for text in ("one", "two")]
-    report = report_of(GATE, Heard(nothing, {}), prompt_name="clone")
+    report = report_of(GATE, GateSpeech(nothing, {}), prompt_name="clone")
     assert figure(report, "sound_share").passed is False
 
 
 async def test_one_long_head_among_many_short_ones_is_seen_in_the_95th_percentile() -> None:
     clone = [HERON.say(text) for text in bundled_prompts()[:9]] + [replace(HERON, head_s=0.9).say("the last of ten")]
-    report = report_of(GATE, Heard(clone, {}), prompt_name="clone")
+    report = report_of(GATE, GateSpeech(clone, {}), prompt_name="clone")
     assert [failure.name for failure in report.failures] == ["head_silence_p95_ms"]
 
 
@@ -171,13 +171,13 @@ async def test_every_prompt_goes_to_the_clone_and_one_base_voice_two_at_once() -
     speaker = SyntheticSpeaker(dict.fromkeys(("clone", "wren", "rook"), HERON))
     progress: list[int] = []
 
-    def tell(event: str, **fields: Any) -> None:
+    def emit(event: str, **fields: Any) -> None:
         progress.append(fields["spoken"])
 
-    heard = await listen(CLONE, BASES, bundled_prompts()[:8], speaker, tell)
-    assert [spoken.text for spoken in heard.clone] == bundled_prompts()[:8]
-    assert [spoken.text for spoken in heard.bases["wren"]] == bundled_prompts()[:8]
-    assert [spoken.text for spoken in heard.bases["rook"]] == bundled_prompts()[:OTHER_BASE_PROMPTS]
+    speech = await listen(CLONE, BASES, bundled_prompts()[:8], speaker, emit)
+    assert [spoken.text for spoken in speech.clone] == bundled_prompts()[:8]
+    assert [spoken.text for spoken in speech.bases["wren"]] == bundled_prompts()[:8]
+    assert [spoken.text for spoken in speech.bases["rook"]] == bundled_prompts()[:OTHER_BASE_PROMPTS]
     assert speaker.busiest == 2
     assert progress == list(range(1, 8 + 8 + OTHER_BASE_PROMPTS + 1))
 

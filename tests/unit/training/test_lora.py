@@ -32,7 +32,7 @@ from training.checkpoints import STATE_FILE, Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
 from training.learning import Batch, corrupted, summed_loss, target_count
 from training.loop import Training, rate_at
-from training.run import Stopped, read_run
+from training.stage_runner import Stopped, read_run
 
 CPU = torch.device("cpu")
 BRISK: dict[str, Any] = {"learning_rate": 0.02, "batch_clips": 2, "epochs": 3, "checkpoint_steps": 4}
@@ -68,7 +68,7 @@ class Told:
         self._stop_after = stop_after
         self._checks = 0
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
 
     def check(self) -> None:
@@ -89,7 +89,7 @@ def progress_of(event: dict[str, Any]) -> TrainProgress:
 
 def trained(directory: Path, told: Told) -> dict[str, Any]:
     ticks = count()
-    return Training(read_run(directory), directory, told.tell, told.check, clock=lambda: next(ticks)).run()
+    return Training(read_run(directory), directory, told.emit, told.check, clock=lambda: next(ticks)).run()
 
 
 # Clips.

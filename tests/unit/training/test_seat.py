@@ -21,7 +21,7 @@ from tests.support.cards import L40S, FakeCard, card
 from tests.support.tiny_voice import save_run, save_tiny_voice
 from training.lora import DONE, FAILED, StopSignal, run_training
 from training.seat import Seat, card_memory
-from training.stage import Events, Tell
+from training.stage_runner import Emit, Events
 
 BRISK: dict[str, Any] = {"learning_rate": 0.02, "batch_clips": 2, "epochs": 2, "checkpoint_steps": 100}
 
@@ -43,7 +43,7 @@ class Told:
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: Any) -> None:
         self.events.append({"event": event, **fields})
 
 
@@ -55,7 +55,7 @@ def memory(
         shared.gpu,
         13 * GIB,
         directory,
-        told.tell,
+        told.emit,
         look=lambda: (shared.seen(),),
         sleep=sleep,
         clock=lambda: float(next(ticks)),
@@ -92,14 +92,14 @@ def test_a_worker_that_comes_later_is_made_way_for(shared: FakeCard, tmp_path: P
 def test_a_card_that_is_too_small_even_when_empty_is_no_matter_of_waiting(shared: FakeCard, tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigurationError, match=r"takes about 80 GiB, and card 0 .* has 45 GiB"),
-        card_memory(shared.gpu, 80 * GIB, tmp_path, Told().tell),
+        card_memory(shared.gpu, 80 * GIB, tmp_path, Told().emit),
     ):
         pytest.fail("it began")
 
 
 def making_way_at(check_number: int | None) -> Seat:
     @contextmanager
-    def seat(run: RunConfig, tell: Tell) -> Iterator[Callable[[], None]]:
+    def seat(run: RunConfig, emit: Emit) -> Iterator[Callable[[], None]]:
         checks = count(1)
 
         def check() -> None:

@@ -16,8 +16,7 @@ import torch
 
 from app.errors import StoreUnavailable
 from tests.support.deadlines import HANG_S
-from training.run import Stopped
-from training.stage import DONE, FAILED, TERMINATED, Events, Tell, Work, run_stage
+from training.stage_runner import DONE, FAILED, TERMINATED, Emit, Events, Stopped, Work, run_stage
 
 
 def outcome(work: Work) -> tuple[int, list[dict[str, Any]]]:
@@ -27,15 +26,15 @@ def outcome(work: Work) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_what_the_work_returns_goes_out_with_done() -> None:
-    def work(directory: Path, tell: Tell) -> dict[str, Any]:
-        tell("progress", clips=1, of=2)
+    def work(directory: Path, emit: Emit) -> dict[str, Any]:
+        emit("progress", clips=1, of=2)
         return {"rank": 16}
 
     assert outcome(work) == (DONE, [{"event": "progress", "clips": 1, "of": 2}, {"event": "done", "rank": 16}])
 
 
 def test_an_error_of_ours_keeps_its_code_and_whether_to_try_again() -> None:
-    def work(directory: Path, tell: Tell) -> None:
+    def work(directory: Path, emit: Emit) -> None:
         raise StoreUnavailable("the store is away")
 
     code, events = outcome(work)
@@ -45,8 +44,8 @@ def test_an_error_of_ours_keeps_its_code_and_whether_to_try_again() -> None:
     ]
 
 
-def test_any_other_error_is_told_as_one_that_trying_again_does_not_mend() -> None:
-    def work(directory: Path, tell: Tell) -> None:
+def test_any_other_error_is_reported_as_one_that_trying_again_does_not_mend() -> None:
+    def work(directory: Path, emit: Emit) -> None:
         raise ZeroDivisionError("division by zero")
 
     code, events = outcome(work)
@@ -56,7 +55,7 @@ def test_any_other_error_is_told_as_one_that_trying_again_does_not_mend() -> Non
 
 
 def test_a_card_without_memory_may_have_it_the_next_time() -> None:
-    def work(directory: Path, tell: Tell) -> None:
+    def work(directory: Path, emit: Emit) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     code, events = outcome(work)
@@ -65,7 +64,7 @@ def test_a_card_without_memory_may_have_it_the_next_time() -> None:
 
 
 def test_a_full_disk_may_have_room_the_next_time() -> None:
-    def work(directory: Path, tell: Tell) -> None:
+    def work(directory: Path, emit: Emit) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     code, events = outcome(work)
@@ -75,7 +74,7 @@ def test_a_full_disk_may_have_room_the_next_time() -> None:
 
 
 def test_a_stage_that_was_stopped_says_nothing_more() -> None:
-    def work(directory: Path, tell: Tell) -> None:
+    def work(directory: Path, emit: Emit) -> None:
         raise Stopped
 
     assert outcome(work) == (TERMINATED, [])
@@ -83,15 +82,15 @@ def test_a_stage_that_was_stopped_says_nothing_more() -> None:
 
 AWAITING = """
 import asyncio, sys
-from training.stage import Events, main, run_cancellable
+from training.stage_runner import Events, main, run_cancellable
 
-def work(directory, tell):
+def work(directory, emit):
     async def speak():
         try:
-            tell("progress")
+            emit("progress")
             await asyncio.sleep(600)
         finally:
-            tell("hung up")
+            emit("hung up")
     run_cancellable(speak())
 
 sys.exit(main(work))
@@ -99,11 +98,11 @@ sys.exit(main(work))
 
 BLOCKED = """
 import sys, threading
-from training.stage import Events, main
+from training.stage_runner import Events, main
 
-def work(directory, tell):
+def work(directory, emit):
     print("a library's own words")
-    tell("progress")
+    emit("progress")
     threading.Event().wait()
 
 sys.exit(main(work))

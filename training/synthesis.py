@@ -1,4 +1,4 @@
-"""Many lines spoken at once, by whoever can: the fleet's workers, or a test's own voices."""
+"""Many lines spoken at once: by the fleet's workers, or by the voices of a test."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from app.realtime.background import Spoken
 from app.speech.voices import Voice
 
 
-class Speaker(Protocol):
-    """Whoever speaks a text with a voice."""
+class Synthesizer(Protocol):
+    """Speaks a text with a voice."""
 
     async def speak(self, voice: Voice, text: str) -> Spoken:
         """Raises CarillonError."""
@@ -19,13 +19,13 @@ class Speaker(Protocol):
 
 
 async def speak_each(
-    speaker: Speaker,
+    synthesizer: Synthesizer,
     lines: Iterable[tuple[Voice, str]],
-    heard: Callable[[int, Spoken], None],
+    received: Callable[[int, Spoken], None],
     *,
     at_once: int,
 ) -> None:
-    """Speak every line, `at_once` at a time; `heard` gets each utterance with its line's number as it is there.
+    """Speak every line, `at_once` at a time; `received` gets each utterance with its line's number as it is there.
 
     A line is asked for when its turn comes. The first error ends it all, and is raised.
     """
@@ -33,7 +33,7 @@ async def speak_each(
 
     async def take_turns() -> None:
         for number, (voice, text) in queue:
-            heard(number, await speaker.speak(voice, text))
+            received(number, await synthesizer.speak(voice, text))
 
     try:
         async with asyncio.TaskGroup() as turns:
