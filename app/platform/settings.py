@@ -82,7 +82,7 @@ class EngineSettings(BaseModel):
     repetition_penalty: float | None = Field(default=None, gt=0, description="Orpheus's model card asks for ≥ 1.1.")
     startup_timeout_s: float = Field(default=600, gt=0, description="How long the engine may take to load.")
     hang_timeout_s: float = Field(
-        default=60, gt=0, description="An engine that does nothing for so long though it has work is started anew."
+        default=60, gt=0, description="An engine that does nothing for so long though it has work is restarted."
     )
 
 
@@ -107,7 +107,7 @@ class SessionSettings(BaseModel):
         default=60, gt=0, description="How long a session whose worker is gone waits for a place at another."
     )
     waiting_notice_s: float = Field(
-        default=5, gt=0, description="How often the client of a session that waits for a worker is told for which."
+        default=5, gt=0, description="How often the client of a waiting session hears what it waits for."
     )
     resume_ttl_s: float = Field(
         default=60, gt=0, description="How long a resumable session can be taken up after its connection broke."
@@ -200,7 +200,7 @@ class NarrationSettings(BaseModel):
         default=24 * 3600, ge=10, le=7 * 24 * 3600, description="How long a signed link holds; listening takes a while."
     )
     segment_days: float = Field(
-        default=30.0, gt=0, description="How long rendered segments are kept, for a narration to be given in anew."
+        default=30.0, gt=0, description="How long rendered segments are kept, for a narration that is submitted again."
     )
 
 
