@@ -28,6 +28,7 @@
   * StageFailed                     a stage of a job broke off without saying why
   * OutOfMemory                     a card had not the memory that was asked of it
   * DeadlineExceeded                another process did not answer in time
+    * SessionIdle                   nothing was sent into a session for too long
   * SlowReader                      the client does not take the audio it asked for
   * SessionResumed                  a session goes on on another connection
   * ConfigurationError              settings, files or packages do not fit together

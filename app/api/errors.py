@@ -62,6 +62,8 @@ STATUS: dict[type[CarillonError], int] = {
 
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
 CLIENT_CLOSED_REQUEST = 499
 
 PLACES = frozenset({"body", "query", "path", "header"})
@@ -111,13 +113,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
         words = {
             404: f"there is nothing at {request.url.path[:200]!r}; GET /docs shows what there is",
             405: f"{request.url.path[:200]!r} takes no {request.method}; GET /docs shows what it takes",
         }
         message = words.get(error.status_code, str(error.detail))
-        body = error_body(error.status_code, message, code=codes.get(error.status_code, "http_error"))
+        body = error_body(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     async def gone(request: Request, error: Exception) -> Response:

@@ -78,11 +78,11 @@ class EngineSettings(BaseModel):
         "host time.",
     )
     temperature: float | None = Field(default=None, ge=0, le=2, description="None: the checkpoint's generation config.")
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_p: float | None = Field(default=None, gt=0, le=1, description="None: the checkpoint's generation config.")
     repetition_penalty: float | None = Field(default=None, gt=0, description="Orpheus's model card asks for ≥ 1.1.")
-    startup_timeout_s: float = Field(default=600, gt=0)
+    startup_timeout_s: float = Field(default=600, gt=0, description="How long the engine may take to load.")
     hang_timeout_s: float = Field(
-        default=60, gt=0, description="An engine that does nothing for so long though it has work is started anew."
+        default=60, gt=0, description="An engine that does nothing for so long though it has work is restarted."
     )
 
 
@@ -94,18 +94,20 @@ class SessionSettings(BaseModel):
     max_input_chars: int = Field(default=4096, ge=1, description="Of one /v1/audio/speech call, as OpenAI's.")
     max_pending_chars: int = Field(default=20_000, ge=100, description="Text sent into a session and not yet spoken.")
     max_chunk_chars: int = Field(default=300, ge=50, description="Of one engine request.")
-    max_sessions_per_socket: int = Field(default=64, ge=1, le=65_535)
+    max_sessions_per_socket: int = Field(default=64, ge=1, le=65_535, description="Open at once on one WebSocket.")
     idle_text_s: float = Field(default=0.25, gt=0, description="Text that pauses so long is spoken as far as it goes.")
     lead_s: float = Field(default=1.5, gt=0, description="Later text is spoken once less audio than this is in hand.")
-    idle_timeout_s: float = Field(default=60, gt=0)
-    slow_reader_timeout_s: float = Field(default=30, gt=0)
+    idle_timeout_s: float = Field(default=60, gt=0, description="A session without messages for so long is ended.")
+    slow_reader_timeout_s: float = Field(
+        default=30, gt=0, description="A client that reads nothing for so long is disconnected."
+    )
     stall_timeout_s: float = Field(default=20, gt=0, description="No audio for so long while text is pending: a fault.")
     queue_timeout_s: float = Field(default=1.0, ge=0, description="How long a start waits for room before 503.")
     move_timeout_s: float = Field(
         default=60, gt=0, description="How long a session whose worker is gone waits for a place at another."
     )
     waiting_notice_s: float = Field(
-        default=5, gt=0, description="How often the client of a session that waits for a worker is told for which."
+        default=5, gt=0, description="How often the client of a waiting session hears what it waits for."
     )
     resume_ttl_s: float = Field(
         default=60, gt=0, description="How long a resumable session can be taken up after its connection broke."
@@ -116,7 +118,7 @@ class SessionSettings(BaseModel):
     journal_interval_s: float = Field(
         default=0.2, gt=0, description="How often what has changed in resumable sessions is written to Redis."
     )
-    connect_timeout_s: float = Field(default=5, gt=0)
+    connect_timeout_s: float = Field(default=5, gt=0, description="From a front door to a worker.")
     ready_timeout_s: float = Field(
         default=30.0, gt=0, description="How long a worker may take to load an adapter before the session is ready."
     )
@@ -137,11 +139,11 @@ class StoreSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint_url: str | None = None
-    region: str = "us-east-1"
-    bucket: str = "carillon"
-    access_key: SecretStr = SecretStr("")
-    secret_key: SecretStr = SecretStr("")
+    endpoint_url: str | None = Field(default=None, description="Default: the embedded store.")
+    region: str = Field(default="us-east-1", description="As the store names it.")
+    bucket: str = Field(default="carillon", description="Everything lies in this one bucket.")
+    access_key: SecretStr = Field(default=SecretStr(""), description="The id of the store's credentials.")
+    secret_key: SecretStr = Field(default=SecretStr(""), description="Their secret.")
 
 
 class CloningSettings(BaseModel):
@@ -157,8 +159,8 @@ class CloningSettings(BaseModel):
     transcriber_url: str | None = Field(
         default=None, description="An OpenAI-compatible /v1/audio/transcriptions; without it transcripts are uploaded."
     )
-    transcriber_key: SecretStr = SecretStr("")
-    transcriber_model: str = "whisper-1"
+    transcriber_key: SecretStr = Field(default=SecretStr(""), description="The bearer token for that endpoint.")
+    transcriber_model: str = Field(default="whisper-1", description="The `model` asked of that endpoint.")
     webhook_secret: SecretStr = Field(
         default=SecretStr(""), description="Signs webhooks (Standard Webhooks, `whsec_…`); without it none are sent."
     )
@@ -198,7 +200,7 @@ class NarrationSettings(BaseModel):
         default=24 * 3600, ge=10, le=7 * 24 * 3600, description="How long a signed link holds; listening takes a while."
     )
     segment_days: float = Field(
-        default=30.0, gt=0, description="How long rendered segments are kept, for a narration to be given in anew."
+        default=30.0, gt=0, description="How long rendered segments are kept, for a narration that is submitted again."
     )
 
 
@@ -222,20 +224,22 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), description="Embedded stores, caches, run.json.")
     model: str = Field(default=str(STAND_IN / "model"), description="Language model: a directory or a hub id.")
     codec: str = Field(default=str(STAND_IN / "codec"), description="SNAC codec: a directory or a hub id.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where a GPU and the CUDA build of vLLM are found."
+    )
 
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default: SQLite in data_dir.")
     redis_url: SecretStr | None = Field(default=None, description="redis:// or rediss://; default: embedded Valkey.")
     store: StoreSettings = StoreSettings()
 
-    api_host: str = "127.0.0.1"
-    api_port: int = Field(default=8000, ge=0, le=65_535)
+    api_host: str = Field(default="127.0.0.1", description="Where the front door listens; 0.0.0.0: on every interface.")
+    api_port: int = Field(default=8000, ge=0, le=65_535, description="0: a free one.")
     auth: bool = Field(default=True, description="Off: any caller may do anything. For a private machine only.")
     key_pepper: SecretStr = Field(default=SecretStr(""), description="HMAC key of stored API keys; same everywhere.")
     fleet_secret: SecretStr = Field(default=SecretStr(""), description="What front doors show to workers.")
 
     worker_id: str | None = Field(default=None, description="Default: host name and port.")
-    worker_host: str = "127.0.0.1"
+    worker_host: str = Field(default="127.0.0.1", description="Where a worker listens; 0.0.0.0: on every interface.")
     worker_port: int = Field(default=0, ge=0, le=65_535, description="0: a free one.")
     worker_address: str | None = Field(
         default=None,
@@ -246,9 +250,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Sessions a worker speaks with in real time; default: 4 on a CPU, 8–128 on a card; measure it.",
     )
-    heartbeat_s: float = Field(default=1.0, gt=0)
+    heartbeat_s: float = Field(default=1.0, gt=0, description="Between two reports of a worker to Redis.")
     worker_ttl_s: float = Field(default=3.0, gt=0, description="A worker silent for so long is not routed to.")
-    lease_ttl_s: float = Field(default=10.0, gt=0)
+    lease_ttl_s: float = Field(
+        default=10.0, gt=0, description="A claimed place that no heartbeat renews is free after so long."
+    )
     fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's picture of workers may be.")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
     handover_timeout_s: float = Field(
@@ -273,8 +279,10 @@ class Settings(BaseSettings):
     narration: NarrationSettings = NarrationSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least that is logged."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="json: one object a line.")
 
     @classmethod
     def settings_customise_sources(

@@ -38,22 +38,28 @@ class SpeechConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(default="orpheus", min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][\w.:+-]*$")
-    stand_in: bool = False
-    languages: tuple[str, ...] = Field(default=("en",), min_length=1)
-    voices: tuple[str, ...] = Field(default=ORPHEUS_VOICES, min_length=1)
-    tags: tuple[str, ...] = ORPHEUS_TAGS
-    audio_token_base: int = 128266
-    start_of_text_id: int = 128000
-    end_of_text_id: int = 128009
-    start_of_speech_id: int = 128257
-    end_of_speech_id: int = 128258
-    start_of_human_id: int = 128259
-    end_of_human_id: int = 128260
-    start_of_ai_id: int = 128261
-    end_of_ai_id: int = 128262
-    pad_id: int = 128263
-    prompt_form: str = "{voice}: {text}"
+    name: str = Field(
+        default="orpheus",
+        min_length=1,
+        max_length=128,
+        pattern=r"^[A-Za-z0-9][\w.:+-]*$",
+        description="Of the model, as clients see it.",
+    )
+    stand_in: bool = Field(default=False, description="Whether it is shown as a stand-in.")
+    languages: tuple[str, ...] = Field(default=("en",), min_length=1, description="That it speaks.")
+    voices: tuple[str, ...] = Field(default=ORPHEUS_VOICES, min_length=1, description="Built into it.")
+    tags: tuple[str, ...] = Field(default=ORPHEUS_TAGS, description="That it voices instead of reading them.")
+    audio_token_base: int = Field(default=128266, description="The token of the first code.")
+    start_of_text_id: int = Field(default=128000, description="Begins the prompt's text.")
+    end_of_text_id: int = Field(default=128009, description="Ends the prompt's text.")
+    start_of_speech_id: int = Field(default=128257, description="Begins the codes.")
+    end_of_speech_id: int = Field(default=128258, description="Ends the codes.")
+    start_of_human_id: int = Field(default=128259, description="Begins the prompt.")
+    end_of_human_id: int = Field(default=128260, description="Ends the prompt.")
+    start_of_ai_id: int = Field(default=128261, description="Begins the answer.")
+    end_of_ai_id: int = Field(default=128262, description="Ends the answer.")
+    pad_id: int = Field(default=128263, description="Fills batches up.")
+    prompt_form: str = Field(default="{voice}: {text}", description="How voice and text become a prompt.")
     recipe: Mapping[str, float | int] = Field(
         default_factory=dict, description="Of TrainConfig: what suits this model better than it suits Orpheus."
     )

@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from app import errors
-from app.errors import CarillonError
+from app.api.errors_page import error_kinds, meaning
+from app.platform.field_table import default_of, type_of
 from app.speech import protocol
 from app.speech.latency import Ledger
 from app.speech.protocol import MAX_COMMANDS, MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
@@ -63,7 +63,7 @@ minute of its audio's codes lie in the fleet's Redis: until a minute after `done
 until an error after which it cannot be resumed. Sessions that do not ask for it are kept in memory alone, and no text
 is ever logged.
 
-This page is generated from `app/core/protocol.py` by `python -m app.api.native.protocol_page`.
+This page is generated from `app/speech/protocol.py` by `python -m app.api.native.protocol_page`.
 """
 
 
@@ -97,7 +97,7 @@ def _fields(kind: type[BaseModel]) -> str:
     schema = kind.model_json_schema()
     required = set(schema.get("required", ()))
     rows = [
-        f"| `{name}` | {_type(field, schema)} | {_default(name, field, required)} | {field.get('description', '')} |"
+        f"| `{name}` | {type_of(field, schema)} | {_default(name, field, required)} | {field.get('description', '')} |"
         for name, field in schema["properties"].items()
         if name != "type"
     ]
@@ -105,34 +105,12 @@ def _fields(kind: type[BaseModel]) -> str:
     return "\n".join([*head, *rows]) + "\n" if rows else ""
 
 
-def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
-    if "$ref" in field:
-        return _type(schema["$defs"][field["$ref"].rsplit("/", 1)[-1]], schema)
-    if "anyOf" in field:
-        return " or ".join(_type(choice, schema) for choice in field["anyOf"])
-    if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
-    if field.get("type") == "object":
-        return "object"
-    bounds = {"minimum": "≥ ", "maximum": "≤ ", "minLength": "≥ ", "maxLength": "≤ "}
-    limits = [f"{sign}{field[bound]:g}" for bound, sign in bounds.items() if bound in field]
-    unit = " characters" if "maxLength" in field else ""
-    pattern = f", `{field['pattern']}`" if "pattern" in field else ""
-    return str(field.get("type", "any")) + (f" ({', '.join(limits)}{unit})" if limits else "") + pattern
-
-
 def _default(name: str, field: dict[str, Any], required: set[str]) -> str:
-    if name in required:
-        return "required"
-    return "none" if field.get("default") is None else f"`{field['default']}`"
+    return "required" if name in required else default_of(field)
 
 
 def _codes() -> str:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, CarillonError)]
-    rows = [
-        f"| `{kind.code}` | {'yes' if kind.retryable else 'no'} | {_doc(kind).splitlines()[0]} |"
-        for kind in sorted(kinds, key=lambda kind: kind.code)
-    ]
+    rows = [f"| `{kind.code}` | {'yes' if kind.retryable else 'no'} | {meaning(kind)} |" for kind in error_kinds()]
     return "\n".join(["| code | retryable | |", "|---|---|---|", *rows]) + "\n"
 
 
