@@ -48,7 +48,7 @@ from app.speech.protocol import (
     Uttered,
 )
 from app.speech.repetition import repeated_frames
-from app.speech.spoken_text import heard_text
+from app.speech.spoken_text import played_text
 from app.speech.text import Chunk, TextSplitter, clean, has_speech
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
@@ -208,7 +208,7 @@ class Session:
             utterance.cancel()
         # The turn ends before anybody else runs: `run` must not find the old text when the utterance is gone.
         self._drop_stale_frames()
-        heard = heard_text(self._spoken, self.samples if played_samples is None else played_samples)
+        heard = played_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
         self._playback.stop()
         self._begin_turn(Resumption())

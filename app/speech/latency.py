@@ -47,7 +47,7 @@ class Ledger(BaseModel):
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of work for a second of audio; below 1 is faster than it is heard."""
+        """Seconds of work for a second of audio; below 1 is faster than it plays."""
         return self.total_ms / 1000 / self.audio_s if self.total_ms is not None and self.samples else None
 
 

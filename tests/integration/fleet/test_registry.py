@@ -139,7 +139,7 @@ async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registr
 
 async def test_of_many_claims_at_once_no_more_win_than_their_bound_says(registry: Registry) -> None:
     worker = await join(registry, capacity=9)
-    answers = await asyncio.gather(*(registry.ask(worker, f"s{i}", BUILT_IN, bound=4) for i in range(20)))
+    answers = await asyncio.gather(*(registry.try_claim(worker, f"s{i}", BUILT_IN, bound=4) for i in range(20)))
     assert sum(answer.claimed for answer in answers) == 4
     assert {(answer.reason, answer.sessions) for answer in answers if not answer.claimed} == {("over", 4)}
     assert await registry.claim(worker, "beyond", BUILT_IN, bound=5)

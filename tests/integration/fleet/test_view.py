@@ -96,7 +96,7 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
     assert fleet.workers == (worker,)
     assert fleet.models == (CARD,)
     assert offered(fleet) == []
-    assert fleet.settling("standin")
+    assert fleet.recovering("standin")
     clock.now_s += 2.9
     await fleet.refresh()
     assert not fleet.missing(worker)
@@ -104,8 +104,8 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
     await fleet.refresh()
     assert (fleet.workers, fleet.models) == ((), (CARD,))
     assert fleet.missing(worker)
-    assert not fleet.settling("standin")
-    assert "none has started again yet" in (fleet.awaited("standin") or "")
+    assert not fleet.recovering("standin")
+    assert "none has started again yet" in (fleet.wait_reason("standin") or "")
 
 
 async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wait(
@@ -121,7 +121,7 @@ async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wai
     clock.now_s += settings.session.move_timeout_s + 0.1
     await fleet.refresh()
     assert fleet.models == ()
-    assert fleet.awaited("standin") is None
+    assert fleet.wait_reason("standin") is None
 
 
 async def test_a_worker_that_comes_back_in_time_was_never_missing(
@@ -156,15 +156,15 @@ async def test_a_model_settles_only_while_all_its_workers_have_vanished(
     await join(registry, "w1")
     await join(registry, "w2")
     await fleet.refresh()
-    assert not fleet.settling("standin")
+    assert not fleet.recovering("standin")
     await vanish(redis, "w1")
     await fleet.refresh()
-    assert not fleet.settling("standin")
+    assert not fleet.recovering("standin")
     assert offered(fleet) == ["w2"]
     await vanish(redis, "w2")
     await fleet.refresh()
-    assert fleet.settling("standin")
-    assert not fleet.settling("orpheus")
+    assert fleet.recovering("standin")
+    assert not fleet.recovering("orpheus")
 
 
 async def test_a_flush_is_over_with_the_workers_next_heartbeat(
@@ -199,7 +199,7 @@ async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is
     assert not await doors[1].claim(wanted[1], "s4", voice)
     known = next(worker for worker in doors[1].workers if worker.id == home.id)
     assert known.inflight == 2
-    assert (await registry.ask(home, "s5", voice)).claimed
+    assert (await registry.try_claim(home, "s5", voice)).claimed
 
 
 async def test_a_claim_at_a_worker_that_is_gone_takes_it_out_of_the_picture_until_the_next_look(

@@ -81,7 +81,7 @@ class Speaker:
                 self.splitter.close()
             case Cancel():
                 self.generation += 1
-                self.journal.heard(
+                self.journal.received(
                     Cancelled(session="s", generation=self.generation, spoken_text="", samples=self.samples)
                 )
 
@@ -93,7 +93,7 @@ class Speaker:
             self.answer_flushes(self.flushes[-1] if self.flushes else 0)
         else:
             self.spoken_until = chunk.end
-            self.journal.heard(
+            self.journal.received(
                 Begun(
                     session="s",
                     generation=self.generation,
@@ -108,10 +108,10 @@ class Speaker:
     def answer_flushes(self, until: int) -> None:
         while self.flushes and self.flushes[0] <= until:
             self.flushes.pop(0)
-            self.journal.heard(Flushed(session="s", samples=self.samples))
+            self.journal.received(Flushed(session="s", samples=self.samples))
 
     def hear(self, start: int, samples: int, codes: bytes = b"") -> None:
-        self.journal.heard(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
+        self.journal.received(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
 
     def speak(self, words: str, *, start: int, known: int = 0, until: int | None = None) -> None:
         """Send what is missing of a chunk, up to so many of its characters; whole without `until`."""
@@ -121,7 +121,7 @@ class Speaker:
         if until is None:
             self.samples = start + len(words) * SAMPLES_PER_CHAR
             self.spoken.append(words)
-            self.journal.heard(
+            self.journal.received(
                 Segment(
                     session="s",
                     generation=self.generation,
@@ -214,10 +214,10 @@ def test_a_flush_before_which_there_is_no_word_still_parts_the_text() -> None:
     journal = Journal(tags=TAGS)
     for command in (text("<"), Flush(session="s")):
         journal.sent(command)
-    journal.heard(Flushed(session="s", samples=0))
+    journal.received(Flushed(session="s", samples=0))
     journal.sent(text("b> now please. More of it."))
     assert journal.pending_chars == 26
-    journal.heard(Begun(session="s", generation=0, text="b> now please.", start_char=1, end_char=15, start_sample=0))
+    journal.received(Begun(session="s", generation=0, text="b> now please.", start_char=1, end_char=15, start_sample=0))
 
     _, commands = journal.move()
 
@@ -239,9 +239,9 @@ def test_a_flush_that_was_not_answered_is_asked_again_at_its_place() -> None:
     journal = Journal(tags=TAGS)
     for command in (text("One."), Flush(session="s"), text(" Two."), Flush(session="s"), text(" Three.")):
         journal.sent(command)
-    journal.heard(Begun(session="s", generation=0, text="One.", start_char=0, end_char=4, start_sample=0))
-    journal.heard(Segment(session="s", generation=0, text="One.", start_sample=0, end_sample=9))
-    journal.heard(Flushed(session="s", samples=9))
+    journal.received(Begun(session="s", generation=0, text="One.", start_char=0, end_char=4, start_sample=0))
+    journal.received(Segment(session="s", generation=0, text="One.", start_sample=0, end_sample=9))
+    journal.received(Flushed(session="s", samples=9))
 
     _, commands = journal.move()
 
@@ -251,8 +251,8 @@ def test_a_flush_that_was_not_answered_is_asked_again_at_its_place() -> None:
 def test_a_cancel_that_was_not_answered_goes_first_and_nothing_before_it_is_said() -> None:
     journal = Journal(tags=TAGS)
     journal.sent(text("The old turn. It goes on."))
-    journal.heard(Begun(session="s", generation=0, text="The old turn.", start_char=0, end_char=13, start_sample=0))
-    journal.heard(AudioFrame(0, 0, 0, 0, bytes(200), bytes(14)))
+    journal.received(Begun(session="s", generation=0, text="The old turn.", start_char=0, end_char=13, start_sample=0))
+    journal.received(AudioFrame(0, 0, 0, 0, bytes(200), bytes(14)))
     for command in (cancel(50), text("The new turn.")):
         journal.sent(command)
 
@@ -268,7 +268,7 @@ def test_after_a_cancel_the_next_turn_counts_its_text_from_nothing() -> None:
     journal = Journal(tags=TAGS)
     journal.sent(text("The old turn."))
     journal.sent(cancel())
-    journal.heard(Cancelled(session="s", generation=1, spoken_text="", samples=700))
+    journal.received(Cancelled(session="s", generation=1, spoken_text="", samples=700))
     journal.sent(text("A new one."))
 
     resumption, commands = journal.move()

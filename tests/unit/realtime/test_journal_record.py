@@ -43,7 +43,7 @@ def happen(journal: Journal, speaker: Speaker, event: Command | str) -> None:
                 until = None if event == "speak" else len(chunk.text) // 2
                 speaker.speak(chunk.text, start=speaker.samples, until=until)
         case "answer a flush":
-            journal.heard(Flushed(session="s", samples=journal.samples))
+            journal.received(Flushed(session="s", samples=journal.samples))
         case Text() | Flush() | Eos():
             journal.sent(event)
             speaker.take(event)
@@ -80,7 +80,7 @@ def test_each_change_gives_another_version() -> None:
     for command in (text("Words."), Flush(session="s"), cancel()):
         journal.sent(command)
         versions.append(journal.version)
-    journal.heard(Flushed(session="s", samples=0))
+    journal.received(Flushed(session="s", samples=0))
     versions.append(journal.version)
     assert len(set(versions)) == len(versions)
 

@@ -67,7 +67,7 @@ async def first(speaking: Session, count: int, journal: Journal) -> list[Outgoin
     said: list[Outgoing] = []
     while len(said) < count and (not said or not isinstance(said[-1], Done)):
         said.append(await speaking.outbox.get())
-        journal.heard(said[-1])
+        journal.received(said[-1])
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     return said
@@ -180,7 +180,7 @@ async def test_a_worker_lost_between_the_last_code_and_the_segment_leaves_only_t
     for item in said:
         if isinstance(item, Segment):
             break
-        journal.heard(item)
+        journal.received(item)
 
     after = await everything(resumed(engine, decoder, journal))
 
