@@ -1,4 +1,4 @@
-"""What `carillon bench fleet` asks its load generator for, what that measures, and what follows from it.
+"""What `carillon bench fleet` has its load generator do, what that measures, and what follows from it.
 
 Values and pure functions; nothing here starts a process or reads a clock.
 """
@@ -60,7 +60,7 @@ class Plan(Figures):
     starts_per_s: tuple[float, ...] = ()
     starts_s: float = 4.0
     idle_s: float = 2.0
-    """Before starts, to tell what the fleet asks Redis of itself."""
+    """Before starts, to measure the fleet's own calls of Redis."""
     drain_s: float = 3.0
     """Between the sessions and the starts, for what is left of the former to end."""
     patience_s: float = 3.0
@@ -113,7 +113,7 @@ class Step(Figures):
 
 
 class Starts(Figures):
-    """Short sessions, begun at one rate whatever becomes of them."""
+    """Short sessions, begun at one rate whether or not they are served."""
 
     offered_per_s: float
     begun: int

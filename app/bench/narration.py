@@ -1,8 +1,8 @@
 """`carillon bench narration`: what a narration beside them costs live sessions, at a running fleet.
 
 Live sessions as `carillon bench speech` holds them, in rounds: first alone, then beside a narration that is being
-rendered, so that what else the machine does falls on both alike. The narration is of a text that nobody has had read
-before, since a segment that was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
+rendered, so that what else the machine does falls on both alike. The narration is of a new text, since a segment that
+was ever rendered is not rendered again; between the rounds it is cancelled and resumed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, Heard, paired, summary
+from app.bench.sessions import PREBUFFERS_MS, TEXTS, TOKENS_PER_S, Bench, MeasuredSession, paired, summary
 from app.client.http import FrontDoor, Json
 from app.errors import DeadlineExceeded, WorkerLost
 from app.speech.protocol import Pace
@@ -33,15 +33,15 @@ POLL_S = 0.25
 class _Measured:
     """Sessions under one condition, all rounds together."""
 
-    heard: list[Heard] = field(default_factory=list)
+    sessions: list[MeasuredSession] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> dict[str, Any]:
-        return {"errors": dict(self.errors), **summary(self.heard)}
+        return {"errors": dict(self.errors), **summary(self.sessions)}
 
 
 class Reading(FrontDoor):
-    """One narration of a front door, that is rendered while it is wanted."""
+    """One narration of a front door, rendered on demand."""
 
     def begin(self, text: str, voice: str, model: str | None) -> None:
         wanted = {"voice": voice, "model": model, "text": text, "format": "wav", "options": {"normalise": False}}
@@ -65,7 +65,7 @@ class Reading(FrontDoor):
         finally:
             self._stop()
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         self.ask("DELETE", self._path)
 
     @property
@@ -112,7 +112,7 @@ def run(
     """Hold `sessions` sessions, `concurrency` at once, in each of `rounds` rounds alone and beside a narration.
 
     The table goes to `out`, everything to `json_path`, and is returned. Raises CarillonError when not even one session
-    can be held, or the narration does not get under way.
+    can be held, or the narration does not start.
     """
     bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed=1)
     alone, beside = _Measured(), _Measured()
@@ -129,7 +129,7 @@ def run(
                     _measure(bench, concurrency, sessions, beside)
                 spoken_s += reading.audio_s - before_s
         finally:
-            reading.forget()
+            reading.delete()
     report = {
         "model": asyncio.run(bench.model_card()),
         "voices": list(voices),
@@ -147,8 +147,8 @@ def run(
 
 
 def _measure(bench: Bench, concurrency: int, sessions: int, measured: _Measured) -> None:
-    heard, errors = asyncio.run(bench.hold(concurrency, sessions))
-    measured.heard += heard
+    held, errors = asyncio.run(bench.hold(concurrency, sessions))
+    measured.sessions += held
     measured.errors += errors
 
 

@@ -5,7 +5,7 @@ separate callers have, and its playback is simulated from the arrival of each fr
 the network adds is in them.
 
     ttfa            first text sent -> first audio frame received
-    audible ttfa    the same and the silence at the head of the audio: when a listener hears a voice
+    audible ttfa    the same and the silence at the head of the audio: when the voice is audible
     rtf             seconds from the first text to the last audio, for a second of audio; with pace "unpaced" only
     underruns       the listener's buffer ran dry, having started `prebuffer` after the first frame
     cancel          cancel sent -> `cancelled` received; and -> the last frame that still came
@@ -46,8 +46,8 @@ CANCEL_AFTER_S = 0.5
 
 
 @dataclass(slots=True)
-class Heard:
-    """One session as its listener had it; times in seconds since its first text."""
+class MeasuredSession:
+    """One session as its client received it; times in seconds since its first text."""
 
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
@@ -134,7 +134,7 @@ class Bench:
         }
 
     async def warm_up(self) -> None:
-        """A first session, which finds caches cold. Raises what would befall all the others."""
+        """A first session, which finds caches cold. Raises what would end all the others."""
         await self._speak(0)
 
     async def model_card(self) -> dict[str, Any]:
@@ -147,43 +147,43 @@ class Bench:
         return open_speaker(self.url, self.key, voice=voice, model=self.model, pace=self.pace)
 
     async def _level(self, count: int, sessions: int) -> dict[str, Any]:
-        heard, errors = await self.hold(count, sessions)
-        return {"concurrency": count, "errors": dict(errors), **summary(heard)}
+        measured, errors = await self.hold(count, sessions)
+        return {"concurrency": count, "errors": dict(errors), **summary(measured)}
 
-    async def hold(self, count: int, sessions: int) -> tuple[list[Heard], Counter[str]]:
+    async def hold(self, count: int, sessions: int) -> tuple[list[MeasuredSession], Counter[str]]:
         """`count` sessions at once, each followed by the next until `sessions` have been held; and what failed."""
         numbers = iter(range(sessions))
-        heard: list[Heard] = []
+        measured: list[MeasuredSession] = []
         errors: Counter[str] = Counter()
 
         async def caller() -> None:
             for number in numbers:
                 try:
-                    heard.append(await self._speak(number))
+                    measured.append(await self._speak(number))
                 except CarillonError as error:
                     errors[error.code] += 1
 
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(caller())
-        return heard, errors
+        return measured, errors
 
-    async def _speak(self, number: int) -> Heard:
+    async def _speak(self, number: int) -> MeasuredSession:
         clock = asyncio.get_running_loop().time
         async with self._open(number) as speaker:
             began_at = clock()
-            heard = Heard(sample_rate_hz=speaker.ready.sample_rate_hz)
+            measured = MeasuredSession(sample_rate_hz=speaker.ready.sample_rate_hz)
             writing = asyncio.create_task(self._write(speaker, TEXTS[number % len(TEXTS)], number))
             try:
                 async for event in speaker:
                     if isinstance(event, AudioFrame):
-                        heard.arrivals.append((clock() - began_at, len(event.audio) // 2))
+                        measured.arrivals.append((clock() - began_at, len(event.audio) // 2))
                     elif isinstance(event, Done):
-                        heard.ledger = event.ledger
+                        measured.ledger = event.ledger
             finally:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-        return heard
+        return measured
 
     async def _write(self, speaker: Speaker, text: str, number: int) -> None:
         clock = asyncio.get_running_loop().time
@@ -235,29 +235,29 @@ def as_a_model_writes(text: str, tokens_per_s: float, random: Random) -> Iterato
         burst -= 1
 
 
-def summary(heard: Sequence[Heard]) -> dict[str, Any]:
+def summary(measured: Sequence[MeasuredSession]) -> dict[str, Any]:
     """The figures of one level."""
-    heard = [session for session in heard if session.arrivals]
-    audio_s = sum(session.audio_s for session in heard)
-    audible = [session.audible_ttfa_s for session in heard if session.audible_ttfa_s is not None]
+    measured = [session for session in measured if session.arrivals]
+    audio_s = sum(session.audio_s for session in measured)
+    audible = [session.audible_ttfa_s for session in measured if session.audible_ttfa_s is not None]
     return {
-        "sessions": len(heard),
+        "sessions": len(measured),
         "audio_s": round(audio_s, 2),
-        "ttfa_ms": spread([session.ttfa_s for session in heard], 1000),
+        "ttfa_ms": spread([session.ttfa_s for session in measured], 1000),
         "audible_ttfa_ms": spread(audible, 1000),
-        "rtf": spread([session.rtf for session in heard], 1),
+        "rtf": spread([session.rtf for session in measured], 1),
         "underruns": {
-            str(prebuffer_ms): _underruns(heard, prebuffer_ms / 1000, audio_s) for prebuffer_ms in PREBUFFERS_MS
+            str(prebuffer_ms): _underruns(measured, prebuffer_ms / 1000, audio_s) for prebuffer_ms in PREBUFFERS_MS
         },
-        "ledger_ms": {part: _median(getattr(session.ledger, part) for session in heard) for part in LEDGER_PARTS},
+        "ledger_ms": {part: _median(getattr(session.ledger, part) for session in measured) for part in LEDGER_PARTS},
     }
 
 
 LEDGER_PARTS = tuple(name for name in Ledger.model_fields if name.endswith("_ms"))
 
 
-def _underruns(heard: Iterable[Heard], prebuffer_s: float, audio_s: float) -> dict[str, float]:
-    stalls = [session.stalls_s(prebuffer_s) for session in heard]
+def _underruns(measured: Iterable[MeasuredSession], prebuffer_s: float, audio_s: float) -> dict[str, float]:
+    stalls = [session.stalls_s(prebuffer_s) for session in measured]
     return {
         "sessions": sum(bool(one) for one in stalls),
         "stall_ms_per_audio_minute": round(1000 * sum(map(sum, stalls)) / (audio_s / 60), 1) if audio_s else 0.0,

@@ -15,7 +15,7 @@ from typing import Any
 import av
 import pytest
 
-from app.bench.sessions import TEXTS, Heard, as_a_model_writes, run
+from app.bench.sessions import TEXTS, MeasuredSession, as_a_model_writes, run
 from app.cli.say import say
 from app.errors import AuthenticationFailed, ConfigurationError, InvalidRequest, UnknownVoice, WorkerLost
 from app.speech.choices import AudioFormat
@@ -265,12 +265,12 @@ def test_text_comes_as_a_model_writes_it() -> None:
 
 
 def test_playback_that_runs_dry_is_a_stall_and_a_prebuffer_covers_it() -> None:
-    heard = Heard(arrivals=[(1.0, 2_400), (1.15, 2_400), (1.2, 2_400)])
+    heard = MeasuredSession(arrivals=[(1.0, 2_400), (1.15, 2_400), (1.2, 2_400)])
     assert heard.stalls_s(0) == [pytest.approx(0.05)]
     assert heard.stalls_s(0.1) == []
 
 
 def test_audible_first_audio_has_the_silence_at_its_head_added() -> None:
-    heard = Heard(arrivals=[(0.2, 2_400)], ledger=Ledger(head_silence_ms=600))
+    heard = MeasuredSession(arrivals=[(0.2, 2_400)], ledger=Ledger(head_silence_ms=600))
     assert heard.audible_ttfa_s == pytest.approx(0.8)
-    assert Heard(arrivals=[(0.2, 2_400)]).audible_ttfa_s is None
+    assert MeasuredSession(arrivals=[(0.2, 2_400)]).audible_ttfa_s is None

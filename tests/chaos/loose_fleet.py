@@ -191,7 +191,7 @@ async def loose_fleet(directory: Path, network: Network | None, no_network: str 
         fleet_secret=secrets.fleet_secret,
     )
     environment = _environment(settings)
-    async with Supervisor(directory / "logs", tell=lambda _: None) as supervisor:
+    async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
         store = valkey(directory / "valkey", port=port, password=secrets.redis_password)
         hosts = list({LOOPBACK: None, stores_host: None})
         await supervisor.start(replace(store, command=[*store.command, "--bind", *hosts]))

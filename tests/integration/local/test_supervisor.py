@@ -37,7 +37,7 @@ from app.local.supervisor import Program, Supervisor
 async def main(directory):
     async def ready(pid):
         return (directory / "family.json").exists()
-    async with Supervisor(directory / "logs", tell=print) as supervisor:
+    async with Supervisor(directory / "logs", report=print) as supervisor:
         command = [sys.executable, "-c", sys.argv[2], str(directory / "family.json")]
         await supervisor.start(Program(name="family", command=command, ready=ready))
         told = None
@@ -85,7 +85,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def supervise(tmp_path: Path, told: list[str]) -> Callable[[], Supervisor]:
-    return lambda: Supervisor(tmp_path / "logs", tell=told.append)
+    return lambda: Supervisor(tmp_path / "logs", report=told.append)
 
 
 async def test_a_killed_program_comes_back_and_its_own_children_do_not_outlive_it(
