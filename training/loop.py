@@ -39,14 +39,14 @@ NAMED_CLIPS = 20
 
 
 class Tell(Protocol):
-    """`tell("progress", **fields)`: one event for whoever started the training."""
+    """`tell("progress", **fields)`: one event for the process that started the training."""
 
     def __call__(self, event: str, **fields: Any) -> None: ...
 
 
 class Training:
-    """One training in its directory. `check` raises Stopped when somebody wants the process to end, and Overloaded when
-    somebody wants its memory.
+    """One training in its directory. `check` raises Stopped when the process is to end, and Overloaded when another
+    process wants its memory.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ def _weights(model: PeftModel) -> list[Tensor]:
 
 
 def _fitting(clips: list[Clip], max_tokens: int, tell: Tell) -> list[Clip]:
-    """The clips that are not too long; those that are, are told. Raises InvalidRequest where none is left."""
+    """The clips that are not too long; those that are, are reported. Raises InvalidRequest where none is left."""
     long = [clip.name for clip in clips if len(clip.ids) > max_tokens]
     if len(long) == len(clips):
         raise InvalidRequest(f"all {len(clips)} clips are longer than train.max_tokens {max_tokens}; raise it")

@@ -62,7 +62,7 @@ class Stopwatch:
         """Note the first time `moment` happens; later calls change nothing."""
         self._marks.setdefault(moment, self._clock())
 
-    def mark_anew(self, moment: str) -> None:
+    def mark_again(self, moment: str) -> None:
         """Note the latest time `moment` happens."""
         self._marks[moment] = self._clock()
 

@@ -166,9 +166,9 @@ def read_layout(model_dir: Path, codec_dir: Path, configured: SpeechConfig | Non
     """
     path = model_dir / "config.json"
     config = _read(path)
-    says = config.get("speech") or {}
+    own = config.get("speech") or {}
     chosen = configured.model_dump(exclude_unset=True) if configured else {}
-    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **says}, path, key="speech")
+    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **own}, path, key="speech")
     if "name" in chosen:
         speech = speech.model_copy(update={"name": chosen["name"]})
     for name, value in chosen.items():

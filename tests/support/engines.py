@@ -9,7 +9,7 @@ import psutil
 from app.platform import profiles
 from app.platform.settings import STAND_IN, EngineSettings
 from app.speech.token_layout import read_layout
-from workers.engine import VllmEngine
+from workers.vllm_engine import VllmEngine
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOICE = LAYOUT.speech.voices[0]

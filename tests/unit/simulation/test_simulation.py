@@ -46,9 +46,9 @@ traffics = st.builds(
 
 
 def watched(policy: Policy, fleets: list[SimulatedFleet]) -> Policy:
-    """The policy, and before each of its decisions a look at the fleet as it is."""
+    """The policy, and before each of its decisions a refresh."""
 
-    def look(seen: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    def decide(seen: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
         for worker in fleets[0].living.values():
             assert 0 <= worker.inflight == sum(worker.active_adapters.values()) <= worker.capacity
             assert len(worker.active_adapters) <= worker.max_voices
@@ -58,7 +58,7 @@ def watched(policy: Policy, fleets: list[SimulatedFleet]) -> Policy:
         assert seen.open == sum(worker.is_open for worker in seen.listed)
         return policy(seen, voice, draw)
 
-    return look
+    return decide
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,7 +119,7 @@ def test_a_crowd_fills_the_fleet_waits_and_is_refused_what_is_too_much(name: str
 
 
 @every_policy
-def test_whoever_may_wait_is_refused_less_often(name: str) -> None:
+def test_a_session_that_may_wait_is_refused_less_often(name: str) -> None:
     trace = trace_of(replace(TRAFFIC, concurrent=50))
     patient, hasty = (
         Simulation(trace, SHAPE, POLICIES[name], FrontDoors(queue_s=queue_s)).run() for queue_s in (10, 0)

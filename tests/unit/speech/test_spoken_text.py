@@ -1,4 +1,4 @@
-"""Which words were heard, reckoned from samples."""
+"""Which words were played, reckoned from samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Spoken:
         (9000, "one two three. four five six seven."),
     ],
 )
-def test_heard_text_counts_whole_words_of_what_was_played(played_samples: int, expected: str) -> None:
+def test_played_text_counts_whole_words_of_what_was_played(played_samples: int, expected: str) -> None:
     spoken = [Spoken("one two three.", 0, 1000), Spoken("four five six seven.", 1000, 2000)]
     assert played_text(spoken, played_samples) == expected
 

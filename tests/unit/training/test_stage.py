@@ -45,7 +45,7 @@ def test_an_error_of_ours_keeps_its_code_and_whether_to_try_again() -> None:
     ]
 
 
-def test_any_other_error_is_told_as_one_that_trying_again_does_not_mend() -> None:
+def test_any_other_error_is_reported_as_one_that_trying_again_does_not_mend() -> None:
     def work(directory: Path, tell: Tell) -> None:
         raise ZeroDivisionError("division by zero")
 
