@@ -161,7 +161,8 @@ class Supervisor:
         backoff_s = FIRST_BACKOFF_S
         while True:
             ready_at = loop.time()
-            watchdog = asyncio.create_task(self._watch(child)) if child.program.watchdog_s else None
+            limit_s = child.program.watchdog_s
+            watchdog = asyncio.create_task(self._watch(child, limit_s)) if limit_s else None
             status = await self._reap(child)
             if watchdog:
                 watchdog.cancel()
@@ -199,11 +200,9 @@ class Supervisor:
             self._set(child, State.READY)
             self._report(f"{child.program.name} is back")
 
-    async def _watch(self, child: Child) -> None:
-        """Kill an incarnation whose probe has failed for `watchdog_s`."""
+    async def _watch(self, child: Child, limit_s: float) -> None:
+        """Kill an incarnation whose probe has failed for `limit_s`."""
         loop = asyncio.get_running_loop()
-        limit_s = child.program.watchdog_s
-        assert limit_s is not None
         healthy_at = loop.time()
         while loop.time() - healthy_at < limit_s:
             await asyncio.sleep(limit_s / 4)

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped and cut off under their sessions: each is received as if nothing had happened.
+"""Workers that are killed, stopped and cut off under their sessions: each plays as if nothing had happened.
 
 A listener asserts of every frame that it follows on the one before; at the end the audio and the text are compared with
 those of an undisturbed session.
