@@ -330,7 +330,7 @@ async def _read(socket: ServerConnection, session: Session) -> None:
 async def _write(socket: ServerConnection, session: Session, timeout_s: float) -> None:
     """Send what the session emits, in order, until `Done`."""
     while True:
-        item = await session.outbox.get()
+        item = await session.send_queue.get()
         try:
             async with asyncio.timeout(timeout_s):
                 await socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())

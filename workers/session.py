@@ -2,8 +2,8 @@
 
 Chunks are spoken one after the other, each as one request of the engine and one stream of the decoder, so that every
 chunk's samples are frames × samples_per_frame and joins need no guessing. The fleet's own programs may hand in the
-chunks themselves, as utterances. A session knows nothing of sockets: what it emits is taken from `outbox`, whose bound
-is why a slow listener slows only itself.
+chunks themselves, as utterances. A session knows nothing of sockets: what it emits is taken from `send_queue`, whose
+bound is why a slow listener slows only itself.
 """
 
 from __future__ import annotations
@@ -19,13 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import (
-    CarillonError,
-    DeadlineExceeded,
-    Overloaded,
-    SessionIdle,
-    SlowReader,
-)
+from app.errors import CarillonError, DeadlineExceeded, Overloaded, SessionIdle
 from app.platform.settings import SessionSettings
 from app.speech.audio import HeadSilenceMeter, pcm16_of
 from app.speech.latency import Ledger, Stopwatch
@@ -48,14 +42,13 @@ from app.speech.text import Chunk, has_speech
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
 from workers.playback import Playback
+from workers.send_queue import SendQueue
 from workers.turn import TurnText
 
 if TYPE_CHECKING:
     from workers.decoder import Decoder, DecodeStream
 
 log = logging.getLogger(__name__)
-
-Outgoing = AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done
 
 HURRIED_LEAD_S = 0.3
 """Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
@@ -105,7 +98,7 @@ class Session:
         self._settings = settings
         self._sample_rate_hz = engine.layout.sample_rate_hz
         packet_s = RELAXED_FRAMES * engine.layout.samples_per_frame / self._sample_rate_hz
-        self.outbox: asyncio.Queue[Outgoing] = asyncio.Queue(maxsize=max(8, int(settings.buffer_s / packet_s)))
+        self.send_queue = SendQueue(max(8, int(settings.buffer_s / packet_s)), timeout_s=settings.slow_reader_timeout_s)
         self._clock = clock
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
@@ -157,7 +150,9 @@ class Session:
         if utterance is not None:
             utterance.cancel()
         # The turn ends before any other task runs: `run` must not find the old text when the utterance is gone.
-        self._drop_stale_frames()
+        # Samples that are dropped will not be played, and do not count.
+        if dropped := self.send_queue.drop_stale(self.generation):
+            self.samples, self._sequence = dropped.sample_offset, dropped.sequence
         text = played_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
         self._playback.stop()
@@ -165,7 +160,9 @@ class Session:
         if not self.samples:
             self._watch = Stopwatch(self._clock)
         self._wake.set()
-        await self._emit(Cancelled(session=self.id, generation=self.generation, spoken_text=text, samples=self.samples))
+        await self.send_queue.put(
+            Cancelled(session=self.id, generation=self.generation, spoken_text=text, samples=self.samples)
+        )
         if utterance is not None:
             await asyncio.wait([utterance])
 
@@ -181,7 +178,7 @@ class Session:
                 await self._answer_flushes(chunk.end if isinstance(chunk, Chunk) else 0)
         self._watch.mark("done")
         self._head_silence.finish()
-        await self._emit(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
+        await self.send_queue.put(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
 
     def ledger(self) -> Ledger:
         if self._assign.resume:
@@ -264,7 +261,7 @@ class Session:
             if stream is not None:
                 stream.close()
         spoken.whole = True
-        await self._emit(self._report(chunk, spoken, codes))
+        await self.send_queue.put(self._report(chunk, spoken, codes))
         return None
 
     async def _begin(self, chunk: Chunk | Utter | PartialChunk) -> None:
@@ -274,7 +271,7 @@ class Session:
             return
         self._chunks += 1
         if isinstance(chunk, Chunk) and not self._patient:
-            await self._emit(
+            await self.send_queue.put(
                 Begun(
                     session=self.id,
                     generation=self.generation,
@@ -413,7 +410,7 @@ class Session:
         self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
-        await self._emit(frame)
+        await self.send_queue.put(frame)
         self._sequence += 1
         self.samples += len(audio)
 
@@ -421,23 +418,4 @@ class Session:
         """Answer every flush whose text ends by `end` in the cleaned stream; None is its very end."""
         turn = self.generation
         while turn == self.generation and self._text.pop_flush(end):
-            await self._emit(Flushed(session=self.id, samples=self.samples))
-
-    async def _emit(self, item: Outgoing) -> None:
-        try:
-            async with asyncio.timeout(self._settings.slow_reader_timeout_s):
-                await self.outbox.put(item)
-        except TimeoutError:
-            raise SlowReader(
-                f"no audio was taken for {self._settings.slow_reader_timeout_s:g} s; read faster, or ask for less"
-            ) from None
-
-    def _drop_stale_frames(self) -> None:
-        """Take what a cancelled turn has left in the outbox out again; samples that will not be played do not count."""
-        waiting = [self.outbox.get_nowait() for _ in range(self.outbox.qsize())]
-        dropped = [item for item in waiting if isinstance(item, AudioFrame) and item.generation != self.generation]
-        if dropped:
-            self.samples, self._sequence = dropped[0].sample_offset, dropped[0].sequence
-        for item in waiting:
-            if isinstance(item, Cancelled | Done) or getattr(item, "generation", None) == self.generation:
-                self.outbox.put_nowait(item)
+            await self.send_queue.put(Flushed(session=self.id, samples=self.samples))

@@ -26,7 +26,8 @@ from app.speech.voices import Voice
 from tests.support.fakes import FakeEngine
 from tests.support.worker_sessions import CODEC, everything, pcm, session
 from workers.decoder import Decoder
-from workers.session import MAX_FRAMES, Outgoing, Session
+from workers.send_queue import Outgoing
+from workers.session import MAX_FRAMES, Session
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +67,7 @@ async def first(speaking: Session, count: int, journal: Journal) -> list[Outgoin
     running = asyncio.create_task(speaking.run())
     said: list[Outgoing] = []
     while len(said) < count and (not said or not isinstance(said[-1], Done)):
-        said.append(await speaking.outbox.get())
+        said.append(await speaking.send_queue.get())
         journal.received(said[-1])
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

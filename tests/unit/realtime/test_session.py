@@ -163,7 +163,7 @@ async def test_audio_a_cancel_takes_back_does_not_count_as_sent(decoder: Decoder
     speaking.push("A sentence that is cut short. ")
     *_, first = await until(speaking, AudioFrame)
     assert isinstance(first, AudioFrame)
-    while speaking.outbox.empty():
+    while speaking.send_queue.empty():
         await asyncio.sleep(0)
 
     await speaking.cancel(played_samples=None)
