@@ -272,7 +272,7 @@ class _Preparation:
         file.clips.append(kept)
         return kept
 
-    def _report(
+    def _note(
         self, file: RecordingFile, made: Cut, wanted_db: float, allowed_db: float, span_s: tuple[float, float]
     ) -> None:
         """What was mended in a clip, and what should be checked."""
