@@ -36,9 +36,9 @@ SPEECH_TIMEOUT_S = 300.0
 
 PARTS = (
     ("engine", re.compile(r"VLLM::EngineCore|vllm\.model_executor")),
-    ("tasks", re.compile(r"celeryd|billiard|app\.cli tasks")),
-    ("worker", re.compile(r"app\.cli worker")),
-    ("front door", re.compile(r"app\.cli api")),
+    ("tasks", re.compile(r"celeryd|billiard|app\.cli(?:\.main)? tasks")),
+    ("worker", re.compile(r"app\.cli(?:\.main)? worker")),
+    ("front door", re.compile(r"app\.cli(?:\.main)? api")),
     ("stores", re.compile(r"valkey-server|rclone")),
 )
 """What a process belongs to, by its command line; the first that is found. The rest is `up` itself."""

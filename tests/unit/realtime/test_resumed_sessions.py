@@ -142,7 +142,7 @@ async def test_a_listener_that_has_received_less_gets_it_again_from_the_very_sam
 async def test_a_long_sentence_played_again_comes_in_frames_that_fit_a_wire(decoder: Decoder) -> None:
     engine, journal = FakeEngine(frames_per_char=40), Journal(tags=(), keep_samples=10**9)
     speaking = session(engine, decoder)
-    for command in (Text(session="s", text="A sentence played again."), Eos(session="s")):
+    for command in (Text(session="s", text="A sentence heard again."), Eos(session="s")):
         journal.sent(command)
         obey(speaking, command)
     said = await first(speaking, 1000, journal)

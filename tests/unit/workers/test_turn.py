@@ -31,7 +31,7 @@ def test_more_than_cleaning_could_make_of_the_announced_text_is_refused() -> Non
     text = turn()
     text.push("a" * MAX_GROWTH * SETTINGS.max_pending_chars)
     with pytest.raises(TextTooLong, match="3001 characters would be pending; at most 3000"):
-        text.push("b")
+        text.push("bb")
 
 
 def test_text_and_utterances_do_not_wait_together() -> None:
