@@ -1,7 +1,7 @@
 """The trainer's checkpoints: directories that are complete or absent, however the process that writes them ends.
 
 A checkpoint is written beside its place and renamed into it; its `trainer_state.json` is the last file written and says
-how long the others are, so that a half-copied one is told from a whole one too. What the files mean is the trainer's.
+how long the others are, so that a half-copied one is detected too. What the files mean is the trainer's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.speech.voices import Frozen
 
 STATE_FILE = "trainer_state.json"
 KEPT = 3
-"""Newest ones left on disk. More than one, so that whoever copies the last has time until it goes."""
+"""Newest ones left on disk. More than one, so that a copy of the last has time until it goes."""
 
 _PREFIX, _UNFINISHED = "checkpoint-", ".unfinished-"
 

@@ -34,7 +34,7 @@ class Clip:
 
     @property
     def text(self) -> bytes:
-        """What tells the prompts of two clips apart."""
+        """What distinguishes the prompts of two clips."""
         return self.ids[: self.answer_start].tobytes()
 
 

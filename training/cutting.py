@@ -2,7 +2,7 @@
 
 Whatever is cut away at a head or inside a pause is a whole number of codec frames, counted from the recording's own
 start: the codec then sees the same frames as in the whole recording, which matters the more the coarser its frames are.
-So heads and pauses come out within half a frame (43 ms) of what was asked for. Levels are those of `app.speech.audio`.
+So heads and pauses come out within half a frame (43 ms) of what is configured. Levels are those of `app.speech.audio`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Cut:
-    """One clip of whole frames that begins at `start` in the recording; the seconds tell what was done to it."""
+    """One clip of whole frames that begins at `start` in the recording; the seconds say what was done to it."""
 
     samples: Samples
     start: int
@@ -112,7 +112,7 @@ def levelled_recording(samples: Samples, gain_db: float, grid: Grid, config: Pre
 def segments(recording: Recording, grid: Grid, config: PrepareConfig) -> list[Span]:
     """The recording's runs of speech, long ones cut at breaths, short ones joined, towards `wanted_clip_s`.
 
-    What stays shorter or longer than allowed is among them: the caller leaves it out and says so.
+    What stays shorter or longer than allowed is among them: the caller leaves it out and reports it.
     """
     shortest, longest = (grid.samples(wanted) for wanted in config.wanted_clip_s)
     pieces = [piece for run in recording.runs for piece in _breathed(recording, run, shortest, longest, grid)]
@@ -231,7 +231,7 @@ def _extended(samples: Samples, tone: Samples, missing: int, grid: Grid) -> Samp
 
 
 def wanted_lufs(config: PrepareConfig) -> float:
-    """The loudness clips are brought to; that of broadcasting (EBU R 128) where neither model nor operator says."""
+    """The loudness clips are brought to; that of broadcasting (EBU R 128) where neither model nor operator sets one."""
     return BROADCAST_LUFS if config.loudness_lufs is None else config.loudness_lufs
 
 

@@ -1,8 +1,8 @@
 """Clips become what a speech language model learns from: prompt, codes, end of speech, end of AI, as token ids.
 
-A codec's directory and a model's say all there is to know about their tokens, so the stand-in and Orpheus go the same
-way. Codes are interleaved into frames as Orpheus writes them. The file is plain arrays; how it is learned from, the
-trainer knows (`training.clips` reads it and checks it against the model).
+A codec's directory and a model's describe their tokens in full, so the stand-in and Orpheus go the same way. Codes are
+interleaved into frames as Orpheus writes them. The file is plain arrays; how it is learned from, the trainer knows
+(`training.clips` reads it and checks it against the model).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import soundfile
 from app.errors import ConfigurationError
 from app.speech.prompts import PromptEncoder
 from app.speech.token_layout import TOKENS_PER_FRAME, SpeechConfig, TokenLayout, read_layout
-from training.recordings import PreparationCancelled, SpeechClip
+from training.data_report import SpeechClip
+from training.recordings import PreparationCancelled
 
 if TYPE_CHECKING:
     from snac import SNAC
@@ -82,7 +83,7 @@ def build_dataset(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Dataset:
-    """Encodes and tokenizes every clip, one at a time; `progress` hears of (clips done, clips).
+    """Encodes and tokenizes every clip, one at a time; `progress` gets (clips done, clips).
 
     Raises ConfigurationError for a model, codec or clips that do not fit together, PreparationCancelled between clips.
     """
@@ -90,12 +91,12 @@ def build_dataset(
     encoder = FrameEncoder(codec_dir, layout, device=device)
     prompt_ids = _prompt_ids(layout, model_dir, prompt_name)
     examples: list[Example] = []
-    frames_heard = frames_kept = 0
+    frames_read = frames_kept = 0
     for number, clip in enumerate(clips):
         if cancelled():
             raise PreparationCancelled
         frames = encoder.frames_of(clip.path)
-        frames_heard += len(frames)
+        frames_read += len(frames)
         if deduplicate:
             frames = without_repetitions(frames)
         frames_kept += len(frames)
@@ -103,7 +104,7 @@ def build_dataset(
         examples.append(Example(clip.name, _sequence(prompt, frames, layout), len(prompt)))
         if progress is not None:
             progress(number + 1, len(clips))
-    return Dataset(tuple(examples), 1.0 - frames_kept / frames_heard if frames_heard else 0.0)
+    return Dataset(tuple(examples), 1.0 - frames_kept / frames_read if frames_read else 0.0)
 
 
 class FrameEncoder:

@@ -66,8 +66,8 @@ def summed_loss(model: Any, batch: Batch, layout: TokenLayout, kind: LossKind, *
 
     With `corruption` the model reads corrupted codes; what it shall write stays as it is.
     """
-    heard = corrupted(batch.ids, layout, corruption) if corruption else batch.ids
-    hidden = model.model(heard, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)
+    inputs = corrupted(batch.ids, layout, corruption) if corruption else batch.ids
+    hidden = model.model(inputs, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)
     head = model.get_output_embeddings().weight
     if kind == "codes":
         return _codes_loss(hidden, batch, head, layout)

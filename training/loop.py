@@ -39,8 +39,8 @@ NAMED_CLIPS = 20
 
 
 class Training:
-    """One training in its directory. `check` raises Stopped when somebody wants the process to end, and Overloaded when
-    somebody wants its memory.
+    """One training in its directory. `check` raises Stopped when the process is to end, and Overloaded when another
+    process wants its memory.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ class StopSignal:
 
 
 def run_training(directory: Path, events: Events, stop: StopSignal, seat: Seat = seat_of) -> int:
-    """Trains until done, stopped or failed, and says which: an exit code."""
+    """Trains until done, stopped or failed, and returns which: an exit code."""
     try:
         run = read_run(directory)
         from training.loop import Training  # torch and transformers take seconds to import

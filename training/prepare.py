@@ -5,7 +5,7 @@
     RUN_DIR/dataset.npz     the same as tokens
     RUN_DIR/report.json     what became of every recording
 
-Too little usable speech is told in the report, not raised: the report is what its owner needs then.
+Too little usable speech is in the report, not raised: the report is what its owner needs then.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from app.platform.settings import CloningSettings, load_settings
 from app.speech.recipe import PrepareConfig
 from app.speech.token_layout import read_layout
 from app.voices.models import CloneKind, RunConfig
-from training.recordings import Prepared, Source, prepare, report_shortfall
+from training.data_report import Source, report_shortfall
+from training.recordings import Prepared, prepare
 from training.stage_runner import Emit, main, read_run, torch_device
 from training.transcriber import open_transcriber
 
 LENIENT = {"min_snr_db": 0.0, "max_gain_db": 60.0}
-"""What is asked of a model's own renderings."""
+"""What a model's own renderings must be like."""
 
 
 def work(directory: Path, emit: Emit) -> None:
@@ -74,7 +75,7 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, emit: Emi
 def config_of(run: RunConfig, model_lufs: float) -> PrepareConfig:
     """The thresholds for this job. A model's renderings are as clean as the model is: only silence shall change.
 
-    What somebody has set otherwise than the defaults is left as it is.
+    What was set otherwise than the defaults is left as it is.
     """
     changes: dict[str, float] = {} if run.prepare.loudness_lufs is not None else {"loudness_lufs": model_lufs}
     if run.kind is CloneKind.POLISH:

@@ -71,7 +71,7 @@ def patiently(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """`work`, begun anew while the store is away, for at most `patience_s`. Raises its last StoreUnavailable."""
+    """`work`, retried while the store is away, for at most `patience_s`. Raises its last StoreUnavailable."""
     give_up_at = clock() + patience_s
     failures = 0
     while True:

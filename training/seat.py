@@ -1,7 +1,7 @@
 """The memory that a training takes of a card: waited for, and given up when a worker wants the card.
 
-People listen to workers, and nobody to a trainer: so a worker that starts goes first. The training then ends with its
-checkpoint saved and an error that says to go on later. On a CPU there is nothing to wait for.
+Workers have listeners, a trainer has none: so a worker that starts goes first. The training then ends with its
+checkpoint saved and an error that can be retried. On a CPU there is nothing to wait for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.platform.settings import load_settings
 from app.voices.models import RunConfig
 from training.stage_runner import Emit, torch_device
 
-LOOK_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
 
 Seat = Callable[[RunConfig, Emit], AbstractContextManager[Callable[[], None]]]
 """Waits on entry; what it gives is called at every step, and raises Overloaded where the training is to make way."""
@@ -48,9 +48,9 @@ def card_memory(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[], None]]:
-    """A lease of `need_bytes` on `gpu`, told of as `waiting` until it is had; see `Seat`.
+    """A lease of `need_bytes` on `gpu`, reported as `waiting` until it is had; see `Seat`.
 
-    Raises ConfigurationError for a card that is too small even when nobody else is there.
+    Raises ConfigurationError for a card that is too small even when it is free.
     """
     if need_bytes > gpu.total_bytes:
         raise ConfigurationError(
@@ -63,10 +63,10 @@ def card_memory(
 
     def check() -> None:
         nonlocal looked_at
-        if clock() - looked_at >= LOOK_EVERY_S:
+        if clock() - looked_at >= CHECK_EVERY_S:
             looked_at = clock()
-            if who := lease.wanted():
-                raise Overloaded(f"{who} starts and wants card {gpu.index}; the training goes on when there is room")
+            if worker := lease.wanted():
+                raise Overloaded(f"{worker} starts and wants card {gpu.index}; the training goes on when there is room")
 
     try:
         for pause_s in lease.waits(lambda reason: emit("waiting", message=reason)):

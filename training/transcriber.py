@@ -1,4 +1,4 @@
-"""What a clip says: asked of any OpenAI-compatible transcription endpoint, and compared with what it should say."""
+"""The text of a clip, from any OpenAI-compatible transcription endpoint, compared with what it should be."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIMEOUT_S = 60.0
 
 
 class Transcriber(Protocol):
-    """Writes down what a recording says."""
+    """Transcribes a recording."""
 
     def transcribe(self, path: Path, *, language: str | None = None) -> str:
         """The words of an audio file of at most half a minute. Raises CarillonError where they cannot be had."""

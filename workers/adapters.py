@@ -1,8 +1,8 @@
 """The worker's adapters: from the object store to local disk to the engine, least recently used ones making room.
 
 An adapter in use is never evicted; one that is missing, damaged or of a kind vLLM refuses fails its own request alone,
-before the engine has seen it, and leaves nothing behind. What a deleted voice has here goes as soon as nobody speaks
-with it. The module knows files and hashes; it does not know who speaks with a voice.
+before the engine has seen it, and leaves nothing behind. What a deleted voice has here goes as soon as no session uses
+it. The module knows files and hashes; it does not know sessions.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AdapterCache:
         clock: Callable[[], float],
         retry_interval_s: float = 0.5,
     ) -> None:
-        """A store that does not answer is asked again every `retry_interval_s`, for `patience_s` in all."""
+        """A store that does not answer is retried every `retry_interval_s`, for `patience_s` in all."""
         self._engine = engine
         self._fetch = fetch
         self._directory = directory
@@ -101,16 +101,17 @@ class AdapterCache:
             yield resident.adapter
         finally:
             resident.users -= 1
-            self._settle(resident)
+            self._clean_up(resident)
 
     def retire(self, voice_id: str) -> None:
-        """The voice is deleted: nobody starts with it any more, and what is here of it goes when its last user does.
+        """The voice is deleted: no session starts with it any more, and what is here of it goes when its last user
+        does.
 
         Returns at once. A voice id never comes back.
         """
         self._retired.add(voice_id)
         for resident in list(self._residents.values()):
-            self._settle(resident)
+            self._clean_up(resident)
 
     async def aclose(self) -> None:
         """Give up what is being loaded. The engine ends next, and the next start of the worker wipes the directory."""
@@ -127,7 +128,7 @@ class AdapterCache:
         """The version's entry, now the most recently used.
 
         Raises AdapterUnavailable for a version that contradicts one that is here, which happens when the catalogue is
-        restored from an older copy and counts anew: vLLM tells adapters apart by name and id alone, and would speak
+        restored from an older copy and counts again: vLLM tells adapters apart by name and id alone, and would speak
         with the weights it has.
         """
         if Path(version.name).name != version.name:
@@ -148,14 +149,14 @@ class AdapterCache:
         return resident
 
     def _begin(self, resident: _Resident, job: Callable[[_Resident], Awaitable[None]]) -> asyncio.Task[None]:
-        """Do one thing at a time with a resident, to its end whoever still waits for it."""
+        """Do one thing at a time with a resident, to its end, even if no caller waits for it."""
 
         async def work() -> None:
             try:
                 await job(resident)
             finally:
                 resident.work = None
-                self._settle(resident)
+                self._clean_up(resident)
 
         task = resident.work = asyncio.create_task(work(), name=f"adapter {resident.version.name}")
         self._work.add(task)
@@ -164,12 +165,12 @@ class AdapterCache:
 
     def _ended(self, work: asyncio.Task[None]) -> None:
         self._work.discard(work)
-        # Told here: whoever waited for it may have left.
+        # Logged here: the caller may have left.
         if not work.cancelled() and (error := work.exception()):
             log.warning("adapter failed", extra={"work": work.get_name(), "error": str(error)})
 
-    def _settle(self, resident: _Resident) -> None:
-        """After a use or a piece of work: what nobody needs any more goes."""
+    def _clean_up(self, resident: _Resident) -> None:
+        """After a use or a piece of work: what is not needed any more goes."""
         if resident.users or resident.work is not None:
             return
         if not resident.loaded:
@@ -178,7 +179,7 @@ class AdapterCache:
             self._dismiss(resident)
 
     def _dismiss(self, resident: _Resident) -> asyncio.Task[None]:
-        """Begin to remove an idle one. It counts as gone from now on: who comes for it waits, and loads it anew."""
+        """Begin to remove an idle one. It counts as gone from now on: a new user waits, and loads it again."""
         resident.loaded = False
         return self._begin(resident, self._remove)
 
@@ -199,7 +200,7 @@ class AdapterCache:
         """Out of the engine and off the disk."""
         try:
             await self._engine.unload(resident.adapter)
-        except CarillonError as error:  # the engine's death is told elsewhere
+        except CarillonError as error:  # the engine's death is reported elsewhere
             log.warning("adapter not unloaded", extra={"adapter": resident.version.name, "error": error.message})
         finally:
             await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
@@ -219,9 +220,9 @@ class AdapterCache:
         return True
 
     async def _bring(self, resident: _Resident) -> None:
-        """Put the adapter on disk: ask a store that is away again, evict others from a disk that is full.
+        """Put the adapter on disk: retry a store that is away, evict others from a disk that is full.
 
-        Raises AdapterUnavailable, or StoreUnavailable once the patience is at an end, or nobody waits any more.
+        Raises AdapterUnavailable, or StoreUnavailable once the patience is at an end, or no caller waits any more.
         """
         name, path = resident.version.name, resident.adapter.path
         deadline = self._clock() + self._patience_s
@@ -231,7 +232,7 @@ class AdapterCache:
             except StoreUnavailable as error:
                 if not resident.users or self._clock() + self._retry_interval_s > deadline:
                     raise
-                log.warning("store asked again for an adapter", extra={"adapter": name, "error": error.message})
+                log.warning("store retried for an adapter", extra={"adapter": name, "error": error.message})
                 await asyncio.sleep(self._retry_interval_s)
             except OSError as error:
                 if error.errno not in _DISK_FULL:

@@ -36,7 +36,7 @@ def dtype_here(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 def import_model() -> None:
     """Import what the engine core will run, in the process that it is forked from.
 
-    Registered as a class, Llama is not looked at in a process of its own, which would import all of vLLM for it.
+    Registered as a class, Llama is not inspected in a process of its own, which would import all of vLLM for it.
     """
     from vllm import ModelRegistry
     from vllm.model_executor.models.llama import LlamaForCausalLM

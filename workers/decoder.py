@@ -8,7 +8,7 @@ On a CPU a batch is small (its cost is its size) and a first packet goes alone; 
 Nothing ever waits for a batch to fill.
 
 It knows codes, deadlines and PCM. It does not know tokens, text or playback: whether a provisional head is worth its
-error is for the session to say.
+error is for the session to decide.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Decoder:
                 else:
                     self._wake.clear()
                     await self._wake.wait()
-        finally:  # also when this task is cancelled: nobody may wait for ever
+        finally:  # also when this task is cancelled: no caller may wait for ever
             self._closing = True
             for job in self._running + self._waiting:
                 job.stream.close()
@@ -197,12 +197,12 @@ class Decoder:
         error: Exception | None = None
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
-        except Exception as raised:  # whatever torch raised, the other streams go on
+        except Exception as raised:  # of torch: the other streams go on
             logger.exception("a decode batch failed", extra={"rows": len(batch)})
             error = raised
         self._settle(error)
         if error is not None and self._pool.on_cuda:
-            raise error  # a CUDA context does not recover: its worker has to start anew
+            raise error  # a CUDA context does not recover: its worker has to restart
 
     def _run(self, batch: Sequence[Work]) -> None:
         """In the decode thread."""
@@ -269,7 +269,7 @@ class DecodeStream:
         """Decode more codes, in frame order and split anywhere; returns the mono PCM that is now due, maybe none.
 
         `final` ends the utterance: all samples still owed come out, a trailing partial frame is dropped and counted.
-        `deadline_s`, a time on the decoder's clock, says by when. `provisional` asks for the head ahead of the codec's
+        `deadline_s`, a time on the decoder's clock, says by when. `provisional` adds the head ahead of the codec's
         lookahead, at the ramp's error; without it only exact samples come out.
 
         Raises EngineFailed for a code outside the codebook (nothing of this push is then taken), StreamClosed after

@@ -1,4 +1,4 @@
-"""What a worker tells the fleet of itself, and keeps telling while it lives.
+"""What a worker reports of itself to the fleet, for as long as it lives.
 
 Each beat renews the worker's record and the leases of the sessions it speaks with, and brings back which voices have
 been deleted, and whether the worker is to drain. A registry that does not answer stops nothing: sessions play on, and
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Beats every `interval_s`, and at once when told that something changed."""
+    """Beats every `interval_s`, and at once when notified of a change."""
 
     def __init__(
         self,
@@ -55,27 +55,27 @@ class Heartbeat:
         while True:
             self._changed.clear()
             try:
-                pulse = await self._registry.beat(
+                reply = await self._registry.beat(
                     self._describe(), list(self._leases()), retired_since=self._retired_until, again=self._unknown
                 )
             except DeadlineExceeded as error:
                 log.warning("heartbeat failed", extra={"error": error.message})
             else:
-                if pulse is None:
+                if reply is None:
                     raise ConfigurationError(
                         f"another worker has started as {self._describe().id!r}; give each its own CARILLON_WORKER_ID"
                     )
-                self._hear(pulse)
+                self._apply(reply)
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._changed.wait()
             except TimeoutError:
                 pass
 
-    def _hear(self, pulse: HeartbeatReply) -> None:
-        self._unknown = pulse.unknown
-        self._retired_until = pulse.retired_until
-        for voice_id in pulse.retired:
+    def _apply(self, reply: HeartbeatReply) -> None:
+        self._unknown = reply.unknown
+        self._retired_until = reply.retired_until
+        for voice_id in reply.retired:
             self._retire(voice_id)
-        if pulse.drain_s is not None:
-            self._drain(pulse.drain_s)
+        if reply.drain_s is not None:
+            self._drain(reply.drain_s)

@@ -1,6 +1,6 @@
 """A worker process, put together: one engine, one decoder, one server, one heartbeat.
 
-It warms up before it takes sessions. The engine's death ends the process with its reason; whoever supervises it starts
+It warms up before it takes sessions. The engine's death ends the process with its reason; its supervisor starts
 another, under a new epoch. SIGTERM, SIGINT and an order from the registry drain: no new session, those that run may
 finish, or go on elsewhere; the process then ends with status 0.
 """
@@ -31,11 +31,11 @@ from app.speech.token_layout import read_layout
 from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
 from workers.decoder import Decoder
-from workers.engine import VllmEngine
 from workers.heartbeat import Heartbeat
 from workers.pace import sustainable
 from workers.seat import card_memory, own_card, seat
 from workers.server import WorkerServer
+from workers.vllm_engine import VllmEngine
 from workers.warm_up import warm_up
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,14 @@ log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _STORE_TIMEOUT_S = 5.0
-"""Of one answer of the object store. The adapter cache asks again itself, so boto3 need not."""
+"""Of one answer of the object store. The adapter cache retries itself, so boto3 need not."""
 
 _PATIENCE = 0.8
 """What part of `session.ready_timeout_s` a store may be away; the rest is for fetching and loading afterwards."""
 
 
 def run(settings: Settings) -> None:
-    """Serve until told to stop. Raises ConfigurationError or EngineFailed when that cannot be."""
+    """Serve until stopped. Raises ConfigurationError or EngineFailed when that cannot be."""
     card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
     if device == "cpu":
@@ -61,7 +61,7 @@ def run(settings: Settings) -> None:
 
 
 class Announced:
-    """What the fleet is told of this worker: which part of its start it is in, and then what its server says."""
+    """What the fleet sees of this worker: which part of its start it is in, and then what its server reports."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -85,7 +85,7 @@ async def _serve(settings: Settings, device: str) -> None:
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
     profile, gpu = seat(settings, device, model_dir)
     cache = settings.data_dir / "adapters" / worker_id
-    shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left, nobody would ever evict
+    shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left would never be evicted
     store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
     redis = open_redis(settings)
     registry = Registry(redis, settings)
@@ -126,7 +126,7 @@ async def _serve(settings: Settings, device: str) -> None:
             for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
                 await asyncio.sleep(pause_s)
             await _unless(beating, engine.start())
-            # Not before: a worker that is still loading has nobody to say goodbye to, and ends at the signal itself.
+            # Not before: a worker that is still loading has no session to drain, and ends at the signal itself.
             _stop_at_signal(stop, settings.drain_timeout_s)
             async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
                 announced.begin("measuring its pace")
@@ -194,7 +194,7 @@ async def _measured(
 ) -> tuple[EngineProfile, float | None]:
     """The profile with no more sessions than this processor serves in real time, and its pace with them.
 
-    A capacity that is set stands, and what it means is said. A card's is not measured here.
+    A capacity that is set stands, and its cost is logged. A card's is not measured here.
     """
     if device != "cpu":
         return profile, None
@@ -215,7 +215,7 @@ async def _until_stopped(
     stop: asyncio.Future[float],
     deaths: Iterable[Coroutine[Any, Any, str]],
 ) -> None:
-    """Join and serve until `stop`, then drain for as long as it says.
+    """Join and serve until `stop`, then drain for as long as that allows.
 
     Raises EngineFailed with what any of `deaths` returns, if one comes first.
     """
@@ -243,7 +243,7 @@ async def _until_stopped(
 
 
 def _stop_at_signal(stop: asyncio.Future[float], deadline_s: float) -> None:
-    """Let SIGTERM and SIGINT say how long sessions may go on; the first who says so decides."""
+    """Let SIGTERM and SIGINT set how long sessions may go on; the first to do so decides."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop_within, stop, deadline_s)

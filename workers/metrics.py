@@ -1,6 +1,6 @@
-"""What a worker says of itself to Prometheus, beside what vLLM already does: sessions, the engine's load, the codec.
+"""What a worker reports to Prometheus, beside what vLLM already does: sessions, the engine's load, the codec.
 
-Everything is read when it is asked for; nothing is counted twice.
+Everything is read at each scrape; nothing is counted twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How fast this worker speaks, measured once between its start and its first session.
 
-A machine that cannot keep up with its listeners is told so before they are, and takes only as many as it can serve. It
-knows an engine and a decoder; what is to be done about a slow machine is its caller's business.
+A machine that cannot keep up with its listeners takes only as many as it can serve, and its operator is warned. It
+knows an engine and a decoder; what is done about a slow machine is up to its caller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROBE_FRAMES = 12
 """A second of speech: long enough for a batch of its own size, short enough for a start."""
 
 RESERVE = 1.1
-"""A stream has to be made this much faster than it is heard: others use the machine, too."""
+"""A stream has to be made this much faster than it plays: others use the machine, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How far ahead of the listener the audio is, seen from the sender's side.
 
 The listener is taken to start with the first packet and to play in real time; when nothing is left, playing starts
-anew with the next packet. The network's delay is not known here and moves every moment alike.
+again with the next packet. The network's delay is not known here and moves every moment alike.
 """
 
 from __future__ import annotations

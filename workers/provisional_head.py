@@ -1,9 +1,9 @@
 """The head of an utterance, spoken before the codec's lookahead allows it and mended as the codes come in.
 
 The first exact sample needs about 200 ms of codes beyond it. Until they are there, a copy of the decoder's state can be
-run past the known codes; what comes out is near the truth where few unknown codes are heard, and worse towards the end
-of what is known. `HeadRamp` says how much of it to speak, `SampleJoin` fades each provisional packet into its better
-successor and the last into the exact stream. No sample is spoken twice and none is left out.
+run past the known codes; what comes out is near the truth where few unknown codes are audible, and worse towards the
+end of what is known. `HeadRamp` says how much of it to speak, `SampleJoin` fades each provisional packet into its
+better successor and the last into the exact stream. No sample is spoken twice and none is left out.
 
 It knows no torch and no codec, only samples and their positions.
 """

@@ -3,8 +3,8 @@
 At position k of a frame only the codes of codebook band k may follow; at a frame boundary the end of speech may too,
 though not before the first frame. So no invalid frame exists, and nothing downstream has to guess. vLLM has two
 interfaces for this, by model runner: V1 (the CPU build, and GPUs without Triton) and V2. Both classes are loaded by
-name inside the engine core's process; they read the layout from `additional_config`, where `workers.engine` puts it.
-They know nothing of voices, texts or sessions.
+name inside the engine core's process; they read the layout from `additional_config`, put there by
+`workers.vllm_config`. They know nothing of voices, texts or sessions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a worker computes: its device, what it takes on there, and, on a card, the memory it waits for.
 
-A worker that starts while a trainer has its card waits for the trainer to make way, with a word, and does not die of
-it. It does not know the engine.
+A worker that starts while a trainer has its card waits for the trainer to end, logs so, and does not die of it. It does
+not know the engine.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _WAIT_SHARE = 0.9
 
 
 def own_card(settings: Settings, look: Look = look) -> AbstractContextManager[object]:
-    """Before CUDA is looked at: of several cards one that no other worker of this fleet has, while the context lasts.
+    """Before CUDA is initialised: of several cards one that no other worker of this fleet has, while the context lasts.
 
-    Where `CUDA_VISIBLE_DEVICES` says which, it is that one: `carillon up` sets it, or the user.
+    Where `CUDA_VISIBLE_DEVICES` is set, it is that one: `carillon up` sets it, or the user.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts
     gpus = () if settings.device == "cpu" or "CUDA_VISIBLE_DEVICES" in os.environ else look()
@@ -40,7 +40,7 @@ def own_card(settings: Settings, look: Look = look) -> AbstractContextManager[ob
 
 
 def seat(settings: Settings, device: str, model_dir: Path, look: Look = look) -> tuple[EngineProfile, Gpu | None]:
-    """The profile in force, told in the log, and the card (None on a CPU)."""
+    """The profile in force, which is logged, and the card (None on a CPU)."""
     gpu = own_gpu(look) if device == "cuda" else None
     profile = engine_profile(
         "cuda" if gpu else "cpu",

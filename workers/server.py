@@ -11,10 +11,8 @@ import asyncio
 import http
 import logging
 import socket
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -49,28 +47,12 @@ from workers.decoder import Decoder
 from workers.engine import Engine, EngineAdapter
 from workers.handshake import has_fleet_secret, ready
 from workers.metrics import WorkerMetrics
+from workers.places import Place, Places, adapters_of
 from workers.session import Session
 
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5.0
-
-
-@dataclass(eq=False)
-class _Held:
-    """A session's place: `wanted` by somebody who goes first, `free` once engine and decoder are rid of the session."""
-
-    assign: Assign
-    wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    free: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def yields(self) -> bool:
-        return self.assign.pace == "background"
-
-    @property
-    def adapter(self) -> str | None:
-        return self.assign.voice.adapter.name if self.assign.voice.adapter else None
 
 
 class WorkerServer:
@@ -95,7 +77,6 @@ class WorkerServer:
         self.state = WorkerState.STARTING
         self.address = ""
         self._settings = settings
-        self._profile = profile
         self._checkpoint = checkpoint
         self._pace = pace
         self._id = worker_id
@@ -104,40 +85,37 @@ class WorkerServer:
         self._decoder = decoder
         self._adapters = adapters
         self._clock = clock
-        self._sessions: dict[str, _Held] = {}
+        self._places = Places(worker_id, capacity=profile.capacity, max_adapters=profile.max_loras)
         self._metrics = WorkerMetrics(self.describe, engine, decoder)
         self._sockets: set[ServerConnection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._server: Server | None = None
 
-    # What the fleet is told.
+    # What the fleet sees.
 
     @property
     def sessions(self) -> tuple[str, ...]:
-        return tuple(self._sessions)
+        return self._places.sessions
 
     @property
     def leases(self) -> tuple[LeaseRecord, ...]:
-        """What the sessions hold, as the registry is told."""
-        return tuple(
-            LeaseRecord(session, held.adapter or "", background=held.yields) for session, held in self._sessions.items()
-        )
+        return self._places.leases
 
     def describe(self) -> Worker:
-        interactive, background = self._interactive(), self._background()
+        interactive, background = self._places.interactive, self._places.background
         return Worker(
             id=self._id,
             epoch=self._epoch,
             address=self.address,
             model=ModelCard.of(self._engine.layout, checkpoint=self._checkpoint),
             state=self.state,
-            capacity=self._profile.capacity,
-            max_voices=self._profile.max_loras,
+            capacity=self._places.capacity,
+            max_voices=self._places.max_adapters,
             inflight=len(interactive),
-            active_adapters=_adapters(interactive),
+            active_adapters=adapters_of(interactive),
             background=len(background),
-            background_adapters=_adapters(background) - _adapters(interactive),
+            background_adapters=adapters_of(background) - adapters_of(interactive),
             ready_adapters=self._adapters.ready,
             pace_s_per_s=self._pace,
         )
@@ -154,7 +132,7 @@ class WorkerServer:
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             ping_interval=5,
-            # A slow listener's pongs wait behind its audio; one who is gone is found by the deadlines of sending.
+            # A slow listener's pongs wait behind its audio; one that is gone is found by the deadlines of sending.
             ping_timeout=None,
         )
         port = next(iter(self._server.sockets)).getsockname()[1]
@@ -166,19 +144,18 @@ class WorkerServer:
     async def drain(self, deadline_s: float, *, handover_s: float = 0.0) -> int:
         """Take no new session, let those that run end within `deadline_s`, then close. Returns how many were cut.
 
-        Each session's front door is told the deadline. It moves what is left by then to other workers, for which
+        Each session's front door gets the deadline. It moves what is left by then to other workers, for which
         `handover_s` more are given. Background sessions end at once: they go on elsewhere, and have no end of their
         own.
         """
         self.state = WorkerState.DRAINING
-        for held in self._background():
-            self._dismiss(held)
+        self._places.dismiss_background()
         goodbye = GoAway(deadline_ms=round(deadline_s * 1000))
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s + handover_s):
-                await asyncio.gather(*(_tell(socket, goodbye) for socket in self._sockets))
+                await asyncio.gather(*(_send_last(socket, goodbye) for socket in self._sockets))
                 await self._empty.wait()
-        cut = len(self._sessions)
+        cut = len(self._places)
         log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"sessions_cut": cut})
         if self._server is not None:
             self._server.close(code=1001, reason="the worker ends")
@@ -193,18 +170,17 @@ class WorkerServer:
             assign = await _first_message(socket)
             self._admit(assign)
         except CarillonError as error:
-            await _tell(socket, Error.of(error, session=assign.session if assign else None, closed=True))
+            await _send_last(socket, Error.of(error, session=assign.session if assign else None, closed=True))
             return
         except ConnectionClosed:
             return
-        held = self._sessions[assign.session] = _Held(assign)
+        place, dismissed = self._places.take(assign)
         self._sockets.add(socket)
         self._empty.clear()
         try:
-            await self._hold(socket, held, self._make_way())
+            await self._hold(socket, place, dismissed)
         finally:
-            if self._sessions.get(assign.session) is held:
-                del self._sessions[assign.session]
+            self._places.leave(place)
             self._sockets.discard(socket)
             if not self._sockets:
                 self._empty.set()
@@ -215,70 +191,28 @@ class WorkerServer:
             raise WorkerLost(f"worker {self._id} has restarted: it is in epoch {self._epoch}, not {assign.epoch}")
         if self.state is not WorkerState.ACTIVE:
             raise Overloaded(f"worker {self._id} is {self.state}; choose another", retry_after_s=1)
-        if assign.session in self._sessions:
-            raise InvalidRequest(f"session {assign.session!r} is open here already", param="session")
-        in_the_way = self._interactive()
-        if assign.pace == "background":
-            in_the_way += self._background()
-        if len(in_the_way) >= self._profile.capacity:
-            raise Overloaded(f"worker {self._id} speaks with {len(in_the_way)} already", retry_after_s=1)
+        self._places.check_place(assign)
         if assign.voice.model != self._engine.layout.speech.name:
             raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
-        active = _adapters(in_the_way)
-        adapter = assign.voice.adapter
-        # A voice without a slot would wait behind those that have one, for ever if they stay busy (measured).
-        if adapter and adapter.name not in active and len(active) >= self._profile.max_loras:
-            raise Overloaded(f"worker {self._id} has all {len(active)} adapter slots in use", retry_after_s=1)
+        self._places.check_adapter(assign)
 
-    def _interactive(self) -> list[_Held]:
-        return [held for held in self._sessions.values() if not held.yields]
-
-    def _background(self) -> list[_Held]:
-        """In the order of their beginning."""
-        return [held for held in self._sessions.values() if held.yields]
-
-    def _make_way(self) -> list[_Held]:
-        """Dismiss the background sessions that are too many. Returns them; what they hold is free a moment later."""
-        leaving: list[_Held] = []
-        while excess := self._excess():
-            self._dismiss(excess)
-            leaving.append(excess)
-        return leaving
-
-    def _excess(self) -> _Held | None:
-        """The background session that must go next, if any must: for its place the youngest; for a LoRA slot, of those
-        that alone pin one, the youngest with the adapter that the fewest speak with.
-        """
-        background = self._background()
-        if len(_adapters(self._sessions.values())) > self._profile.max_loras:
-            wanted = _adapters(self._interactive())
-            pinning = [held for held in background if held.adapter and held.adapter not in wanted]
-            users = Counter(held.adapter for held in pinning)
-            return min(reversed(pinning), key=lambda held: users[held.adapter])
-        return background[-1] if len(self._sessions) > self._profile.capacity else None
-
-    def _dismiss(self, held: _Held) -> None:
-        del self._sessions[held.assign.session]
-        held.wanted.set()
-        log.info("background session dismissed", extra={"session": held.assign.session})
-
-    async def _hold(self, socket: ServerConnection, held: _Held, leaving: Sequence[_Held]) -> None:
-        """A session from its admission to its end; it begins when what others leave to it is free."""
-        assign = held.assign
+    async def _hold(self, socket: ServerConnection, place: Place, dismissed: Sequence[Place]) -> None:
+        """A session from its admission to its end; it begins when the dismissed ones have freed what it needs."""
+        assign = place.assign
         try:
             async with asyncio.TaskGroup() as group:
-                yielding = group.create_task(_until_wanted(held))
+                yielding = group.create_task(_until_dismissed(place))
                 try:
-                    for other in leaving:
+                    for other in dismissed:
                         await other.free.wait()
                     await self._equip(socket, assign)
                 finally:
-                    held.free.set()
+                    place.free.set()
                 yielding.cancel()
         except* CarillonError as group:
             error = _first(group)
             log.info("session failed", extra={"session": assign.session, "code": error.code})
-            await _tell(socket, Error.of(error, session=assign.session, closed=True))
+            await _send_last(socket, Error.of(error, session=assign.session, closed=True))
         except* ConnectionClosed:
             log.info("front door left", extra={"session": assign.session})
 
@@ -343,18 +277,13 @@ async def _until_closed(socket: ServerConnection) -> None:
     raise WorkerLost("the front door has closed the connection")
 
 
-async def _until_wanted(held: _Held) -> None:
-    await held.wanted.wait()
+async def _until_dismissed(place: Place) -> None:
+    await place.dismissed.wait()
     raise Overloaded("the place is needed by somebody who listens; come again when there is a spare one")
 
 
-def _adapters(sessions: Iterable[_Held]) -> frozenset[str]:
-    """The distinct adapters that sessions need."""
-    return frozenset(held.adapter for held in sessions if held.adapter)
-
-
 async def _read(socket: ServerConnection, session: Session) -> None:
-    """Carry out what the client says. A message that cannot be is answered, and the session goes on."""
+    """Carry out what the client sends. A message that cannot be is answered, and the session goes on."""
     async for raw in socket:
         try:
             match parse(WORKER_COMMANDS, raw):
@@ -380,9 +309,9 @@ async def _read(socket: ServerConnection, session: Session) -> None:
 
 
 async def _write(socket: ServerConnection, session: Session, timeout_s: float) -> None:
-    """Send what the session says, in order, until `Done`."""
+    """Send what the session emits, in order, until `Done`."""
     while True:
-        item = await session.outbox.get()
+        item = await session.send_queue.get()
         try:
             async with asyncio.timeout(timeout_s):
                 await socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())
@@ -392,8 +321,8 @@ async def _write(socket: ServerConnection, session: Session, timeout_s: float) -
             return
 
 
-async def _tell(socket: ServerConnection, message: Message) -> None:
-    """Send a last word to a socket that may be gone."""
+async def _send_last(socket: ServerConnection, message: Message) -> None:
+    """Send a last message to a socket that may be gone."""
     try:
         async with asyncio.timeout(1):
             await socket.send(message.model_dump_json())
@@ -402,8 +331,5 @@ async def _tell(socket: ServerConnection, message: Message) -> None:
 
 
 def _first(group: BaseExceptionGroup[CarillonError]) -> CarillonError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, CarillonError)
-    return error
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,9 +1,9 @@
-"""One listener's speech: text comes in pieces, is cut into chunks, spoken, decoded, and goes out as frames and events.
+"""One session: text comes in pieces, is cut into chunks, spoken, decoded, and goes out as frames and events.
 
 Chunks are spoken one after the other, each as one request of the engine and one stream of the decoder, so that every
 chunk's samples are frames × samples_per_frame and joins need no guessing. The fleet's own programs may hand in the
-chunks themselves, as utterances. A session knows nothing of sockets: what it
-says is taken from `outbox`, whose bound is what makes a slow listener slow only himself.
+chunks themselves, as utterances. A session knows nothing of sockets: what it emits is taken from `send_queue`, whose
+bound is why a slow listener slows only itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,21 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import (
-    CarillonError,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    SessionIdle,
-    SlowReader,
-    TextAfterEnd,
-    TextTooLong,
-)
+from app.errors import CarillonError, DeadlineExceeded, Overloaded, SessionIdle
 from app.platform.settings import SessionSettings
 from app.speech.audio import HeadSilenceMeter, pcm16_of
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import (
-    MAX_UTTERANCE_CHARS,
     Assign,
     AudioFrame,
     Begun,
@@ -48,18 +37,18 @@ from app.speech.protocol import (
     Uttered,
 )
 from app.speech.repetition import repeated_frames
-from app.speech.spoken_text import heard_text
-from app.speech.text import Chunk, TextSplitter, clean, has_speech
+from app.speech.spoken_text import played_text
+from app.speech.text import Chunk, has_speech
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
 from workers.playback import Playback
+from workers.send_queue import SendQueue
+from workers.turn import TurnText
 
 if TYPE_CHECKING:
     from workers.decoder import Decoder, DecodeStream
 
 log = logging.getLogger(__name__)
-
-Outgoing = AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done
 
 HURRIED_LEAD_S = 0.3
 """Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
@@ -68,11 +57,7 @@ RELAXED_FRAMES = 4
 """Frames decoded together while the listener has enough: fewer, larger steps cost the codec less."""
 
 MAX_FRAMES = 24
-"""Two seconds, decoded and sent at once: of codes written elsewhere, or while a slow listener was waited for."""
-
-MAX_GROWTH = 3
-"""Front doors hold clients to `max_pending_chars` as text was sent. Cleaned, a character may be three (U+FB2C in NFC),
-and a session that goes on brings what is spoken again."""
+"""Two seconds, decoded and sent at once: of codes written elsewhere, or while a slow listener blocked."""
 
 
 @dataclass(slots=True)
@@ -89,7 +74,7 @@ class _Spoken:
 
 
 class Session:
-    """Speaks for one `assign`. `run` is its life; the other methods are what the client says meanwhile."""
+    """Speaks for one `assign`. `run` is its life; the other methods are what the client sends meanwhile."""
 
     def __init__(
         self,
@@ -113,7 +98,7 @@ class Session:
         self._settings = settings
         self._sample_rate_hz = engine.layout.sample_rate_hz
         packet_s = RELAXED_FRAMES * engine.layout.samples_per_frame / self._sample_rate_hz
-        self.outbox: asyncio.Queue[Outgoing] = asyncio.Queue(maxsize=max(8, int(settings.buffer_s / packet_s)))
+        self.send_queue = SendQueue(max(8, int(settings.buffer_s / packet_s)), timeout_s=settings.slow_reader_timeout_s)
         self._clock = clock
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
@@ -125,35 +110,16 @@ class Session:
         self._unsent_codes = array("H")
         """Given to the decoder since the last frame was sent."""
         self._utterance: asyncio.Task[CarillonError | None] | None = None
-        self._ended = False
-        self._begin_turn(before)
+        self._text = self._turn_text(before)
 
-    def _begin_turn(self, before: Resumption) -> None:
-        self._splitter = TextSplitter(
-            tags=self._engine.layout.speech.tags,
-            max_chunk_chars=self._settings.max_chunk_chars,
-            begun=bool(before.chars or before.chunk),
-        )
-        self._first_char = before.chars
-        self._partial = before.chunk
-        self._utters: deque[Utter] = deque()
-        self._flushes: list[int] = []
-        self._idle = False
+    def _turn_text(self, before: Resumption, *, ended: bool = False) -> TurnText:
+        return TurnText(before, tags=self._engine.layout.speech.tags, settings=self._settings, ended=ended)
 
-    @property
-    def _pending_chars(self) -> int:
-        """Of text that no chunk has begun with."""
-        return self._splitter.pending_chars + sum(len(utter.text) for utter in self._utters)
-
-    # What the client says.
+    # What is received.
 
     def push(self, text: str) -> None:
         """Take more text. Raises TextTooLong when more would be pending than announced, TextAfterEnd after `end`."""
-        self._check_pending(text)
-        if self._utters:
-            raise InvalidRequest("text while utterances are pending: wait for them, or start another session")
-        self._splitter.push(text)
-        self._idle = False
+        self._text.push(text)
         if text.strip():
             self._watch.mark("text")
         self._wake.set()
@@ -161,43 +127,20 @@ class Session:
     def utter(self, utter: Utter) -> None:
         """Take a text to be spoken as it is; `Uttered` follows its last sample.
 
-        Raises TextTooLong for one that no request could hold, InvalidRequest for one without a word, or while other
-        text is pending, TextAfterEnd after `end`.
+        Raises what `TurnText.utter` raises.
         """
-        if self._ended:
-            raise TextAfterEnd("an utterance after eos; start a new session for it")
-        text = clean(utter.text, tags=self._engine.layout.speech.tags).replace("\n", " ")
-        if len(text) > MAX_UTTERANCE_CHARS:
-            raise TextTooLong(f"an utterance of {len(text)} characters; at most {MAX_UTTERANCE_CHARS}", param="text")
-        if not has_speech(text):
-            raise InvalidRequest("the utterance has no word to speak", param="text")
-        if self._splitter.pending_chars:
-            raise InvalidRequest("an utterance while text is pending: wait for it, or start another session")
-        self._check_pending(text)
-        self._utters.append(utter.model_copy(update={"text": text}))
+        self._text.utter(utter)
         self._watch.mark("text")
         self._wake.set()
 
-    def _check_pending(self, text: str) -> None:
-        pending = self._pending_chars + len(text)
-        most = MAX_GROWTH * self._settings.max_pending_chars
-        if pending > most:
-            raise TextTooLong(
-                f"{pending} characters would be pending; at most {most}: wait for segments before sending more",
-                param="text",
-            )
-
     def flush(self) -> None:
         """Speak what is there; `Flushed` follows its last sample."""
-        if self._ended:
-            raise InvalidRequest("flush after eos: all text is being spoken already")
-        self._flushes.append(self._splitter.flush())
+        self._text.flush()
         self._wake.set()
 
     def end(self) -> None:
         """No more text follows."""
-        self._splitter.close()
-        self._ended = True
+        self._text.end()
         self._wake.set()
 
     async def cancel(self, played_samples: int | None) -> None:
@@ -206,25 +149,27 @@ class Session:
         utterance = self._utterance
         if utterance is not None:
             utterance.cancel()
-        # The turn ends before anybody else runs: `run` must not find the old text when the utterance is gone.
-        self._drop_stale_frames()
-        heard = heard_text(self._spoken, self.samples if played_samples is None else played_samples)
+        # The turn ends before any other task runs: `run` must not find the old text when the utterance is gone.
+        # Samples that are dropped will not be played, and do not count.
+        if dropped := self.send_queue.drop_stale(self.generation):
+            self.samples, self._sequence = dropped.sample_offset, dropped.sequence
+        text = played_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
         self._playback.stop()
-        self._begin_turn(Resumption())
-        if self._ended:
-            self._splitter.close()
+        self._text = self._turn_text(Resumption(), ended=self._text.ended)
         if not self.samples:
             self._watch = Stopwatch(self._clock)
         self._wake.set()
-        await self._say(Cancelled(session=self.id, generation=self.generation, spoken_text=heard, samples=self.samples))
+        await self.send_queue.put(
+            Cancelled(session=self.id, generation=self.generation, spoken_text=text, samples=self.samples)
+        )
         if utterance is not None:
             await asyncio.wait([utterance])
 
-    # What it does.
+    # What is spoken.
 
     async def run(self) -> None:
-        """Speak until the text has ended; the last thing said is `Done`. Raises what ended the session early."""
+        """Speak until the text has ended; the last item is `Done`. Raises what ended the session early."""
         while (chunk := await self._next_chunk()) is not None:
             turn = self.generation
             if has_speech(chunk.text):
@@ -233,7 +178,7 @@ class Session:
                 await self._answer_flushes(chunk.end if isinstance(chunk, Chunk) else 0)
         self._watch.mark("done")
         self._head_silence.finish()
-        await self._say(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
+        await self.send_queue.put(Done(session=self.id, samples=self.samples, ledger=self.ledger()))
 
     def ledger(self) -> Ledger:
         if self._assign.resume:
@@ -258,34 +203,31 @@ class Session:
 
     async def _next_chunk(self) -> Chunk | Utter | PartialChunk | None:
         """Wait until there is something to speak and it is time to; None once all text has been given out."""
-        if self._partial is not None:
-            partial, self._partial = self._partial, None
+        if self._text.partial is not None:
+            partial, self._text.partial = self._text.partial, None
             return partial
         while True:
-            pending = self._pending_chars > 0
+            pending = self._text.pending_chars > 0
             early_s = self._playback.lead_s - self._settings.lead_s if self._assign.pace == "realtime" else 0.0
             if pending and early_s > 0:
                 await self._woken(early_s)
-            elif self._utters:
-                return self._utters.popleft()
-            elif chunk := self._splitter.next_chunk(eager=True):
+            elif chunk := self._text.next():
                 return chunk
-            elif self._flushes:
+            elif self._text.has_flushes:
                 # Text before a flush is always ready, so all of it has been spoken.
                 await self._answer_flushes(None)
-            elif self._ended:
+            elif self._text.ended:
                 return None
-            elif pending and not self._idle:
+            elif pending and not self._text.idle:
                 if not await self._woken(self._settings.idle_text_s):
-                    self._splitter.idle()
-                    self._idle = True
+                    self._text.go_idle()
             elif not await self._woken(self._settings.idle_timeout_s + self._playback.lead_s):
                 raise SessionIdle(
                     f"no text for {self._settings.idle_timeout_s:g} s; start a new session when there is some"
                 )
 
     async def _woken(self, delay_s: float) -> bool:
-        """Whether the client said something within `delay_s`."""
+        """Whether the client sent something within `delay_s`."""
         self._wake.clear()
         try:
             async with asyncio.timeout(delay_s):
@@ -319,29 +261,29 @@ class Session:
             if stream is not None:
                 stream.close()
         spoken.whole = True
-        await self._say(self._report(chunk, spoken, codes))
+        await self.send_queue.put(self._report(chunk, spoken, codes))
         return None
 
     async def _begin(self, chunk: Chunk | Utter | PartialChunk) -> None:
-        """Count a chunk that begins here, and tell of it where somebody keeps a journal."""
+        """Count a chunk that begins here, and report it where a journal is kept."""
         self._unsent_codes = array("H")
         if isinstance(chunk, PartialChunk):
             return
         self._chunks += 1
         if isinstance(chunk, Chunk) and not self._patient:
-            await self._say(
+            await self.send_queue.put(
                 Begun(
                     session=self.id,
                     generation=self.generation,
                     text=chunk.text,
-                    start_char=self._first_char + chunk.start,
-                    end_char=self._first_char + chunk.end,
+                    start_char=self._text.first_char + chunk.start,
+                    end_char=self._text.first_char + chunk.end,
                     start_sample=self.samples,
                 )
             )
 
     def _report(self, chunk: Chunk | Utter | PartialChunk, spoken: _Spoken, codes: list[int]) -> Segment | Uttered:
-        """What is told of a chunk that has been spoken."""
+        """The report of a chunk that has been spoken."""
         if not isinstance(chunk, Utter):
             return Segment(
                 session=self.id,
@@ -409,9 +351,9 @@ class Session:
         return codes
 
     def _silence(self) -> CarillonError:
-        """Why the engine wrote nothing: in the background it may have been busy with those who go first.
+        """Why the engine wrote nothing: in the background it may have been busy with interactive ones.
 
-        Its scheduler then told of somebody who waits; of an engine that hangs over this utterance it did not.
+        Its scheduler then reported requests that wait; it reports none when the engine hangs over this utterance.
         """
         silent_s = self._settings.stall_timeout_s
         if self._patient and self._engine.load_now().waiting:
@@ -420,7 +362,7 @@ class Session:
 
     @property
     def _patient(self) -> bool:
-        """Whether nobody waits for this audio: it is then exact from its first sample, and decoded after all other."""
+        """Whether no listener waits for this audio: it is then exact from its first sample, and decoded last."""
         return self._assign.pace == "background"
 
     @property
@@ -446,15 +388,15 @@ class Session:
     ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
-            self._watch.mark_anew("frames")
-        # A listener who hears nothing yet has no deadline to miss; first packets go first in any case.
+            self._watch.mark_again("frames")
+        # A listener that has no audio yet has no deadline to miss; first packets go first in any case.
         deadline_s = self._playback.ends_at_s if self._playback.lead_s and not self._patient else None
         audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
-        heard = self.samples - spoken.end_sample  # more than none where the listener has the beginning already
+        sent = self.samples - spoken.end_sample  # more than none where the listener has the beginning already
         spoken.end_sample += len(audio)
-        if len(audio) > heard:
+        if len(audio) > sent:
             self._watch.mark("audio")
-            await self._send(audio[max(0, heard) :])
+            await self._send(audio[max(0, sent) :])
 
     async def _send(self, audio: NDArray[np.float32]) -> None:
         frame = AudioFrame(
@@ -468,32 +410,12 @@ class Session:
         self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
-        await self._say(frame)
+        await self.send_queue.put(frame)
         self._sequence += 1
         self.samples += len(audio)
 
     async def _answer_flushes(self, end: int | None) -> None:
         """Answer every flush whose text ends by `end` in the cleaned stream; None is its very end."""
         turn = self.generation
-        while turn == self.generation and self._flushes and (end is None or self._flushes[0] <= end):
-            self._flushes.pop(0)
-            await self._say(Flushed(session=self.id, samples=self.samples))
-
-    async def _say(self, item: Outgoing) -> None:
-        try:
-            async with asyncio.timeout(self._settings.slow_reader_timeout_s):
-                await self.outbox.put(item)
-        except TimeoutError:
-            raise SlowReader(
-                f"no audio was taken for {self._settings.slow_reader_timeout_s:g} s; read faster, or ask for less"
-            ) from None
-
-    def _drop_stale_frames(self) -> None:
-        """Take what a cancelled turn has left in the outbox out again; samples nobody will hear do not count."""
-        waiting = [self.outbox.get_nowait() for _ in range(self.outbox.qsize())]
-        dropped = [item for item in waiting if isinstance(item, AudioFrame) and item.generation != self.generation]
-        if dropped:
-            self.samples, self._sequence = dropped[0].sample_offset, dropped[0].sequence
-        for item in waiting:
-            if isinstance(item, Cancelled | Done) or getattr(item, "generation", None) == self.generation:
-                self.outbox.put_nowait(item)
+        while turn == self.generation and self._text.pop_flush(end):
+            await self.send_queue.put(Flushed(session=self.id, samples=self.samples))

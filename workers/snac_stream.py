@@ -118,7 +118,7 @@ class StreamingSnac:
         self.lookahead_samples = chain.delay
         """Samples by which exact audio runs behind the codes: the decoder's right receptive field."""
         self.lookback_samples = chain.reach
-        """Samples past its own end over which a latent step is still heard: the left receptive field."""
+        """Samples past its own end over which a latent step still has an effect: the left receptive field."""
         self.state_floats = chain.state_floats
         self.dtype = chain.dtype
 
@@ -176,7 +176,7 @@ class StreamingSnac:
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """cuDNN rounds the inputs of fp32 convolutions to TF32, which is not exact, unless it is told not to."""
+    """cuDNN rounds the inputs of fp32 convolutions to TF32, which is not exact, unless that is disabled."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
 
 
@@ -204,8 +204,8 @@ Edges = Sequence[tuple[int, Span]]
 class _Chain:
     """Lays the decoder's layers out one behind the other, adding up rate, delay, reach and state on the way.
 
-    `rate` is positions per latent step, `delay` the positions by which the stream runs late, `reach` those over which
-    a step is heard beyond its own, all at the current layer.
+    `rate` is positions per latent step, `delay` the positions by which the stream runs late, `reach` those over which a
+    step has an effect beyond its own, all at the current layer.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -332,7 +332,7 @@ class _Convolution(_Padded):
 
 
 class _Upsample(_Padded):
-    """A transposed convolution of width 2·stride: each output hears one input and the one before it."""
+    """A transposed convolution of width 2·stride: each output depends on one input and the one before it."""
 
     def __init__(self, conv: nn.ConvTranspose1d, chain: _Chain) -> None:
         super().__init__(chain)

@@ -1,7 +1,7 @@
-"""What a worker does between its start and its first session: it loads the voices it is going to be asked for.
+"""What a worker does between its start and its first session: it loads the voices that it will be requested for.
 
-The registry knows what listeners have wanted lately, and the ring which of it is this worker's. Whatever goes wrong
-is a voice that is loaded later, at the price of its first listener's patience: it keeps no worker from serving.
+The registry knows which voices were requested lately, and the ring which of them are this worker's. What fails here is
+loaded later, at the cost of its first listener's wait: it keeps no worker from serving.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 
 async def warm_up(worker: Worker, registry: Registry, adapters: AdapterCache, *, most: int, timeout_s: float) -> int:
-    """Load the worker's share of what is wanted, the most wanted first: at most so many voices, for at most so long.
+    """Load the worker's share of what is in demand, the most demanded first: at most so many voices, for at most so
+    long.
 
     Returns how many were loaded. One that cannot be is left out.
     """

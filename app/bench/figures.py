@@ -1,4 +1,4 @@
-"""What `carillon bench fleet` asks its load generator for, what that measures, and what follows from it.
+"""What `carillon bench fleet` has its load generator do, what that measures, and what follows from it.
 
 Values and pure functions; nothing here starts a process or reads a clock.
 """
@@ -60,7 +60,7 @@ class Plan(Figures):
     starts_per_s: tuple[float, ...] = ()
     starts_s: float = 4.0
     idle_s: float = 2.0
-    """Before starts, to tell what the fleet asks Redis of itself."""
+    """Before starts, to measure the fleet's own calls of Redis."""
     drain_s: float = 3.0
     """Between the sessions and the starts, for what is left of the former to end."""
     patience_s: float = 3.0
@@ -113,7 +113,7 @@ class Step(Figures):
 
 
 class Starts(Figures):
-    """Short sessions, begun at one rate whatever becomes of them."""
+    """Short sessions, begun at one rate whether or not they are served."""
 
     offered_per_s: float
     begun: int
@@ -164,7 +164,7 @@ def sessions_per_core(steps: Sequence[Step], *, limit_ms: float = ADDED_LIMIT_MS
 
     Where none is above, the most that was tried. A step with errors or refusals counts as above.
     """
-    last: Step | None = None
+    last: tuple[float, float] | None = None  # sessions, and the added P99 with them
     for step in sorted(steps, key=lambda step: step.held):
         added = step.added_ms
         if added is None:
@@ -172,15 +172,14 @@ def sessions_per_core(steps: Sequence[Step], *, limit_ms: float = ADDED_LIMIT_MS
         if step.errors or step.refused:
             break
         if added.p99 > limit_ms:
-            return last and _between(last, step, limit_ms)
-        last = step
-    return last.held if last else None
+            return last and _between(last, (step.held, added.p99), limit_ms)
+        last = step.held, added.p99
+    return last[0] if last else None
 
 
-def _between(below: Step, above: Step, limit_ms: float) -> float:
-    assert below.added_ms and above.added_ms
-    low, high = below.added_ms.p99, above.added_ms.p99
-    return below.held + (above.held - below.held) * (limit_ms - low) / (high - low)
+def _between(below: tuple[float, float], above: tuple[float, float], limit_ms: float) -> float:
+    (fewer, low), (more, high) = below, above
+    return fewer + (more - fewer) * (limit_ms - low) / (high - low)
 
 
 def bytes_per_session(steps: Sequence[Step]) -> float | None:

@@ -2,7 +2,7 @@
 
 The front door is the real program with keys, tables and registry; the workers replay audio (app.bench.replay_fleet);
 the load generator (app.bench.load_generator) is a process of its own. It does not measure an engine. A running fleet
-can be loaded instead: its frames carry no times, so there is no added latency to tell then, and its capacity is the
+can be loaded instead: its frames carry no times, so there is no added latency to report then, and its capacity is the
 limit.
 """
 
@@ -67,7 +67,7 @@ def run(
 
 
 async def _report(plan: Plan, workers: int, frames_per_message: int, running: Target | None, out: TextIO) -> Json:
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         print(f"bench: {sentence}", file=sys.stderr, flush=True)
 
     cores = Cores.of_this_machine() if running is None else Cores()
@@ -78,7 +78,7 @@ async def _report(plan: Plan, workers: int, frames_per_message: int, running: Ta
     else:
         capacity = 2 * max(plan.sessions, default=1) // workers + plan.direct_sessions + SPARE_PLACES
         fleet = replay_fleet(
-            workers=workers, capacity=capacity, frames_per_message=frames_per_message, cores=cores, tell=tell
+            workers=workers, capacity=capacity, frames_per_message=frames_per_message, cores=cores, report=report
         )
         async with fleet as target:
             with cores.only(cores.rest):
@@ -95,7 +95,7 @@ async def _report(plan: Plan, workers: int, frames_per_message: int, running: Ta
 
 async def _load(target: Target, plan: Plan) -> Measured:
     """Run the load generator; it ends with this process. Raises CarillonError with its last words."""
-    told = {"target": target.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
+    request = {"target": target.model_dump(mode="json"), "plan": plan.model_dump(mode="json")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(REAPER), "exec", str(os.getpid())),
         *(sys.executable, "-P", "-m", "app.bench.load_generator"),
@@ -103,7 +103,7 @@ async def _load(target: Target, plan: Plan) -> Measured:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        answer, _ = await process.communicate(json.dumps(told).encode())
+        answer, _ = await process.communicate(json.dumps(request).encode())
     finally:
         if process.returncode is None:
             process.kill()
@@ -136,16 +136,16 @@ def reckoned(measured: Measured) -> Json:
 
 def placements_per_s(count: int) -> float:
     """How often a second placement chooses one of `count` workers and counts the session there, here and now."""
-    picture = PlacementIndex()
+    index = PlacementIndex()
     for number in range(count):
-        picture.put(_worker(number))
+        index.put(_worker(number))
     voices = itertools.cycle(Voice(id=f"v{number}", name=f"v{number}", model=_CARD.name) for number in range(1_000))
-    next(picture.candidates(next(voices)))  # the ring is made now, and seldom
+    next(index.candidates(next(voices)))  # the ring is made now, and seldom
     began_s, done = time.perf_counter(), 0
     while (elapsed_s := time.perf_counter() - began_s) < PLACEMENT_S:
-        worker = next(picture.candidates(next(voices))).worker
+        worker = next(index.candidates(next(voices))).worker
         sessions = (worker.inflight + 1) % (PLACEMENT_CAPACITY // 2)  # as many come as go
-        picture.put(worker.model_copy(update={"inflight": sessions}))
+        index.put(worker.model_copy(update={"inflight": sessions}))
         done += 1
     return done / elapsed_s
 

@@ -123,7 +123,7 @@ def run(
     """Hold `sessions` sessions, `concurrency` at once, in each of `rounds` rounds alone and beside a narration.
 
     The table goes to `out`, everything to `json_path`, and is returned. Raises CarillonError when not even one session
-    can be held, or the narration does not get under way.
+    can be held, or the narration does not start.
     """
     bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed=1)
     alone, beside = _Measured(), _Measured()

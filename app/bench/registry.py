@@ -1,7 +1,7 @@
-"""`carillon bench registry`: what a fleet costs the one thread of its Redis, and a front door that looks at it.
+"""`carillon bench registry`: what a fleet costs the one thread of its Redis, and a front door that reads it.
 
-The Valkey, the script and the client are the real ones; the workers are records with leases, and nobody speaks. Costs
-of Redis are the CPU time of its process, taken from itself, so that it does not matter how fast this client is.
+The Valkey, the script and the client are the real ones; the workers are records with leases, and there is no speech.
+Costs of Redis are the CPU time of its process, taken from itself, so that it does not matter how fast this client is.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from app.speech.voices import ModelCard, Voice
 CAPACITY, SESSIONS, CACHED = 16, 11, 64
 """Of each worker: places, live sessions, adapters at hand; as `carillon simulate` has it at 70 % load."""
 CHANGED = 20
-"""Since the last look a session has begun at one worker in so many, and one has ended at as many others: of 1,000
+"""Since the last snapshot a session has begun at one worker in so many, and one has ended at as many others: of 1,000
 workers, with sessions of 240 s, 46 begin and 46 end in a second."""
-BEATS, CLAIMS, LOOKS = 500, 500, 20
+BEATS, CLAIMS, SNAPSHOTS = 500, 500, 20
 CARD = ModelCard(
     name="simulated", stand_in=True, languages=("en",), voices=(), sample_rate_hz=24_000, tokens_per_s=82.03
 )
@@ -49,10 +49,10 @@ class RegistryCost:
     claim_us: float
     """And the release at the session's end."""
     look_ms: float
-    """A look at what has changed in the fleet, in Redis."""
+    """A snapshot of what has changed in the fleet, in Redis."""
     look_bytes: int
     door_ms: float
-    """The same in the front door that asked."""
+    """The same in the front door that reads it."""
     doors: float
     """How many of them one Redis carries beside the heartbeats and starts of this fleet."""
 
@@ -79,7 +79,7 @@ async def _measured(count: int, session_s: float) -> RegistryCost:
     with tempfile.TemporaryDirectory(prefix="carillon-bench-") as name:
         port, password = free_port(), SecretStr(secrets.token_hex(16))
         settings = Settings(redis_url=SecretStr(redis_url(port, password)), lease_ttl_s=3600, worker_ttl_s=3600)
-        async with Supervisor(Path(name) / "logs", tell=lambda _: None) as supervisor:
+        async with Supervisor(Path(name) / "logs", report=lambda _: None) as supervisor:
             await supervisor.start(valkey(Path(name) / "valkey", port=port, password=password))
             async with open_redis(settings) as redis:
                 return await _cost(redis, settings, count, session_s)
@@ -93,27 +93,27 @@ async def _cost(redis: Redis, settings: Settings, count: int, session_s: float) 
         redis, [_claim_and_release(registry, worker, i) for i, worker in enumerate(islice(cycle(workers), CLAIMS))]
     )
     await registry.snapshot()
-    look_s = door_s = 0.0
-    for turn in range(LOOKS):
+    snapshot_s = door_s = 0.0
+    for turn in range(SNAPSHOTS):
         await _change(registry, workers, turn)
         redis_before_s, door_before_s = await _redis_cpu_s(redis), time.process_time()
         await registry.snapshot()
         door_s += time.process_time() - door_before_s
-        look_s += await _redis_cpu_s(redis) - redis_before_s
-    await _change(registry, workers, LOOKS)
-    asked, sent = await _sent_bytes(redis), await _sent_bytes(redis)
+        snapshot_s += await _redis_cpu_s(redis) - redis_before_s
+    await _change(registry, workers, SNAPSHOTS)
+    before, own = await _sent_bytes(redis), await _sent_bytes(redis)
     await registry.snapshot()
-    looked = await _sent_bytes(redis)
+    after = await _sent_bytes(redis)
     usual = Settings()
     busy = count * beat_s / usual.heartbeat_s + count * SESSIONS / session_s * claim_s
     return RegistryCost(
         workers=count,
         beat_us=beat_s * 1e6,
         claim_us=claim_s * 1e6,
-        look_ms=look_s / LOOKS * 1e3,
-        look_bytes=(looked - sent) - (sent - asked),
-        door_ms=door_s / LOOKS * 1e3,
-        doors=max(0.0, 1 - busy) * usual.fleet_refresh_s * LOOKS / look_s,
+        look_ms=snapshot_s / SNAPSHOTS * 1e3,
+        look_bytes=(after - own) - (own - before),
+        door_ms=door_s / SNAPSHOTS * 1e3,
+        doors=max(0.0, 1 - busy) * usual.fleet_refresh_s * SNAPSHOTS / snapshot_s,
     )
 
 

@@ -69,14 +69,14 @@ def _listed(cores: frozenset[int]) -> str:
 
 @asynccontextmanager
 async def replay_fleet(
-    *, workers: int, capacity: int, frames_per_message: int, cores: Cores, tell: Callable[[str], None]
+    *, workers: int, capacity: int, frames_per_message: int, cores: Cores, report: Callable[[str], None]
 ) -> AsyncIterator[Target]:
-    """A fleet of `workers` with room for `capacity` sessions each, ready. It is stopped whatever happens."""
+    """A fleet of `workers` with room for `capacity` sessions each, ready. It is stopped in any case."""
     with tempfile.TemporaryDirectory(prefix="carillon-bench-") as name:
         directory = Path(name)
         port, password = free_port(), SecretStr(secrets.token_hex(16))
         settings = _settings(directory, redis_url(port, password), capacity=capacity)
-        async with Supervisor(directory / "logs", tell=tell) as supervisor:
+        async with Supervisor(directory / "logs", report=report) as supervisor:
             with cores.only(cores.rest):
                 await supervisor.start(valkey(directory / "valkey", port=port, password=password))
                 key = await _make_key(settings)
@@ -110,7 +110,7 @@ def _settings(directory: Path, redis: str, *, capacity: int) -> Settings:
         api_port=free_port(),
         capacity=capacity,
         drain_timeout_s=1.0,
-        worker_ttl_s=START_TIMEOUT_S,  # nobody dies here: whoever is silent only waits for a core
+        worker_ttl_s=START_TIMEOUT_S,  # a silent worker is not dead here: it waits for a core
     )
 
 

@@ -5,7 +5,7 @@ separate callers have, and its playback is simulated from the arrival of each fr
 the network adds is in them.
 
     ttfa            first text sent -> first audio frame received
-    audible ttfa    the same and the silence at the head of the audio: when a listener hears a voice
+    audible ttfa    the same and the silence at the head of the audio: when the voice is audible
     rtf             seconds from the first text to the last audio, for a second of audio; with pace "unpaced" only
     underruns       the listener's buffer ran dry, having started `prebuffer` after the first frame
     cancel          cancel sent -> `cancelled` received; and -> the last frame that still came
@@ -134,7 +134,7 @@ class Bench:
         }
 
     async def warm_up(self) -> None:
-        """A first session, which finds caches cold. Raises what would befall all the others."""
+        """A first session, which finds caches cold. Raises what would end all the others."""
         await self._speak(0)
 
     async def model_card(self) -> dict[str, Any]:

@@ -219,7 +219,7 @@ def simulate(
     storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
     session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
     churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
-    doors: Annotated[int, typer.Option(min=1, help="Front doors, each with a picture of its own.")] = 4,
+    doors: Annotated[int, typer.Option(min=1, help="Front doors, each with a view of its own.")] = 4,
     refresh: Annotated[float, typer.Option(min=0, help="Seconds between a door's looks at the fleet.")] = 0.5,
     queue: Annotated[float, typer.Option(min=0, help="Seconds a start waits for room.")] = 1.0,
     policy: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: ours and its peers.")] = None,

@@ -4,9 +4,9 @@ functions.
 The key is the voice, not the session, so that a voice's adapter is needed on one worker only, as long as that has room.
 Weights are static capacity: load never turns the ring, it only decides who is passed over on the walk around it
 (https://arxiv.org/abs/1608.01350). A popular voice outgrows its home's bound, is loaded on the next of the ring, and is
-then spread over all who have its adapter; where nobody asks for it any more, the worker's cache forgets it. So replicas
-follow from the snapshot alone, and front doors agree on them without talking. Background sessions make way for those
-who listen, but only where it is worth it: see `rank_workers`.
+then spread over all that have its adapter; when it is no longer requested, the worker's cache evicts it. So replicas
+follow from the snapshot alone, and front doors agree on them without talking. Background sessions yield to interactive
+ones, but only where it is worth it: see `rank_workers`.
 
 This module does not know how a fleet is observed, nor how a place is claimed: a candidate is a guess, and the
 registry's one Lua call is the arbiter.
@@ -39,8 +39,8 @@ FLOOR = 0.25
 """Up to this part of its capacity no worker is passed over: at low traffic a share is less than one session."""
 
 Reason = Literal["home", "warm", "loading", "next", "over"]
-"""Why a worker is offered: it is the voice's home; it has the adapter; it is loading it; it is the next on the ring;
-it is over its bound, and nobody else is left."""
+"""Why a worker is offered: it is the voice's home; it has the adapter; it is loading it; it is the next on the ring; it
+is over its bound, and no other is left."""
 
 
 class Host(Protocol):
@@ -81,7 +81,7 @@ class Candidate(Generic[H]):
 
 @dataclass(slots=True)
 class Bound:
-    """How many sessions a worker may have before others are asked: (1 + ε) of its share of all `sessions` and one."""
+    """How many sessions a worker may have before others are tried: (1 + ε) of its share of all `sessions` and one."""
 
     sessions: int
     capacity: int
@@ -92,12 +92,12 @@ class Bound:
 
 
 def candidates(workers: Iterable[Worker], voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
-    """Workers with room for `voice`, best first. Empty when nobody has room, or nobody serves the voice's model."""
-    picture = PlacementIndex()
+    """Workers with room for `voice`, best first. Empty when none has room, or none serves the voice's model."""
+    index = PlacementIndex()
     for worker in workers:
         if worker.model.name == voice.model:
-            picture.put(worker)
-    return picture.candidates(voice, background=background)
+            index.put(worker)
+    return index.candidates(voice, background=background)
 
 
 class PlacementIndex:
@@ -109,13 +109,13 @@ class PlacementIndex:
     def __init__(self) -> None:
         self._active: dict[str, Worker] = {}
         self._holders: defaultdict[str, set[str]] = defaultdict(set)
-        """Adapter -> the active workers that have it, or await it."""
+        """Adapter -> the active workers that have it, or are loading it."""
         self._bound = Bound(0, 0)
         self._background_bound = Bound(0, 0)
         self._ring: Ring | None = None
 
     def put(self, worker: Worker) -> None:
-        """Know `worker` as it is now."""
+        """Add `worker`, or replace what is known of it."""
         if worker.state is not WorkerState.ACTIVE:
             self.remove(worker.id)
             return
@@ -135,7 +135,7 @@ class PlacementIndex:
                 self._let_go(worker.id, before - adapters)
 
     def remove(self, worker_id: str) -> None:
-        """Forget a worker; it does not matter whether it is known."""
+        """Remove a worker, if it is known."""
         known = self._active.pop(worker_id, None)
         if known is not None:
             self._count(known, -1)
@@ -177,16 +177,16 @@ def rank_workers(
     *,
     background: bool = False,
 ) -> Iterator[Candidate[H]]:
-    """The candidates among `workers`, on the `ring`; `holders` are those that have or await the adapter.
+    """The candidates among `workers`, on the `ring`; `holders` are those that have or load the adapter.
 
-    First those within their bound that have the adapter, the one with the most to spare first; then whoever within its
-    bound is loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
-    loaded; and those where a background session would have to make way. A holder keeps its turn even so: somebody who
-    listens would wait longer for the adapter to be loaded elsewhere than a narration for its next place. Those over
-    their bound come last, and only while nobody with room is within his.
+    First those within their bound that have the adapter, the one with the most to spare first; then those within their
+    bound that are loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
+    loaded; and those where a background session would have to yield. A holder keeps its turn even so: a listener would
+    wait longer for the adapter to be loaded elsewhere than a narration for its next place. Those over their bound come
+    last, and only while none with room is within its bound.
 
-    `workers` and `bound` may change during the walk: what is refused in a race shows there, and lets nobody over his
-    bound who need not be.
+    `workers` and `bound` may change during the walk: a claim refused in a race shows there, and puts no worker over its
+    bound without need.
     """
     adapter = voice.adapter.name if voice.adapter else ""
     home = next(ring.walk(voice.id))
@@ -226,7 +226,7 @@ def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:
     """Whether `worker` can take one more session with `voice`: a place, and a LoRA slot if the voice needs one.
 
     Without the second rule a worker with more distinct adapters than slots lets one of them starve. Background sessions
-    make way, so an interactive one does not see them; a background session needs room beside everybody.
+    yield, so an interactive one does not count them; a background session needs room beside all others.
     """
     if _sessions(worker, background) >= worker.capacity:
         return False
@@ -239,10 +239,10 @@ def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:
 
 
 def share_of(joining: Worker, others: Iterable[Worker], wanted: Iterable[AdapterVersion]) -> list[AdapterVersion]:
-    """What `joining` will be asked for of `wanted`, in that order, once it is on the ring with the `others`.
+    """Which of `wanted` will be requested of `joining`, in that order, once it is on the ring with the `others`.
 
     A voice belongs to its home; one that is being spoken with on several workers belongs to as many, in the order in
-    which the ring asks them. Of several versions of a voice, only the latest will be wanted.
+    which the ring visits them. Of several versions of a voice, only the latest will be wanted.
     """
     there = [worker for worker in others if worker.model.name == joining.model.name and worker.id != joining.id]
     staying = [worker for worker in there if worker.state is not WorkerState.DRAINING]
@@ -283,7 +283,7 @@ def _fullness(worker: Host, adapter: str, background: bool) -> float:
 
 
 def _adapters(worker: Worker | None) -> tuple[frozenset[str], ...]:
-    """What `worker` has or awaits, in three kinds that may overlap."""
+    """What `worker` has or loads, in three kinds that may overlap."""
     if worker is None:
         return (frozenset(),) * 3
     return worker.ready_adapters, worker.active_adapters, worker.background_adapters

@@ -6,25 +6,24 @@
 --
 --   workers        ZSET  worker id -> until when its record holds, ms since 1970
 --   changes        ZSET  worker id -> when its record or its leases last changed, µs since 1970, each later than the one
---                        before: a front door asks for what is later than it knows. The id "" is for the workers
+--                        before: a front door fetches what is later than it knows. The id "" is for the workers
 --                        themselves: when one last came or went
 --   epochs         HASH  worker id -> the epoch of its latest start; never expires, so that an epoch is never reused.
 --                        An epoch is at least the time of its start, ms since 1970: nor is it after a flush
---   worker:<id>    STR   the worker's last heartbeat (JSON of app.speech.voices.Worker); expires after the worker's TTL
+--   worker:<id>    STR   the worker's last heartbeat (JSON of app.fleet.worker.Worker); expires after the worker's TTL
 --   leases:<id>    ZSET  lease id -> when it expires, ms since 1970: one for each session at the worker
 --   voices:<id>    HASH  lease id -> the adapter the session needs (`voice@version`); sessions without one are absent
 --   background:<id> SET  those of the leases that have a spare place: interactive claims pass them over, and the worker
 --                        then ends their sessions
---   pin:<lease>    STR   `<worker id> <epoch>`: where a session lives; expires with its lease
 --   drains         HASH  worker id -> until when its sessions may go on, ms since 1970. Such a worker is no longer
---                        active, whatever its record says; it hears of it with its next heartbeat. Until it is gone
+--                        active, whatever its record says; its next heartbeat returns it. Until it is gone
 --   retired        ZSET  id of a deleted voice -> when, ms since 1970, each later than the one before: workers purge what
---                        they have of it. Kept for a day; whoever starts later than that has nothing of it
+--                        they have of it. Kept for a day; a worker that starts later has nothing of it
 --   checkpoint:<model> STR the checkpoint that the model's living workers hold; expires with the last of their records
 --   demand:<model> ZSET  adapter -> the interactive claims for it, each counting half as much every ten minutes
 --   versions:<model> HASH adapter -> its AdapterVersion (JSON), for a worker that has never seen it
 --   faded:<model>  STR   when `demand` was last brought up to date, ms since 1970. The three have the same adapters, of
---                        which the least wanted are dropped; they expire a day after the last claim
+--                        which the least demanded are dropped; they expire a day after the last claim
 --
 -- Beside these there is `journal:<hash>` for each resumable session: see journals.lua.
 --
@@ -47,7 +46,7 @@
 --                                                                "gone" | "epoch" | "inactive" | "full" | "adapters" |
 --                                                                "over"; the sessions found there]
 --                                                                kind is "interactive" | "background"; the latter
---                                                                needs room beside everybody. bound is how many
+--                                                                needs room beside all others. bound is how many
 --                                                                sessions there may be, "" for as many as places
 --   release  id lease                                         -> 1 if there was such a lease
 --   drain    id deadline_ms                                   -> [epoch, ms until the deadline], of an earlier order if
@@ -55,15 +54,16 @@
 --                                                                itself; nil if there is no such worker
 --   snapshot changed_since                                    -> [the latest change; [id...] of all workers, or nil if
 --                                                                none came or went after changed_since (0 for all), as
---                                                                JSON; as JSON too, of which one text is quicker read
---                                                                than a thousand values, [[id, record_json, inflight, [adapter...],
---                                                                  background, [adapter...], drains 0|1]...] of those
+--                                                                JSON; as JSON too, for one text is quicker read than a
+--                                                                thousand values, [[id, record_json, inflight,
+--                                                                [adapter...], background, [adapter...],
+--                                                                drains 0|1]...] of those
 --                                                                changed after it: the sessions and what they need,
 --                                                                of interactive ones, and besides of background ones].
---                                                                A lease that nobody has renewed counts until the
+--                                                                A lease that was not renewed counts until the
 --                                                                worker's next beat
 --   retire   voice                                            -> 1
---   most_demanded  model                                            -> [version_json...], the most wanted first, without
+--   most_demanded model                                       -> [version_json...], the most demanded first, without
 --                                                                those of retired voices
 
 local root = KEYS[1]
@@ -150,11 +150,10 @@ local function join()
   return epoch
 end
 
-local function hold(worker, epoch, lease, adapter, yields, lease_ttl_ms)
+local function hold(worker, lease, adapter, yields, lease_ttl_ms)
   redis.call('ZADD', leases_key(worker), now_ms + lease_ttl_ms, lease)
   if adapter ~= '' then redis.call('HSET', voices_key(worker), lease, adapter) end
   if yields then redis.call('SADD', background_key(worker), lease) end
-  redis.call('SET', root .. 'pin:' .. lease, worker .. ' ' .. whole(epoch), 'PX', lease_ttl_ms)
   touch(worker)
 end
 
@@ -185,9 +184,8 @@ local function beat()
     local yields, again = how:sub(1, 10) == 'background', how:sub(-1) == '!'
     if redis.call('ZSCORE', leases_key(id), lease) then
       redis.call('ZADD', leases_key(id), now_ms + lease_ttl_ms, lease)
-      redis.call('PEXPIRE', root .. 'pin:' .. lease, lease_ttl_ms)
     elseif lost or again then
-      hold(id, epoch, lease, adapter, yields, lease_ttl_ms)
+      hold(id, lease, adapter, yields, lease_ttl_ms)
     else
       -- A lease released a moment ago must not come back because this list is a moment old.
       unknown[#unknown + 1] = lease
@@ -206,7 +204,7 @@ local function leave()
   return 1
 end
 
--- Drop what is least wanted. `versions` follows `demand`.
+-- Drop what is least demanded. `versions` follows `demand`.
 local function tidy(demand, versions)
   redis.call('ZREMRANGEBYRANK', demand, 0, -demand_kept - 1)
   redis.call('ZREMRANGEBYSCORE', demand, '-inf', 0.01)
@@ -256,11 +254,11 @@ local function claim()
     sessions, slots = sessions + background.sessions, slots + #background.adapters
     has_slot = holder[adapter] ~= nil
   end
-  if redis.call('ZSCORE', leases_key(id), lease) then return { 'claimed', sessions } end  -- asked again
+  if redis.call('ZSCORE', leases_key(id), lease) then return { 'claimed', sessions } end  -- repeated
   if sessions >= worker.capacity then return { 'full', sessions } end
   if bound and sessions >= bound then return { 'over', sessions } end
   if adapter ~= '' and not has_slot and slots >= worker.max_voices then return { 'adapters', sessions } end
-  hold(id, epoch, lease, adapter, yields, lease_ttl_ms)
+  hold(id, lease, adapter, yields, lease_ttl_ms)
   keep(id, lease_ttl_ms)
   if adapter ~= '' and not yields then want(worker.model.name, adapter, version_json) end
   return { 'claimed', sessions + 1 }
@@ -284,13 +282,12 @@ local function release()
   local lease = ARGV[3]
   redis.call('HDEL', voices_key(id), lease)
   redis.call('SREM', background_key(id), lease)
-  redis.call('DEL', root .. 'pin:' .. lease)
   local held_here = redis.call('ZREM', leases_key(id), lease)
   if held_here == 1 then touch(id) end
   return held_here
 end
 
--- Of the order of what has changed, not of the fleet: front doors look twice a second.
+-- Of the order of what has changed, not of the fleet: front doors refresh twice a second.
 local function snapshot()
   for _, worker in ipairs(redis.call('ZRANGEBYSCORE', root .. 'workers', '-inf', now_ms)) do
     strike_off(worker)
@@ -314,7 +311,7 @@ end
 local function retire()
   local key = root .. 'retired'
   local latest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
-  -- A worker asks for what is later than the latest it knows: two at one moment, or a clock set back, must not hide one.
+  -- A worker fetches what is later than the latest it knows: two at one moment, or a clock set back, must not hide one.
   local retired_ms = math.max(now_ms, tonumber(latest or 0) + 1)
   redis.call('ZADD', key, retired_ms, id)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - day_ms)

@@ -1,8 +1,9 @@
-"""Workers, leases, pins, drains and demand in Redis: what may be lost, and comes back with the next heartbeats.
+"""Workers, leases, drains and demand in Redis: what may be lost, and comes back with the next heartbeats.
 
 `registry.lua` holds every operation and documents every key. A lease says that a session has a place at a worker: the
-front door claims it before it dials, the worker renews it with each heartbeat, whoever ends the session releases it,
-and a lease nobody renews expires. This module does not decide who gets a session: that is `app.fleet.placement`.
+front door claims it before it dials, the worker renews it with each heartbeat, the process that ends the session
+releases it, and a lease that is not renewed expires. This module does not decide who gets a session: that is
+`app.fleet.placement`.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class LeaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """What a heartbeat brings back: the voices deleted since the last look, and what to say at the next.
+    """What a heartbeat brings back: the voices deleted since the last heartbeat, and what to send with the next.
 
     `unknown` are the sessions of which the registry holds no lease: they were released a moment ago, or it has lost
     them. `drain_s` is how long sessions may go on at a worker that is to drain; None: it is not.
@@ -141,9 +142,9 @@ class Registry:
         """Say that `worker` lives, and renew the `leases` of the sessions it is speaking with.
 
         Leases are brought back where the registry has lost the worker altogether, and those of the sessions in `again`.
-        `retired_since` is `retired_until` of the pulse before. None when a later start has taken the id: this process
-        is a ghost and should end. Raises ConfigurationError where living workers have another checkpoint under the name
-        of this one's model: one voice must not be two.
+        `retired_since` is `retired_until` of the reply before. None when a later start has taken the id: this process
+        is superseded and should end. Raises ConfigurationError where living workers have another checkpoint under the
+        name of this one's model: one voice must not be two.
         """
         record = worker.model_dump_json(exclude=OBSERVED)
         ttls_ms = (self._record_ttl_ms, self._lease_ttl_ms)
@@ -177,11 +178,11 @@ class Registry:
         return bool(await self._call("leave", worker_id, epoch))
 
     async def release(self, worker_id: str, session: str) -> bool:
-        """End a lease; it does not matter who does it, or how often. True the first time."""
+        """End a lease; any process may, and repeat it. True the first time."""
         return bool(await self._call("release", worker_id, session))
 
     async def most_demanded(self, model: str) -> tuple[AdapterVersion, ...]:
-        """The adapters of `model` that listeners have wanted lately, the most wanted first; of deleted voices none.
+        """The adapters of `model` that were requested lately, the most demanded first; of deleted voices none.
 
         One that cannot be read, because a front door of another version wrote it, is left out.
         """
@@ -200,14 +201,14 @@ class Registry:
     # A front door's side.
 
     async def retire_voice(self, voice_id: str) -> None:
-        """Tell every worker, with its next heartbeat, to drop what it has of a voice that is deleted.
+        """Have every worker drop, with its next heartbeat, what it has of a voice that is deleted.
 
-        Told again is heard again: whoever fears that Redis has lost it may repeat it. A voice id never comes back.
+        It may be repeated, in case Redis has lost it. A voice id never comes back.
         """
         await self._call("retire", voice_id)
 
     async def drain(self, worker_id: str, deadline_s: float) -> DrainOrder | None:
-        """Let a worker end: no claim succeeds there from now on, and its next heartbeat brings it the news.
+        """Let a worker end: no claim succeeds there from now on, and its next heartbeat returns the order.
 
         An earlier order stands, and is what is returned. None if there is no such worker.
         """
@@ -224,7 +225,7 @@ class Registry:
         its worker is of another version, is left out.
         """
         latest, ids, rows = await self._call("snapshot", self._changed_until)
-        if latest < self._changed_until:  # Redis has lost everything, and begins anew
+        if latest < self._changed_until:  # Redis has lost everything, and starts over
             latest, ids, rows = await self._call("snapshot", 0)
         self._changed_until = latest
         for id, record, *observed in json.loads(rows):
@@ -237,7 +238,7 @@ class Registry:
             self._seen = {id: self._seen[id] for id in json.loads(ids) if id in self._seen}
         return tuple(seen.worker for seen in self._seen.values() if seen.worker is not None)
 
-    async def ask(
+    async def try_claim(
         self,
         worker: Worker,
         session: str,
@@ -250,8 +251,8 @@ class Registry:
         """Take a place at `worker` for `session`, if it is active in this epoch and has the room by Redis's own clock.
 
         There is none where it has `bound` sessions already (None: as many as it has places). The lease holds for
-        `lease_ttl_s`; the worker's heartbeats renew it. A place taken in the `background` is one that nobody wants, and
-        is no hindrance to an interactive claim: the worker then ends the session.
+        `lease_ttl_s`; the worker's heartbeats renew it. A place taken in the `background` is a spare one, and does not
+        hinder an interactive claim: the worker then ends the session.
         """
         adapter, version = (voice.adapter.name, voice.adapter.model_dump_json()) if voice.adapter else ("", "")
         kind, most = "background" if background else "interactive", "" if bound is None else bound
@@ -265,8 +266,8 @@ class Registry:
     async def claim(
         self, worker: Worker, session: str, voice: Voice, *, background: bool = False, bound: int | None = None
     ) -> bool:
-        """`ask`, for those who need no reason."""
-        return (await self.ask(worker, session, voice, background=background, bound=bound)).claimed
+        """`try_claim` without the reason."""
+        return (await self.try_claim(worker, session, voice, background=background, bound=bound)).claimed
 
 
 def _described(record: str, observed: list[Any], before: _Seen | None) -> Worker:

@@ -1,11 +1,11 @@
-"""A consistent hash ring with weights: in which order the members are asked for a key.
+"""A consistent hash ring with weights: in which order the members are tried for a key.
 
 Every process builds the same ring from the same members, and a member that comes or goes moves only its own share of
 the keys. The ring knows names and numbers of points; it does not know workers, voices or load.
 
-uhashring places each member's points; putting members together and walking are ours, since uhashring places all of
-them anew at every join, and its walk copies half of the ring before the first step. With 1,000 members of 320 points
-each a join takes 30 ms here, and the first step 3 µs.
+uhashring places each member's points; putting members together and walking are ours, since uhashring places all of them
+again at every join, and its walk copies half of the ring before the first step. With 1,000 members of 320 points each a
+join takes 30 ms here, and the first step 3 µs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A front door's picture of the fleet: refreshed in the background, and told at once of what happens here.
+"""A front door's view of the fleet: refreshed in the background, and updated at once by what happens here.
 
 Between two refreshes a claim made here counts as a session, so that many starts at one moment do not all rush to the
 same last place. A worker that is missing from a snapshot stays known for `worker_ttl_s`, and counts for nothing else:
-where Redis has lost everything, starts wait for the next heartbeats, and no model is said to be unknown. What is
+where Redis has lost everything, starts wait for the next heartbeats, and no model is reported as unknown. What is
 offered follows from the snapshot alone, so that front doors agree. This module does not know how sessions are spoken.
 """
 
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 
 
 class FleetView:
-    """The workers as they were at the last look, and what has been claimed here since."""
+    """The workers as they were at the last refresh, and what has been claimed here since."""
 
     def __init__(self, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
         self._registry = registry
         self._worker_ttl_s = settings.worker_ttl_s
         self._clock = clock
         self._workers: dict[str, Worker] = {}
-        self._pictures: defaultdict[str, PlacementIndex] = defaultdict(PlacementIndex)
+        self._indexes: defaultdict[str, PlacementIndex] = defaultdict(PlacementIndex)
         """By model, of the workers in the last snapshot."""
         self._cards: tuple[ModelCard, ...] | None = ()
         self._absent_since: dict[str, float] = {}
@@ -57,19 +57,19 @@ class FleetView:
 
     def candidates(self, voice: Voice, *, background: bool = False) -> Iterator[Candidate[Worker]]:
         """Workers with room for `voice`, best first, as `app.fleet.placement` has it."""
-        if voice.model not in self._pictures:
+        if voice.model not in self._indexes:
             return iter(())
-        return self._pictures[voice.model].candidates(voice, background=background)
+        return self._indexes[voice.model].candidates(voice, background=background)
 
     def missing(self, worker: Worker) -> bool:
         """Whether `worker`, in this epoch, is gone: in no snapshot for `worker_ttl_s`, or a later start has its id.
 
-        Only snapshots say so: while the registry does not answer, nobody goes missing.
+        Only snapshots say so: while the registry does not answer, no worker goes missing.
         """
         known = self._workers.get(worker.id)
         return known is None or known.epoch != worker.epoch
 
-    def settling(self, model: str) -> bool:
+    def recovering(self, model: str) -> bool:
         """Whether all active workers of `model` have vanished a moment ago, as they do where Redis has lost them."""
         if not self._absent_since:
             return False
@@ -81,8 +81,8 @@ class FleetView:
         states = {worker.state for worker in self._workers.values() if worker.model.name == model}
         return WorkerState.STARTING in states and WorkerState.ACTIVE not in states
 
-    def awaited(self, model: str) -> str | None:
-        """What there is to wait for where no worker of `model` speaks; None: for nothing that is known here."""
+    def wait_reason(self, model: str) -> str | None:
+        """What to wait for where no worker of `model` speaks; None: nothing that is known here."""
         holders = [worker for worker in self._workers.values() if worker.model.name == model]
         if any(worker.state is WorkerState.ACTIVE for worker in holders):
             return None
@@ -105,13 +105,13 @@ class FleetView:
         background: bool = False,
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> bool:
-        """Take a place at the candidate; where it is refused, the picture learns why.
+        """Take a place at the candidate; where it is refused, the view is corrected.
 
-        Raises DeadlineExceeded: the place may then be taken or not, and whoever asked has to release and `vacate` it.
+        Raises DeadlineExceeded: the place may then be taken or not, and the caller has to release and `vacate` it.
         """
         worker = candidate.worker
         self.occupy(worker, voice, background=background)
-        answer = await self._registry.ask(
+        answer = await self._registry.try_claim(
             worker, session, voice, background=background, bound=candidate.bound, timeout_s=timeout_s
         )
         if not answer.claimed:
@@ -122,7 +122,7 @@ class FleetView:
         return answer.claimed
 
     async def refresh(self) -> None:
-        """Look now. Raises DeadlineExceeded."""
+        """Take a snapshot now. Raises DeadlineExceeded."""
         found = {worker.id: worker for worker in await self._registry.snapshot()}
         now_s = self._clock()
         absent = {id: self._absent_since.get(id, now_s) for id in self._workers if id not in found}
@@ -133,7 +133,7 @@ class FleetView:
         for worker in fresh:
             self._put(worker)
         for id in absent:
-            self._pictures[self._workers[id].model.name].remove(id)
+            self._indexes[self._workers[id].model.name].remove(id)
             if id not in self._absent_since:
                 lost = self._workers.pop(id).model
                 self._lost[lost.name] = (lost, now_s)
@@ -144,7 +144,7 @@ class FleetView:
         self._wake()
 
     async def changed(self, timeout_s: float) -> None:
-        """Wait until the picture changes, at most `timeout_s`."""
+        """Wait until the view changes, at most `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
@@ -198,10 +198,10 @@ class FleetView:
         if known is None or (known.model is not worker.model and known.model != worker.model):
             self._cards = None
             if known is not None:
-                self._pictures[known.model.name].remove(known.id)
+                self._indexes[known.model.name].remove(known.id)
         self._workers[worker.id] = worker
         if worker.id not in self._absent_since:
-            self._pictures[worker.model.name].put(worker)
+            self._indexes[worker.model.name].put(worker)
 
     def _turns(self, worker: Worker) -> bool:
         """Whether the ring is another one with what is now known of `worker`."""
@@ -239,7 +239,7 @@ class FleetView:
 
 @asynccontextmanager
 async def open_fleet(registry: Registry, settings: Settings) -> AsyncIterator[FleetView]:
-    """A fleet whose picture is kept fresh while the context lasts."""
+    """A view that is kept fresh while the context lasts."""
     fleet = FleetView(registry, settings)
     with suppress(DeadlineExceeded):
         await fleet.refresh()

@@ -25,7 +25,7 @@ class Worker(Frozen):
     state: WorkerState
     capacity: int = Field(description="Sessions it can speak with at once, in real time.")
     max_voices: int = Field(description="Distinct adapters it may have active at once: vLLM's LoRA slots.")
-    inflight: int = Field(default=0, description="Sessions somebody waits for.")
+    inflight: int = Field(default=0, description="Interactive sessions.")
     active_adapters: frozenset[str] = Field(default=frozenset(), description="What these need.")
     background: int = Field(default=0, description="Sessions in spare places, which end when one is wanted.")
     background_adapters: frozenset[str] = Field(default=frozenset(), description="What only these need.")

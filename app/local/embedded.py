@@ -1,7 +1,7 @@
 """The embedded Valkey and S3 of `carillon up`: real servers from wheels.
 
-It knows how each is started, told its password and asked whether it is ready; the supervisor runs it. Passwords go by a
-file or a variable that only this user can read, never by a command line, which everybody can.
+It knows how each is started, given its password and probed for readiness; the supervisor runs it. Passwords go by a
+file or a variable that only this user can read, never by a command line, which every user can.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The programs that `carillon up` starts besides the stores: the other commands of this package.
 
-Each is told by variables where the stores are, and asked on its own port, or by its mark in Redis, whether it is ready.
+Each gets the stores' addresses by variables, and is probed on its own port, or by its mark in Redis.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def front_door(host: str, port: int, settings: Settings, environment: Mapping[st
 def beats(redis_url: str) -> Callable[[int], Awaitable[bool]]:
     """A probe that holds while a tasks process leaves its mark in Redis.
 
-    A Redis that is away says nothing of one that has left its mark before: it may be in the middle of a training.
+    A Redis that is away proves nothing of one that has left its mark before: it may be in the middle of a training.
     """
     seen: set[int] = set()
 

@@ -3,7 +3,7 @@
 Every program runs in a session of its own, so a terminal's Ctrl-C reaches only the supervisor, and a program's whole
 process group can be ended with it. A program that dies is restarted after a growing pause, one that ends by itself with
 status 0 after a short one; one that dies before it was ever ready ends the start with its last words. The supervisor
-knows nothing of what the programs do: each brings a `ready` probe, asked anew for every incarnation.
+knows nothing of what the programs do: each brings a `ready` probe, used for every incarnation.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ LAST_WORDS_TIMEOUT_S = 1.0
 class Program:
     """One child: how it is started, when it counts as ready, and how it may end: the highest stage ends first.
 
-    `ready` gets the process id of the incarnation that is asked about. With `watchdog_s`, a ready program whose probe
-    then fails for so long is killed and restarted: it lives, and does nothing.
+    `ready` gets the process id of the incarnation to probe. With `watchdog_s`, a ready program whose probe then fails
+    for so long is killed and restarted: it lives, and does nothing.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Child:
 class Supervisor:
     """Start programs with `start`, inside `async with`; leaving it stops them, stage by stage.
 
-    `directory` receives one log file for each program. `tell` gets a sentence whenever a program's life changes;
+    `directory` receives one log file for each program. `report` gets a sentence whenever a program's state changes;
     `echo` gets each line that a program writes, with its name. `changed` is called after every change of state.
     """
 
@@ -87,12 +87,12 @@ class Supervisor:
         self,
         directory: Path,
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         echo: Callable[[str, str], None] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
-        self._tell = tell
+        self._report = report
         self._echo = echo
         self._changed = changed
         self._children: dict[str, Child] = {}
@@ -161,16 +161,17 @@ class Supervisor:
         backoff_s = FIRST_BACKOFF_S
         while True:
             ready_at = loop.time()
-            watchdog = asyncio.create_task(self._watch(child)) if child.program.watchdog_s else None
+            limit_s = child.program.watchdog_s
+            watchdog = asyncio.create_task(self._watch(child, limit_s)) if limit_s else None
             status = await self._reap(child)
             if watchdog:
                 watchdog.cancel()
             if child.state is State.READY and (status == 0 or loop.time() - ready_at > MAX_BACKOFF_S):
                 backoff_s = FIRST_BACKOFF_S
             if child.state is State.READY and status == 0:
-                self._tell(f"{child.program.name} has ended; it starts again")
+                self._report(f"{child.program.name} has ended; it starts again")
             else:
-                self._tell(f"{child.program.name} {_describe(status)}; it starts again in {backoff_s:g} s")
+                self._report(f"{child.program.name} {_describe(status)}; it starts again in {backoff_s:g} s")
             self._set(child, State.WAITING)
             backoff_s = await self._restart_after(backoff_s, child)
 
@@ -182,7 +183,7 @@ class Supervisor:
             try:
                 await self._restart(child)
             except OSError as error:
-                self._tell(f"{child.program.name} cannot be started ({error}); the next try is in {backoff_s:g} s")
+                self._report(f"{child.program.name} cannot be started ({error}); the next try is in {backoff_s:g} s")
             else:
                 return backoff_s
 
@@ -192,24 +193,22 @@ class Supervisor:
             async with asyncio.timeout(child.program.start_timeout_s):
                 ready = await self._until_ready_or_dead(child)
         except TimeoutError:
-            self._tell(f"{child.program.name} was not ready within {child.program.start_timeout_s:g} s; it is killed")
+            self._report(f"{child.program.name} was not ready within {child.program.start_timeout_s:g} s; it is killed")
             self._signal(child, signal.SIGKILL)
             return
         if ready:
             self._set(child, State.READY)
-            self._tell(f"{child.program.name} is back")
+            self._report(f"{child.program.name} is back")
 
-    async def _watch(self, child: Child) -> None:
-        """Kill an incarnation whose probe has failed for `watchdog_s`."""
+    async def _watch(self, child: Child, limit_s: float) -> None:
+        """Kill an incarnation whose probe has failed for `limit_s`."""
         loop = asyncio.get_running_loop()
-        limit_s = child.program.watchdog_s
-        assert limit_s is not None
         healthy_at = loop.time()
         while loop.time() - healthy_at < limit_s:
             await asyncio.sleep(limit_s / 4)
             if await self._probe(child):
                 healthy_at = loop.time()
-        self._tell(f"{child.program.name} has not answered for {limit_s:g} s; it is killed")
+        self._report(f"{child.program.name} has not answered for {limit_s:g} s; it is killed")
         self._signal(child, signal.SIGKILL)
 
     async def _spawn(self, child: Child) -> None:
@@ -234,7 +233,7 @@ class Supervisor:
             raise
         finally:
             os.close(inherited)
-        self._tell_reaper("+", child.process.pid)
+        self._notify_reaper("+", child.process.pid)
         child.incarnation += 1
         child.reader = asyncio.create_task(self._read(child, output), name=f"output of {child.program.name}")
         self._set(child, State.STARTING)
@@ -270,7 +269,7 @@ class Supervisor:
         status = await child.process.wait()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
-        self._tell_reaper("-", child.process.pid)
+        self._notify_reaper("-", child.process.pid)
         await asyncio.wait([child.reader], timeout=LAST_WORDS_TIMEOUT_S)
         child.reader.cancel()
         return status
@@ -282,13 +281,13 @@ class Supervisor:
             child.keeper.cancel()
             await asyncio.wait([child.keeper])
         if child.process and child.pid is not None:
-            self._tell(f"stopping {child.program.name}")
+            self._report(f"stopping {child.program.name}")
             child.process.terminate()
             try:
                 async with asyncio.timeout(grace_s):
                     await child.process.wait()
             except TimeoutError:
-                self._tell(f"{child.program.name} did not stop within {grace_s:g} s; it is killed")
+                self._report(f"{child.program.name} did not stop within {grace_s:g} s; it is killed")
                 self._signal(child, signal.SIGKILL)
             await self._reap(child)
         self._set(child, State.STOPPED)
@@ -312,7 +311,7 @@ class Supervisor:
         )
         for child in self._children.values():
             if child.pid is not None:
-                self._tell_reaper("+", child.pid)
+                self._notify_reaper("+", child.pid)
 
     async def _keep_reaper(self) -> None:
         while True:
@@ -323,7 +322,7 @@ class Supervisor:
             except OSError:
                 await asyncio.sleep(FIRST_BACKOFF_S)
 
-    def _tell_reaper(self, sign: str, group: int) -> None:
+    def _notify_reaper(self, sign: str, group: int) -> None:
         assert self._reaper and self._reaper.stdin
         if not self._reaper.stdin.is_closing():
             self._reaper.stdin.write(f"{sign}{group}\n".encode())

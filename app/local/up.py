@@ -1,14 +1,13 @@
 """`carillon up`: the whole fleet on one machine, from nothing to an address and a key.
 
 Whatever is not configured is embedded: Valkey, an S3 store, SQLite, secrets. The order is secrets, Valkey, S3, tables,
-then workers, tasks and front door at once; it stops the other way round. What the programs do is their own business.
+then workers, tasks and front door at once; it stops the other way round. It does not know what the programs do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,8 +16,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,8 +32,9 @@ from app.fleet.registry import Registry, open_redis
 from app.fleet.worker import Worker
 from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
+from app.local.run_file import RunFile, locked
 from app.local.supervisor import Supervisor
-from app.platform.data_dir import Secrets, load_secrets, read_run_file, save_secrets, with_secrets, write_private
+from app.platform.data_dir import Secrets, load_secrets, save_secrets, with_secrets
 from app.platform.gpus import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.platform.model_files import fetch, model_size
 from app.platform.profiles import engine_profile
@@ -43,7 +43,7 @@ from app.speech.choices import Scope
 from app.speech.voices import ModelCard
 
 PROGRESS_INTERVAL_S = 10.0
-PROGRESS_LOOK_S = 0.5
+PROGRESS_POLL_S = 0.5
 FRONT_DOOR_TIMEOUT_S = 60.0
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -66,7 +66,7 @@ async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool =
     when a part does not start; what had started is stopped then.
     """
 
-    def tell(sentence: str) -> None:
+    def report(sentence: str) -> None:
         # The terminal may be gone; the programs are stopped in order all the same.
         with contextlib.suppress(OSError):
             print(f"carillon: {sentence}", file=out, flush=True)
@@ -77,38 +77,38 @@ async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool =
 
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     with locked(settings.data_dir):
-        run_file = RunFile(settings.data_dir / "run.json", tell)
+        run_file = RunFile(settings.data_dir / "run.json", report)
         supervisor = Supervisor(
             settings.data_dir / "logs",
-            tell=tell,
+            report=report,
             echo=echo if show_logs else None,
             changed=lambda: run_file.write(supervisor),
         )
         try:
             async with until_signal(supervisor), supervisor:
                 began = time.monotonic()
-                fleet = await _start(supervisor, run_file, settings, workers, tell)
-                tell(f"ready after {time.monotonic() - began:.0f} s")
+                fleet = await _start(supervisor, run_file, settings, workers, report)
+                report(f"ready after {time.monotonic() - began:.0f} s")
                 print(_welcome(fleet, settings), file=out, flush=True)
                 await asyncio.Event().wait()
-            tell("stopped")
+            report("stopped")
         finally:
             run_file.path.unlink(missing_ok=True)
 
 
 async def _start(
-    supervisor: Supervisor, run_file: RunFile, settings: Settings, workers: int, tell: Callable[[str], None]
+    supervisor: Supervisor, run_file: RunFile, settings: Settings, workers: int, report: Callable[[str], None]
 ) -> Fleet:
     """Start every part in order."""
     # Before anything has a time to be ready in: a checkpoint may be many gigabytes.
-    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=tell)
-    await fetch(settings.codec, variable="CARILLON_CODEC", tell=tell)
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=report)
+    await fetch(settings.codec, variable="CARILLON_CODEC", tell=report)
     usable = settings.device != "cpu" and has_gpu_build()
     gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if usable else ()
-    worker_cards, trainer_card = cards_of(settings, workers, model_dir, tell, gpus)
+    worker_cards, trainer_card = cards_of(settings, workers, model_dir, report, gpus)
     local = load_secrets(settings.data_dir)
     family = worker_family(settings)
-    settings = await _start_stores(supervisor, with_secrets(settings, local), local, tell)
+    settings = await _start_stores(supervisor, with_secrets(settings, local), local, report)
     token = await prepare_catalog(settings, local)
     environment = processes.environment(settings)
     port = front_door_port(settings)
@@ -124,12 +124,12 @@ async def _start(
 
     async def front_door() -> None:
         await supervisor.start(processes.front_door(host, port, settings, environment))
-        tell(f"the front door answers at {address}" + (", and says what it waits for: /readyz" if workers else ""))
+        report(f"the front door answers at {address}" + (", and says what it waits for: /readyz" if workers else ""))
 
     redis = open_redis(settings)
     registry = Registry(redis, settings)
     try:
-        async with _progress(registry, tell):
+        async with _progress(registry, report):
             await _together(front_door(), *(supervisor.start(program) for program in fleet))
             if workers:
                 await _until_it_can_speak(host, port)
@@ -138,12 +138,12 @@ async def _start(
         await redis.aclose()
     for worker in serving:
         if worker.pace_s_per_s is not None:
-            tell(pace_in_words(worker))
+            report(pace_in_words(worker))
     return Fleet(address, token, tuple({worker.model.name: worker.model for worker in serving}.values()))
 
 
 def pace_in_words(worker: Worker) -> str:
-    """What a worker has measured of itself, for whoever starts it; `pace_s_per_s` is set."""
+    """What a worker has measured of itself, for the operator; `pace_s_per_s` is set."""
     pace = worker.pace_s_per_s or 0.0
     sessions = "1 session" if worker.capacity == 1 else f"{worker.capacity} sessions at once"
     words = f"{worker.id}: {sessions}, {pace:.2f} s of work for each second of speech"
@@ -156,7 +156,7 @@ def pace_in_words(worker: Worker) -> str:
 
 
 def cards_of(
-    settings: Settings, workers: int, model_dir: Path, tell: Callable[[str], None], gpus: Sequence[Gpu]
+    settings: Settings, workers: int, model_dir: Path, report: Callable[[str], None], gpus: Sequence[Gpu]
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Variables for each worker and for the trainer that give each its card of `gpus`; none where there are none.
 
@@ -166,7 +166,7 @@ def cards_of(
         return [{}] * workers, {}
     size, share = model_size(model_dir), settings.engine.gpu_memory_utilization
     seating = seat(gpus, workers, model=size, share=share)
-    tell(seating.words())
+    report(seating.words())
     for place in dict.fromkeys(seating.workers):
         profile = engine_profile(
             "cuda",
@@ -175,26 +175,26 @@ def cards_of(
             max_model_len=settings.engine.max_model_len,
             share=place.share,
         )
-        tell(f"each worker on card {place.gpu.index}: {settings.over(profile).words()}")
+        report(f"each worker on card {place.gpu.index}: {settings.over(profile).words()}")
     return [place.environment for place in seating.workers], seating.trainer.environment
 
 
 def worker_family(settings: Settings) -> str:
-    """What the ids of this fleet's workers begin with: in a Redis that others may share, nobody else's do."""
+    """What the ids of this fleet's workers begin with: in a Redis that others may share, no other's do."""
     if settings.redis_url is None:
         return "worker"
     return f"{socket.gethostname()}-{hashlib.sha256(bytes(settings.data_dir.absolute())).hexdigest()[:6]}"
 
 
 async def _start_stores(
-    supervisor: Supervisor, settings: Settings, local: Secrets, tell: Callable[[str], None]
+    supervisor: Supervisor, settings: Settings, local: Secrets, report: Callable[[str], None]
 ) -> Settings:
     """Start the stores that are not configured elsewhere, and return `settings` that lead to them."""
     if settings.redis_url is None:
         port = free_port()
         await supervisor.start(valkey(settings.data_dir / "valkey", port=port, password=local.redis_password))
         settings = settings.model_copy(update={"redis_url": SecretStr(redis_url(port, local.redis_password))})
-        tell(f"valkey is ready on port {port}")
+        report(f"valkey is ready on port {port}")
     if settings.store.endpoint_url is None:
         port = free_port()
         store = settings.store.model_copy(
@@ -206,7 +206,7 @@ async def _start_stores(
         )
         await supervisor.start(object_store(settings.data_dir / "s3", port=port, store=store))
         settings = settings.model_copy(update={"store": store})
-        tell(f"s3 is ready on port {port}")
+        report(f"s3 is ready on port {port}")
     return settings
 
 
@@ -240,7 +240,7 @@ async def _until_it_can_speak(host: str, port: int) -> None:
 
 
 def front_door_port(settings: Settings) -> int:
-    """The configured port; where 8000 is only the default and somebody has it, a free one."""
+    """The configured port; where 8000 is only the default and taken, a free one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -266,25 +266,25 @@ async def _together(*starts: Coroutine[Any, Any, Any]) -> None:
 
 
 @asynccontextmanager
-async def _progress(registry: Registry, tell: Callable[[str], None]) -> AsyncIterator[None]:
+async def _progress(registry: Registry, report: Callable[[str], None]) -> AsyncIterator[None]:
     """Say which part of its start each worker begins, and every ten seconds that it is still in it."""
     began_at = time.monotonic()
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
 
-    async def look() -> None:
-        told_at = began_at
+    async def poll() -> None:
+        reported_at = began_at
         while True:
-            await asyncio.sleep(PROGRESS_LOOK_S)
+            await asyncio.sleep(PROGRESS_POLL_S)
             with contextlib.suppress(DeadlineExceeded):
                 parts = {worker.id: worker.part for worker in await registry.snapshot() if worker.part}
-                again = time.monotonic() - told_at >= PROGRESS_INTERVAL_S
+                again = time.monotonic() - reported_at >= PROGRESS_INTERVAL_S
                 for id, part in parts.items():
-                    if again or told.get(id) != part:
-                        tell(f"{id}: {part} … {time.monotonic() - began_at:.0f} s")
-                        told_at = time.monotonic()
-                told.update(parts)
+                    if again or reported.get(id) != part:
+                        report(f"{id}: {part} … {time.monotonic() - began_at:.0f} s")
+                        reported_at = time.monotonic()
+                reported.update(parts)
 
-    reminder = asyncio.create_task(look())
+    reminder = asyncio.create_task(poll())
     try:
         yield
     finally:
@@ -324,44 +324,6 @@ async def until_signal(supervisor: Supervisor) -> AsyncIterator[None]:
     finally:
         for number in heeded:
             loop.remove_signal_handler(number)
-
-
-class RunFile:
-    """`run.json` in the data directory: what runs where, for other commands and whoever looks. It holds no secret."""
-
-    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
-        self.path = path
-        self.facts: dict[str, object] = {}
-        self._tell = tell
-        self._told = False
-
-    def write(self, supervisor: Supervisor) -> None:
-        running = {
-            child.program.name: {"state": child.state, "pid": child.pid, "incarnation": child.incarnation}
-            for child in supervisor.children.values()
-        }
-        try:
-            write_private(self.path, json.dumps({"pid": os.getpid(), **self.facts, "programs": running}, indent=2))
-        except OSError as error:
-            if not self._told:
-                self._tell(f"{self.path} cannot be written ({error.strerror}); the programs run on")
-            self._told = True
-
-
-@contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
-    """Hold `data_dir` for this process alone. Raises ConfigurationError naming the one that has it."""
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (data_dir / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            running = read_run_file(data_dir) or {}
-            raise ConfigurationError(
-                f"{data_dir} is in use by another `carillon up` (process {running.get('pid', 'unknown')}, "
-                f"{running.get('api', 'still starting')}); stop that one, or set CARILLON_DATA_DIR to another directory"
-            ) from None
-        yield
 
 
 def _welcome(fleet: Fleet, settings: Settings) -> str:

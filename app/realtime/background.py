@@ -1,7 +1,7 @@
 """Speaking through the fleet's workers in the background, for audio that is kept: narrations, renderings, measurements.
 
-Whoever listens goes first: a session here has a place that nobody else wants, and ends as soon as somebody does. A
-`Narrator` comes back when there is room again, for hours if need be. It knows nothing of what the audio is for.
+Interactive sessions go first: a session here has a spare place, and ends as soon as that is claimed. A `Narrator` comes
+back when there is room again, for hours if need be. It knows nothing of what the audio is for.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 class Spoken:
     """An utterance as a listener gets it: float32 mono, head silence and all.
 
-    `complete` says that the model ended it by itself; `chunks` is 1 unless the worker cut the text. `repeated_s` is the
-    longest stretch of repeating codes (of utterances only), `busy_s` how long `worker` and others were kept busy.
+    `complete`: the model ended it by itself; `chunks` is 1 unless the worker cut the text. `repeated_s` is the longest
+    stretch of repeating codes (of utterances only), `busy_s` how long `worker` and others were kept busy.
     """
 
     text: str
@@ -135,7 +135,7 @@ class BackgroundSpeech:
     async def narrator(
         self, *, temperature: float | None = None, patience_s: float | None = None
     ) -> AsyncIterator[Narrator]:
-        """A narrator, who waits for a spare place for `patience_s` a text, None: as long as there are workers."""
+        """A narrator that waits for a spare place for `patience_s` a text, None: as long as there are workers."""
         narrator = Narrator(self, temperature, patience_s)
         try:
             yield narrator
@@ -145,11 +145,11 @@ class BackgroundSpeech:
     async def speak(self, voice: Voice, text: str) -> Spoken:
         """The text as any listener gets it, from one session; tries, waits and raises as `Narrator.utter` does."""
         async with self.narrator() as narrator:
-            return await narrator.ask(voice, lambda session: session.read(text))
+            return await narrator.retrying(voice, lambda session: session.read(text))
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
+class _KeptSession:
     """A narrator's session with one voice; closing `stack` ends it."""
 
     voice: Voice
@@ -161,28 +161,29 @@ class Narrator:
     """Speaks one text after the other, with sessions kept from one to the next for the voices that spoke last.
 
     A session that waits for its voice's next line holds a place, so it is kept only as long as yet another place is
-    spare: it is in nobody's way, the narrator's own least of all. For one caller at a time.
+    spare: it hinders no other session, the narrator's own least of all. For one caller at a time.
     """
 
     def __init__(self, speech: BackgroundSpeech, temperature: float | None, patience_s: float | None) -> None:
         self._speech = speech
         self._temperature = temperature
         self._patience_s = patience_s
-        self._held: list[_Held] = []
+        self._held: list[_KeptSession] = []
         """In the order in which they spoke last."""
 
     async def utter(self, voice: Voice, text: str, *, seed: int | None = None) -> Spoken:
-        """Exactly `text`, in one breath, begun anew wherever the place is wanted, or a worker is lost or not there yet.
+        """Exactly `text`, in one breath, begun again wherever the place is wanted, or a worker is lost or not there
+        yet.
 
         Raises at once what no other worker would mend: InvalidRequest, UnknownVoice of a deleted voice,
         AdapterUnavailable. Raises Overloaded when the narrator's patience is at an end, or there has been no worker for
         PATIENCE_S; SpeechFailed when MAX_BREAKDOWNS sessions have broken over this text, and the last of their errors
         when there has been no worker for so long after it.
         """
-        return await self.ask(voice, lambda session: session.utter(text, seed=seed))
+        return await self.retrying(voice, lambda session: session.utter(text, seed=seed))
 
-    async def ask(self, voice: Voice, request: Callable[[BackgroundSession], Awaitable[Spoken]]) -> Spoken:
-        """What a session with `voice` answers to `request`, which is made again as `utter` says."""
+    async def retrying(self, voice: Voice, request: Callable[[BackgroundSession], Awaitable[Spoken]]) -> Spoken:
+        """What a session with `voice` answers to `request`, which is retried as `utter` says."""
         patience = _Patience(self._speech, voice, self._patience_s)
         lost_s = 0.0
         await self._make_room(voice)
@@ -218,7 +219,7 @@ class Narrator:
         if others and (len(others) >= VOICES_AT_HAND or not self._speech.upstream.placer.has_spare_place(voice)):
             await self._close(others[0])
 
-    def _find(self, voice: Voice) -> _Held | None:
+    def _find(self, voice: Voice) -> _KeptSession | None:
         """The session kept with `voice`, which is now the last that spoke."""
         for held in self._held:
             if held.voice == voice:
@@ -227,14 +228,14 @@ class Narrator:
                 return held
         return None
 
-    async def _open(self, voice: Voice) -> _Held:
+    async def _open(self, voice: Voice) -> _KeptSession:
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(self._speech.session(voice, temperature=self._temperature))
-            held = _Held(voice, session, stack.pop_all())
+            held = _KeptSession(voice, session, stack.pop_all())
         self._held.append(held)
         return held
 
-    async def _close(self, held: _Held) -> None:
+    async def _close(self, held: _KeptSession) -> None:
         self._held.remove(held)
         await held.stack.aclose()
 
@@ -252,7 +253,7 @@ class _Patience:
         self._breakdown: CarillonError | None = None
 
     async def after(self, error: CarillonError, *, broke: bool) -> None:
-        """Wait before the next try, or raise. `broke` tells a session that broke from one that was not to be had."""
+        """Wait before the next try, or raise. `broke`: the session broke, rather than could not be had."""
         if not (error.retryable or isinstance(error, UnknownModel)):
             raise error
         now, wait_s = self._speech.now(), error.retry_after_s or RETRY_S
@@ -268,7 +269,7 @@ class _Patience:
             patience_s = PATIENCE_S
         if patience_s is not None and now + wait_s > since + patience_s:
             if self._breakdown and self._absent_since is not None:
-                raise self._breakdown  # not to be forgotten over a slow restart: whoever tries next shall count it
+                raise self._breakdown  # not to be lost over a slow restart: the next try shall count it
             raise Overloaded(
                 f"no worker of model {self._model!r} spoke within {patience_s:g} s; the last answer was: "
                 f"{error.message}; start workers, or try again when there is room",

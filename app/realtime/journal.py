@@ -1,10 +1,10 @@
 """What a session would need to go on at another worker: the text not yet spoken, and the chunk being spoken.
 
-A journal is told everything that is sent to a worker and everything the worker says. Should the worker be gone, `move`
-gives what the next one must be told; that one then goes on at the very sample where the listener is, with the codes
-that were heard. Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what
-`record` gave is enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and
-codes in memory, and never writes them to a log.
+A journal notes everything that is sent to a worker and received of it. Should the worker be gone, `move` returns what
+to send to the next one, which then goes on at the very sample where the listener is, with the codes that were received.
+Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what `record` gave is
+enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and codes in memory,
+and never writes them to a log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from app.speech.protocol import (
     Segment,
     Text,
 )
-from app.speech.spoken_text import heard_text
+from app.speech.spoken_text import played_text
 from app.speech.text import Cleaner
 from app.speech.token_layout import ORPHEUS_TAGS, TOKENS_PER_FRAME
 
@@ -105,7 +105,7 @@ class SpokenChunk:
     codes: array[int] = field(default_factory=lambda: array("H"))
     whole: bool = False
     kept: bool = True
-    """Its codes are still here; else it is heard, and nobody can go back to it."""
+    """Its codes are still here; else it was played, and cannot be gone back to."""
 
 
 class Journal:
@@ -125,7 +125,7 @@ class Journal:
         self._sample_rate_hz = sample_rate_hz
         self._keep_samples = keep_samples
         self._cancels: deque[Cancel] = deque()
-        """Sent, and not yet answered: what the worker says until then is of an older turn."""
+        """Sent, and not yet answered: what the worker sends until then is of an older turn."""
         self._chunks: list[SpokenChunk] = []
         """Of the turn the worker is in."""
         self._chunk_count = 0
@@ -150,7 +150,7 @@ class Journal:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing has been said yet, by anybody."""
+        """Whether nothing has been sent yet, by either side."""
         return not (self.text_chars or self.samples or self.generation or self.ended or self._cancels)
 
     @property
@@ -163,10 +163,10 @@ class Journal:
         """Whether no chunk is being spoken."""
         return not self._chunks or self._chunks[-1].whole
 
-    # What is said.
+    # What is sent and received.
 
     def sent(self, command: Command) -> None:
-        """Note what the client says."""
+        """Note what the client sends."""
         self.version += 1
         match command:
             case Text():
@@ -180,12 +180,12 @@ class Journal:
                 self._cancels.append(command.model_copy(update={"session": "-"}))
                 self._begin_turn()
 
-    def heard(self, event: Message | AudioFrame) -> None:
-        """Note what the worker says."""
+    def received(self, event: Message | AudioFrame) -> None:
+        """Note what the worker sends."""
         self.version += 1
         match event:
             case AudioFrame():
-                self._hear(event)
+                self._receive(event)
             case Begun():
                 self._begin(event)
             case Segment() if self._chunks:
@@ -200,11 +200,11 @@ class Journal:
             case _:
                 pass
 
-    def _hear(self, frame: AudioFrame) -> None:
+    def _receive(self, frame: AudioFrame) -> None:
         self.samples = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
         if self._chunks:
             chunk = self._chunks[-1]
-            chunk.end_sample = max(chunk.end_sample, self.samples)  # less where known codes are heard again
+            chunk.end_sample = max(chunk.end_sample, self.samples)  # less where known codes are decoded again
             chunk.codes.frombytes(frame.codes)
             self.tokens += len(frame.codes) // chunk.codes.itemsize
 
@@ -238,7 +238,7 @@ class Journal:
         return self._text[offset - self._text_start :]
 
     def _forget(self) -> None:
-        """Let go of codes and text that nobody can go back to."""
+        """Let go of codes and text that cannot be gone back to."""
         if self._cancels:
             return
         oldest = self._chunks[-1]
@@ -254,13 +254,13 @@ class Journal:
             self._flushed.popleft()
         self._text, self._text_start = self._text_from(oldest.end.offset), oldest.end.offset
 
-    # What the next worker is told.
+    # What the next worker gets.
 
     def move(self, *, from_sample: int | None = None) -> tuple[Resumption, list[Command]]:
         """How another worker begins, and the commands it is then sent; from now on the journal counts as that one does.
 
-        It goes on where the last one was heard to be; with `from_sample`, at that sample of what is still kept, or the
-        first that is: see `Resumption.samples`.
+        It goes on where the last one is known to have been; with `from_sample`, at that sample of what is still kept,
+        or the first that is: see `Resumption.samples`.
         """
         if from_sample is not None:
             self._go_back(from_sample)
@@ -314,7 +314,7 @@ class Journal:
             commands.append(Eos(session="-"))
         return commands
 
-    # What another process is told.
+    # What another process gets.
 
     def record(self) -> bytes:
         """All that `move` needs, to be kept outside of this process: see `Journal.restored`."""
@@ -379,13 +379,13 @@ class Journal:
         """A cursor as `move` leaves it: the next worker cleans what follows it as a text of its own."""
         return Cursor(Cleaner(self._tags), offset, chars)
 
-    # What was heard.
+    # What was played.
 
     def spoken_text(self, until: int) -> str:
-        """The words of the worker's turn that are heard by the sample `until`."""
-        return heard_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz)
+        """The words of the worker's turn that are played by the sample `until`."""
+        return played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz)
 
     def text_before_cancel(self) -> str:
-        """The words that were heard when the next cancel to be answered was sent."""
+        """The words that were played when the next cancel to be answered was sent."""
         played = self._cancels[0].played_samples
         return self.spoken_text(self.samples if played is None else played)

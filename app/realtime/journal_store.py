@@ -1,7 +1,7 @@
 """Journals of resumable sessions in Redis, where any front door finds them when the one that had the session is gone.
 
-A front door writes what has changed a few times a second, all of it at once, and nobody waits for it: what was not yet
-written when a process is killed, the client knows to be missing. One connection owns a session; whoever takes it up
+A front door writes what has changed a few times a second, all of it at once, and nothing waits for it: what was not yet
+written when a process is killed, the client knows to be missing. One connection owns a session; another that resumes it
 becomes its owner, and what the former one writes is refused. `journals.lua` documents the keys. While Redis is away
 sessions play on, and are written once it is back. This module does not know sockets or how a session goes on.
 """
@@ -32,7 +32,7 @@ from app.speech.voices import Voice
 
 TOKEN_BYTES = 24
 RENEW_INTERVAL_S = 1.0
-"""A session that says nothing learns so soon that it was taken up elsewhere."""
+"""A silent session detects so soon that it was resumed elsewhere."""
 
 MAX_BATCH = 32
 MAX_BATCH_BYTES = 250_000
@@ -49,7 +49,7 @@ class Beginning(BaseModel):
     start: Start
     voice: Voice
     over: bool = False
-    """Its `done` was told, and its ledger is entered."""
+    """Its `done` was sent, and its ledger is entered."""
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class Keep:
     sent: Callable[[], int]
     """The sample up to which audio was sent."""
     lost: Callable[[], None]
-    """Called when another connection has taken the session up."""
+    """Called when another connection has resumed the session."""
     owner: str
     ended: bool = False
     left_at: float | None = None
@@ -84,7 +84,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A session that was taken up: `owner` has it from now on."""
+    """A session that was resumed: `owner` has it from now on."""
 
     owner: str
     beginning: Beginning
@@ -128,14 +128,14 @@ class JournalStore:
         lost: Callable[[], None],
         owner: str | None = None,
     ) -> Keep:
-        """Write `journal` from now on whenever it has changed, as `owner` where it was taken up."""
+        """Write `journal` from now on whenever it has changed, as `owner` where it was resumed."""
         keep = Keep(token, key_id, beginning, journal, sent, lost, owner or f"0:{uuid.uuid4().hex}")
         self._kept[keep.name] = keep
         self._work.set()
         return keep
 
     def let_go(self, keep: Keep, *, over: bool = False) -> None:
-        """The connection broke, or the session is `over`: write a last time, for whoever takes it up."""
+        """The connection broke, or the session is `over`: write a last time, for the connection that resumes it."""
         keep.start_json = keep.beginning.model_copy(update={"over": over}).model_dump_json()
         self._leave(keep)
 
@@ -151,7 +151,7 @@ class JournalStore:
             self._hurry.set()
 
     async def take(self, token: str, key_id: str) -> Taken:
-        """Become the owner of a session. Its former one is told, here or with its next writing.
+        """Become the owner of a session. Its former one is notified, here or with its next writing.
 
         Raises UnknownSession, or DeadlineExceeded when Redis is away.
         """
@@ -199,9 +199,9 @@ class JournalStore:
             for batch in self._changed():
                 await self._write(batch)
             await self._renew()
-            self._tell(away=None)
+            self._log_change(away=None)
         except DeadlineExceeded as error:
-            self._tell(away=error)
+            self._log_change(away=error)
         now = self._clock()
         for keep in [it for it in self._kept.values() if it.left_at is not None and now - it.left_at > self._ttl_s]:
             del self._kept[keep.name]
@@ -267,7 +267,7 @@ class JournalStore:
                 retry_after_s=1,
             ) from error
 
-    def _tell(self, *, away: DeadlineExceeded | None) -> None:
+    def _log_change(self, *, away: DeadlineExceeded | None) -> None:
         """Once, when Redis goes, and when it is back."""
         if away is not None and not self._away:
             log.warning("journals not written", extra={"sessions": len(self._kept), "error": away.message})
@@ -294,4 +294,4 @@ def _name(token: str) -> str:
 
 
 def _nothing() -> None:
-    """Nobody is there any more to be told."""
+    """No connection is left to be notified."""

@@ -1,11 +1,11 @@
 -- Journals of resumable sessions. One script, called with an operation, so that each operation is one atomic round trip.
 --
 -- Each of KEYS is `carillon:{fleet}:journal:<SHA-256 of the session's token, in hexadecimal>`, a HASH; its hash tag is
--- the registry's, so that one server of a cluster has all of them. It expires when nobody renews it.
---   owner    `<how often the session was taken up>:<the connection that has it>`: what a former owner writes is refused,
+-- the registry's, so that one server of a cluster has all of them. It expires when it is not renewed.
+--   owner    `<how often the session was resumed>:<the connection that has it>`: what a former owner writes is refused,
 --            also if it is the first to write after Redis has lost everything. "" once the session has ended: what its
 --            former owners write is refused for as long as they may live
---   key      id of the API key it was started with; "" where none is asked for
+--   key      id of the API key it was started with; "" where none is required
 --   start    JSON of app.realtime.journal_store.Beginning
 --   sent     the sample up to which audio was sent
 --   journal  app.realtime.journal.Journal.record: the text not yet spoken, and what was spoken in the last seconds

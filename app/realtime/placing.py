@@ -1,6 +1,6 @@
 """Places at workers: found by placement, claimed in the registry, dialled, waited for, and given back.
 
-It knows neither what a session does at its place nor who asked for it.
+It knows neither what a session does at its place nor what it is for.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from app.speech.protocol import Assign, AssignedPace, Resumption
 from app.speech.voices import Voice
 
 RETRY_AFTER_S = 2.0
-"""What a client refused for want of room is told: about a short sentence's time."""
+"""Sent to a client refused for want of room: about a short sentence's time."""
 
 MIN_CLAIM_S = 1.0
 """A claim is waited for so long, whatever a start's patience."""
 
 AWAY_RETRY_S = 0.2
-"""After which a registry that is away is asked again."""
+"""After which a registry that is away is retried."""
 
-START_LOOK_S = 1.0
-"""After which it is looked again whether a worker that starts still does."""
+START_POLL_S = 1.0
+"""After which a worker that starts is checked again."""
 
 RESTART_RETRY_AFTER_S = 5.0
-"""What a client is told that no worker can serve until one has started."""
+"""Sent to a client that no worker can serve until one has started."""
 
 LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
 """What is the worker's fault and not the session's: it can go on elsewhere."""
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What is asked of one worker after the other: a place for a session of this id."""
+    """What is requested of one worker after the other: a place for a session of this id."""
 
     id: str
     voice: Voice
@@ -82,7 +82,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A session's place at a worker, which has said `ready` on this connection."""
+    """A session's place at a worker, which has sent `ready` on this connection."""
 
     lease: Lease
     connection: WorkerConnection
@@ -106,9 +106,9 @@ class Placer:
         """On the clock of the connections' deadlines."""
         return self._clock()
 
-    def awaited(self, voice: Voice) -> str:
+    def wait_reason(self, voice: Voice) -> str:
         """What a session that moves waits for, in words."""
-        return self._fleet.awaited(voice.model) or f"the workers of model {voice.model!r} have no room yet"
+        return self._fleet.wait_reason(voice.model) or f"the workers of model {voice.model!r} have no room yet"
 
     def has_spare_place(self, voice: Voice) -> bool:
         """Whether a background session with `voice` would find room now, as far as is known here."""
@@ -119,7 +119,7 @@ class Placer:
         return any(candidate.worker.id != worker.id for candidate in self._fleet.candidates(voice))
 
     def avoid(self, worker: Worker) -> None:
-        """Ask others first until the next look at the fleet: a session was lost there."""
+        """Try others first until the next refresh of the fleet: a session was lost there."""
         self._fleet.exclude(worker)
 
     async def place(self, lease: Lease, *, patience_s: float) -> Place:
@@ -157,7 +157,7 @@ class Placer:
             remaining_s = self._remaining_s(lease, asked_at, patience_s)
             waits_for_any = lease.resume or self._holders(lease.voice)
             if lease.resume and self._fleet.starts(lease.voice.model):
-                remaining_s = max(remaining_s, START_LOOK_S)  # while a worker starts, it is waited for
+                remaining_s = max(remaining_s, START_POLL_S)  # while a worker starts, it is waited for
             if remaining_s <= 0 or not waits_for_any or self._is_unusable(lease.voice, faults):
                 raise self._no_room(lease.voice, faults, away)
             await self._fleet.changed(min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
@@ -172,7 +172,7 @@ class Placer:
 
     def _remaining_s(self, lease: Lease, asked_at: float, patience_s: float) -> float:
         """How much longer to wait; at least until workers that the registry has just lost may be back."""
-        if self._fleet.settling(lease.voice.model):
+        if self._fleet.recovering(lease.voice.model):
             patience_s = max(patience_s, self.settings.worker_ttl_s)
         return asked_at + patience_s - self._clock()
 
@@ -187,7 +187,7 @@ class Placer:
     def _no_room(
         self, voice: Voice, faults: Mapping[str, CarillonError], away: DeadlineExceeded | None
     ) -> CarillonError:
-        """Why there is none, where `faults` tells what is wrong with which worker. One that is only full is enough.
+        """Why there is none, where `faults` has what is wrong with which worker. One that is only full is enough.
 
         `away` is what the registry last failed with.
         """
@@ -195,13 +195,13 @@ class Placer:
             return Overloaded(away.message, retry_after_s=RETRY_AFTER_S)
         holders = self._holders(voice)
         active = [worker for worker in holders if worker.state is WorkerState.ACTIVE]
-        if (awaited := self._fleet.awaited(voice.model)) is not None:
+        if (reason := self._fleet.wait_reason(voice.model)) is not None:
             retry_after_s = RESTART_RETRY_AFTER_S
-            return Overloaded(f"{awaited}; try again in {retry_after_s:g} s", retry_after_s=retry_after_s)
+            return Overloaded(f"{reason}; try again in {retry_after_s:g} s", retry_after_s=retry_after_s)
         if not holders:
             served = ", ".join(sorted(card.name for card in self._fleet.models)) or "none"
             return UnknownModel(f"no worker serves model {voice.model!r} now; served are: {served}", param="model")
-        if self._fleet.settling(voice.model):
+        if self._fleet.recovering(voice.model):
             return Overloaded(
                 f"the registry has lost the workers of model {voice.model!r}; try again in {RETRY_AFTER_S:g} s",
                 retry_after_s=RETRY_AFTER_S,

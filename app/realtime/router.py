@@ -1,4 +1,4 @@
-"""A session's way to the fleet: a place is found for it, and it is looked after while it is spoken.
+"""A session's way to the fleet: a place is found for it, and it is watched while it is spoken.
 
 `SessionRouter.open` is all that the edges know of the fleet. It knows neither dialects, formats, credits and clients,
 nor how places are found (`placing`), nor what a session does at its place (`session`).
@@ -25,7 +25,7 @@ from app.speech.protocol import AssignedPace
 from app.speech.voices import ModelCard, Voice
 
 WATCH_INTERVAL_S = 0.5
-"""How often sessions are looked at whose worker may have vanished, or wants them gone."""
+"""How often sessions are checked whose worker may have vanished, or wants them gone."""
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,13 @@ class SessionRouter:
         from_sample: int | None = None,
         keep_s: float = 0,
     ) -> AsyncIterator[RoutedSession]:
-        """A session with `voice`, at the worker placement likes best of those with room.
+        """A session with `voice`, at the worker that placement ranks first of those with room.
 
-        Waits `session.queue_timeout_s` for room; in the "background" for room that nobody else wants, and the session
-        may end at any time with Overloaded, for somebody who does. With the `journal` of a session that was broken off
-        it goes on with that, at `from_sample` if that is still kept, and waits for room as one that moves. A new one's
-        journal keeps `keep_s` of audio resumable. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or
-        what the worker refuses with. Leaving the context ends the session at the worker and releases its place.
+        Waits `session.queue_timeout_s` for room; in the "background" for spare room, and the session may end at any
+        time with Overloaded, when that is claimed. With the `journal` of a session that was broken off it goes on with
+        that, at `from_sample` if that is still kept, and waits for room as one that moves. A new one's journal keeps
+        `keep_s` of audio resumable. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
+        refuses with. Leaving the context ends the session at the worker and releases its place.
         """
         limits = self.settings.session
         lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature), []
@@ -83,7 +83,7 @@ class SessionRouter:
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="sessions' watcher")
         try:
-            await session.tell(commands)
+            await session.resend(commands)
             yield session
         finally:
             self._sessions.discard(session)
@@ -105,8 +105,8 @@ class SessionRouter:
         await self.placer.aclose()
 
     async def _watch(self) -> None:
-        """Look after the sessions for as long as there are any."""
+        """Watch the sessions for as long as there are any."""
         while self._sessions:
             for session in tuple(self._sessions):
-                session.look(self._fleet.missing, self._clock(), self.settings.worker_ttl_s)
+                session.check_worker(self._fleet.missing, self._clock(), self.settings.worker_ttl_s)
             await asyncio.sleep(WATCH_INTERVAL_S)

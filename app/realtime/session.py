@@ -61,7 +61,7 @@ class RoutedSession:
         self._worker = place.connection.worker
         self._journal = journal
         self._sending = asyncio.Lock()
-        """Held while the session moves, so that what is told again comes before what follows."""
+        """Held while the session moves, so that what is sent again comes before what follows."""
         self._moves_in_chunk = 0
         self._moving: asyncio.Task[None] | None = None
         self._leaving = False
@@ -88,7 +88,7 @@ class RoutedSession:
         return self._journal.pending_chars if self._journal else 0
 
     def spoken_text(self, until: int) -> str:
-        """The words of the present turn that are heard by the sample `until`."""
+        """The words of the present turn that are played by the sample `until`."""
         return self._journal.spoken_text(until) if self._journal else ""
 
     async def send(self, command: Command) -> None:
@@ -101,7 +101,7 @@ class RoutedSession:
                 await self._connection().send(command)
                 return
             self._journal.sent(command)
-            await self.tell([command])
+            await self.resend([command])
 
     def __aiter__(self) -> RoutedSession:
         return self
@@ -128,14 +128,14 @@ class RoutedSession:
         """
         await asyncio.wait([moving], timeout=self._placer.settings.session.waiting_notice_s)
         if not moving.done():
-            return Waiting(session=self._lease.id, reason=self._placer.awaited(self._lease.voice))
+            return Waiting(session=self._lease.id, reason=self._placer.wait_reason(self._lease.voice))
         self._moving = None
         await moving
         return None
 
     async def _next(self) -> Event:
         connection = self._connection()
-        event = await self._heard(connection)
+        event = await self._receive(connection)
         if isinstance(event, Error) and event.closed:
             raise event.rebuilt()
         if isinstance(event, Done):
@@ -143,9 +143,9 @@ class RoutedSession:
             return event.model_copy(update={"ledger": self._completed(event.ledger)})
         if self._journal is not None:
             if isinstance(event, Cancelled) and self._lease.resume:
-                # The worker heard only what it spoke itself.
+                # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
-            self._journal.heard(event)
+            self._journal.received(event)
             if isinstance(event, Segment):
                 self._moves_in_chunk = 0
                 self._leave_drained(connection, self._placer.now())
@@ -157,9 +157,9 @@ class RoutedSession:
             raise WorkerLost(f"worker {self._worker.id} was left, and no other took the session")
         return self._place.connection
 
-    async def _heard(self, connection: WorkerConnection) -> Event:
-        """What the worker says next. One that is silent but lives is waited for while nobody else has room: to begin
-        anew with the same worker would only make it slower."""
+    async def _receive(self, connection: WorkerConnection) -> Event:
+        """What the worker sends next. One that is silent but lives is waited for while no other has room: to begin
+        again with the same worker would only make it slower."""
         while True:
             try:
                 return await connection.next()
@@ -178,7 +178,7 @@ class RoutedSession:
 
     # Going on elsewhere.
 
-    def look(self, missing: Callable[[Worker], bool], now: float, silence_s: float) -> None:
+    def check_worker(self, missing: Callable[[Worker], bool], now: float, silence_s: float) -> None:
         """Break the connection to a worker that has vanished and is silent, or that drains and has had its time."""
         if self._place is None or self._journal is None:
             return
@@ -208,10 +208,10 @@ class RoutedSession:
                 raise WorkerLost(f"{why.message}; no other worker took the session: {error.message}") from error
             self._place, self._lease, self._worker = place, lease, place.connection.worker
             self.moves += 1
-            await self.tell(commands)
+            await self.resend(commands)
 
-    async def tell(self, commands: Iterable[Command]) -> None:
-        """Send what the journal has noted already; where the worker was left, whoever moves the session does so."""
+    async def resend(self, commands: Iterable[Command]) -> None:
+        """Send what the journal has noted already; where the worker was left, the move does so."""
         if self._place is None:
             return
         connection = self._place.connection

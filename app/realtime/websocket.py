@@ -16,8 +16,8 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_
 
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_WAITING, FEW_WAITING = 16, 4
-"""Messages that wait for the reader before no more is read, and that may be left when reading goes on: a listener who
-is slow makes his worker wait, and fills no memory."""
+"""Messages that wait for the reader before no more is read, and that may be left when reading goes on: a slow listener
+makes its worker wait, and fills no memory."""
 
 PROBE_INTERVAL_S = 5
 UNACKNOWLEDGED_TIMEOUT_S = 10
@@ -61,7 +61,7 @@ class Wire(WSListener):
             )
             if (
                 wire._socket is None
-            ):  # picows tells nobody: it takes the end of the connection for that of the handshake
+            ):  # picows does not report it: it takes the end of the connection for that of the handshake
                 raise ConnectionResetError("the connection ended within its handshake")
         except BaseException:
             wire.abort()
@@ -98,7 +98,7 @@ class Wire(WSListener):
         await self._writable.wait()
 
     async def close(self) -> None:
-        """Say goodbye and close; what has not gone out after a second never will."""
+        """Close with a handshake; what has not gone out after a second never will."""
         if self._socket is None or self._over:
             return
         self._socket.send_close(WSCloseCode.OK)
@@ -110,7 +110,7 @@ class Wire(WSListener):
             self.abort()
 
     def abort(self) -> None:
-        """Break the connection without a word; what was received before can still be read."""
+        """Break the connection without a handshake; what was received before can still be read."""
         if self._socket is not None:
             self._socket.disconnect(graceful=False)
         self._end()
@@ -124,11 +124,11 @@ class Wire(WSListener):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    # What picows tells.
+    # Callbacks of picows.
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._socket = transport
-        if self._over:  # whoever wanted it is gone
+        if self._over:  # the caller is gone
             transport.disconnect(graceful=False)
             return
         _probe(transport.underlying_transport.get_extra_info("socket"))
@@ -178,7 +178,7 @@ class Wire(WSListener):
 def _probe(peer: socket.socket) -> None:
     """Have the kernel break a connection whose other end acknowledges nothing, neither data nor its probes.
 
-    A message would tell less: its answer waits behind all the audio that a slow listener has to come.
+    A message would show less: its answer waits behind all the audio that a slow listener has to come.
     """
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (

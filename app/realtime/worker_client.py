@@ -1,4 +1,4 @@
-"""One session at one worker: the connection, its deadlines, and what the worker says on it.
+"""One session at one worker: the connection, its deadlines, and what the worker sends on it.
 
 It ends where the worker ends. It knows neither how a worker is chosen nor that a session may go on at another.
 """
@@ -40,7 +40,7 @@ from app.speech.protocol import (
 )
 
 BACKGROUND_STALLS = 15
-"""A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker tells it
+"""A background session may be silent for so many stall timeouts: it is decoded after all others. Its worker reports
 sooner what keeps the engine, and a worker that is dead breaks the connection."""
 
 BYTES_PER_SAMPLE = 2
@@ -50,7 +50,7 @@ Event = Ready | AudioFrame | Waiting | Begun | Segment | Uttered | Flushed | Can
 
 
 class WorkerConnection:
-    """A session's connection to `worker`; `dial` makes one. `next` gives what the worker says."""
+    """A session's connection to `worker`; `dial` makes one. `next` gives what the worker sends."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class WorkerConnection:
     ) -> None:
         self.worker = worker
         self.ready: Ready
-        self._heard_at = clock()
-        """When the worker last said anything."""
+        self._received_at = clock()
+        """When the worker last sent anything."""
         self.leave_at: float | None = None
         """When a worker that drains wants its sessions gone."""
         self._wire = wire
@@ -76,19 +76,19 @@ class WorkerConnection:
         self._clock = clock
         self._owed = 0
         """Answers due: to each `flush`, `utter` and `eos`, unless `cancelled` or `done` has come."""
-        self._heard_until = clock()
-        """When the audio received so far has been heard, played from its arrival: a worker that paces it may be silent
+        self._played_until = clock()
+        """When the audio received so far has been played, from its arrival on: a worker that paces it may be silent
         until then, any other only for the stall timeout."""
 
     @property
     def silence_s(self) -> float:
-        """How long the worker has said nothing."""
-        return self._clock() - self._heard_at
+        """How long the worker has sent nothing."""
+        return self._clock() - self._received_at
 
     async def send(self, command: Command) -> None:
         """Send a command; its session id is replaced by the lease's. Raises DeadlineExceeded.
 
-        A broken connection is for the reader to report: what the worker said last, and why, is still in its queue.
+        A broken connection is for the reader to report: what the worker sent last, and why, is still in its queue.
         """
         if isinstance(command, Flush | Utter | Eos):
             self._owed += 1
@@ -105,11 +105,11 @@ class WorkerConnection:
             raise DeadlineExceeded(f"worker {self.worker.id} reads nothing") from None
 
     async def next(self) -> Event:
-        """What the worker says next. Raises WorkerLost when the connection has broken, DeadlineExceeded if nothing
+        """What the worker sends next. Raises WorkerLost when the connection has broken, DeadlineExceeded if nothing
         comes although an answer is due."""
         called_at = self._clock()
         while True:
-            patience_s = max(self._heard_until, called_at) + self._stall_timeout_s - self._clock()
+            patience_s = max(self._played_until, called_at) + self._stall_timeout_s - self._clock()
             try:
                 with self._deadline.within(patience_s):
                     event = _read(await self._wire.receive(), self.worker)
@@ -122,9 +122,9 @@ class WorkerConnection:
                 continue
             except WireClosed:
                 raise WorkerLost(f"the connection to worker {self.worker.id} broke") from None
-            self._heard_at = self._clock()
+            self._received_at = self._clock()
             if isinstance(event, GoAway):
-                self.leave_at = self._heard_at + event.deadline_ms / 1000
+                self.leave_at = self._received_at + event.deadline_ms / 1000
             elif not isinstance(event, Pong):
                 self._note(event)
                 return event
@@ -143,14 +143,14 @@ class WorkerConnection:
         if isinstance(event, AudioFrame):
             if self._paced:
                 seconds = len(event.audio) / BYTES_PER_SAMPLE / self.ready.sample_rate_hz
-                self._heard_until = max(self._heard_until, self._clock()) + seconds
+                self._played_until = max(self._played_until, self._clock()) + seconds
         elif isinstance(event, Flushed | Uttered):
             self._owed = max(0, self._owed - 1)
         elif isinstance(event, Cancelled | Done):
             self._owed = 0
 
     def abort(self) -> None:
-        """Break the connection without a word; what was received before can still be read."""
+        """Break the connection without a handshake; what was received before can still be read."""
         self._wire.abort()
 
     async def close(self) -> None:

@@ -102,7 +102,7 @@ def _legend(curves: Sequence[Curve]) -> Iterator[str]:
 
 
 def _class(curve: Curve) -> str:
-    """Every other style is dashed too, so that colours are not all there is to tell curves apart by."""
+    """Every other style is dashed too, so that curves differ by more than colour."""
     emphasis = " bold" if curve.style == 0 else " dotted" if curve.style % 2 else ""
     return f"curve s{curve.style}{emphasis}"
 

@@ -1,8 +1,8 @@
-"""The workers of a simulated fleet as they are, and the pictures that front doors have of them.
+"""The workers of a simulated fleet as they are, and the views that front doors have of them.
 
-A `SimulatedWorker` loads one adapter after another, keeps as many as its cache takes, and forgets the least recently
-used. A `SeenFleet` is one front door's picture: what was so at its last refresh, and what it has done itself since.
-Policies see pictures only. Nothing here knows who is placed where, or when; that is `app.simulation.simulation`.
+A `SimulatedWorker` loads one adapter after another, keeps as many as its cache takes, and evicts the least recently
+used. A `SeenFleet` is one front door's view: what was so at its last refresh, and what it has done itself since.
+Policies see views only. Nothing here knows which session is placed where, or when; that is `app.simulation.simulation`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from app.fleet.placement import Bound, ring_of
 from app.fleet.ring import Ring
 
-NEWS_KEPT = 10_000
+CHANGES_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class SimulatedWorker:
     alive: bool = True
     inflight: int = 0
     active_adapters: Mapping[str, int] = field(default_factory=dict)
-    """Adapter -> sessions with it. Like the next, a new one whenever it changes, so that pictures can keep the old."""
+    """Adapter -> sessions with it. Like the next, a new one whenever it changes, so that views can keep the old."""
     ready_adapters: frozenset[str] = frozenset()
     cached: dict[str, None] = field(default_factory=dict)
     """The adapters that are ready, least recently used first."""
@@ -74,16 +74,16 @@ class SeenWorker:
 
 
 class SimulatedFleet:
-    """The workers that live. Whatever changes at one of them is news for every picture's next refresh."""
+    """The workers that live. Every view picks up what changed with its next refresh."""
 
     def __init__(self, shape: FleetShape) -> None:
         self.shape = shape
         self.by_index: list[SimulatedWorker] = []
         """Those that are lost too."""
         self.living: dict[int, SimulatedWorker] = {}
-        self.pictures: list[SeenFleet] = []
-        self.news: list[int] = []
-        """Indices of the workers that have changed, in order, from the first that some picture has not heard of."""
+        self.views: list[SeenFleet] = []
+        self.changes: list[int] = []
+        """Indices of the workers that have changed, in order, from the first that some view has not read."""
         self.holders: dict[str, dict[int, None]] = {}
         """Adapter -> indices of the workers that have it or load it, or did so until lately."""
         self._dropped: deque[tuple[float, str, int]] = deque()
@@ -94,10 +94,10 @@ class SimulatedFleet:
             self._add()
         self._turn()
 
-    def picture(self) -> SeenFleet:
+    def open_view(self) -> SeenFleet:
         """A further front door's, fresh."""
-        self.pictures.append(SeenFleet(self))
-        return self.pictures[-1]
+        self.views.append(SeenFleet(self))
+        return self.views[-1]
 
     def join(self) -> SimulatedWorker:
         worker = self._add()
@@ -110,8 +110,8 @@ class SimulatedFleet:
         self.by_index.append(worker)
         self.living[index] = worker
         self.loads = np.append(self.loads, 0.0)
-        for picture in self.pictures:
-            picture.expect(worker)
+        for view in self.views:
+            view.expect(worker)
         return worker
 
     def lose(self, worker: SimulatedWorker, now_s: float) -> None:
@@ -144,10 +144,10 @@ class SimulatedFleet:
     def _count(self, worker: SimulatedWorker, sessions: int) -> None:
         self.sessions += sessions
         self.loads[worker.index] = worker.inflight / worker.capacity
-        self._tell(worker)
+        self._note_change(worker)
 
-    def _tell(self, worker: SimulatedWorker) -> None:
-        self.news.append(worker.index)
+    def _note_change(self, worker: SimulatedWorker) -> None:
+        self.changes.append(worker.index)
 
     def load(self, worker: SimulatedWorker, adapter: str, size: int, now_s: float) -> float:
         """Begin to load an adapter; when it is ready."""
@@ -167,15 +167,15 @@ class SimulatedFleet:
                 del worker.cached[name]
                 self._dropped.append((now_s, name, worker.index))
         worker.ready_adapters = frozenset(worker.cached)
-        self._tell(worker)
+        self._note_change(worker)
 
     def forget(self, before_s: float) -> None:
-        """Every picture is younger than that: what was dropped before is no holder any more, nor is it news."""
-        heard = min(picture.heard for picture in self.pictures)
-        if heard > NEWS_KEPT:
-            del self.news[:heard]
-            for picture in self.pictures:
-                picture.heard -= heard
+        """Every view is younger than that: what was dropped before is no holder any more, nor a change."""
+        read = min(view.changes_read for view in self.views)
+        if read > CHANGES_KEPT:
+            del self.changes[:read]
+            for view in self.views:
+                view.changes_read -= read
         while self._dropped and self._dropped[0][0] < before_s:
             _, adapter, index = self._dropped.popleft()
             worker, holders = self.by_index[index], self.holders.get(adapter, {})
@@ -186,12 +186,12 @@ class SimulatedFleet:
 
 
 class SeenFleet:
-    """One front door's picture of the fleet, with what placement derives from it kept up to date."""
+    """One front door's view of the fleet, with what placement derives from it kept up to date."""
 
     def __init__(self, fleet: SimulatedFleet) -> None:
         self._fleet = fleet
-        self.heard = len(fleet.news)
-        """How much of the fleet's news this door has heard."""
+        self.changes_read = len(fleet.changes)
+        """How many of the fleet's changes this door has read."""
         self._learnt: list[int] = []
         """Where a claim was refused since the refresh."""
         self.by_index: list[SeenWorker] = []
@@ -206,13 +206,13 @@ class SeenFleet:
         self._turn()
 
     def expect(self, worker: SimulatedWorker) -> None:
-        """There is a new worker; this door learns of it with its next refresh."""
+        """There is a new worker; this door lists it with its next refresh."""
         self.by_index.append(SeenWorker(worker.id, worker.index, worker.capacity, worker.max_voices))
 
     def refresh(self) -> None:
         if self.ring is not self._fleet.ring:
             self._turn()
-        indices = {*self._fleet.news[self.heard :], *self._learnt}
+        indices = {*self._fleet.changes[self.changes_read :], *self._learnt}
         truth, changed = self._fleet.by_index, [seen for index in indices if (seen := self.by_index[index]).is_listed]
         for seen in changed:  # `_set`, written out: most of a simulation's time is spent here
             worker = truth[seen.index]
@@ -224,11 +224,11 @@ class SeenFleet:
             seen.active_adapters, seen.ready_adapters = active, worker.ready_adapters
         if changed:
             self.loads[[seen.index for seen in changed]] = [seen.inflight / seen.capacity for seen in changed]
-        self.heard = len(self._fleet.news)
+        self.changes_read = len(self._fleet.changes)
         self._learnt.clear()
 
     def _turn(self) -> None:
-        """Take note of who has come and gone."""
+        """Note which workers have come and gone."""
         self.ring = self._fleet.ring
         for seen in self.listed:
             seen.is_listed = False
@@ -280,7 +280,7 @@ class SeenFleet:
         ]
 
     def may_have_room(self, adapter: str) -> bool:
-        """Whether it is worth asking: a worker is open, or one without a free slot speaks with this adapter."""
+        """Whether a claim is worth trying: a worker is open, or one without a free slot speaks with this adapter."""
         return self.open > 0 or any(
             seen.inflight < seen.capacity and adapter in seen.active_adapters for seen in self.holders(adapter)
         )

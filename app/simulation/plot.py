@@ -26,7 +26,7 @@ def plot(trace: Trace, outcomes: Mapping[str, Outcome]) -> str:
         WARM,
         _warm_rate,
         "{:.0%}".format,
-        heard=True,
+        repeats=True,
     )
     ranked = Panel(
         title="… by how much the voice is wanted",
@@ -35,7 +35,7 @@ def plot(trace: Trace, outcomes: Mapping[str, Outcome]) -> str:
             Curve(name, _style(name), [(_middle(i), warm / served) for i, (served, warm) in _octaves(outcome)])
             for name, outcome in outcomes.items()
         ],
-        limit=[(_middle(i), heard / starts) for i, (starts, heard) in enumerate(trace.octaves) if starts],
+        limit=[(_middle(i), repeated / starts) for i, (starts, repeated) in enumerate(trace.octaves) if starts],
         y_format="{:.0%}".format,
         octaves=True,
     )
@@ -52,16 +52,16 @@ def _over_time(
     y_format: Callable[[float], str],
     *,
     floor: float = 0.0,
-    heard: bool = False,
+    repeats: bool = False,
 ) -> Panel:
-    """`value` of a run of samples, over minutes since the warm-up; `heard`: with the part that could be warm at all."""
+    """`value` of a run of samples, over minutes since the warm-up; `repeats`: with the part that could be warm."""
     traffic = trace.traffic
 
     def minutes(at_s: float) -> float:
         return (at_s - traffic.warm_up_s) / 60
 
     parts = {name: _parts(outcome.samples) for name, outcome in outcomes.items()}
-    spans = [(part[0].at_s, part[-1].at_s) for part in next(iter(parts.values()))] if heard else []
+    spans = [(part[0].at_s, part[-1].at_s) for part in next(iter(parts.values()))] if repeats else []
     begins_s, ends_s = traffic.storm_s
     return Panel(
         title=title,
@@ -72,7 +72,7 @@ def _over_time(
         ],
         y_format=y_format,
         floor=floor,
-        limit=[(minutes(until_s), trace.heard_between(from_s, until_s)) for from_s, until_s in spans],
+        limit=[(minutes(until_s), trace.requested_between(from_s, until_s)) for from_s, until_s in spans],
         bands=[(minutes(begins_s), minutes(ends_s), "storm")] if traffic.storm else [],
         marks=[minutes(at_s) for at_s, _, _ in trace.changes],
     )
@@ -107,5 +107,5 @@ def _middle(octave: int) -> float:
 
 
 def _style(policy: str) -> int:
-    """A policy looks the same whichever others are shown."""
+    """A policy has the same style whichever others are shown."""
     return list(POLICIES).index(policy)

@@ -1,6 +1,6 @@
 """Ways to choose a worker for a session: ours, and those of its peers, for the simulator to compare.
 
-Every policy sees the picture that a front door has of the fleet, and is given its admission, `has_room`: it goes on to
+Every policy sees the view that a front door has of the fleet, and is given its admission, `has_room`: it goes on to
 another worker where one is full, which is more than some of the peers do.
 """
 
@@ -24,7 +24,7 @@ def ours(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
 
 
 def ring_of_voices(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
-    """The voice's place on the ring, and on from there past whoever is full."""
+    """The voice's place on the ring, and on from there past those that are full."""
     return _with_room((fleet.workers[name] for name in fleet.ring.walk(voice.id)), voice)
 
 

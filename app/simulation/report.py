@@ -67,7 +67,7 @@ def simulate(
         out.flush()
     moved = moved_by_a_join(shape)
     out.write(
-        f"{trace.heard_before:.1%} of the starts are of a voice that was wanted before: no more can be warm\n"
+        f"{trace.requested_before:.1%} of the starts are of a voice that was requested before: no more can be warm\n"
         f"a worker that joins is the new home of {moved:.2%} of the voices, where its share is "
         f"{1 / (shape.workers + 1):.2%}; no running session moves\n"
     )
@@ -76,7 +76,7 @@ def simulate(
             "traffic": asdict(traffic),
             "fleet": asdict(shape),
             "doors": asdict(doors),
-            "heard_before": trace.heard_before,
+            "heard_before": trace.requested_before,
             "moved_by_a_join": moved,
             "policies": rows,
         }
@@ -95,7 +95,7 @@ def _mapped(play: Callable[[str], Played], policies: Sequence[str], jobs: int) -
 
 
 def _play(name: str, *, traffic: Traffic, shape: FleetShape, doors: FrontDoors, find_size: bool) -> Played:
-    """What becomes of the trace, and how many GPUs the policy needs where that is asked for."""
+    """What becomes of the trace, and how many GPUs the policy needs where that is wanted."""
     trace = trace_of(traffic)
     outcome = Simulation(trace, shape, POLICIES[name], doors).run()
     return outcome, workers_needed(trace, shape, POLICIES[name], doors, refused=REFUSED) if find_size else None
@@ -134,7 +134,7 @@ def heading(trace: Trace, shape: FleetShape, doors: FrontDoors) -> str:
         f"adapters at hand; {traffic.voices:,} voices, Zipf {traffic.zipf:g}\n{len(trace.start_s):,} sessions of "
         f"{traffic.mean_session_s:g} s, {traffic.concurrent:,.0f} wanted at once; {traffic.losses} workers lost, "
         f"{traffic.joins} join; a storm of {traffic.storm:.0%}; seed {traffic.seed}\n"
-        f"{doors.count} front doors, each with a picture at most {doors.refresh_s:g} s old; a start waits at most "
+        f"{doors.count} front doors, each with a view at most {doors.refresh_s:g} s old; a start waits at most "
         f"{doors.queue_s:g} s for room\n"
     )
 

@@ -19,7 +19,7 @@ class Sample:
     at_s: float
     concurrent: int
     p99_over_mean: float
-    """The P99 worker's load over the mean; 0 while nobody speaks."""
+    """The P99 worker's load over the mean; 0 while there is no session."""
     served: int
     warm: int
     cold_bytes: int
@@ -40,9 +40,9 @@ class Outcome:
     waits_s: array[float] = field(default_factory=_floats)
     """Of the starts that were served and waited for anything: room, the adapter, or both."""
     claims: int = 0
-    """What was asked of the registry for these starts, each a round trip."""
+    """Claims sent to the registry for these starts, each a round trip."""
     refused_claims: int = 0
-    """Those of them that Redis refused, for the door's picture was old."""
+    """Those of them that Redis refused, for the door's view was old."""
     ended: int = 0
     cut: int = 0
     """Sessions at lost workers."""

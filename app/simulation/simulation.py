@@ -1,15 +1,15 @@
 """A fleet in virtual time: one trace of session starts, placed by the real placement code or by another policy.
 
 A session is speech from its start to its end, and holds one place so long. It comes to one of several front doors,
-which chooses from its own picture of the fleet, and claims: whether there is room is decided by the fleet as it is, as
-Redis does, and a claim that is refused goes to the next candidate. A start for which nobody has room waits for the
-door's picture to change, for a moment, and is then refused. A session whose adapter is not there waits for it, holding
-its place. Sessions of a worker that is lost are placed again by the door they came through.
+which chooses from its own view of the fleet, and claims: whether there is room is decided by the fleet as it is, as
+Redis does, and a claim that is refused goes to the next candidate. A start for which no worker has room waits for the
+door's view to change, for a moment, and is then refused. A session whose adapter is not there waits for it, holding its
+place. Sessions of a worker that is lost are placed again by the door they came through.
 
-Every policy is given all of this, which is more than some of the peers have: pictures that tell what other doors did,
-an arbiter that never lets a worker be filled over its capacity or its LoRA slots, and the wait for room.
+Every policy is given all of this, which is more than some of the peers have: views that show what other doors did, an
+arbiter that never lets a worker be filled over its capacity or its LoRA slots, and the wait for room.
 
-What the model leaves out: the time that a claim takes; the heartbeat by which a door learns that an adapter is loaded,
+What the model leaves out: the time that a claim takes; the heartbeat by which a door knows that an adapter is loaded,
 and the seconds for which Redis believes in a worker that is lost; and the stall that loading an adapter is to the
 streams beside it.
 """
@@ -42,7 +42,7 @@ class FrontDoors:
 
     count: int = 4
     refresh_s: float = 0.5
-    """How often a door looks at the fleet, the doors one after another; 0: whenever it decides."""
+    """How often a door refreshes its view, the doors one after another; 0: whenever it decides."""
     queue_s: float = 1.0
     """How long a start waits for room before it is refused."""
 
@@ -82,9 +82,9 @@ class Session:
 
 @dataclass(eq=False, slots=True)
 class Door:
-    """A front door: its picture, and who waits at it for room, first come first."""
+    """A front door: its view, and the sessions that wait at it for room, first come first."""
 
-    picture: SeenFleet
+    view: SeenFleet
     waiting: list[Session] = field(default_factory=list)
 
 
@@ -97,12 +97,12 @@ class Simulation:
         self._trace = trace
         self._policy = policy
         self._settings = doors or FrontDoors()
-        self._doors = [Door(self.fleet.picture()) for _ in range(self._settings.count)]
+        self._doors = [Door(self.fleet.open_view()) for _ in range(self._settings.count)]
         self._speaking: dict[int, dict[Session, None]] = {}
         """By a worker's index."""
         self._started = 0
         self._due: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
-        """A heap of (when, order among equals, what happens, to whom)."""
+        """A heap of (when, order among equals, what happens, to what)."""
         self._order = count()
 
     def run(self) -> Outcome:
@@ -149,7 +149,7 @@ class Simulation:
         self._speaking[worker.index].pop(session)
         self.fleet.vacate(worker, session.adapter)
         self.outcome.ended += session.reported
-        session.door.picture.vacate(worker.index)
+        session.door.view.vacate(worker.index)
         for door in self._doors if not self._settings.refresh_s else (session.door,):
             self._wake(now_s, door)
 
@@ -159,7 +159,7 @@ class Simulation:
             self.fleet.loaded(worker, adapter, now_s)
 
     def _refresh(self, now_s: float, door: Door) -> None:
-        door.picture.refresh()
+        door.view.refresh()
         self.fleet.forget(now_s - self._settings.refresh_s)
         self._wake(now_s, door)
         if now_s < self._trace.traffic.end_s or door.waiting:
@@ -183,8 +183,8 @@ class Simulation:
             self.outcome.cut += session.reported
             session.worker, session.is_cut, session.asked_s = None, True, now_s
             session.length_s = session.ends_s - max(now_s, session.begins_s)
-            picture = session.door.picture
-            picture.exclude(picture.by_index[lost.index])
+            view = session.door.view
+            view.exclude(view.by_index[lost.index])
             self._ask(now_s, session)
 
     def _sample(self, now_s: float, _: None) -> None:
@@ -208,7 +208,7 @@ class Simulation:
         self._at(now_s + self._settings.queue_s, self._give_up, session)
 
     def _wake(self, now_s: float, door: Door) -> None:
-        """The door's picture has changed: whoever waits asks again."""
+        """The door's view has changed: every session that waits tries again."""
         if door.waiting:
             door.waiting = [session for session in door.waiting if not self._place(now_s, session)]
 
@@ -216,25 +216,25 @@ class Simulation:
         self.outcome.refused += session.reported and not session.is_cut
 
     def _place(self, now_s: float, session: Session) -> bool:
-        picture = session.door.picture
+        view = session.door.view
         if not self._settings.refresh_s:
-            picture.refresh()
-        if not picture.may_have_room(session.adapter):
+            view.refresh()
+        if not view.may_have_room(session.adapter):
             return False
-        for offer in self._policy(picture, session.voice, session.draw):
+        for offer in self._policy(view, session.voice, session.draw):
             worker = self.fleet.by_index[offer.worker.index]
             granted = worker.alive and worker.inflight < offer.bound and has_room(worker, session.voice)
             if session.reported and not session.is_cut:
                 self.outcome.claims += 1
                 self.outcome.refused_claims += not granted
             if granted:
-                picture.occupy(offer.worker, session.adapter)
+                view.occupy(offer.worker, session.adapter)
                 self._begin(now_s, session, worker)
                 return True
             if worker.alive and worker.inflight >= offer.bound:
-                picture.learn(offer.worker, worker.inflight)
+                view.learn(offer.worker, worker.inflight)
             else:
-                picture.exclude(offer.worker)
+                view.exclude(offer.worker)
         return False
 
     def _begin(self, now_s: float, session: Session, worker: SimulatedWorker) -> None:

@@ -1,4 +1,4 @@
-"""Traffic for a simulated fleet: when sessions start, whose voice they want, how long they are, what the fleet suffers.
+"""Traffic for a simulated fleet: when sessions start, with which voice, how long they are, which workers are lost.
 
 It is drawn at once from a seed, so that every policy meets the same. It does not know workers or how any is chosen.
 """
@@ -23,12 +23,12 @@ ChangeKind = Literal["join", "loss"]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Who wants to hear what: Poisson starts, exponential lengths, voices by Zipf's law."""
+    """Poisson starts, exponential lengths, voices by Zipf's law."""
 
     seed: int = 0
     duration_s: float = 3600.0
     warm_up_s: float = 600.0
-    """Before the duration, and not reported: an empty fleet is not what is asked about."""
+    """Before the duration, and not reported: an empty fleet is not what is measured."""
     concurrent: float = 1_000.0
     """Sessions at once, on average, if none is refused."""
     mean_session_s: float = 240.0
@@ -36,7 +36,7 @@ class Traffic:
     zipf: float = 1.0
     """The voice of rank r is wanted r^-zipf times as often as the first."""
     storm: float = 0.1
-    """For a sixth of the duration, from its middle, a voice that nobody has wanted adds this share of all starts."""
+    """For a sixth of the duration, from its middle, a voice not requested before adds this share of all starts."""
     joins: int = 2
     losses: int = 2
     """Spread over the duration, losses first: at the end there are as many workers as at its start."""
@@ -69,11 +69,11 @@ class Trace:
     """When, what, and a draw that says which worker is lost."""
 
     @property
-    def heard_before(self) -> float:
-        """The part of the starts after the warm-up whose voice was wanted before: no policy has more of them warm."""
-        return self.heard_between(self.traffic.warm_up_s, float("inf"))
+    def requested_before(self) -> float:
+        """The part of the starts after the warm-up whose voice was requested before: no more of them can be warm."""
+        return self.requested_between(self.traffic.warm_up_s, float("inf"))
 
-    def heard_between(self, from_s: float, until_s: float) -> float:
+    def requested_between(self, from_s: float, until_s: float) -> float:
         """The same of the starts from then until then."""
         first, end = np.searchsorted(self.start_s, (from_s, until_s)).tolist()
         new = np.count_nonzero((self._first_starts >= first) & (self._first_starts < end))
@@ -81,18 +81,18 @@ class Trace:
 
     @property
     def octaves(self) -> list[tuple[int, int]]:
-        """(starts after the warm-up, those whose voice was wanted before), of the ranks 2^i to 2^(i+1) − 1 from 1."""
+        """(starts after the warm-up, those of a voice requested before), of the ranks 2^i to 2^(i+1) − 1 from 1."""
         reported = np.arange(len(self.start_s)) >= np.searchsorted(self.start_s, self.traffic.warm_up_s)
-        heard = reported.copy()
-        heard[self._first_starts] = False
+        repeated = reported.copy()
+        repeated[self._first_starts] = False
         octave = np.frexp(self.voice + 1)[1] - 1
         calm = self.voice < self.traffic.voices
-        starts, warm = (np.bincount(octave[which & calm]).tolist() for which in (reported, heard))
+        starts, warm = (np.bincount(octave[which & calm]).tolist() for which in (reported, repeated))
         return list(zip_longest(starts, warm, fillvalue=0))
 
     @property
     def _first_starts(self) -> NDArray[np.int64]:
-        """Of each voice, the start that first wants it."""
+        """Of each voice, the start that first requests it."""
         return np.unique(self.voice, return_index=True)[1]
 
 

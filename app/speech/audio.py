@@ -1,7 +1,7 @@
 """PCM, levels, silences and joins: mono audio as float32 arrays of shape [samples], full scale ±1.
 
 Levels are RMS in dBFS with 0 dBFS = an RMS of 1 (a full-scale square wave; AES17 puts a full-scale sine there instead).
-It knows no containers (`app.platform.codecs` does) and no models: silence is told from speech by level alone.
+It knows no containers (`app.platform.codecs` does) and no models: silence is distinguished from speech by level alone.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _levels_dbfs(rows: Samples) -> NDArray[np.float64]:
 def speech_threshold_dbfs(levels: Iterable[float], floor_share: float = 0.2) -> float:
     """The level above which a hop is no noise: MARGIN_DB above the noise floor, the quantile `floor_share` of `levels`.
 
-    It stays between QUIETEST_DBFS, below which nothing is heard, and LOUDEST_DBFS, above which no usable room is, so
+    It stays between QUIETEST_DBFS, below which nothing is audible, and LOUDEST_DBFS, above which no usable room is, so
     that audio which begins with speech is not taken for noise.
     """
     ordered = sorted(levels)
@@ -118,7 +118,7 @@ class HeadSilenceMeter:
         return self._onset_s
 
     def finish(self) -> float | None:
-        """Say that the audio ended: its last 50 ms are judged without look-ahead. Returns `head_silence_s`."""
+        """The audio has ended: its last 50 ms are judged without look-ahead. Returns `head_silence_s`."""
         for last in range(min(self._hops, _LOOKAHEAD_HOPS - 1), 0, -1):
             if self._onset_s is None:
                 self._judge(last)

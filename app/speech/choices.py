@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class AudioFormat(StrEnum):
-    """The encodings a client can ask for; `pcm` is raw signed 16-bit little-endian mono."""
+    """The encodings a client can choose; `pcm` is raw signed 16-bit little-endian mono."""
 
     MP3 = "mp3"
     OPUS = "opus"
@@ -35,4 +35,4 @@ class Scope(StrEnum):
 
 
 MAX_KEY_DAYS = 36_500
-"""A century: whoever means longer means for good."""
+"""A century: anything longer means for good."""

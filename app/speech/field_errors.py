@@ -1,7 +1,7 @@
-"""What is wrong with a value, in words for whoever wrote it: the place of a field, and what it must be.
+"""What is wrong with a value, in words for its author: the place of a field, and what it must be.
 
-The checks are pydantic's; its own words ("Value error, …", "Input should be a valid dictionary") speak to programmers
-of Python and are not passed on. Nothing here repeats the value itself, which may be somebody's text.
+The checks are pydantic's; its own words ("Value error, …", "Input should be a valid dictionary") are for Python
+programmers and are not passed on. Nothing here repeats the value itself, which may be private text.
 """
 
 from __future__ import annotations

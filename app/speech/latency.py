@@ -47,7 +47,7 @@ class Ledger(BaseModel):
 
     @property
     def real_time_factor(self) -> float | None:
-        """Seconds of work for a second of audio; below 1 is faster than it is heard."""
+        """Seconds of work for a second of audio; below 1 is faster than it plays."""
         return self.total_ms / 1000 / self.audio_s if self.total_ms is not None and self.samples else None
 
 
@@ -62,7 +62,7 @@ class Stopwatch:
         """Note the first time `moment` happens; later calls change nothing."""
         self._marks.setdefault(moment, self._clock())
 
-    def mark_anew(self, moment: str) -> None:
+    def mark_again(self, moment: str) -> None:
         """Note the latest time `moment` happens."""
         self._marks[moment] = self._clock()
 

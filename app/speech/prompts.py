@@ -1,7 +1,7 @@
 """A text as the ids of a prompt, in which nothing that a user wrote steers the model.
 
 A tokenizer turns the spelling of a control token (`<custom_token_3>`, `<|eot_id|>`) into the token itself, and its own
-switch against that spares those that were added as plain ones. So what comes out is looked at: a token that no text may
+switch against that spares those that were added as plain ones. So the result is checked: a token that no text may
 become is taken apart, by encoding the text around a cut through its spelling. Training and serving encode alike. The
 module does not know which tokenizer it is.
 """
@@ -14,7 +14,7 @@ from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout
 
 
 class Tokenizer(Protocol):
-    """What is asked of a tokenizer; those of transformers answer so."""
+    """What is used of a tokenizer; those of transformers have it."""
 
     @property
     def unk_token_id(self) -> int | None: ...

@@ -27,7 +27,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 SessionId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Pace = Literal["realtime", "unpaced"]
 AssignedPace = Literal["realtime", "unpaced", "background"]
-"""How a worker is to speak. Only the fleet's own programs ask for "background": a spare place, given up on demand."""
+"""How a worker is to speak. Only the fleet's own programs use "background": a spare place, given up on demand."""
 
 MAX_UTTERANCE_CHARS = 600
 """Of one `utter`: three quarters of a minute, as English is read, which still fits a context of 4096 tokens."""
@@ -135,12 +135,12 @@ class PartialChunk(Message):
 
     text: str
     start_sample: int
-    codes: tuple[int, ...] = Field(default=(), description="In frame order; a frame that is not whole is said anew.")
+    codes: tuple[int, ...] = Field(default=(), description="In frame order; a partial frame is generated again.")
     whole: bool = Field(default=False, description="These are all its codes: there is nothing left to generate.")
 
 
 class Resumption(Message):
-    """Where a session stands that began at another worker; what it says next is numbered from here."""
+    """Where a session stands that began at another worker; what it sends next is numbered from here."""
 
     generation: int = 0
     samples: int = Field(default=0, description="The listener has the audio up to this sample.")
@@ -178,7 +178,7 @@ class Utter(Message):
 
 
 class Limits(Message):
-    """What a session may do, told once at its start."""
+    """What a session may do, sent once at its start."""
 
     max_pending_chars: int = Field(description="Text sent and not yet spoken.")
     idle_timeout_s: float = Field(description="A session without text or audio for so long is closed.")
@@ -250,7 +250,7 @@ class Segment(Message):
 
 
 class Uttered(Message):
-    """An `utter` has been spoken and sent: `[start_sample, end_sample)`, and what only the worker can tell of it."""
+    """An `utter` has been spoken and sent: `[start_sample, end_sample)`, and what only the worker knows of it."""
 
     type: Literal["uttered"] = "uttered"
     session: SessionId

@@ -17,8 +17,8 @@ MIN_EQUAL_CODES = 5
 """Of the seven of a frame: a stuck voice that is sampled still wavers in its finest codes.
 
 Measured on 48 utterances of the stand-in (two voices, 3 to 237 characters, its own temperature): the longest stretch is
-7 frames (0.6 s), the silence every one of them begins with, and 6 within the speech, whether 7, 6 or 5 codes are asked
-for; no speech repeats at all.
+7 frames (0.6 s), the silence every one of them begins with, and 6 within the speech, whether 7, 6 or 5 codes are
+required; no speech repeats at all.
 """
 
 

@@ -1,4 +1,4 @@
-"""Which words a listener has heard, when all that is known is up to which sample the audio was played."""
+"""Which words were played, when all that is known is up to which sample the audio was."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Chunk(Protocol):
     def whole(self) -> bool: ...
 
 
-def heard_text(chunks: Iterable[Chunk], heard_samples: int, *, sample_rate_hz: int = 24_000) -> str:
-    """The text whose audio lies before `heard_samples`; a chunk heard in part counts by whole words, pro rata.
+def played_text(chunks: Iterable[Chunk], played_samples: int, *, sample_rate_hz: int = 24_000) -> str:
+    """The text whose audio lies before `played_samples`; a chunk played in part counts by whole words, pro rata.
 
     A chunk still being spoken has no known length: it is taken to be at the pace of those that are whole, or at
     `READING_CHARS_PER_S`.
@@ -39,7 +39,7 @@ def heard_text(chunks: Iterable[Chunk], heard_samples: int, *, sample_rate_hz: i
         length = chunk.end_sample - chunk.start_sample
         if not chunk.whole:
             length = max(length, round(samples_per_char * len(chunk.text)))
-        share = (heard_samples - chunk.start_sample) / length if length else 0.0
+        share = (played_samples - chunk.start_sample) / length if length else 0.0
         if share >= 1:
             parts.append(chunk.text)
         elif share > 0:

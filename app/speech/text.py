@@ -31,14 +31,14 @@ def clean(text: str, *, tags: Sequence[str] = ORPHEUS_TAGS) -> str:
 
 
 def has_speech(text: str) -> bool:
-    """Whether cleaned text holds anything to say: a letter or a digit of any script, or a tag."""
+    """Whether cleaned text has anything to speak: a letter or a digit of any script, or a tag."""
     return any(map(str.isalnum, text))
 
 
 def joins_previous(char: str) -> bool:
     """Whether `char` may belong to the character before it: a combining mark, or a Hangul vowel or tail.
 
-    Every other character starts anew under NFC, so text may be normalised in parts, cut before such characters.
+    Every other character starts afresh under NFC, so text may be normalised in parts, cut before such characters.
     """
     if char < "\u0300":
         return False
@@ -249,16 +249,16 @@ def _abbreviates(before: str, after: str) -> bool:
 class TextSplitter:
     """Cuts text that arrives in pieces into chunks to speak.
 
-    Push text as it comes and ask `next_chunk` after each push, until it returns None:
+    Push text as it comes and call `next_chunk` after each push, until it returns None:
 
         splitter.push("Hello there. How")
         splitter.next_chunk(eager=True)     # Chunk(text="Hello there.", start=0, end=12, cut=Cut.SENTENCE)
 
-    `eager` says that audio is needed now. The first chunk (also the first after a flush) is then cut at the earliest
-    sentence end, clause of 20 characters and 4 words, or 12 words; a later one takes all the whole sentences that are
-    there, up to `batch_chars`, or else the longest clause or row of words that would do for a start. Not eager, a
-    chunk is cut only when a full batch is there. Text before a flush or the close is always ready, in batches of whole
-    sentences. No chunk is longer than `max_chunk_chars`; a tag is never cut, and goes with the words after it.
+    `eager`: audio is needed now. The first chunk (also the first after a flush) is then cut at the earliest sentence
+    end, clause of 20 characters and 4 words, or 12 words; a later one takes all the whole sentences that are there, up
+    to `batch_chars`, or else the longest clause or row of words that would do for a start. Not eager, a chunk is cut
+    only when a full batch is there. Text before a flush or the close is always ready, in batches of whole sentences. No
+    chunk is longer than `max_chunk_chars`; a tag is never cut, and goes with the words after it.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class TextSplitter:
         idle_words: int = 3,
         begun: bool = False,
     ) -> None:
-        """`begun` says that somebody has been speaking already: the first chunk need not make haste."""
+        """`begun`: the turn is being spoken already, so the first chunk need not be early."""
         self._cleaner = Cleaner(tags)
         longest_tag = max(map(len, tags), default=0)
         if max_chunk_chars < longest_tag + _MAX_MARKS + 2:

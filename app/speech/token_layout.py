@@ -1,7 +1,7 @@
 """How a speech language model writes sound: token roles, prompt, and the interleaving of a frame's codes.
 
 Everything is read from the checkpoint: the `speech` key of the language model's `config.json` and the codec's
-`config.json`. What they leave out can be told (`CARILLON_SPEECH__…`), and has Orpheus-3B's value otherwise
+`config.json`. What they leave out can be set (`CARILLON_SPEECH__…`), and has Orpheus-3B's value otherwise
 (canopylabs/orpheus-3b-0.1-ft, snac_24khz); its name is then that of the hub id, or of the directory. The module knows
 nothing of tokenizers, torch or engines: it turns ids into codes and back.
 """
@@ -68,7 +68,7 @@ class SpeechConfig(BaseModel):
     @field_validator("languages", "voices", "tags", mode="before")
     @classmethod
     def _is_a_list(cls, value: Any) -> Any:
-        """A variable of the environment says `tara, leo`."""
+        """An environment variable holds `tara, leo`."""
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
     @field_validator("prompt_form")
@@ -123,7 +123,7 @@ class TokenLayout(BaseModel):
 
     @property
     def end_id(self) -> int:
-        """The token after which the model has nothing more to say (Orpheus: 128258)."""
+        """The token that ends the model's speech (Orpheus: 128258)."""
         return self.speech.end_of_speech_id
 
     def band(self, position: int) -> tuple[int, int]:
@@ -163,18 +163,18 @@ class TokenLayout(BaseModel):
         ]
 
 
-def read_layout(model_dir: Path, codec_dir: Path, told: SpeechConfig | None = None) -> TokenLayout:
+def read_layout(model_dir: Path, codec_dir: Path, configured: SpeechConfig | None = None) -> TokenLayout:
     """Read the layout of a voice model: a language model's directory and its codec's.
 
-    Of `told`, the fields that were set stand for what the checkpoint does not say; its name stands in any case, for it
-    is no property of the weights. Raises ConfigurationError naming the file and the field that does not fit, or that
-    `told` contradicts.
+    Of `configured`, the fields that were set stand for what the checkpoint does not say; its name stands in any case,
+    for it is no property of the weights. Raises ConfigurationError naming the file and the field that does not fit, or
+    that `configured` contradicts.
     """
     path = model_dir / "config.json"
     config = _read(path)
-    says = config.get("speech") or {}
-    chosen = told.model_dump(exclude_unset=True) if told else {}
-    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **says}, path, key="speech")
+    own = config.get("speech") or {}
+    chosen = configured.model_dump(exclude_unset=True) if configured else {}
+    speech = _parse(SpeechConfig, {"name": default_name(model_dir), **chosen, **own}, path, key="speech")
     if "name" in chosen:
         speech = speech.model_copy(update={"name": chosen["name"]})
     for name, value in chosen.items():
@@ -196,7 +196,7 @@ def read_layout(model_dir: Path, codec_dir: Path, told: SpeechConfig | None = No
 
 
 def default_name(model_dir: Path) -> str:
-    """The name of a checkpoint that does not say it: of its hub id, as the hub's cache has it, or its directory's."""
+    """The name of a checkpoint that does not have one: of its hub id, as the hub's cache has it, or its directory's."""
     repository = next((part for part in model_dir.absolute().parts if part.startswith("models--")), None)
     name = repository.rpartition("--")[2] if repository else model_dir.absolute().name
     return re.sub(r"[^\w.:+-]", "-", name).lstrip("_.:+-")[:128] or "model"

@@ -1,7 +1,7 @@
 """Whether an utterance is as it should be: ended, of a likely length, without holes, loops or clipping.
 
-What is heard is judged, and what the worker told of the codes. The bounds flag what is broken, and let pass what
-voices do: a check that is wrong costs another rendering of good speech. Words are not understood here.
+The audio is judged, and what the worker reports of the codes. The bounds flag what is broken, and let pass what voices
+do: a check that is wrong costs another rendering of good speech. Words are not understood here.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def checked(
     """The names of the checks that an utterance of `text` fails, in this order; none is as it should be.
 
         unfinished  the model did not end it by itself (`complete`)
-        too_short   words are missing, by the voice's pace `seconds_per_char` or anybody's
+        too_short   words are missing, by the voice's pace `seconds_per_char` or any voice's
         too_long    it rambles on
         silence     there is no speech, or a hole of more than MAX_SILENCE_S within it
         repetition  the codes repeat for more than MAX_REPEATED_S (`repeated_s`)
@@ -91,7 +91,7 @@ def better(flags: Sequence[str], than: Sequence[str]) -> bool:
 
 
 def likely_lengths_s(text: str, seconds_per_char: float | None = None) -> tuple[float, float]:
-    """Between how many seconds `text` takes from the first sound to the last, at the voice's pace or at anybody's."""
+    """Between how many seconds `text` takes from the first sound to the last, at the voice's pace or at any voice's."""
     chars = sum(WIDE_CHARS if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
     if seconds_per_char is None:
         fastest, slowest = FASTEST_S_PER_CHAR, SLOWEST_S_PER_CHAR

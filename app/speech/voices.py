@@ -1,6 +1,6 @@
 """The nouns of the domain as frozen values: models, voices, adapters, workers.
 
-They are what the rooms of the house tell each other. No value here knows how it is stored or sent.
+They are what the packages exchange. No value here knows how it is stored or sent.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AdapterVersion(Frozen):
 
 
 class Voice(Frozen):
-    """A voice somebody can ask for. A built-in voice has no adapter: the base model learnt its name."""
+    """A voice that can speak. A built-in voice has no adapter: the base model was trained on its name."""
 
     id: str
     name: str
@@ -57,7 +57,7 @@ class Voice(Frozen):
 
 
 class ModelCard(Frozen):
-    """What a worker says of the model it holds."""
+    """The model a worker holds."""
 
     name: str
     stand_in: bool
@@ -66,7 +66,7 @@ class ModelCard(Frozen):
     tags: tuple[str, ...] = Field(default=ORPHEUS_TAGS, description="What it can do but speak: <laugh>.")
     sample_rate_hz: int
     tokens_per_s: float
-    checkpoint: str = Field(default="", description="Tells its weights from those of others; empty: not told.")
+    checkpoint: str = Field(default="", description="Identifies its weights; empty: unknown.")
 
     @classmethod
     def of(cls, layout: TokenLayout, *, checkpoint: str = "") -> Self:

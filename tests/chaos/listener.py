@@ -1,4 +1,4 @@
-"""A client of `WS /v1/sessions` that keeps all it hears, and faults what no listener should hear.
+"""A client of `WS /v1/sessions` that keeps all it receives, and faults what no listener should receive.
 
 It speaks the protocol itself, message by message: what it asserts of a session is what any client can rely on.
 """
@@ -41,7 +41,7 @@ BYTES_PER_SAMPLE = 2
 
 
 @dataclass
-class Heard:
+class Received:
     """All that came of one session, in order. Frames that do not follow on each other are a fault."""
 
     ready: Ready | None = None
@@ -66,7 +66,7 @@ class Heard:
         return " ".join(segment.text for segment in self.segments)
 
     def go_back(self, sample: int) -> None:
-        """Forget what came from `sample` on, as a client must when it resumes; frames are then numbered anew."""
+        """Forget what came from `sample` on, as a client must when it resumes; frames are then numbered again."""
         assert sample <= self.end_sample, f"{self.end_sample} samples came; those up to {sample} are missing"
         self.next_sequence, self.end_sample = 0, sample
         self.segments = [segment for segment in self.segments if segment.end_sample <= sample]
@@ -75,7 +75,7 @@ class Heard:
             last = self.frames[-1]
             self.frames[-1] = replace(last, audio=last.audio[: -excess * BYTES_PER_SAMPLE])
 
-    def last_turn(self) -> Heard:
+    def last_turn(self) -> Received:
         """Only what came after the last cancel, counted from its own beginning."""
         generation = len(self.cancelled)
         frames = [frame for frame in self.frames if frame.generation == generation]
@@ -116,109 +116,111 @@ def _end_of(frame: AudioFrame) -> int:
 
 
 class Listener:
-    """One session on a socket of its own. `heard` grows while it is spoken; `until` waits for something in it."""
+    """One session on a socket of its own. `received` grows while it is spoken; `until` waits for something in it."""
 
-    def __init__(self, socket: ClientConnection, session: str, heard: Heard | None = None) -> None:
-        """`heard` is what came of the session on an earlier connection."""
+    def __init__(self, socket: ClientConnection, session: str, received: Received | None = None) -> None:
+        """`received` is what came of the session on an earlier connection."""
         self.session = session
-        self.heard = heard or Heard()
+        self.received = received or Received()
         self._socket = socket
-        self._news = asyncio.Condition()
+        self._changed = asyncio.Condition()
         self._fault: Exception | None = None
 
     async def say(self, message: Message) -> None:
         await self._socket.send(message.model_dump_json())
 
-    async def tell(self, text: str | Sequence[str], *, ends: bool = True) -> None:
+    async def write(self, text: str | Sequence[str], *, ends: bool = True) -> None:
         """Send all of a text, in one piece or in these, and unless the session goes on, that it is all."""
         for piece in [text] if isinstance(text, str) else text:
             await self.say(Text(session=self.session, text=piece))
         if ends:
             await self.say(Eos(session=self.session))
 
-    async def until(self, holds: Callable[[Heard], bool]) -> Heard:
-        """What has been heard once `holds`. Raises AssertionError for an error, or an end that leaves it unheard."""
-        heard = self.heard
-        await self._wait(lambda: holds(heard) or bool(heard.errors) or heard.done is not None or heard.closed)
-        assert not self.heard.errors, self.heard.errors
-        assert holds(self.heard), f"it ended after {self.heard.end_sample} samples; done: {self.heard.done}"
-        return self.heard
+    async def until(self, holds: Callable[[Received], bool]) -> Received:
+        """What has been received once `holds`. Raises AssertionError for an error, or an end that leaves it unheard."""
+        received = self.received
+        await self._wait(
+            lambda: holds(received) or bool(received.errors) or received.done is not None or received.closed
+        )
+        assert not self.received.errors, self.received.errors
+        assert holds(self.received), f"it ended after {self.received.end_sample} samples; done: {self.received.done}"
+        return self.received
 
     async def ready(self) -> Ready:
-        heard = await self.until(lambda heard: heard.ready is not None)
-        assert heard.ready
-        return heard.ready
+        received = await self.until(lambda received: received.ready is not None)
+        assert received.ready
+        return received.ready
 
     async def refused(self) -> Error | None:
         """Whether the session could not begin, and why."""
-        await self._wait(lambda: bool(self.heard.ready or self.heard.errors or self.heard.closed))
-        return next(iter(self.heard.errors), None)
+        await self._wait(lambda: bool(self.received.ready or self.received.errors or self.received.closed))
+        return next(iter(self.received.errors), None)
 
     async def resumed(self) -> Resumed:
         """The answer to `resume`; what is to come again is then forgotten."""
-        heard = await self.until(lambda heard: heard.resumed is not None)
-        assert heard.resumed
-        return heard.resumed
+        received = await self.until(lambda received: received.resumed is not None)
+        assert received.resumed
+        return received.resumed
 
-    async def closed(self) -> Heard:
-        """What has been heard once the connection is gone."""
-        await self._wait(lambda: self.heard.closed)
-        return self.heard
+    async def closed(self) -> Received:
+        """What has been received once the connection is gone."""
+        await self._wait(lambda: self.received.closed)
+        return self.received
 
-    async def spoken(self, samples: int) -> Heard:
-        """What has been heard once there are so many samples."""
-        return await self.until(lambda heard: heard.end_sample >= samples)
+    async def spoken(self, samples: int) -> Received:
+        """What has been received once there are so many samples."""
+        return await self.until(lambda received: received.end_sample >= samples)
 
-    async def done(self) -> Heard:
-        return await self.until(lambda heard: heard.done is not None)
+    async def done(self) -> Received:
+        return await self.until(lambda received: received.done is not None)
 
-    async def hear(self) -> None:
+    async def receive(self) -> None:
         """Take in messages until the socket ends."""
         try:
             async for raw in self._socket:
                 self._take(raw)
-                await self._tell()
+                await self._notify()
         except ConnectionClosed:
             pass
         except Exception as fault:
             self._fault = fault
         finally:
-            self.heard.closed = True
-            await self._tell()
+            self.received.closed = True
+            await self._notify()
 
     async def _wait(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(LONG_HANG_S), self._news:
-            await self._news.wait_for(lambda: holds() or self._fault is not None)
+        async with asyncio.timeout(LONG_HANG_S), self._changed:
+            await self._changed.wait_for(lambda: holds() or self._fault is not None)
         if self._fault is not None:
             raise self._fault
 
-    async def _tell(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     def _take(self, raw: str | bytes) -> None:
-        heard = self.heard
+        received = self.received
         if isinstance(raw, bytes):
-            heard.take(AudioFrame.unpack(raw))
+            received.take(AudioFrame.unpack(raw))
             return
         match parse(SERVER_MESSAGES, raw):
             case Ready() as ready:
-                heard.ready = ready
+                received.ready = ready
             case Resumed() as resumed:
-                heard.resumed = resumed
-                heard.go_back(resumed.sample_offset)
+                received.resumed = resumed
+                received.go_back(resumed.sample_offset)
             case Segment() as segment:
-                heard.segments.append(segment)
+                received.segments.append(segment)
             case Error() as error:
-                heard.errors.append(error)
+                received.errors.append(error)
             case Cancelled() as cancelled:
-                heard.cancelled.append(cancelled)
+                received.cancelled.append(cancelled)
             case Done() as done:
-                heard.done = done
+                received.done = done
             case GoAway():
                 pass
             case other:
-                raise AssertionError(f"{type(other).__name__} was not asked for")
+                raise AssertionError(f"{type(other).__name__} was not expected")
 
 
 @asynccontextmanager
@@ -226,21 +228,21 @@ async def listening(
     address: str, headers: Mapping[str, str], *, voice: str, pace: Pace, resumable: bool = False
 ) -> AsyncIterator[Listener]:
     """A session that has begun; leaving the context leaves it."""
-    async with _connected(address, headers) as socket, _hearing(Listener(socket, "listened")) as listener:
+    async with _connected(address, headers) as socket, _receiving(Listener(socket, "listened")) as listener:
         await listener.say(Start(session=listener.session, voice=voice, pace=pace, resumable=resumable))
         yield listener
 
 
 @asynccontextmanager
 async def resuming(
-    address: str, headers: Mapping[str, str], heard: Heard, *, received_samples: int
+    address: str, headers: Mapping[str, str], received: Received, *, received_samples: int
 ) -> AsyncIterator[Listener]:
-    """The session of which `heard` came before its connection broke, taken up on another."""
-    assert heard.ready
-    assert heard.ready.resume_token
-    token = heard.ready.resume_token
-    heard = replace(heard, ready=None, resumed=None, closed=False)
-    async with _connected(address, headers) as socket, _hearing(Listener(socket, "resumed", heard)) as listener:
+    """The session of which `received` came before its connection broke, taken up on another."""
+    assert received.ready
+    assert received.ready.resume_token
+    token = received.ready.resume_token
+    received = replace(received, ready=None, resumed=None, closed=False)
+    async with _connected(address, headers) as socket, _receiving(Listener(socket, "resumed", received)) as listener:
         await listener.say(Resume(session=listener.session, token=token, received_samples=received_samples))
         yield listener
 
@@ -251,10 +253,10 @@ def _connected(address: str, headers: Mapping[str, str]) -> connect:
 
 
 @asynccontextmanager
-async def _hearing(listener: Listener) -> AsyncIterator[Listener]:
-    hearing = asyncio.create_task(listener.hear())
+async def _receiving(listener: Listener) -> AsyncIterator[Listener]:
+    receiving = asyncio.create_task(listener.receive())
     try:
         yield listener
     finally:
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)

@@ -1,7 +1,7 @@
 """A fleet as an operator runs it without `carillon up`: separate programs, each of which a test can kill, stop or cut.
 
 A supervisor starts again what has ended, as systemd would. Where there can be network namespaces, each worker has one.
-Every engine is greedy and computes in float32, so that the same text is the same audio whoever speaks it beside.
+Every engine is greedy and computes in float32, so that the same text is the same audio whatever is spoken beside.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from app.local.up import prepare_catalog
 from app.platform.data_dir import load_secrets
 from app.platform.settings import Settings
 from app.speech.protocol import Pace
-from tests.chaos.listener import Heard, Listener, listening, resuming
+from tests.chaos.listener import Listener, Received, listening, resuming
 from tests.chaos.network import Network
 from tests.chaos.tale import CHUNK_CHARS, TALE, VOICES
 from tests.support.deadlines import LONG_HANG_S
@@ -37,7 +37,7 @@ from tests.support.deadlines import LONG_HANG_S
 WORKERS = ("worker-1", "worker-2")
 FRONT_DOORS = ("front-door-1", "front-door-2")
 WORKER_PORT = 7000
-"""In a namespace of its own nobody else has it."""
+"""In a namespace of its own it is free."""
 
 CAPACITY = 6
 CONFIGURED = {
@@ -117,12 +117,12 @@ class LooseFleet:
         address = self.addresses[at]
         async with listening(address, self.headers, voice=voice, pace=pace, resumable=resumable) as listener:
             if text is not None:
-                await listener.tell(text, ends=ends)
+                await listener.write(text, ends=ends)
             yield listener
 
-    def resuming(self, heard: Heard, *, received_samples: int, at: str) -> AbstractAsyncContextManager[Listener]:
+    def resuming(self, received: Received, *, received_samples: int, at: str) -> AbstractAsyncContextManager[Listener]:
         """A session taken up on another connection."""
-        return resuming(self.addresses[at], self.headers, heard, received_samples=received_samples)
+        return resuming(self.addresses[at], self.headers, received, received_samples=received_samples)
 
     async def download(self, text: str = TALE, *, voice: str = VOICES[0]) -> bytes:
         """The samples of `POST /v1/audio/speech`, streamed."""
@@ -191,7 +191,7 @@ async def loose_fleet(directory: Path, network: Network | None, no_network: str 
         fleet_secret=secrets.fleet_secret,
     )
     environment = _environment(settings)
-    async with Supervisor(directory / "logs", tell=lambda _: None) as supervisor:
+    async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
         store = valkey(directory / "valkey", port=port, password=secrets.redis_password)
         hosts = list({LOOPBACK: None, stores_host: None})
         await supervisor.start(replace(store, command=[*store.command, "--bind", *hosts]))
@@ -230,7 +230,7 @@ def _worker(name: str, network: Network | None, environment: Mapping[str, str]) 
         host, port = network.add(name), WORKER_PORT
         command = [*network.inside(name), *command]
     named = {
-        "CARILLON_STORE__ENDPOINT_URL": f"http://{LOOPBACK}:9",  # asked only for adapters, and nobody speaks with one
+        "CARILLON_STORE__ENDPOINT_URL": f"http://{LOOPBACK}:9",  # read only for adapters, and no session has one
         "CARILLON_WORKER_ID": name,
         "CARILLON_WORKER_HOST": host,
         "CARILLON_WORKER_PORT": str(port),

@@ -91,7 +91,7 @@ class Network:
         _ip("link", "set", self._ports[host], "master", self.name)
 
     def hide(self, host: str) -> None:
-        """From now on nothing gets from `host` to who has dialled it; it still reaches `stores`."""
+        """From now on nothing gets from `host` to what has dialled it; it still reaches `stores`."""
         _ip("-n", self._namespace(host), "route", "add", "blackhole", self.gateway)
 
     def show(self, host: str) -> None:

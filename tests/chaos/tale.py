@@ -1,4 +1,4 @@
-"""What the listeners of the loose fleet are told."""
+"""What the loose fleet speaks."""
 
 SENTENCES = (
     "The owl sat on the old stone bridge at night.",

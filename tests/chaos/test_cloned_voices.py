@@ -24,12 +24,12 @@ async def test_a_clone_goes_on_where_its_worker_died_with_the_adapter_fetched_ag
 ) -> None:
     await fleet.publish("Grace", save_random_adapter(tmp_path / "grace", seed=1))
     async with listening(fleet.address, fleet.headers, voice="Grace", pace="unpaced", resumable=False) as listener:
-        await listener.tell(TALE)
+        await listener.write(TALE)
         await listener.spoken(MID_SENTENCE)
         os.kill(fleet.pid_of("worker-1"), signal.SIGKILL)
-        heard = await listener.done()
-    assert not heard.errors
-    assert " ".join(segment.text for segment in heard.segments) == TALE
-    assert heard.done
-    assert heard.done.ledger.moves >= 1
-    assert heard.done.samples == heard.end_sample
+        received = await listener.done()
+    assert not received.errors
+    assert " ".join(segment.text for segment in received.segments) == TALE
+    assert received.done
+    assert received.done.ledger.moves >= 1
+    assert received.done.samples == received.end_sample

@@ -1,4 +1,4 @@
-"""Workers that are drained, one after the other, in a fleet that speaks all the time: nobody is told of it."""
+"""Workers that are drained, one after the other, in a fleet that speaks all the time: no listener notices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import cycle
 
 import pytest
 
-from tests.chaos.listener import Heard
+from tests.chaos.listener import Received
 from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SHORT_TALE, TALE, VOICES
 from tests.chaos.undisturbed import Undisturbed, assert_same
@@ -21,9 +21,9 @@ LISTENERS = 2
 
 
 @asynccontextmanager
-async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[list[Heard]]:
+async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[list[Received]]:
     """Sessions that begin and end all the time, with either voice at either front door. Each must be undisturbed."""
-    heard: list[Heard] = []
+    received: list[Received] = []
     over = asyncio.Event()
 
     async def listen(number: int) -> None:
@@ -33,15 +33,15 @@ async def traffic(loose: LooseFleet, undisturbed: Undisturbed) -> AsyncIterator[
             voice, at = VOICES[(number + turn) % 2], FRONT_DOORS[turn // 2]
             async with loose.speaking(SHORT_TALE, voice=voice, at=at, pace="realtime") as listener:
                 await listener.done()
-            assert_same(listener.heard, await undisturbed.run(SHORT_TALE, voice))
-            heard.append(listener.heard)
+            assert_same(listener.received, await undisturbed.run(SHORT_TALE, voice))
+            received.append(listener.received)
 
     for voice in VOICES:
         await undisturbed.run(SHORT_TALE, voice)
     async with asyncio.TaskGroup() as group:
         for number in range(LISTENERS):
             group.create_task(listen(number))
-        yield heard
+        yield received
         over.set()
 
 
@@ -55,7 +55,7 @@ async def test_a_rolling_restart_of_all_workers_under_load_reaches_no_client(
     loose: LooseFleet, undisturbed: Undisturbed
 ) -> None:
     expected = await undisturbed.run()
-    async with traffic(loose, undisturbed) as heard:
+    async with traffic(loose, undisturbed) as received:
         async with loose.speaking(pace="realtime") as patient:
             first = (await patient.ready()).worker
             [second] = set(WORKERS) - {first}
@@ -63,22 +63,22 @@ async def test_a_rolling_restart_of_all_workers_under_load_reaches_no_client(
             pid = loose.pid_of(first)
             await drain(loose, first, deadline_s=600)
             assert_same(await patient.done(), expected)
-        assert moves(patient.heard) == 0, "it had the time to end where it was"
+        assert moves(patient.received) == 0, "it had the time to end where it was"
         await loose.until_gone(first, pid)
         async with loose.speaking(None, pace="realtime") as moved:
             assert (await moved.ready()).worker == second
             await loose.until_active(first)
-            await moved.tell(TALE)
+            await moved.write(TALE)
             await moved.spoken(1)
             await drain(loose, second, deadline_s=0.5)
             assert_same(await moved.done(), expected)
-        assert moves(moved.heard) == 1
+        assert moves(moved.received) == 1
     await loose.until_whole()
-    assert {listener.ready.worker for listener in heard if listener.ready} == set(WORKERS)
+    assert {listener.ready.worker for listener in received if listener.ready} == set(WORKERS)
     for worker in WORKERS:
         assert "sessions_cut=0" in loose.log_of(worker)
 
 
-def moves(heard: Heard) -> int:
-    assert heard.done
-    return heard.done.ledger.moves
+def moves(received: Received) -> int:
+    assert received.done
+    return received.done.ledger.moves

@@ -47,6 +47,6 @@ async def test_sessions_whose_front_door_is_killed_are_taken_up_at_another(
         resumed = await forgetting.resumed()
         assert not resumed.ended
         assert resumed.sample_offset <= played
-        await forgetting.tell(TALE[resumed.text_chars :])
+        await forgetting.write(TALE[resumed.text_chars :])
         assert_same(await keeping.done(), expected)
         assert_same(await forgetting.done(), expected)

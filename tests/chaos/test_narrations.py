@@ -112,7 +112,7 @@ async def test_a_cancelled_narration_stops_and_goes_on_where_it_was(
     assert len(list((fleet.data_dir / "s3").rglob("voices/rook/segments/*.json"))) == completed["segments"]
 
 
-async def test_one_segment_read_anew_leaves_every_other_as_it_was(
+async def test_one_segment_read_again_leaves_every_other_as_it_was(
     fleet: RunningFleet, front_door: httpx.AsyncClient
 ) -> None:
     narration_id = await start(front_door, TALES[0], kind="text", options={"pauses": {"sentence_s": 0.5}})

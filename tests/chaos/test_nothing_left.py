@@ -1,4 +1,4 @@
-"""The end of `carillon up`, after all that was done to it: the last who need the fleet."""
+"""The end of `carillon up`, after all that was done to it: the last to need the fleet."""
 
 from __future__ import annotations
 

@@ -64,11 +64,11 @@ async def test_sessions_play_on_without_redis_and_new_ones_begin_once_it_is_back
                 await redis.flushall()
         late = await begun_in_the_end(loose, stack, 0)
         await assert_leases_are_sessions(loose, [live, *waiting, late])
-        await late.tell(SHORT_TALE)
+        await late.write(SHORT_TALE)
         assert_same(await live.done(), expected)
         assert_same(await late.done(), shorter)
         for listener in waiting:
-            await listener.tell(SHORT_TALE)
+            await listener.write(SHORT_TALE)
         assert_same(await waiting[0].done(), shorter)
         await waiting[1].done()
     await loose.until_whole()
@@ -86,6 +86,6 @@ async def test_no_place_is_given_twice_after_redis_was_emptied(loose: LooseFleet
         while len(running) < places:
             running.append(await begun_in_the_end(loose, stack, len(running)))
         await assert_leases_are_sessions(loose, running)
-        assert not any(listener.heard.errors or listener.heard.closed for listener in running)
+        assert not any(listener.received.errors or listener.received.closed for listener in running)
         assert await begun(loose, stack, 0) is None
     await loose.until_whole()

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped and cut off under their sessions: each is heard as if nothing had happened.
+"""Workers that are killed, stopped and cut off under their sessions: each plays as if nothing had happened.
 
 A listener asserts of every frame that it follows on the one before; at the end the audio and the text are compared with
 those of an undisturbed session.
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from app.speech.protocol import Cancel
-from tests.chaos.listener import Heard
+from tests.chaos.listener import Received
 from tests.chaos.loose_fleet import FRONT_DOORS, WORKERS, LooseFleet
 from tests.chaos.tale import SENTENCES, SHORT_TALE, TALE
 from tests.chaos.undisturbed import Undisturbed, assert_same, assert_same_audio
@@ -34,7 +34,7 @@ Harm = tuple[Callable[[str], None], Callable[[str], None]]
 def harms(loose: LooseFleet) -> dict[str, Harm]:
     """What can be done to a worker here.
 
-    One that is hidden is reached by no front door, and yet tells the registry that all is well.
+    One that is hidden is reached by no front door, and yet its heartbeats say that all is well.
     """
     ways: dict[str, Harm] = {"stopped": (loose.stop, loose.wake)}
     if network := loose.network:
@@ -53,13 +53,13 @@ def harmed(loose: LooseFleet, worker: str, how: str) -> Iterator[None]:
         mend(worker)
 
 
-def moves(heard: Heard) -> int:
+def moves(received: Received) -> int:
     """How often a session went on at another worker."""
-    assert heard.done
-    return heard.done.ledger.moves
+    assert received.done
+    return received.done.ledger.moves
 
 
-async def test_the_same_text_is_the_same_audio_however_it_comes_and_whoever_speaks_beside(
+async def test_the_same_text_is_the_same_audio_however_it_comes_and_whatever_is_spoken_beside(
     loose: LooseFleet, undisturbed: Undisturbed
 ) -> None:
     expected = await undisturbed.run()
@@ -90,13 +90,13 @@ async def test_sessions_whose_worker_is_lost_go_on_as_if_nothing_had_happened(
         await hurried.spoken(MID_SENTENCE)
         await live.spoken(MID_SENTENCE)
         with harmed(loose, worker, how):
-            await silent.tell(SHORT_TALE)
-            heard = await live.done()
-            assert_same(heard, expected)
+            await silent.write(SHORT_TALE)
+            received = await live.done()
+            assert_same(received, expected)
             assert_same(await hurried.done(), expected)
             assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
             assert_same(await silent.done(), await undisturbed.run(SHORT_TALE))
-    assert moves(heard) >= 1
+    assert moves(received) >= 1
 
 
 async def test_sessions_whose_every_worker_dies_go_on_with_the_first_that_is_back(
@@ -109,16 +109,16 @@ async def test_sessions_whose_every_worker_dies_go_on_with_the_first_that_is_bac
         downloading = group.create_task(loose.download())
         await live.spoken(MID_SENTENCE)
         os.kill(loose.engine_of(worker), signal.SIGKILL)
-        # Beyond what the first had sent ahead, so that it is the second who speaks.
-        await live.spoken(live.heard.end_sample + 2 * MID_SENTENCE)
+        # Beyond what the first had sent ahead, so that it is the second that speaks.
+        await live.spoken(live.received.end_sample + 2 * MID_SENTENCE)
         loose.kill(other)
-        heard = await live.done()
-        assert_same(heard, expected)
+        received = await live.done()
+        assert_same(received, expected)
         assert_same_audio(np.frombuffer(await downloading, dtype="<i2"), expected)
-    assert moves(heard) >= 2
+    assert moves(received) >= 2
 
 
-async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_is_heard(
+async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_is_played(
     loose: LooseFleet, undisturbed: Undisturbed
 ) -> None:
     async with loose.speaking(pace="realtime", ends=False) as listener:
@@ -126,9 +126,9 @@ async def test_a_barge_in_while_the_session_moves_is_answered_and_the_next_turn_
         played = (await listener.spoken(MID_SENTENCE)).end_sample
         with harmed(loose, worker, "stopped"):
             await listener.say(Cancel(session=listener.session, played_samples=played))
-            await listener.tell(SHORT_TALE)
-            heard = await listener.done()
-    [cancelled] = heard.cancelled
+            await listener.write(SHORT_TALE)
+            received = await listener.done()
+    [cancelled] = received.cancelled
     assert cancelled.spoken_text
     assert SENTENCES[0].startswith(cancelled.spoken_text)
-    assert_same(heard.last_turn(), await undisturbed.run(SHORT_TALE))
+    assert_same(received.last_turn(), await undisturbed.run(SHORT_TALE))

@@ -1,8 +1,8 @@
 """What a text sounds like when nothing happens to its session, to hold those against to which something does.
 
-Where audio was sent ahead of the codec's lookahead, at the head of a chunk that somebody awaits, it may be a little off
-(workers.provisional_head): how far depends on when each code came. Elsewhere it is the same audio, up to the rounding
-of sums in batches of another size.
+Where audio was sent ahead of the codec's lookahead, at the head of a chunk that a listener awaits, it may be a little
+off (workers.provisional_head): how far depends on when each code came. Elsewhere it is the same audio, up to the
+rounding of sums in batches of another size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.chaos.listener import Heard
+from tests.chaos.listener import Received
 from tests.chaos.loose_fleet import LooseFleet
 from tests.chaos.tale import TALE, VOICES
 
@@ -28,26 +28,26 @@ class Undisturbed:
 
     def __init__(self, fleet: LooseFleet) -> None:
         self._fleet = fleet
-        self._heard: dict[tuple[str, str], Heard] = {}
+        self._heard: dict[tuple[str, str], Received] = {}
 
-    async def run(self, text: str = TALE, voice: str = VOICES[0]) -> Heard:
+    async def run(self, text: str = TALE, voice: str = VOICES[0]) -> Received:
         if (voice, text) not in self._heard:
             async with self._fleet.speaking(text, voice=voice) as listener:
                 self._heard[voice, text] = await listener.done()
         return self._heard[voice, text]
 
 
-def assert_same(heard: Heard, undisturbed: Heard) -> None:
+def assert_same(received: Received, undisturbed: Received) -> None:
     """Every word and every sample of `undisturbed`, once and in order, and no error."""
-    assert not heard.errors, heard.errors
-    assert heard.done and undisturbed.done
-    assert heard.text == undisturbed.text
-    assert _spans(heard) == _spans(undisturbed)
-    assert heard.done.samples == heard.end_sample
-    assert_same_audio(heard.audio, undisturbed)
+    assert not received.errors, received.errors
+    assert received.done and undisturbed.done
+    assert received.text == undisturbed.text
+    assert _spans(received) == _spans(undisturbed)
+    assert received.done.samples == received.end_sample
+    assert_same_audio(received.audio, undisturbed)
 
 
-def assert_same_audio(audio: NDArray[np.int16], undisturbed: Heard) -> None:
+def assert_same_audio(audio: NDArray[np.int16], undisturbed: Received) -> None:
     assert len(audio) == undisturbed.end_sample
     errors = np.abs(audio.astype(np.int32) - undisturbed.audio)
     for segment in undisturbed.segments:
@@ -57,5 +57,5 @@ def assert_same_audio(audio: NDArray[np.int16], undisturbed: Heard) -> None:
         assert not len(wrong), f"{segment.text!r}: {len(wrong)} wrong samples, the first at {head + wrong[0]}"
 
 
-def _spans(heard: Heard) -> list[tuple[str, int, int, bool]]:
-    return [(s.text, s.start_sample, s.end_sample, s.complete) for s in heard.segments]
+def _spans(received: Received) -> list[tuple[str, int, int, bool]]:
+    return [(s.text, s.start_sample, s.end_sample, s.complete) for s in received.segments]

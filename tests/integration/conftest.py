@@ -13,7 +13,7 @@ from app.platform.settings import Settings
 
 if TYPE_CHECKING:
     from tests.support.engines import SharedEngine
-    from workers.engine import VllmEngine
+    from workers.vllm_engine import VllmEngine
 
 
 @pytest.fixture

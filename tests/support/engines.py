@@ -1,4 +1,4 @@
-"""The one real engine of a test session: to load it takes longer than most of what is asked of it."""
+"""The one real engine of a test session: to load it takes longer than most of its tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 from app.platform import profiles
 from app.platform.settings import STAND_IN, EngineSettings
 from app.speech.token_layout import read_layout
-from workers.engine import VllmEngine
+from workers.vllm_engine import VllmEngine
 
 LAYOUT = read_layout(STAND_IN / "model", STAND_IN / "codec")
 VOICE = LAYOUT.speech.voices[0]
@@ -20,14 +20,14 @@ PROFILE = replace(profiles.CPU, max_loras=SLOTS, max_cpu_loras=SLOTS, max_num_se
 
 
 class EngineClock:
-    """Stands still; `asked` says that somebody has looked since the engine began to work."""
+    """Stands still; `read`: it was read since the engine began to work."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.asked = False
+        self.read = False
 
     def __call__(self) -> float:
-        self.asked = True
+        self.read = True
         return self.now_s
 
 

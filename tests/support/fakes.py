@@ -28,7 +28,7 @@ class FakeEngine:
             sample_rate_hz=24_000,
         )
         self.frames_per_char = frames_per_char
-        self.heard: list[Utterance] = []
+        self.utterances: list[Utterance] = []
         self.running: set[int] = set()
         self.loaded: list[str] = []
         self.unloaded: list[str] = []
@@ -49,8 +49,8 @@ class FakeEngine:
         self._flow.set()
 
     async def speak(self, utterance: Utterance) -> AsyncGenerator[Codes, None]:
-        number = len(self.heard)
-        self.heard.append(utterance)
+        number = len(self.utterances)
+        self.utterances.append(utterance)
         self.running.add(number)
         frames = self.codes_of(utterance.text)[len(utterance.codes) // TOKENS_PER_FRAME :]
         if not frames:

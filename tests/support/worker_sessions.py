@@ -14,7 +14,8 @@ from app.speech.voices import Voice
 from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import TINY, random_codec
 from workers.decoder import Decoder
-from workers.session import Outgoing, Session
+from workers.send_queue import Outgoing
+from workers.session import Session
 
 CODEC = random_codec(TINY)
 
@@ -48,7 +49,7 @@ async def everything(speaking: Session) -> list[Outgoing]:
 
     async def take() -> None:
         while not said or not isinstance(said[-1], Done):
-            said.append(await speaking.outbox.get())
+            said.append(await speaking.send_queue.get())
 
     async with asyncio.TaskGroup() as group:
         group.create_task(take())
@@ -59,7 +60,7 @@ async def everything(speaking: Session) -> list[Outgoing]:
 async def until(speaking: Session, kind: type[Outgoing]) -> list[Outgoing]:
     said: list[Outgoing] = []
     while not said or not isinstance(said[-1], kind):
-        said.append(await speaking.outbox.get())
+        said.append(await speaking.send_queue.get())
     return said
 
 

@@ -1,1 +1,1 @@
-"""What the demonstration clones: a speaker whom the stand-in has never heard, and how the recordings were made."""
+"""What the demonstration clones: a speaker that the stand-in was not trained on, and how the recordings were made."""

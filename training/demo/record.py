@@ -1,4 +1,4 @@
-"""The bundled recordings of the held-out speaker: `python -m training.demo.record` makes them anew (a few minutes).
+"""The bundled recordings of the held-out speaker: `python -m training.demo.record` makes them again (a few minutes).
 
 The speaker is synthetic: flite's `awb`, announced word by word like the stand-in's own voices but heard by neither its
 codec nor its language model. Each recording is one sentence behind 597 ms of room tone, so that a clone has a pause to

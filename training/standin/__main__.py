@@ -1,6 +1,6 @@
 """Makes the stand-in checkpoint: `python -m training.standin all`, or one stage of it.
 
-Every stage resumes where it was stopped; remove the work directory to begin anew.
+Every stage resumes where it was stopped; remove the work directory to start over.
 """
 
 from __future__ import annotations

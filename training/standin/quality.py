@@ -1,4 +1,5 @@
-"""Measures a stand-in checkpoint on the 50 reserved texts: is the codec intelligible, does the model say what it reads?
+"""Measures a stand-in checkpoint on the 50 reserved texts: is the codec intelligible, does the model speak what it
+reads?
 
 The reference is the synthesiser's own announcement of the same text, made afresh with flite. Nothing here trains.
 """

@@ -183,8 +183,8 @@ class _Bench:
         packets: tuple[Packet, ...] = (),
     ) -> SchemeResult:
         """`spoken` are each utterance's packets, one per frame pushed; they begin with sample `start`."""
-        heard = [np.concatenate(packets) for packets in spoken]
-        exact = [audio[start : start + len(heard[0])] for audio in self._exact]
+        decoded = [np.concatenate(packets) for packets in spoken]
+        exact = [audio[start : start + len(decoded[0])] for audio in self._exact]
         lengths = [len(packet) for packet in spoken[0]]
         first = next(index for index, length in enumerate(lengths) if length)
         return SchemeResult(
@@ -194,18 +194,18 @@ class _Bench:
             first_audio_samples=lengths[first],
             first_audio_ms=first_ms,
             cost_ms_per_audio_s=costs,
-            error_db=_error_db(heard, exact),
-            max_abs_error=max(float(np.abs(h - e).max()) for h, e in zip(heard, exact, strict=True)),
-            samples_lost=len(self._exact[0]) - len(heard[0]),
+            error_db=_error_db(decoded, exact),
+            max_abs_error=max(float(np.abs(h - e).max()) for h, e in zip(decoded, exact, strict=True)),
+            samples_lost=len(self._exact[0]) - len(decoded[0]),
             packets=packets,
         )
 
-    def _packet(self, heard: list[Audio], frames: int, start: int) -> Packet:
+    def _packet(self, decoded: list[Audio], frames: int, start: int) -> Packet:
         """One packet over all utterances, each against its own full decode."""
-        samples = len(heard[0])
+        samples = len(decoded[0])
         exact = [audio[start : start + samples] for audio in self._exact]
         tokens = frames * self._layout.tokens_per_frame
-        return Packet(tokens=tokens, start=start, samples=samples, error_db=_error_db(heard, exact))
+        return Packet(tokens=tokens, start=start, samples=samples, error_db=_error_db(decoded, exact))
 
     async def _speak(self, codes: Frames, provisional: bool, head: HeadRamp | None = None) -> list[Audio]:
         """An utterance, or its beginning, a frame at a time."""
@@ -343,8 +343,8 @@ def _speechlike(samples: int, sample_rate_hz: int, seed: int) -> Audio:
     return (0.08 * voice / np.sqrt(np.mean(voice**2))).astype(np.float32)
 
 
-def _error_db(heard: Sequence[Audio], exact: Sequence[Audio]) -> float:
+def _error_db(decoded: Sequence[Audio], exact: Sequence[Audio]) -> float:
     """Energy of the difference over energy of the signal, all utterances together."""
-    error = sum(float(np.square(h.astype(np.float64) - e).sum()) for h, e in zip(heard, exact, strict=True))
+    error = sum(float(np.square(h.astype(np.float64) - e).sum()) for h, e in zip(decoded, exact, strict=True))
     signal = sum(float(np.square(e.astype(np.float64)).sum()) for e in exact)
     return float(10 * np.log10(max(error, 1e-30) / max(signal, 1e-30)))

@@ -74,7 +74,8 @@ HURRIED_LEAD_S = 0.3
 """Below it a worker sends every frame by itself, and as fast as it can; see workers.session."""
 
 RELAXED_LEAD_S = 0.35
-"""At what lead the next message is due then: above the former, so that a timer that is a little late hurries nobody."""
+"""At what lead the next message is due then: above the former, so that a timer that is a little late hurries no
+session."""
 
 HURRY = 4
 """How much faster than real time frames come then."""
@@ -121,7 +122,7 @@ class ReplaySession(WSListener):
         self._samples = 0
         self._sequence = 0
         self._generation = 0
-        self._heard_until_s = 0.0
+        self._played_until_s = 0.0
         self._next: asyncio.TimerHandle | None = None
         self._ended = False
 
@@ -146,7 +147,7 @@ class ReplaySession(WSListener):
     def _obey(self, command: Message) -> None:
         match command:
             case Text(text=text):
-                self._hear(text)
+                self._receive(text)
             case Eos():
                 self._ended = True
                 self._cut()
@@ -171,7 +172,7 @@ class ReplaySession(WSListener):
             raise InvalidRequest("the first message must be 'assign'")
         return self._id
 
-    def _hear(self, text: str) -> None:
+    def _receive(self, text: str) -> None:
         self._pending += text
         if self._pending.rstrip().endswith(SENTENCE_ENDS):
             self._cut()
@@ -190,11 +191,11 @@ class ReplaySession(WSListener):
         self._say(Cancelled(session=self._name, generation=self._generation, spoken_text="", samples=self._samples))
         self._go_on()
 
-    # Speaking: one timer a session, set anew for each message.
+    # Speaking: one timer a session, set again for each message.
 
     def _go_on(self) -> None:
         if self._next is None:
-            self._heard_until_s = max(self._heard_until_s, self._loop.time())
+            self._played_until_s = max(self._played_until_s, self._loop.time())
             self._speak()
 
     def _stop(self) -> None:
@@ -210,11 +211,11 @@ class ReplaySession(WSListener):
                 self._end()
             return
         now_s, frame_s = self._loop.time(), self._cadence.frame_s
-        hurried = self._heard_until_s - now_s < HURRIED_LEAD_S
+        hurried = self._played_until_s - now_s < HURRIED_LEAD_S
         frames = min(1 if hurried else self._cadence.frames_per_message, self._frames_left)
         self._send(frames)
-        self._heard_until_s = max(self._heard_until_s, now_s) + frames * frame_s
-        due_s = now_s + frame_s / HURRY if hurried else self._heard_until_s - RELAXED_LEAD_S
+        self._played_until_s = max(self._played_until_s, now_s) + frames * frame_s
+        due_s = now_s + frame_s / HURRY if hurried else self._played_until_s - RELAXED_LEAD_S
         self._next = self._loop.call_at(due_s, self._speak)
 
     def _begin(self) -> bool:

@@ -1,4 +1,4 @@
-"""`carillon bench fleet` in small: its parts are the real ones, and its counts must be right; no time is looked at."""
+"""`carillon bench fleet` in small: its parts are the real ones, and its counts must be right; no time is checked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_bench_holds_sessions_loses_no_sample_and_leaves_no_process(tmp_path: 
     assert step["errors"] == {} and step["refused"] == 0
     assert step["held"] > 0 and step["messages_per_s"] > 0 and step["texts_per_s"] > 0
     assert step["through"]["count"] > 0 and step["direct"]["count"] > 0
-    assert step["through"]["p50"] > 0 and step["direct"]["p50"] > 0, "the stamps are not where they are looked for"
+    assert step["through"]["p50"] > 0 and step["direct"]["p50"] > 0, "the stamps are not where they should be"
     assert step["rss_bytes"] > 0
     assert starts["errors"] == {} and starts["refused"] == 0
     assert starts["begun"] == starts["done"] == starts["start_ms"]["count"] > 0

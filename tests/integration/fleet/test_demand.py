@@ -71,7 +71,7 @@ async def test_of_very_many_voices_the_least_wanted_are_forgotten(registry: Regi
     assert (await redis.zrevrange(DEMAND, 0, 1)) in ([b"first@1", b"a@1"], [b"a@1", b"first@1"])
 
 
-async def test_demand_expires_when_nobody_has_wanted_anything_for_a_day(registry: Registry, redis: Redis) -> None:
+async def test_demand_expires_when_nothing_was_requested_for_a_day(registry: Registry, redis: Redis) -> None:
     worker = await join(registry)
     await registry.claim(worker, "s1", clone("a"))
     for key in (DEMAND, VERSIONS, FADED):

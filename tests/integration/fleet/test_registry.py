@@ -46,7 +46,7 @@ async def test_two_checkpoints_never_share_a_name(registry: Registry, redis: Red
 
     assert {worker.id for worker in await registry.snapshot()} == {"w1", "w2"}
     await join(registry, "w3", model=another.model_copy(update={"name": "finetuned"}))
-    # When those who hold it are gone, and their records with them, the name is free.
+    # When those that hold it are gone, and their records with them, the name is free.
     await registry.leave("w1", first.epoch)
     assert await redis.pexpire(f"{ROOT}checkpoint:standin", 0) > 0
     await join(registry, "w4", model=another)
@@ -93,7 +93,7 @@ async def test_of_many_claims_at_once_as_many_win_as_there_are_places(registry: 
     assert sum(answers) == 3
 
 
-async def test_a_lease_nobody_renews_expires_and_frees_its_place_and_its_lora_slot(
+async def test_a_lease_that_is_not_renewed_expires_and_frees_its_place_and_its_lora_slot(
     registry: Registry, redis: Redis
 ) -> None:
     worker = await join(registry, capacity=1, max_voices=1)
@@ -139,7 +139,7 @@ async def test_distinct_adapters_are_bounded_by_the_lora_slots(registry: Registr
 
 async def test_of_many_claims_at_once_no_more_win_than_their_bound_says(registry: Registry) -> None:
     worker = await join(registry, capacity=9)
-    answers = await asyncio.gather(*(registry.ask(worker, f"s{i}", BUILT_IN, bound=4) for i in range(20)))
+    answers = await asyncio.gather(*(registry.try_claim(worker, f"s{i}", BUILT_IN, bound=4) for i in range(20)))
     assert sum(answer.claimed for answer in answers) == 4
     assert {(answer.reason, answer.sessions) for answer in answers if not answer.claimed} == {("over", 4)}
     assert await registry.claim(worker, "beyond", BUILT_IN, bound=5)
@@ -166,7 +166,7 @@ async def test_a_switch_of_versions_takes_two_slots_until_the_old_one_falls_sile
     assert await registry.claim(worker, "new", clone("a", version=2))
 
 
-async def test_a_background_claim_needs_a_place_beside_everybody_and_hinders_nobody(registry: Registry) -> None:
+async def test_a_background_claim_needs_a_place_beside_all_others_and_hinders_none(registry: Registry) -> None:
     worker = await join(registry, capacity=3)
     assert await registry.claim(worker, "live1", BUILT_IN)
     assert await registry.claim(worker, "book1", BUILT_IN, background=True)
@@ -184,7 +184,7 @@ async def test_a_background_claim_needs_a_place_beside_everybody_and_hinders_nob
     assert (seen.inflight, seen.background) == (2, 1)
 
 
-async def test_a_lora_slot_that_only_background_sessions_hold_is_free_to_those_who_listen(registry: Registry) -> None:
+async def test_a_lora_slot_that_only_background_sessions_hold_is_free_to_interactive_ones(registry: Registry) -> None:
     worker = await join(registry, capacity=8, max_voices=2)
     assert await registry.claim(worker, "s1", clone("a"))
     assert await registry.claim(worker, "book1", clone("a"), background=True)
@@ -208,7 +208,7 @@ async def test_of_many_claims_of_both_kinds_at_once_all_that_listen_win_and_the_
     assert sum(answers[::2]) <= 3
 
 
-async def test_a_background_lease_nobody_renews_leaves_no_trace(registry: Registry, redis: Redis) -> None:
+async def test_a_background_lease_that_is_not_renewed_leaves_no_trace(registry: Registry, redis: Redis) -> None:
     worker = await join(registry, capacity=1)
     await registry.claim(worker, "book", clone("a"), background=True)
     await expire(redis, "book")
@@ -228,7 +228,7 @@ async def test_a_heartbeat_renews_a_background_lease_as_any_other(registry: Regi
     assert (await only(registry)).background == 1
 
 
-async def test_a_deleted_voice_is_told_with_the_next_heartbeat_and_then_no_more(registry: Registry) -> None:
+async def test_a_deleted_voice_is_returned_by_the_next_heartbeat_and_then_no_more(registry: Registry) -> None:
     worker = await join(registry)
     await registry.retire_voice("ada")
     pulse = await registry.beat(worker, [])
@@ -237,7 +237,7 @@ async def test_a_deleted_voice_is_told_with_the_next_heartbeat_and_then_no_more(
     assert again == HeartbeatReply((), pulse.retired_until)
 
 
-async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_all_told(
+async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_all_returned(
     registry: Registry, redis: Redis
 ) -> None:
     worker = await join(registry)
@@ -251,7 +251,7 @@ async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_a
     assert later is not None and later.retired == ("a", "b", "c")
 
 
-async def test_a_deletion_told_again_is_heard_again(registry: Registry) -> None:
+async def test_a_repeated_deletion_is_returned_again(registry: Registry) -> None:
     worker = await join(registry)
     await registry.retire_voice("ada")
     pulse = await registry.beat(worker, [])
@@ -284,7 +284,7 @@ async def test_a_claim_on_an_older_epoch_is_refused(registry: Registry) -> None:
     assert await registry.claim(newer, "s1", BUILT_IN)
 
 
-async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_hears_of_it_with_its_heartbeat(
+async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_gets_the_order_with_its_heartbeat(
     registry: Registry,
 ) -> None:
     worker = await join(registry)
@@ -296,7 +296,7 @@ async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_hea
     assert pulse is not None and pulse.drain_s is not None and 29 < pulse.drain_s <= 30
 
 
-async def test_the_first_order_to_drain_stands_until_the_worker_has_started_anew(registry: Registry) -> None:
+async def test_the_first_order_to_drain_stands_until_the_worker_has_restarted(registry: Registry) -> None:
     worker = await join(registry)
     await registry.drain("w1", 30)
     again = await registry.drain("w1", 3600)
@@ -314,7 +314,7 @@ async def test_a_worker_that_drains_of_itself_needs_no_order(registry: Registry)
     assert order is not None and (order.epoch, order.deadline_s) == (worker.epoch, None)
 
 
-async def test_nobody_can_drain_a_worker_that_is_not_there(registry: Registry) -> None:
+async def test_a_worker_that_is_not_there_cannot_be_drained(registry: Registry) -> None:
     assert await registry.drain("w1", 30) is None
 
 
@@ -347,11 +347,11 @@ async def test_a_restart_forgets_the_leases_of_the_start_before(registry: Regist
     assert await registry.snapshot() == (newer,)
 
 
-async def test_a_ghost_of_an_earlier_start_is_told_so_and_changes_nothing(registry: Registry) -> None:
-    ghost = await join(registry)
+async def test_a_superseded_worker_is_notified_and_changes_nothing(registry: Registry) -> None:
+    superseded = await join(registry)
     heir = await join(registry, address="ws://heir")
-    assert not await registry.beat(ghost, [])
-    assert not await registry.leave("w1", ghost.epoch)
+    assert not await registry.beat(superseded, [])
+    assert not await registry.leave("w1", superseded.epoch)
     assert await registry.snapshot() == (heir,)
 
 
@@ -362,15 +362,6 @@ async def test_a_worker_that_leaves_is_gone_at_once(registry: Registry, redis: R
     assert await registry.leave("w1", worker.epoch)
     assert await registry.snapshot() == ()
     assert [key for key in await redis.keys(f"{ROOT}*w1*")] == []
-
-
-async def test_a_pin_says_where_a_session_lives_as_long_as_its_lease(registry: Registry, redis: Redis) -> None:
-    worker = await join(registry)
-    await registry.claim(worker, "s1", BUILT_IN)
-    assert await redis.get(f"{ROOT}pin:s1") == f"w1 {worker.epoch}".encode()
-    assert 0 < await redis.pttl(f"{ROOT}pin:s1") <= 10_000
-    await registry.release("w1", "s1")
-    assert await redis.get(f"{ROOT}pin:s1") is None
 
 
 async def test_nothing_but_epochs_stays_for_ever(registry: Registry, redis: Redis) -> None:

@@ -90,9 +90,7 @@ class Life:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_whoever_has_looked_before_sees_what_somebody_new_sees(
-    redis: Redis, settings: Settings, seed: int
-) -> None:
+async def test_a_later_snapshot_has_what_a_first_one_has(redis: Redis, settings: Settings, seed: int) -> None:
     old = Registry(redis, settings)
     life = Life(Registry(redis, settings), redis, seed)
     seen: set[int] = set()

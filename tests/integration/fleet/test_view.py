@@ -1,4 +1,4 @@
-"""A front door's picture of the fleet, with a registry on a real Valkey. Its clock is the test's."""
+"""A front door's view of the fleet, with a registry on a real Valkey. Its clock is the test's."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_fleet_counts_what_it_claims_in_the_background_apart(registry: R
     assert fleet.workers == (worker,)
 
 
-async def test_whoever_waits_for_the_fleet_is_woken_by_the_next_look(registry: Registry, fleet: FleetView) -> None:
+async def test_a_waiter_for_the_fleet_is_woken_by_the_next_refresh(registry: Registry, fleet: FleetView) -> None:
     await join(registry)
     waiting = asyncio.create_task(fleet.changed(timeout_s=60))
     await asyncio.sleep(0)
@@ -96,7 +96,7 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
     assert fleet.workers == (worker,)
     assert fleet.models == (CARD,)
     assert offered(fleet) == []
-    assert fleet.settling("standin")
+    assert fleet.recovering("standin")
     clock.now_s += 2.9
     await fleet.refresh()
     assert not fleet.missing(worker)
@@ -104,8 +104,8 @@ async def test_a_worker_that_vanishes_stays_known_for_a_while_and_is_not_offered
     await fleet.refresh()
     assert (fleet.workers, fleet.models) == ((), (CARD,))
     assert fleet.missing(worker)
-    assert not fleet.settling("standin")
-    assert "none has started again yet" in (fleet.awaited("standin") or "")
+    assert not fleet.recovering("standin")
+    assert "none has started again yet" in (fleet.wait_reason("standin") or "")
 
 
 async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wait(
@@ -121,7 +121,7 @@ async def test_a_model_without_workers_is_remembered_as_long_as_its_sessions_wai
     clock.now_s += settings.session.move_timeout_s + 0.1
     await fleet.refresh()
     assert fleet.models == ()
-    assert fleet.awaited("standin") is None
+    assert fleet.wait_reason("standin") is None
 
 
 async def test_a_worker_that_comes_back_in_time_was_never_missing(
@@ -139,9 +139,7 @@ async def test_a_worker_that_comes_back_in_time_was_never_missing(
         assert offered(fleet) == ["w1"]
 
 
-async def test_a_worker_that_has_started_anew_is_missing_in_its_older_epoch(
-    registry: Registry, fleet: FleetView
-) -> None:
+async def test_a_worker_that_has_restarted_is_missing_in_its_older_epoch(registry: Registry, fleet: FleetView) -> None:
     older = await join(registry)
     await fleet.refresh()
     newer = await join(registry)
@@ -150,21 +148,21 @@ async def test_a_worker_that_has_started_anew_is_missing_in_its_older_epoch(
     assert not fleet.missing(newer)
 
 
-async def test_a_model_settles_only_while_all_its_workers_have_vanished(
+async def test_a_model_is_recovering_only_while_all_its_workers_have_vanished(
     registry: Registry, redis: Redis, fleet: FleetView
 ) -> None:
     await join(registry, "w1")
     await join(registry, "w2")
     await fleet.refresh()
-    assert not fleet.settling("standin")
+    assert not fleet.recovering("standin")
     await vanish(redis, "w1")
     await fleet.refresh()
-    assert not fleet.settling("standin")
+    assert not fleet.recovering("standin")
     assert offered(fleet) == ["w2"]
     await vanish(redis, "w2")
     await fleet.refresh()
-    assert fleet.settling("standin")
-    assert not fleet.settling("orpheus")
+    assert fleet.recovering("standin")
+    assert not fleet.recovering("orpheus")
 
 
 async def test_a_flush_is_over_with_the_workers_next_heartbeat(
@@ -182,7 +180,7 @@ async def test_a_flush_is_over_with_the_workers_next_heartbeat(
     assert fleet.workers[0].inflight == 1
 
 
-async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is_refused_and_the_picture_learns(
+async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is_refused_and_the_view_corrected(
     registry: Registry, settings: Settings
 ) -> None:
     for id in ("w1", "w2"):
@@ -199,10 +197,10 @@ async def test_a_claim_that_loses_the_race_for_the_last_place_below_the_bound_is
     assert not await doors[1].claim(wanted[1], "s4", voice)
     known = next(worker for worker in doors[1].workers if worker.id == home.id)
     assert known.inflight == 2
-    assert (await registry.ask(home, "s5", voice)).claimed
+    assert (await registry.try_claim(home, "s5", voice)).claimed
 
 
-async def test_a_claim_at_a_worker_that_is_gone_takes_it_out_of_the_picture_until_the_next_look(
+async def test_a_claim_at_a_worker_that_is_gone_takes_it_out_of_the_view_until_the_next_refresh(
     registry: Registry, redis: Redis, fleet: FleetView
 ) -> None:
     worker = await join(registry)
@@ -230,8 +228,8 @@ async def test_front_doors_that_see_the_same_snapshot_agree_whatever_they_saw_an
         await door.refresh()
     for number in range(20):
         voice = clone(f"v{number}")
-        told = list(new.candidates(voice))
-        assert list(old.candidates(voice)) == told
+        expected = list(new.candidates(voice))
+        assert list(old.candidates(voice)) == expected
 
 
 async def test_a_worker_that_changes_its_model_is_offered_to_its_new_voices_only(

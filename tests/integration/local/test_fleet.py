@@ -101,7 +101,7 @@ def test_carillon_say_writes_what_it_hears(fleet: RunningFleet, tmp_path: Path) 
         assert file.getnframes() > 0
 
 
-def test_the_readmes_python_client_hears_audio(fleet: RunningFleet) -> None:
+def test_the_readmes_python_client_gets_audio(fleet: RunningFleet) -> None:
     readme = Path(__file__).parents[3] / "README.md"
     script = re.findall(r"```python\n(.*?)```", readme.read_text("utf-8"), re.DOTALL)[0]
     environment = {**os.environ, "CARILLON_URL": fleet.address, "CARILLON_KEY": fleet.key}
@@ -164,7 +164,7 @@ def test_the_readmes_narration_is_a_book_for_every_other_reader(fleet: RunningFl
     for (_, end), (start, _) in pairwise(captions):
         gap = samples[round(seconds(end) * rate_hz) : round(seconds(start) * rate_hz)]
         middle = gap[len(gap) // 4 : -len(gap) // 4]
-        assert not len(gap) or np.abs(middle).max() < 0.003, "nobody speaks between two captions"
+        assert not len(gap) or np.abs(middle).max() < 0.003, "there is no speech between two captions"
 
 
 def seconds(clock: str) -> float:
@@ -173,7 +173,7 @@ def seconds(clock: str) -> float:
 
 
 @pytest.mark.slow
-async def test_openais_own_client_hears_every_format(fleet: RunningFleet) -> None:
+async def test_openais_own_client_gets_every_format(fleet: RunningFleet) -> None:
     async with openai.AsyncOpenAI(base_url=f"{fleet.address}/v1", api_key=fleet.key) as client:
         for format in ("mp3", "opus", "aac", "flac", "wav", "pcm"):
             speech = await client.audio.speech.create(
@@ -223,19 +223,19 @@ async def test_a_voice_published_meanwhile_speaks_beside_a_base_voice(fleet: Run
         await say(socket, "clone", SENTENCE, voice="Ada", temperature=0.0)
         await say(socket, "base", SENTENCE, temperature=0.0)
         channels: dict[str, int] = {}
-        heard: dict[int, bytes] = {}
+        received: dict[int, bytes] = {}
         finished = 0
         while finished < 2:
             match await receive(socket):
                 case Ready(session=session, channel=channel):
                     channels[session] = channel
                 case AudioFrame(channel=channel, audio=audio):
-                    heard[channel] = heard.get(channel, b"") + audio
+                    received[channel] = received.get(channel, b"") + audio
                 case Done():
                     finished += 1
                 case Error() as error:
                     raise AssertionError(error)
-        clone, base = (samples_of(heard[channels[name]]) for name in ("clone", "base"))
+        clone, base = (samples_of(received[channels[name]]) for name in ("clone", "base"))
         size = min(len(clone), len(base))
         assert np.abs(clone[:size] - base[:size]).max() > 0.01
 
@@ -244,19 +244,19 @@ async def test_an_adapter_that_is_gone_fails_its_own_session_and_no_other(fleet:
     await fleet.publish("Ghost", tmp_path / "nowhere")
     async with fleet.socket() as socket:
         await say(socket, "base", SENTENCE)
-        await say(socket, "ghost", SENTENCE, voice="Ghost")
+        await say(socket, "missing", SENTENCE, voice="Ghost")
         outcomes: dict[str, Any] = {}
         while len(outcomes) < 2:
             message = await receive(socket)
             if isinstance(message, Done | Error):
                 outcomes[str(message.session)] = message
         assert isinstance(outcomes["base"], Done)
-        assert isinstance(outcomes["ghost"], Error)
-        assert outcomes["ghost"].code == "adapter_unavailable"
+        assert isinstance(outcomes["missing"], Error)
+        assert outcomes["missing"].code == "adapter_unavailable"
 
 
 @pytest.mark.slow
-async def test_two_hundred_sessions_on_a_fleet_for_four_are_each_spoken_or_told_to_come_again(
+async def test_two_hundred_sessions_on_a_fleet_for_four_are_each_spoken_or_refused_for_now(
     fleet: RunningFleet,
 ) -> None:
     async def attempt(client: httpx.AsyncClient) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""How `carillon up` tells whether a tasks process is alive, with a real Valkey that goes away."""
+"""How `carillon up` detects whether a tasks process is alive, with a real Valkey that goes away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 PID, OTHER = 4711, 4712
 
 
-async def test_a_broker_that_is_away_is_no_verdict_on_who_was_ready(tmp_path: Path) -> None:
+async def test_a_broker_that_is_away_is_no_verdict_on_a_process_that_was_ready(tmp_path: Path) -> None:
     mark = heartbeat_key(f"{socket.gethostname()}-{PID}")
     with running_valkey(tmp_path) as url:
         ready = beats(url)

@@ -1,4 +1,4 @@
-"""The supervisor with real processes: small Python programs that tell what becomes of them."""
+"""The supervisor with real processes: small Python programs that report what becomes of them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from app.local.supervisor import Program, Supervisor
 async def main(directory):
     async def ready(pid):
         return (directory / "family.json").exists()
-    async with Supervisor(directory / "logs", tell=print) as supervisor:
+    async with Supervisor(directory / "logs", report=print) as supervisor:
         command = [sys.executable, "-c", sys.argv[2], str(directory / "family.json")]
         await supervisor.start(Program(name="family", command=command, ready=ready))
-        told = None
+        known = None
         while True:
-            if supervisor.reaper_pid != told:
-                told = supervisor.reaper_pid
-                (directory / "reaper.new").write_text(str(told))
+            if supervisor.reaper_pid != known:
+                known = supervisor.reaper_pid
+                (directory / "reaper.new").write_text(str(known))
                 (directory / "reaper.new").replace(directory / "reaper")
                 print("started", flush=True)
             await asyncio.sleep(0.02)
@@ -79,13 +79,13 @@ def members(directory: Path) -> list[int]:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def reported() -> list[str]:
     return []
 
 
 @pytest.fixture
-def supervise(tmp_path: Path, told: list[str]) -> Callable[[], Supervisor]:
-    return lambda: Supervisor(tmp_path / "logs", tell=told.append)
+def supervise(tmp_path: Path, reported: list[str]) -> Callable[[], Supervisor]:
+    return lambda: Supervisor(tmp_path / "logs", report=reported.append)
 
 
 async def test_a_killed_program_comes_back_and_its_own_children_do_not_outlive_it(
@@ -101,14 +101,14 @@ async def test_a_killed_program_comes_back_and_its_own_children_do_not_outlive_i
 
 
 async def test_leaving_ends_the_highest_stage_first_and_every_program_with_its_children(
-    supervise: Callable[[], Supervisor], tmp_path: Path, told: list[str]
+    supervise: Callable[[], Supervisor], tmp_path: Path, reported: list[str]
 ) -> None:
     async with supervise() as supervisor:
         await supervisor.start(Program(name="last", command=["sleep", "600"], ready=at_once, stage=1))
         await supervisor.start(family(tmp_path))
     for pid in members(tmp_path):
         await ended(pid)
-    assert told == ["stopping last", "stopping family"]
+    assert reported == ["stopping last", "stopping family"]
 
 
 async def test_a_program_that_ends_before_it_is_ready_is_quoted(supervise: Callable[[], Supervisor]) -> None:
@@ -131,7 +131,7 @@ async def test_a_program_that_is_never_ready_is_named_with_its_log(supervise: Ca
 
 
 async def test_a_program_deaf_to_sigterm_is_killed_after_its_grace(
-    supervise: Callable[[], Supervisor], tmp_path: Path, told: list[str]
+    supervise: Callable[[], Supervisor], tmp_path: Path, reported: list[str]
 ) -> None:
     deaf = script(
         "import signal, sys, time, pathlib\n"
@@ -148,11 +148,11 @@ async def test_a_program_deaf_to_sigterm_is_killed_after_its_grace(
         child = await supervisor.start(Program(name="deaf", command=deaf, ready=ready, grace_s=0.1))
         assert child.process
     assert child.process.returncode == -signal.SIGKILL
-    assert told == ["stopping deaf", "deaf did not stop within 0.1 s; it is killed"]
+    assert reported == ["stopping deaf", "deaf did not stop within 0.1 s; it is killed"]
 
 
 async def test_a_program_that_stops_answering_is_killed_and_started_again(
-    supervise: Callable[[], Supervisor], told: list[str]
+    supervise: Callable[[], Supervisor], reported: list[str]
 ) -> None:
     stuck: set[int] = set()
 
@@ -164,11 +164,11 @@ async def test_a_program_that_stops_answering_is_killed_and_started_again(
         assert child.pid
         stuck.add(child.pid)
         await until(lambda: child.incarnation == 2 and child.state is State.READY)
-    assert "stuck has not answered for 0.2 s; it is killed" in told
+    assert "stuck has not answered for 0.2 s; it is killed" in reported
 
 
 async def test_a_program_that_ends_by_itself_in_order_starts_again_and_is_no_failure(
-    supervise: Callable[[], Supervisor], tmp_path: Path, told: list[str]
+    supervise: Callable[[], Supervisor], tmp_path: Path, reported: list[str]
 ) -> None:
     ends = script(
         "import pathlib, sys, time\nwhile pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)\n",
@@ -179,13 +179,13 @@ async def test_a_program_that_ends_by_itself_in_order_starts_again_and_is_no_fai
         child = await supervisor.start(Program(name="worker-1", command=ends, ready=at_once))
         (tmp_path / "go on").unlink()
         await until(lambda: child.incarnation >= 4)
-    ended_so_often = told.count("worker-1 has ended; it starts again")
+    ended_so_often = reported.count("worker-1 has ended; it starts again")
     assert ended_so_often >= 3
-    assert not [sentence for sentence in told if "status" in sentence]
+    assert not [sentence for sentence in reported if "status" in sentence]
 
 
 async def test_a_program_that_the_machine_cannot_start_is_tried_until_it_can(
-    supervise: Callable[[], Supervisor], told: list[str]
+    supervise: Callable[[], Supervisor], reported: list[str]
 ) -> None:
     environment: dict[str, str] = {}
     program = Program(name="late", command=["sleep", "600"], ready=at_once, environment=environment)
@@ -194,7 +194,7 @@ async def test_a_program_that_the_machine_cannot_start_is_tried_until_it_can(
         assert child.pid
         environment["TOO_LONG_FOR_EXEC"] = "x" * 4_000_000
         os.kill(child.pid, signal.SIGKILL)
-        await until(lambda: any("late cannot be started" in sentence for sentence in told))
+        await until(lambda: any("late cannot be started" in sentence for sentence in reported))
         environment.clear()
         await until(lambda: child.incarnation == 2 and child.state is State.READY)
 

@@ -102,9 +102,9 @@ async def test_what_is_killed_comes_back_and_ctrl_c_stops_the_rest_in_order(star
 async def test_when_it_is_killed_itself_nothing_stays_behind(start: Start, data_dir: Path) -> None:
     process = start()
     read_until(process, "Ctrl-C stops everything")
-    everybody = family(process.pid)
+    members = family(process.pid)
     programs = [program["pid"] for program in running(data_dir).values()]
-    assert set(programs) < set(everybody)
+    assert set(programs) < set(members)
     process.kill()
-    for pid in everybody:
+    for pid in members:
         await ended(pid)

@@ -34,7 +34,7 @@ TEXT = "A bell rings."
 
 
 class Clock:
-    """Time that passes while somebody sleeps, and what happens then."""
+    """Time that passes in sleep, and what happens then."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -80,7 +80,7 @@ async def test_a_fleet_without_workers_is_overloaded_once_patience_ends(settings
     assert 110 <= clock.now_s <= 120
 
 
-async def test_an_adapter_that_cannot_be_loaded_is_told_at_once(settings: Settings, registry: Registry) -> None:
+async def test_an_adapter_that_cannot_be_loaded_is_reported_at_once(settings: Settings, registry: Registry) -> None:
     clock = Clock()
     async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
         worker.refusal = AdapterUnavailable("it uses DoRA")
@@ -101,12 +101,12 @@ async def test_cancelled_it_hangs_up(settings: Settings, registry: Registry) -> 
             await speaking
 
 
-async def test_many_lines_are_heard_each_under_its_number(settings: Settings, registry: Registry) -> None:
-    heard: dict[int, Spoken] = {}
+async def test_many_lines_are_received_each_under_its_number(settings: Settings, registry: Registry) -> None:
+    received: dict[int, Spoken] = {}
     async with running_worker(registry, settings, capacity=2), open_background_speech(settings) as speaker:
         texts = [f"Line {'ab'[number % 2] * number}." for number in range(6)]
-        await speak_each(speaker, [(SLT, text) for text in texts], heard.__setitem__, at_once=2)
-    assert [heard[number].text for number in range(6)] == texts
+        await speak_each(speaker, [(SLT, text) for text in texts], received.__setitem__, at_once=2)
+    assert [received[number].text for number in range(6)] == texts
 
 
 def rook(name: str) -> Voice:
@@ -131,15 +131,17 @@ async def test_utterances_are_exactly_the_text_one_after_the_other_on_one_sessio
         assert (assigned.pace, assigned.temperature) == ("background", 0.4)
 
 
-async def test_what_the_worker_tells_of_the_codes_comes_with_the_sound(settings: Settings, registry: Registry) -> None:
+async def test_what_the_worker_reports_of_the_codes_comes_with_the_sound(
+    settings: Settings, registry: Registry
+) -> None:
     async with (
         running_worker(registry, settings) as worker,
         open_background_speech(settings) as speaker,
         speaker.narrator() as narrator,
     ):
         worker.faults.append((False, 2.5))
-        told = [await narrator.utter(SLT, TEXT) for _ in range(2)]
-        assert [(spoken.complete, spoken.repeated_s) for spoken in told] == [(False, 2.5), (True, 0.0)]
+        spoken = [await narrator.utter(SLT, TEXT) for _ in range(2)]
+        assert [(one.complete, one.repeated_s) for one in spoken] == [(False, 2.5), (True, 0.0)]
 
 
 async def test_the_voices_of_a_dialogue_keep_their_sessions_and_the_end_of_the_narrator_ends_them(
@@ -189,12 +191,12 @@ async def test_it_gives_up_its_own_idle_sessions_before_it_waits_for_a_place(
     clock = Clock()
     async with running_worker(registry, settings) as worker, open_background_speech(settings) as opened:
 
-        async def look(seconds: float) -> None:
+        async def check(seconds: float) -> None:
             await worker.until_sessions(0)
             worker.refusal = None
             await clock.sleep(seconds)
 
-        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=look).narrator() as narrator:
+        async with BackgroundSpeech(opened.upstream, clock=clock, sleep=check).narrator() as narrator:
             await narrator.utter(rook("slt"), TEXT)
             await narrator.utter(rook("rms"), TEXT)
             worker.refusal = Overloaded("full, whatever the registry says")
@@ -211,7 +213,7 @@ async def test_the_last_spare_place_is_left_to_other_narrators(settings: Setting
         for name in ("slt", "rms", "rms"):
             await dialogue.utter(rook(name), TEXT)
         async with asyncio.timeout(HANG_S):
-            while len(worker.sessions) != 1:  # its picture of the fleet may lag behind for a line or two
+            while len(worker.sessions) != 1:  # its view of the fleet may lag behind for a line or two
                 await dialogue.utter(rook("rms"), TEXT)
         assert (await other.utter(rook("eve"), TEXT)).complete
 
@@ -221,7 +223,7 @@ async def test_the_last_spare_place_is_left_to_other_narrators(settings: Setting
     [Overloaded("wanted"), DeadlineExceeded("no text for 60 s"), EngineFailed("restarting")],
     ids=["evicted", "idle for too long", "the engine died"],
 )
-async def test_a_session_that_ended_between_two_utterances_is_opened_anew_at_once(
+async def test_a_session_that_ended_between_two_utterances_is_opened_again_at_once(
     error: CarillonError, settings: Settings, registry: Registry
 ) -> None:
     clock = Clock()
@@ -364,7 +366,7 @@ async def test_a_worker_that_cannot_be_reached_is_no_fault_beside_one_that_is_fu
                 pass
 
 
-async def test_audio_ahead_of_playback_buys_silence_only_where_somebody_plays_it(
+async def test_audio_ahead_of_playback_buys_silence_only_where_it_is_played(
     settings: Settings, registry: Registry
 ) -> None:
     settings = settings.model_copy(update={"session": SessionSettings(stall_timeout_s=0.1), "fleet_refresh_s": 0.05})
@@ -388,7 +390,7 @@ async def test_audio_ahead_of_playback_buys_silence_only_where_somebody_plays_it
         async with asyncio.timeout(HANG_S), running_worker(registry, settings, id="w2"):
             assert isinstance(await anext(downloaded), AudioFrame)
             assert (downloaded.worker.id, downloaded.moves) == ("w2", 1)
-            assert not narrated_on.done(), "who speaks in the background is decoded after all others"
+            assert not narrated_on.done(), "a background session is decoded after all others"
             with pytest.raises(DeadlineExceeded, match=r"sent nothing for 1\.5 s"):
                 await narrated_on
             assert not played_on.done()
@@ -397,7 +399,7 @@ async def test_audio_ahead_of_playback_buys_silence_only_where_somebody_plays_it
             assert played.moves == 0
 
 
-async def test_what_no_worker_would_mend_is_told_at_once(settings: Settings, registry: Registry) -> None:
+async def test_what_no_worker_would_mend_is_raised_at_once(settings: Settings, registry: Registry) -> None:
     clock = Clock()
     async with (
         running_worker(registry, settings) as worker,

@@ -1,4 +1,4 @@
-"""Journals in a real Redis: one owner at a time, nothing of a session that has ended, and nobody waits for them."""
+"""Journals in a real Redis: one owner at a time, nothing of a session that has ended, and nothing waits for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEGINNING = Beginning(
 
 @dataclass
 class Door:
-    """A front door's journals, at a time that the test tells, and the sessions it was told it has lost."""
+    """A front door's journals, on a clock of the test, and the sessions it has lost."""
 
     redis: Redis
     settings: Settings
@@ -67,7 +67,7 @@ async def test_what_one_front_door_writes_another_takes(door: Door, other: Door)
     assert (taken.beginning, taken.sent, taken.journal.text_chars) == (BEGINNING, 7, len("Words."))
 
 
-async def test_the_former_owner_is_told_with_its_next_writing_and_changes_nothing(door: Door, other: Door) -> None:
+async def test_the_former_owner_is_notified_with_its_next_writing_and_changes_nothing(door: Door, other: Door) -> None:
     keep = door.keep("token")
     await door.journals.write()
     await other.journals.take("token", "k")
@@ -77,7 +77,7 @@ async def test_the_former_owner_is_told_with_its_next_writing_and_changes_nothin
     assert (await other.journals.take("token", "k")).journal.text_chars == len("Words.")
 
 
-async def test_the_former_owner_is_told_also_if_it_has_nothing_to_write(door: Door, other: Door) -> None:
+async def test_the_former_owner_is_notified_also_if_it_has_nothing_to_write(door: Door, other: Door) -> None:
     door.keep("token")
     await door.journals.write()
     await other.journals.take("token", "k")
@@ -86,7 +86,7 @@ async def test_the_former_owner_is_told_also_if_it_has_nothing_to_write(door: Do
     assert door.lost == ["token"]
 
 
-async def test_who_had_it_first_is_told_when_it_comes_back_by_way_of_another_front_door(
+async def test_the_first_owner_is_notified_when_it_comes_back_by_way_of_another_front_door(
     door: Door, other: Door
 ) -> None:
     door.keep("token")
@@ -179,7 +179,7 @@ async def test_any_number_of_journals_is_written_at_once(redis: Redis, door: Doo
     assert await redis.dbsize() == 2 * MAX_BATCH + 1
 
 
-async def test_no_key_and_no_value_tells_the_token(redis: Redis, door: Door) -> None:
+async def test_no_key_and_no_value_holds_the_token(redis: Redis, door: Door) -> None:
     door.keep("the-secret-token")
     await door.journals.write()
     (key,) = [key async for key in redis.scan_iter()]

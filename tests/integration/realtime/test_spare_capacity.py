@@ -58,7 +58,7 @@ async def test_a_narration_gives_its_place_to_a_listener_and_goes_on_when_he_has
         assert len(first.samples) == 20 * len("Chapter one.") * SAMPLES_PER_CHARACTER
         engine.pause()
         narrating = asyncio.create_task(narrator.utter(WREN, "It was a dark night.", seed=2))
-        while len(engine.heard) < 2:
+        while len(engine.utterances) < 2:
             await asyncio.sleep(0.01)
 
         async with speaker.upstream.open(WREN) as listener:
@@ -75,6 +75,6 @@ async def test_a_narration_gives_its_place_to_a_listener_and_goes_on_when_he_has
 
         spoken = await narrating
         assert len(spoken.samples) == 20 * len("It was a dark night.") * SAMPLES_PER_CHARACTER
-        asked = [(heard.text, heard.seed, heard.priority) for heard in engine.heard]
-        assert asked[:3] == [("Chapter one.", 1, 2), ("It was a dark night.", 2, 2), ("Hello.", None, 0)]
-        assert set(asked[3:]) == {("It was a dark night.", 2, 2)}
+        requests = [(one.text, one.seed, one.priority) for one in engine.utterances]
+        assert requests[:3] == [("Chapter one.", 1, 2), ("It was a dark night.", 2, 2), ("Hello.", None, 0)]
+        assert set(requests[3:]) == {("It was a dark night.", 2, 2)}

@@ -49,8 +49,8 @@ class Trainer:
 
     def until(self, event: str, occurrence: int = 1) -> None:
         """Reads until the event has come so often."""
-        for told in self:
-            occurrence -= told["event"] == event
+        for one in self:
+            occurrence -= one["event"] == event
             if not occurrence:
                 return
         pytest.fail(f"it ended without {event}: {self.events[-1:]}")
@@ -63,8 +63,8 @@ class Trainer:
 
     def steps(self) -> list[int]:
         """The steps trained, in their order."""
-        told = [event for event in self.events if event["event"] == "progress"]
-        fields = [{name: value for name, value in event.items() if name != "event"} for event in told]
+        reported = [event for event in self.events if event["event"] == "progress"]
+        fields = [{name: value for name, value in event.items() if name != "event"} for event in reported]
         progress = [TrainProgress.model_validate(some) for some in fields]
         return [one.step for one in progress if one.loss is not None]
 
@@ -119,7 +119,7 @@ def test_killed_again_and_again_it_ends_with_the_very_adapter_of_an_undisturbed_
 
 
 @pytest.mark.slow
-def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_from_there(tmp_path: Path) -> None:
+def test_signalled_to_stop_it_saves_a_checkpoint_and_goes_on_from_there(tmp_path: Path) -> None:
     directory = run_directory(tmp_path, checkpoint_steps=1000)
     with running(directory) as trainer:
         trainer.until("progress", 4)

@@ -64,7 +64,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-async def test_a_full_disk_evicts_what_nobody_uses_and_else_fails_the_newcomer_alone(
+async def test_a_full_disk_evicts_what_is_not_used_and_else_fails_the_newcomer_alone(
     object_store: ObjectStore, small_disk: Path, tmp_path: Path
 ) -> None:
     adapters = cache(object_store.fetch, small_disk)
@@ -82,7 +82,7 @@ async def test_a_full_disk_evicts_what_nobody_uses_and_else_fails_the_newcomer_a
         assert [path.name for path in small_disk.iterdir()] == ["c@1"]
 
 
-async def test_a_store_that_comes_back_serves_who_has_waited(tmp_path: Path) -> None:
+async def test_a_store_that_comes_back_serves_the_callers_that_waited(tmp_path: Path) -> None:
     port = embedded.free_port()
     settings = StoreSettings(
         endpoint_url=f"http://{embedded.LOOPBACK}:{port}",
@@ -90,14 +90,14 @@ async def test_a_store_that_comes_back_serves_who_has_waited(tmp_path: Path) -> 
         secret_key=SecretStr("secret"),
     )
     store = ObjectStore(settings, timeout_s=5, attempts=1)
-    asked = asyncio.Event()
+    called = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def fetch(uri: str, name: str, path: Path) -> None:
         try:
             store.fetch(uri, name, path)
         finally:
-            loop.call_soon_threadsafe(asked.set)
+            loop.call_soon_threadsafe(called.set)
 
     adapters = cache(fetch, tmp_path / "cache")
     with object_server(tmp_path, port, settings):
@@ -109,7 +109,7 @@ async def test_a_store_that_comes_back_serves_who_has_waited(tmp_path: Path) -> 
             assert (adapter.path / "adapter_model.safetensors").stat().st_size == WEIGHTS_BYTES
 
     speaking = asyncio.create_task(speak())
-    await asked.wait()
+    await called.wait()
     assert not adapters.ready
     with object_server(tmp_path, port, settings):
         await speaking

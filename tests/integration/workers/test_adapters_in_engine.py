@@ -13,7 +13,8 @@ from app.errors import AdapterUnavailable
 from app.speech.token_layout import TOKENS_PER_FRAME
 from tests.support.engines import VOICE
 from tests.support.random_adapters import save_random_adapter
-from workers.engine import EngineAdapter, Utterance, VllmEngine
+from workers.engine import EngineAdapter, Utterance
+from workers.vllm_engine import VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 

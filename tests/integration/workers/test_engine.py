@@ -17,7 +17,8 @@ from tests.support.deadlines import LONG_HANG_S
 from tests.support.engines import LAYOUT, VOICE
 from tests.support.random_adapters import save_random_adapter
 from workers.decoder import Decoder
-from workers.engine import Codes, EngineAdapter, Utterance, VllmEngine
+from workers.engine import Codes, EngineAdapter, Utterance
+from workers.vllm_engine import VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 

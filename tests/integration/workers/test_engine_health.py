@@ -1,4 +1,4 @@
-"""The real engine when it hangs, idles, or dies. The last test kills it; whoever needs one then has it loaded anew."""
+"""The real engine when it hangs, idles, or dies. The last test kills it; a later test has one loaded again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from app.errors import EngineFailed
 from tests.support.deadlines import LONG_HANG_S
 from tests.support.engines import VOICE, SharedEngine
 from tests.support.random_adapters import save_random_adapter
-from workers.engine import EngineAdapter, Utterance, VllmEngine
+from workers.engine import EngineAdapter, Utterance
+from workers.vllm_engine import VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
@@ -28,16 +29,16 @@ async def test_an_engine_that_hangs_with_work_to_do_is_as_good_as_dead(
     watching = asyncio.create_task(engine.died())
     clock = shared_engine.clock
     shared_engine.core.suspend()
-    clock.asked = False
+    clock.read = False
     speaking = asyncio.create_task(speak(engine))
-    while not clock.asked:
+    while not clock.read:
         await asyncio.sleep(0.01)
     assert not watching.done()
     clock.now_s += 61
     async with asyncio.timeout(LONG_HANG_S):
         assert "hangs" in await watching
     shared_engine.core.resume()
-    assert await speaking, "nobody was there to start it anew"
+    assert await speaking, "it was not started again"
 
 
 async def test_an_engine_without_work_may_do_nothing_for_as_long_as_it_likes(

@@ -79,21 +79,23 @@ async def test_a_worker_is_seen_and_its_changes_follow(registry: Registry) -> No
 
 
 async def test_a_worker_whose_id_was_taken_by_a_later_start_ends(registry: Registry) -> None:
-    ghost = Person("w1", await registry.join("w1"))
+    superseded = Person("w1", await registry.join("w1"))
     await registry.join("w1")
     with pytest.raises(ConfigurationError, match="CARILLON_WORKER_ID"):
-        await beating(registry, ghost).run()
+        await beating(registry, superseded).run()
 
 
-async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_starts_later(registry: Registry) -> None:
+async def test_a_deleted_voice_is_returned_once_to_each_worker_also_to_one_that_starts_later(
+    registry: Registry,
+) -> None:
     early, late = Person("early", await registry.join("early")), Person("late", await registry.join("late"))
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
 
     async def beat(worker: Person, until: tuple[str, str]) -> asyncio.Task[None]:
-        heartbeat = beating(registry, worker, retire=lambda voice_id: heard.append((worker.id, voice_id)))
+        heartbeat = beating(registry, worker, retire=lambda voice_id: received.append((worker.id, voice_id)))
         task = asyncio.create_task(heartbeat.run())
         async with asyncio.timeout(HANG_S):
-            while until not in heard:
+            while until not in received:
                 await asyncio.sleep(0.01)
         return task
 
@@ -102,11 +104,11 @@ async def test_a_deleted_voice_is_told_once_to_each_worker_also_to_one_that_star
     await registry.retire_voice("bob")
     second = await beat(late, ("late", "bob"))
     async with asyncio.timeout(HANG_S):
-        while ("early", "bob") not in heard:
+        while ("early", "bob") not in received:
             await asyncio.sleep(0.01)
     first.cancel()
     second.cancel()
-    assert sorted(heard) == [("early", "ada"), ("early", "bob"), ("late", "ada"), ("late", "bob")]
+    assert sorted(received) == [("early", "ada"), ("early", "bob"), ("late", "ada"), ("late", "bob")]
 
 
 async def test_a_session_that_the_registry_has_lost_is_back_after_two_beats_and_one_that_was_released_is_not(
@@ -125,16 +127,16 @@ async def test_a_session_that_the_registry_has_lost_is_back_after_two_beats_and_
     task.cancel()
 
 
-async def test_an_order_to_drain_is_heard_with_the_next_beat(registry: Registry) -> None:
+async def test_an_order_to_drain_is_returned_with_the_next_beat(registry: Registry) -> None:
     worker = Person("w1", await registry.join("w1"))
-    heard: list[float] = []
-    heartbeat = Heartbeat(registry, worker.describe, lambda: (), lambda _: None, interval_s=0.02, drain=heard.append)
+    received: list[float] = []
+    heartbeat = Heartbeat(registry, worker.describe, lambda: (), lambda _: None, interval_s=0.02, drain=received.append)
     task = asyncio.create_task(heartbeat.run())
     await until_async(lambda: _is(registry, "w1", WorkerState.ACTIVE))
-    assert heard == []
+    assert received == []
     assert await registry.drain("w1", 30)
-    await until_async(lambda: _heard(heard))
-    assert 25 < heard[0] <= 30
+    await until_async(lambda: _received(received))
+    assert 25 < received[0] <= 30
     task.cancel()
 
 
@@ -170,5 +172,5 @@ async def _beaten(heartbeat: Heartbeat) -> bool:
     return bool(heartbeat._unknown)
 
 
-async def _heard(heard: list[float]) -> bool:
-    return bool(heard)
+async def _received(received: list[float]) -> bool:
+    return bool(received)

@@ -1,4 +1,4 @@
-"""A worker process's life without the process: it joins, serves, and drains when told, with a real Valkey."""
+"""A worker process's life without the process: it joins, serves, and drains on order, with a real Valkey."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def expected(position: int) -> set[int]:
 
 
 def config() -> Any:
-    from workers.sampling import band_config  # here and below: vLLM, for which nobody shall wait who only collects
+    from workers.sampling import band_config  # here and below: vLLM, which collecting tests need not import
 
     return SimpleNamespace(additional_config=band_config(LAYOUT))
 

@@ -43,7 +43,7 @@ def voices(count: int) -> list[Voice]:
 
 
 async def want(registry: Registry, worker: Worker, wanted: list[Voice]) -> None:
-    """Somebody listens to each of them, and most to the first."""
+    """Each has a listener, and the first has most."""
     for rank, voice in enumerate(wanted):
         for time in range(len(wanted) - rank):
             session = f"{voice.id}-{time}"
@@ -68,7 +68,7 @@ async def test_it_loads_its_share_of_what_is_wanted_the_most_wanted_first(regist
     assert 0 < len(mine) < 12
 
 
-async def test_it_loads_no_more_than_it_is_told_to(registry: Registry, tmp_path: Path) -> None:
+async def test_it_loads_no_more_than_is_allowed(registry: Registry, tmp_path: Path) -> None:
     wanted, engine = voices(6), FakeEngine()
     await want(registry, await working(registry, "me"), wanted)
     assert await warm_up(described("me"), registry, cache(engine, tmp_path), most=2, timeout_s=HOUR_S) == 2
@@ -105,17 +105,17 @@ async def test_a_voice_that_another_version_has_written_down_is_left_out(
 async def test_a_store_that_hangs_keeps_a_worker_from_serving_for_a_bounded_time(
     registry: Registry, tmp_path: Path
 ) -> None:
-    asked, answer = threading.Event(), threading.Event()
+    called, answer = threading.Event(), threading.Event()
 
     def slow(uri: str, file: str, path: Path) -> None:
-        asked.set()
+        called.set()
         answer.wait(HANG_S)
         raise AdapterUnavailable("too late")
 
     await want(registry, await working(registry, "me"), voices(2))
     adapters = cache(FakeEngine(), tmp_path, slow)
     assert await warm_up(described("me"), registry, adapters, most=40, timeout_s=0.3) == 0
-    assert asked.is_set()
+    assert called.is_set()
     answer.set()
     await adapters.aclose()
 

@@ -62,7 +62,7 @@ def starts(rate: float, **changes: Any) -> Starts:
     return Starts(**{**values, **changes})
 
 
-def test_arrivals_come_at_the_rate_that_is_asked_for_and_independently() -> None:
+def test_arrivals_come_at_the_configured_rate_and_independently() -> None:
     moments = list(itertools.islice(arrivals(50.0, Random(1)), 10_000))
     gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
     mean_s = sum(gaps) / len(gaps)
@@ -76,7 +76,7 @@ def test_the_ramp_and_the_arrivals_come_in_order_of_time() -> None:
     assert list(itertools.islice(both, 7)) == [0.5, 1.0, 2.0, 2.5, 3.0, 3.5, 4.5]
 
 
-def test_a_session_is_told_as_much_text_as_it_lasts_turn_by_turn_and_then_its_end() -> None:
+def test_a_session_is_sent_as_much_text_as_it_lasts_turn_by_turn_and_then_its_end() -> None:
     pieces = list(speech(30.0, 50.0, Random(1)))
     moments = [due_s for due_s, _ in pieces]
     text = "".join(piece for _, piece in pieces)

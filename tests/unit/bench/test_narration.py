@@ -15,17 +15,17 @@ from app.errors import DeadlineExceeded, WorkerLost
 
 
 class PlayedFrontDoor:
-    """Has one narration, a segment further at each look while it is rendered; `ends_as` says how it ends of itself."""
+    """Has one narration, a segment further at each poll while it is rendered; `ends_as` says how it ends of itself."""
 
     def __init__(self, *, segments: int = 1_000, ends_as: str = "completed") -> None:
         self.state = "planning"
         self.done = 0
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self._segments = segments
         self._ends_as = ends_as
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(f"{request.method} {request.url.path}")
+        self.requests.append(f"{request.method} {request.url.path}")
         match request.method, request.url.path.rpartition("/")[2]:
             case "POST", "narrations":
                 self.wanted = json.loads(request.content)
@@ -78,7 +78,7 @@ def test_it_is_rendered_only_while_sessions_are_held_beside_it() -> None:
     assert states == ["cancelled", "rendering", "cancelled", "rendering", "cancelled"]
     assert (door.wanted["text"], door.wanted["voice"]) == ("A text.", "wren")
     assert narration.audio_s == 4.0 * door.done > 0
-    assert door.asked[-1] == "DELETE /v1/narrations/n1"
+    assert door.requests[-1] == "DELETE /v1/narrations/n1"
 
 
 def test_one_that_fails_beside_sessions_says_so() -> None:
@@ -90,7 +90,7 @@ def test_one_that_fails_beside_sessions_says_so() -> None:
                 pass
 
 
-def test_one_that_nobody_renders_is_not_waited_for_without_end() -> None:
+def test_one_that_is_not_rendered_is_not_waited_for_without_end() -> None:
     clock, door = Clock(), PlayedFrontDoor()
     narration = reading(door, clock)
     narration.begin("A text.", "wren", None)

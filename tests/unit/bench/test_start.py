@@ -13,7 +13,7 @@ from app.bench.start import Checkout, Start, cpu_by_part, run, table
 from app.errors import ConfigurationError
 
 
-def test_cpu_seconds_are_told_by_part_from_the_command_lines() -> None:
+def test_cpu_seconds_are_reported_by_part_from_the_command_lines() -> None:
     busy = "import sys; sum(i * i for i in range(10**6)); print(); sys.stdin.read()"
     command = [sys.executable, "-c", f"{busy}  # app.cli.main worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:

@@ -102,7 +102,7 @@ def test_another_version_of_a_voice_needs_a_slot_of_its_own():
 
 
 @given(fleets, voices)
-def test_background_load_is_no_load_to_those_who_listen(fleet, wanted):
+def test_background_load_is_no_load_to_interactive_sessions(fleet, wanted):
     before = order(fleet, wanted)
     busy = [w.model_copy(update={"background": w.capacity, "background_adapters": frozenset("ab")}) for w in fleet]
     assert order(busy, wanted) == before
@@ -110,7 +110,7 @@ def test_background_load_is_no_load_to_those_who_listen(fleet, wanted):
 
 
 @given(fleets, voices)
-def test_nobody_makes_way_while_another_worker_has_a_free_place(fleet, wanted):
+def test_no_session_yields_while_another_worker_has_a_free_place(fleet, wanted):
     home, *rest = order(fleet, wanted)
     narrating = [w.model_copy(update={"background": w.capacity}) if w.id == home else w for w in fleet]
     offered = list(candidates(narrating, wanted))
@@ -119,7 +119,7 @@ def test_nobody_makes_way_while_another_worker_has_a_free_place(fleet, wanted):
 
 
 @given(fleets, voices, st.sampled_from(["ready_adapters", "active_adapters", "background_adapters"]))
-def test_a_home_that_has_the_adapter_keeps_its_turn_although_somebody_must_make_way(fleet, wanted, where):
+def test_a_home_that_has_the_adapter_keeps_its_turn_although_a_session_must_yield(fleet, wanted, where):
     before = order(fleet, wanted)
     there = {"background": 100, where: frozenset({wanted.adapter.name})}
     assert order([w.model_copy(update=there) if w.id == before[0] else w for w in fleet], wanted) == before
@@ -182,13 +182,13 @@ known_voices = st.sampled_from("abcdefgh").map(voice)
 
 @given(busy_fleets(), known_voices, st.randoms(), st.booleans())
 def test_front_doors_that_see_the_same_fleet_agree_without_talking(fleet, wanted, random, background):
-    told = [(c.worker.id, c.reason) for c in candidates(fleet, wanted, background=background)]
+    expected = [(c.worker.id, c.reason) for c in candidates(fleet, wanted, background=background)]
     elsewhere = random.sample(fleet, len(fleet))
-    assert [(c.worker.id, c.reason) for c in candidates(elsewhere, wanted, background=background)] == told
+    assert [(c.worker.id, c.reason) for c in candidates(elsewhere, wanted, background=background)] == expected
 
 
 @given(busy_fleets(), known_voices, st.booleans())
-def test_everybody_with_room_within_its_bound_is_offered_once_and_where_there_is_nobody_all_with_room(
+def test_all_with_room_within_their_bound_are_offered_once_and_where_there_are_none_all_with_room(
     fleet, wanted, background
 ):
     def load(w: Worker) -> int:
@@ -202,7 +202,7 @@ def test_everybody_with_room_within_its_bound_is_offered_once_and_where_there_is
 
 
 @given(busy_fleets(), known_voices)
-def test_nobody_over_its_bound_is_asked_while_another_within_its_own_has_a_free_place(fleet, wanted):
+def test_no_worker_over_its_bound_is_tried_while_another_within_its_own_has_a_free_place(fleet, wanted):
     bound = Bound(sum(w.inflight for w in fleet), sum(w.capacity for w in fleet))
     offered = [c.worker for c in candidates(fleet, wanted) if has_room(c.worker, wanted, background=True)]
     within = [w.inflight < bound.of(w) for w in offered]
@@ -222,7 +222,7 @@ def test_sessions_placed_one_after_another_are_never_over_the_bound_nor_need_mor
 
 
 @given(st.integers(1, 1_000), st.lists(st.integers(1, 50), min_size=1, max_size=8))
-def test_there_is_always_somebody_within_the_bound_until_the_fleet_is_full(load, sizes):
+def test_there_is_always_a_worker_within_the_bound_until_the_fleet_is_full(load, sizes):
     fleet = [worker(f"w{i}", capacity=size) for i, size in enumerate(sizes)]
     left = load % sum(sizes)
     for index, w in enumerate(fleet):
@@ -250,7 +250,7 @@ def test_a_busy_home_hands_over_to_the_next_before_it_is_full():
     assert [c.reason for c in candidates(busy, wanted)] == ["next"] * 3
 
 
-def test_a_worker_over_its_bound_is_asked_where_nobody_else_has_a_slot_for_the_voice():
+def test_a_worker_over_its_bound_is_tried_where_no_other_has_a_slot_for_the_voice():
     wanted = voice("v")
     speaking = worker("w0", capacity=20, inflight=15, active_adapters={"v@1"}, ready_adapters={"v@1"})
     taken = [worker(f"w{i}", capacity=20, inflight=2, active_adapters={"a@1", "b@1"}) for i in (1, 2)]
@@ -258,16 +258,16 @@ def test_a_worker_over_its_bound_is_asked_where_nobody_else_has_a_slot_for_the_v
     assert [(c.worker.id, c.reason, c.bound) for c in offered] == [("w0", "over", 20)]
 
 
-def test_who_loses_a_race_for_places_within_the_bound_is_not_let_over_it():
-    picture, wanted = PlacementIndex(), voice("slt", cloned=False)
+def test_the_loser_of_a_race_for_places_within_the_bound_is_not_let_over_it():
+    index, wanted = PlacementIndex(), voice("slt", cloned=False)
     fleet = [worker(f"w{i}", capacity=8) for i in range(2)]
     for w in fleet:
-        picture.put(w)
+        index.put(w)
     reasons = []
-    for candidate in picture.candidates(wanted):  # each claim is refused: somebody else had the same picture
+    for candidate in index.candidates(wanted):  # each claim is refused: another front door had the same index
         reasons.append(candidate.reason)
-        picture.put(candidate.worker.model_copy(update={"inflight": candidate.bound}))
-    assert reasons == [candidate.reason for candidate in picture.candidates(wanted)] == ["home", "next"]
+        index.put(candidate.worker.model_copy(update={"inflight": candidate.bound}))
+    assert reasons == [candidate.reason for candidate in index.candidates(wanted)] == ["home", "next"]
 
 
 def test_at_low_traffic_a_quarter_of_a_worker_s_places_is_its_home_s_to_fill():
@@ -277,7 +277,7 @@ def test_at_low_traffic_a_quarter_of_a_worker_s_places_is_its_home_s_to_fill():
     assert order(busy, wanted)[0] == home
 
 
-def test_of_several_that_have_the_adapter_the_least_loaded_is_asked_first_whoever_is_home():
+def test_of_several_that_have_the_adapter_the_least_loaded_is_tried_first_whichever_is_home():
     fleet, wanted = [worker(f"w{i}", capacity=20, max_voices=9) for i in range(3)], voice("v")
     home, following, last = order(fleet, wanted)
     loads = {home: 4, following: 5, last: 2}
@@ -292,7 +292,7 @@ def test_a_worker_that_has_the_adapter_goes_before_a_home_that_must_load_it():
     assert order(warm, wanted) == [other, home]
 
 
-def test_no_second_copy_is_loaded_while_whoever_loads_the_first_is_within_its_bound():
+def test_no_second_copy_is_loaded_while_the_worker_that_loads_the_first_is_within_its_bound():
     fleet, wanted = [worker(f"w{i}", capacity=20) for i in range(2)], voice("v")
     home, other = order(fleet, wanted)
     awaited = {"inflight": 4, "active_adapters": frozenset({"v@1"})}
@@ -310,31 +310,31 @@ def test_where_slots_are_scarce_a_voice_goes_where_it_has_one_already():
     assert order([speaking, resting], wanted) == [speaking.id, resting.id]
 
 
-def told(offered: Iterator[Candidate[Worker]]) -> list[tuple[str, str, int]]:
+def listed(offered: Iterator[Candidate[Worker]]) -> list[tuple[str, str, int]]:
     return [(candidate.worker.id, candidate.reason, candidate.bound) for candidate in offered]
 
 
 @given(st.lists(st.tuples(busy_fleets(), st.booleans()), min_size=1, max_size=5), known_voices, st.booleans())
-def test_a_picture_offers_what_its_workers_are_whatever_they_were_before(history, wanted, background):
-    picture, there = PlacementIndex(), {}
+def test_an_index_offers_what_its_workers_are_whatever_they_were_before(history, wanted, background):
+    index, there = PlacementIndex(), {}
     for fleet, leave in history:
         for w in fleet:
-            picture.put(w)
+            index.put(w)
             there[w.id] = w
         if leave and len(there) > 1:
             gone = sorted(there)[0]
-            picture.remove(gone)
+            index.remove(gone)
             del there[gone]
-        assert told(picture.candidates(wanted, background=background)) == told(
+        assert listed(index.candidates(wanted, background=background)) == listed(
             candidates(there.values(), wanted, background=background)
         )
 
 
 @given(busy_fleets(), known_voices, st.randoms())
 def test_counting_sessions_one_by_one_comes_to_the_same_as_looking_again(fleet, wanted, random):
-    picture, there = PlacementIndex(), {w.id: w for w in fleet}
+    index, there = PlacementIndex(), {w.id: w for w in fleet}
     for w in fleet:
-        picture.put(w)
+        index.put(w)
     for _ in range(8):
         chosen = there[random.choice(sorted(there))]
         more = {"inflight": max(0, chosen.inflight + random.choice([-1, 1]))}
@@ -343,8 +343,8 @@ def test_counting_sessions_one_by_one_comes_to_the_same_as_looking_again(fleet, 
         if random.random() < 0.2:
             more["state"] = random.choice([WorkerState.DRAINING, WorkerState.ACTIVE])
         there[chosen.id] = chosen.model_copy(update=more)
-        picture.put(there[chosen.id])
-    assert told(picture.candidates(wanted)) == told(candidates(there.values(), wanted))
+        index.put(there[chosen.id])
+    assert listed(index.candidates(wanted)) == listed(candidates(there.values(), wanted))
 
 
 @given(busy_fleets(), known_voices, st.booleans())
@@ -360,15 +360,15 @@ def test_a_candidate_brings_the_bound_it_is_offered_under(fleet, wanted, backgro
 
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.lists(st.sampled_from("abcdefgh"), max_size=60))
 def test_front_doors_that_have_not_seen_each_others_claims_put_no_worker_over_its_bound(sizes, wanted):
-    """Two front doors, one old picture: the registry counts, and refuses what would be over the bound it is told."""
+    """Two front doors, one old index: the registry counts, and refuses what would be over the bound it gets."""
     seen = [worker(f"w{i}", capacity=size, max_voices=8) for i, size in enumerate(sizes)]
-    pictures = [PlacementIndex(), PlacementIndex()]
+    indexes = [PlacementIndex(), PlacementIndex()]
     held = {w.id: 0 for w in seen}
-    for picture in pictures:
+    for index in indexes:
         for w in seen:
-            picture.put(w)
+            index.put(w)
     for number, name in enumerate(wanted):
-        for candidate in pictures[number % 2].candidates(voice(name)):
+        for candidate in indexes[number % 2].candidates(voice(name)):
             if candidate.reason != "over" and held[candidate.worker.id] < candidate.bound:
                 held[candidate.worker.id] += 1
                 assert held[candidate.worker.id] <= Bound(sum(held.values()), sum(sizes)).of(candidate.worker)
@@ -376,7 +376,7 @@ def test_front_doors_that_have_not_seen_each_others_claims_put_no_worker_over_it
 
 
 @given(fleets, st.lists(st.text("abcd0123", min_size=1, max_size=6), min_size=1, max_size=12, unique=True))
-def test_every_wanted_voice_is_in_the_share_of_its_home_and_of_nobody_else(fleet, names):
+def test_every_wanted_voice_is_in_the_share_of_its_home_and_of_no_other(fleet, names):
     wanted = [adapter(name) for name in names]
     for joining in fleet:
         share = share_of(joining, fleet, wanted)
@@ -393,7 +393,7 @@ def test_a_voice_that_several_workers_speak_with_belongs_to_as_many():
     assert sorted(sharing) == sorted([first, second])
 
 
-def test_whoever_drains_or_speaks_another_language_leaves_its_share_to_those_that_stay():
+def test_a_worker_that_drains_or_speaks_another_language_leaves_its_share_to_those_that_stay():
     wanted = [adapter(f"v{i}") for i in range(20)]
     joining, other = worker("w1"), CARD.model_copy(update={"name": "orpheus"})
     others = [worker("w2", state="draining"), worker("w3", model=other)]

@@ -49,7 +49,7 @@ async def test_a_data_directory_is_held_by_one_alone(tmp_path: Path) -> None:
         pass
 
 
-def test_a_taken_port_that_was_asked_for_is_refused() -> None:
+def test_a_taken_port_that_was_configured_is_refused() -> None:
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"CARILLON_API_PORT={port}"):

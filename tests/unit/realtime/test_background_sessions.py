@@ -1,4 +1,4 @@
-"""Who makes way for whom at a worker: its private server over real sockets, a scripted engine, a tiny codec."""
+"""Which session yields to which at a worker: its private server over real sockets, a scripted engine, a tiny codec."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_interactive_sessions_are_refused_only_when_all_places_are_interac
     assert server.sessions == ("c", "d")
 
 
-async def test_many_who_come_at_once_each_get_the_place_of_another(stack: AsyncExitStack, tmp_path: Path) -> None:
+async def test_many_that_come_at_once_each_get_the_place_of_another(stack: AsyncExitStack, tmp_path: Path) -> None:
     server, callers = await worker(stack, tmp_path, FakeEngine(), capacity=4)
     for number in range(4):
         assert await answer(await callers.background(f"b{number}")) == "ready"
@@ -130,7 +130,7 @@ async def test_a_lora_slot_that_only_background_sessions_pin_is_given_up(stack: 
     assert (described.active_adapters, described.background_adapters) == ({"eve@1"}, {"ada@1"})
 
 
-async def test_a_slot_that_somebody_listens_to_is_not_given_up(stack: AsyncExitStack, tmp_path: Path) -> None:
+async def test_a_slot_of_an_interactive_session_is_not_given_up(stack: AsyncExitStack, tmp_path: Path) -> None:
     ada, bob = clone("ada"), clone("bob", lora_id=2)
     server, callers = await worker(stack, tmp_path, FakeEngine(), fetch=good_store, max_loras=1, capacity=8)
     assert await answer(await callers.background("kept", ada)) == "ready"

@@ -1,4 +1,4 @@
-"""A session's journal: wherever a worker is lost, the next one is told exactly what is left to say."""
+"""A session's journal: wherever a worker is lost, the next one gets exactly what is left to speak."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Speaker:
                 self.splitter.close()
             case Cancel():
                 self.generation += 1
-                self.journal.heard(
+                self.journal.received(
                     Cancelled(session="s", generation=self.generation, spoken_text="", samples=self.samples)
                 )
 
@@ -93,7 +93,7 @@ class Speaker:
             self.answer_flushes(self.flushes[-1] if self.flushes else 0)
         else:
             self.spoken_until = chunk.end
-            self.journal.heard(
+            self.journal.received(
                 Begun(
                     session="s",
                     generation=self.generation,
@@ -108,20 +108,20 @@ class Speaker:
     def answer_flushes(self, until: int) -> None:
         while self.flushes and self.flushes[0] <= until:
             self.flushes.pop(0)
-            self.journal.heard(Flushed(session="s", samples=self.samples))
+            self.journal.received(Flushed(session="s", samples=self.samples))
 
-    def hear(self, start: int, samples: int, codes: bytes = b"") -> None:
-        self.journal.heard(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
+    def receive(self, start: int, samples: int, codes: bytes = b"") -> None:
+        self.journal.received(AudioFrame(0, self.generation, 0, start, bytes(2 * samples), codes))
 
     def speak(self, words: str, *, start: int, known: int = 0, until: int | None = None) -> None:
         """Send what is missing of a chunk, up to so many of its characters; whole without `until`."""
         for index in range(known // CODES_PER_CHAR, len(words) if until is None else until):
             codes = np.full(CODES_PER_CHAR, ord(words[index]) % 4096, dtype="<u2").tobytes()
-            self.hear(start + index * SAMPLES_PER_CHAR, SAMPLES_PER_CHAR, codes)
+            self.receive(start + index * SAMPLES_PER_CHAR, SAMPLES_PER_CHAR, codes)
         if until is None:
             self.samples = start + len(words) * SAMPLES_PER_CHAR
             self.spoken.append(words)
-            self.journal.heard(
+            self.journal.received(
                 Segment(
                     session="s",
                     generation=self.generation,
@@ -141,7 +141,7 @@ def unspaced(words: str) -> str:
     return "".join(words.split())
 
 
-def told(written: str, flushes: list[int]) -> list[Command]:
+def commands_for(written: str, flushes: list[int]) -> list[Command]:
     """`written` in pieces, flushed at any places: also within a tag, or before a mark."""
     places = sorted(flush % (len(written) + 1) for flush in flushes)
     commands: list[Command] = []
@@ -176,21 +176,21 @@ def test_wherever_workers_are_lost_every_word_is_spoken_once(
 ) -> None:
     """Each life ends within its nth chunk; the text comes before them all, or piece by piece while it is spoken."""
     journal = Journal(tags=TAGS)
-    commands = [*told(written, flushes), Eos(session="s")]
+    commands = [*commands_for(written, flushes), Eos(session="s")]
     speaker, _ = moved(journal)
     said: list[str] = []
     waiting = deque(commands)
 
-    def tell(most: int) -> None:
+    def send(most: int) -> None:
         for _ in range(min(most, len(waiting))):
             journal.sent(waiting[0])
             speaker.take(waiting.popleft())
 
     if at_once:
-        tell(len(waiting))
+        send(len(waiting))
     for chunks in lives:
         for _ in range(chunks):
-            tell(1)
+            send(1)
             if chunk := speaker.begin():
                 speaker.speak(chunk.text, start=speaker.samples)
         if chunk := speaker.begin():
@@ -200,7 +200,7 @@ def test_wherever_workers_are_lost_every_word_is_spoken_once(
         if chunk:
             assert resumption.chunk and resumption.chunk.text == chunk.text
             assert len(resumption.chunk.codes) == len(chunk.text) // 2 * CODES_PER_CHAR
-    tell(len(waiting))
+    send(len(waiting))
     while chunk := speaker.begin():
         speaker.speak(chunk.text, start=speaker.samples)
     said += speaker.spoken
@@ -214,10 +214,10 @@ def test_a_flush_before_which_there_is_no_word_still_parts_the_text() -> None:
     journal = Journal(tags=TAGS)
     for command in (text("<"), Flush(session="s")):
         journal.sent(command)
-    journal.heard(Flushed(session="s", samples=0))
+    journal.received(Flushed(session="s", samples=0))
     journal.sent(text("b> now please. More of it."))
     assert journal.pending_chars == 26
-    journal.heard(Begun(session="s", generation=0, text="b> now please.", start_char=1, end_char=15, start_sample=0))
+    journal.received(Begun(session="s", generation=0, text="b> now please.", start_char=1, end_char=15, start_sample=0))
 
     _, commands = journal.move()
 
@@ -235,13 +235,13 @@ def test_what_no_chunk_has_begun_with_is_pending() -> None:
     assert journal.pending_chars == len("Four five.")
 
 
-def test_a_flush_that_was_not_answered_is_asked_again_at_its_place() -> None:
+def test_a_flush_that_was_not_answered_is_repeated_at_its_place() -> None:
     journal = Journal(tags=TAGS)
     for command in (text("One."), Flush(session="s"), text(" Two."), Flush(session="s"), text(" Three.")):
         journal.sent(command)
-    journal.heard(Begun(session="s", generation=0, text="One.", start_char=0, end_char=4, start_sample=0))
-    journal.heard(Segment(session="s", generation=0, text="One.", start_sample=0, end_sample=9))
-    journal.heard(Flushed(session="s", samples=9))
+    journal.received(Begun(session="s", generation=0, text="One.", start_char=0, end_char=4, start_sample=0))
+    journal.received(Segment(session="s", generation=0, text="One.", start_sample=0, end_sample=9))
+    journal.received(Flushed(session="s", samples=9))
 
     _, commands = journal.move()
 
@@ -251,8 +251,8 @@ def test_a_flush_that_was_not_answered_is_asked_again_at_its_place() -> None:
 def test_a_cancel_that_was_not_answered_goes_first_and_nothing_before_it_is_said() -> None:
     journal = Journal(tags=TAGS)
     journal.sent(text("The old turn. It goes on."))
-    journal.heard(Begun(session="s", generation=0, text="The old turn.", start_char=0, end_char=13, start_sample=0))
-    journal.heard(AudioFrame(0, 0, 0, 0, bytes(200), bytes(14)))
+    journal.received(Begun(session="s", generation=0, text="The old turn.", start_char=0, end_char=13, start_sample=0))
+    journal.received(AudioFrame(0, 0, 0, 0, bytes(200), bytes(14)))
     for command in (cancel(50), text("The new turn.")):
         journal.sent(command)
 
@@ -268,7 +268,7 @@ def test_after_a_cancel_the_next_turn_counts_its_text_from_nothing() -> None:
     journal = Journal(tags=TAGS)
     journal.sent(text("The old turn."))
     journal.sent(cancel())
-    journal.heard(Cancelled(session="s", generation=1, spoken_text="", samples=700))
+    journal.received(Cancelled(session="s", generation=1, spoken_text="", samples=700))
     journal.sent(text("A new one."))
 
     resumption, commands = journal.move()
@@ -277,14 +277,14 @@ def test_after_a_cancel_the_next_turn_counts_its_text_from_nothing() -> None:
     assert commands == [Text(session="-", text="A new one.")]
 
 
-def test_the_end_is_told_again_also_behind_a_cancel() -> None:
+def test_the_end_is_sent_again_also_behind_a_cancel() -> None:
     journal = Journal(tags=TAGS)
     for command in (text("Words."), Eos(session="s"), cancel()):
         journal.sent(command)
     assert [command.type for command in journal.move()[1]] == ["cancel", "eos"]
 
 
-def test_a_long_text_is_told_in_pieces_that_fit_a_message() -> None:
+def test_a_long_text_is_sent_in_pieces_that_fit_a_message() -> None:
     journal = Journal(tags=TAGS)
     written = "Ten chars. " * 4000
     journal.sent(text(written))
@@ -309,7 +309,7 @@ def spoken_journal(keep_samples: int) -> Journal:
 
 
 @pytest.mark.parametrize(("sample", "text_again"), [(850, "Two two."), (1599, "Two two."), (1600, "Three three.")])
-def test_a_listener_who_lost_audio_is_read_on_from_where_it_was(sample: int, text_again: str) -> None:
+def test_a_listener_that_lost_audio_is_read_on_from_where_it_was(sample: int, text_again: str) -> None:
     resumption, _ = spoken_journal(keep_samples=100_000).move(from_sample=sample)
     assert resumption.samples == sample
     assert resumption.chunk and resumption.chunk.text == text_again
@@ -324,7 +324,7 @@ def test_beyond_what_is_kept_it_is_read_on_from_the_first_sample_that_is() -> No
     assert isinstance(commands[0], Text) and commands[0].text.strip().startswith("Three three.")
 
 
-def test_what_was_all_heard_is_not_said_again() -> None:
+def test_what_was_all_received_is_not_spoken_again() -> None:
     journal = spoken_journal(keep_samples=100_000)
     resumption, commands = journal.move(from_sample=journal.samples)
     assert resumption.chunk is None

@@ -1,4 +1,4 @@
-"""A journal's record: whoever reads it goes on exactly as the one who wrote it would have."""
+"""A journal's record: its reader goes on exactly as its writer would have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def happen(journal: Journal, speaker: Speaker, event: Command | str) -> None:
                 until = None if event == "speak" else len(chunk.text) // 2
                 speaker.speak(chunk.text, start=speaker.samples, until=until)
         case "answer a flush":
-            journal.heard(Flushed(session="s", samples=journal.samples))
+            journal.received(Flushed(session="s", samples=journal.samples))
         case Text() | Flush() | Eos():
             journal.sent(event)
             speaker.take(event)
@@ -80,7 +80,7 @@ def test_each_change_gives_another_version() -> None:
     for command in (text("Words."), Flush(session="s"), cancel()):
         journal.sent(command)
         versions.append(journal.version)
-    journal.heard(Flushed(session="s", samples=0))
+    journal.received(Flushed(session="s", samples=0))
     versions.append(journal.version)
     assert len(set(versions)) == len(versions)
 
@@ -91,7 +91,7 @@ def test_a_record_of_another_version_is_refused() -> None:
         Journal.restored(record)
 
 
-def test_of_what_is_long_heard_a_record_keeps_only_the_last_words() -> None:
+def test_of_what_was_played_long_ago_a_record_keeps_only_the_last_words() -> None:
     journal = Journal(tags=TAGS, sample_rate_hz=RATE_HZ, keep_samples=KEEP_SAMPLES)
     speaker, _ = moved(journal)
     for number in range(RECORDED_CHARS // 10):
@@ -121,13 +121,13 @@ def test_a_listener_within_the_chunk_before_one_that_has_just_begun_loses_nothin
     assert isinstance(commands[0], Text) and commands[0].text.strip().startswith("Four four")
 
 
-def test_a_chunk_that_is_heard_again_in_part_is_still_finished_if_that_too_breaks_off() -> None:
+def test_a_chunk_that_is_played_again_in_part_is_still_finished_if_that_too_breaks_off() -> None:
     journal = spoken_journal(keep_samples=100_000)
     end = journal.samples
     speaker, _ = moved(journal, from_sample=1600)
     again = journal.move(from_sample=1600)[0].chunk
     assert again
-    speaker.hear(1600, SAMPLES_PER_CHAR)
+    speaker.receive(1600, SAMPLES_PER_CHAR)
 
     resumption, _ = journal.move()
 

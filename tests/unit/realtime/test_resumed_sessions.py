@@ -26,7 +26,8 @@ from app.speech.voices import Voice
 from tests.support.fakes import FakeEngine
 from tests.support.worker_sessions import CODEC, everything, pcm, session
 from workers.decoder import Decoder
-from workers.session import MAX_FRAMES, Outgoing, Session
+from workers.send_queue import Outgoing
+from workers.session import MAX_FRAMES, Session
 
 pytestmark = pytest.mark.anyio
 
@@ -66,8 +67,8 @@ async def first(speaking: Session, count: int, journal: Journal) -> list[Outgoin
     running = asyncio.create_task(speaking.run())
     said: list[Outgoing] = []
     while len(said) < count and (not said or not isinstance(said[-1], Done)):
-        said.append(await speaking.outbox.get())
-        journal.heard(said[-1])
+        said.append(await speaking.send_queue.get())
+        journal.received(said[-1])
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     return said
@@ -109,19 +110,19 @@ async def test_the_audio_is_that_of_an_undisturbed_session(
     assert (done.samples, done.ledger.tokens) == (samples, 7 * samples // 32)
 
 
-def assert_same(heard: np.ndarray, expected: list[Outgoing]) -> None:
+def assert_same(audio: np.ndarray, expected: list[Outgoing]) -> None:
     should = pcm(expected)
-    assert len(heard) == len(should)
+    assert len(audio) == len(should)
     exact = np.ones(len(should), dtype=bool)
     for segment in expected:
         if isinstance(segment, Segment):
             exact[segment.start_sample : segment.start_sample + HEAD_SAMPLES] = False
-    assert np.abs(heard - should)[exact].max() < 1e-4
+    assert np.abs(audio - should)[exact].max() < 1e-4
 
 
 @pytest.mark.parametrize("said", [3, 20, 37, 45, 90])
 @pytest.mark.parametrize("unreceived", [1, 500, 3_000, 10**9])
-async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sample(
+async def test_a_listener_that_has_received_less_gets_it_again_from_the_very_sample(
     decoder: Decoder, undisturbed: list[Outgoing], said: int, unreceived: int
 ) -> None:
     engine, journal = FakeEngine(), Journal(tags=(), keep_samples=10**6)
@@ -138,7 +139,7 @@ async def test_a_listener_who_has_received_less_hears_it_again_from_the_very_sam
     assert_same(np.concatenate((pcm(before)[:received], pcm(after))), undisturbed)
 
 
-async def test_a_long_sentence_heard_again_comes_in_frames_that_fit_a_wire(decoder: Decoder) -> None:
+async def test_a_long_sentence_played_again_comes_in_frames_that_fit_a_wire(decoder: Decoder) -> None:
     engine, journal = FakeEngine(frames_per_char=40), Journal(tags=(), keep_samples=10**9)
     speaking = session(engine, decoder)
     for command in (Text(session="s", text="A sentence heard again."), Eos(session="s")):
@@ -153,7 +154,7 @@ async def test_a_long_sentence_heard_again_comes_in_frames_that_fit_a_wire(decod
     assert np.abs(pcm(list(again)) - pcm(said))[HEAD_SAMPLES:].max() < 1e-4
 
 
-async def test_codes_that_were_heard_are_not_written_again(decoder: Decoder) -> None:
+async def test_codes_that_were_received_are_not_written_again(decoder: Decoder) -> None:
     engine, journal = FakeEngine(frames_per_char=10), Journal(tags=())
     speaking = session(engine, decoder)
     for command in (Text(session="s", text="A few words."), Eos(session="s")):
@@ -163,7 +164,7 @@ async def test_codes_that_were_heard_are_not_written_again(decoder: Decoder) -> 
 
     await everything(resumed(engine, decoder, journal))
 
-    known = engine.heard[-1].codes
+    known = engine.utterances[-1].codes
     assert known
     assert list(known) == np.ravel(engine.codes_of("A few words."))[: len(known)].tolist()
 
@@ -180,7 +181,7 @@ async def test_a_worker_lost_between_the_last_code_and_the_segment_leaves_only_t
     for item in said:
         if isinstance(item, Segment):
             break
-        journal.heard(item)
+        journal.received(item)
 
     after = await everything(resumed(engine, decoder, journal))
 

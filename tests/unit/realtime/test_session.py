@@ -18,7 +18,7 @@ from workers.engine import EngineLoad
 pytestmark = pytest.mark.anyio
 
 
-async def test_what_is_heard_is_every_sample_of_every_chunk_in_order(decoder: Decoder) -> None:
+async def test_what_is_sent_is_every_sample_of_every_chunk_in_order(decoder: Decoder) -> None:
     engine = FakeEngine()
     speaking = session(engine, decoder)
     speaking.push("One two three four. Five six seven.")
@@ -29,11 +29,11 @@ async def test_what_is_heard_is_every_sample_of_every_chunk_in_order(decoder: De
     texts = [item.text for item in said if isinstance(item, Segment)]
     assert " ".join(texts) == "One two three four. Five six seven."
     expected = np.concatenate([full_decode(CODEC, np.array(engine.codes_of(text))) for text in texts])
-    heard = pcm(said)
-    assert len(heard) == len(expected) == sum(map(len, texts)) * engine.layout.samples_per_frame
+    audio = pcm(said)
+    assert len(audio) == len(expected) == sum(map(len, texts)) * engine.layout.samples_per_frame
     # Beyond the provisional head and its fade the stream is exact to the 16-bit step.
     exact = slice(12 * 32, len(texts[0]) * 32)
-    assert np.abs(heard[exact] - np.clip(expected[exact], -1, 1)).max() < 1e-4
+    assert np.abs(audio[exact] - np.clip(expected[exact], -1, 1)).max() < 1e-4
 
 
 async def test_frames_are_numbered_without_gaps_and_placed_by_sample(decoder: Decoder) -> None:
@@ -153,7 +153,7 @@ async def test_a_cancel_drops_the_sentences_behind_the_one_being_spoken(ending: 
     behind = said[[isinstance(item, Cancelled) for item in said].index(True) + 1 :]
     spoken = "Better." if ending == "flush" else ""
     assert [item.text for item in behind if isinstance(item, Segment)] == ([spoken] if spoken else [])
-    assert len(engine.heard) == (2 if spoken else 1)
+    assert len(engine.utterances) == (2 if spoken else 1)
 
 
 async def test_audio_a_cancel_takes_back_does_not_count_as_sent(decoder: Decoder) -> None:
@@ -163,23 +163,23 @@ async def test_audio_a_cancel_takes_back_does_not_count_as_sent(decoder: Decoder
     speaking.push("A sentence that is cut short. ")
     *_, first = await until(speaking, AudioFrame)
     assert isinstance(first, AudioFrame)
-    while speaking.outbox.empty():
+    while speaking.send_queue.empty():
         await asyncio.sleep(0)
 
     await speaking.cancel(played_samples=None)
 
-    heard = len(first.audio) // 2
+    sent = len(first.audio) // 2
     cancelled = (await until(speaking, Cancelled))[-1]
     assert isinstance(cancelled, Cancelled)
-    assert cancelled.samples == heard
+    assert cancelled.samples == sent
     speaking.push("Next.")
     speaking.end()
     frames = [item for item in await until(speaking, Done) if isinstance(item, AudioFrame)]
     await running
-    assert (frames[0].sequence, frames[0].sample_offset) == (1, heard)
+    assert (frames[0].sequence, frames[0].sample_offset) == (1, sent)
 
 
-async def test_a_turn_cancelled_before_it_was_heard_is_not_in_the_ledger(decoder: Decoder) -> None:
+async def test_a_turn_cancelled_before_it_was_played_is_not_in_the_ledger(decoder: Decoder) -> None:
     engine = FakeEngine()
     engine.pause()
     time_s = [0.0]
@@ -208,7 +208,7 @@ async def test_silence_in_text_is_no_utterance(decoder: Decoder) -> None:
 
     said = await everything(speaking)
 
-    assert not engine.heard
+    assert not engine.utterances
     assert isinstance(said[-1], Done)
     assert said[-1].samples == 0
 
@@ -249,7 +249,7 @@ async def test_an_engine_that_writes_nothing_is_given_up(decoder: Decoder) -> No
 
 
 class CrowdedEngine(FakeEngine):
-    """Writes nothing for anybody, and says that requests wait."""
+    """Writes nothing, and reports that requests wait."""
 
     def load_now(self) -> EngineLoad:
         return EngineLoad(running=1, waiting=1)
@@ -262,7 +262,7 @@ class CrowdedEngine(FakeEngine):
         (CrowdedEngine, "realtime", "deadline_exceeded"),
         (FakeEngine, "background", "deadline_exceeded"),
     ],
-    ids=["a narration waits for its turn", "somebody listens", "nobody is before it"],
+    ids=["a narration waits for its turn", "a listener waits", "none is before it"],
 )
 async def test_to_wait_in_the_engine_is_a_fault_unless_others_go_first(
     engine: type[FakeEngine], pace: AssignedPace, code: str, decoder: Decoder
@@ -277,7 +277,7 @@ async def test_to_wait_in_the_engine_is_a_fault_unless_others_go_first(
     assert ended.value.code == code
 
 
-async def test_a_listener_who_takes_nothing_ends_his_own_session(decoder: Decoder) -> None:
+async def test_a_listener_that_takes_nothing_ends_its_own_session(decoder: Decoder) -> None:
     speaking = session(FakeEngine(frames_per_char=400), decoder, slow_reader_timeout_s=0.05, buffer_s=0.01)
     speaking.push("A long story.")
     speaking.end()
@@ -301,13 +301,13 @@ async def test_later_text_waits_while_the_listener_has_enough_even_after_its_end
     speaking.end()
     for _ in range(100):
         await asyncio.sleep(0)
-    assert [utterance.text for utterance in engine.heard] == ["Long."]
+    assert [utterance.text for utterance in engine.utterances] == ["Long."]
 
     time_s[0] = 100.0
 
     await until(speaking, Done)
     await running
-    assert " ".join(utterance.text for utterance in engine.heard) == "Long. Second sentence. Third."
+    assert " ".join(utterance.text for utterance in engine.utterances) == "Long. Second sentence. Third."
 
 
 async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None:

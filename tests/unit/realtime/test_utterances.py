@@ -1,4 +1,4 @@
-"""Utterances: exactly one text in one request, for whoever renders a script."""
+"""Utterances: exactly one text in one request, for renderers of a script."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_an_utterance_is_one_request_however_many_sentences_it_has(decoder
     said = await everything(speaking)
 
     spoken = "One sentence, quite long. Another! And a third with a paragraph?"
-    assert [(heard.text, heard.seed, heard.priority) for heard in engine.heard] == [
+    assert [(one.text, one.seed, one.priority) for one in engine.utterances] == [
         (spoken, 7, 2),
         ("Second.", None, 2),
     ]
@@ -48,18 +48,18 @@ async def test_what_is_said_in_the_background_is_exact_from_its_first_sample(dec
     speaking = session(engine, decoder, pace="background")
     speaking.utter(utter("A few words."))
     speaking.end()
-    heard = pcm(await everything(speaking))
+    audio = pcm(await everything(speaking))
     expected = np.clip(full_decode(CODEC, np.array(engine.codes_of("A few words."))), -1, 1)
-    assert np.abs(heard - expected).max() < 1e-4
+    assert np.abs(audio - expected).max() < 1e-4
 
 
-async def test_codes_that_repeat_are_told_in_seconds(decoder: Decoder) -> None:
+async def test_codes_that_repeat_are_reported_in_seconds(decoder: Decoder) -> None:
     engine = StuckEngine()
     speaking = session(engine, decoder, pace="background")
     speaking.utter(utter("Stuck."))
     speaking.end()
-    (told,) = [item for item in await everything(speaking) if isinstance(item, Uttered)]
-    assert told.repeated_s == pytest.approx(len("Stuck.") * 32 / 24_000, abs=1e-3)
+    (uttered,) = [item for item in await everything(speaking) if isinstance(item, Uttered)]
+    assert uttered.repeated_s == pytest.approx(len("Stuck.") * 32 / 24_000, abs=1e-3)
 
 
 class StuckEngine(FakeEngine):
@@ -115,9 +115,9 @@ async def test_a_cancel_drops_the_utterances_that_wait(decoder: Decoder) -> None
     speaking.utter(utter("Nor this."))
     speaking.end()
     running = asyncio.create_task(everything(speaking))
-    while not engine.heard:
+    while not engine.utterances:
         await asyncio.sleep(0)
     await speaking.cancel(0)
     engine.resume()
     assert not [item for item in await running if isinstance(item, Uttered | AudioFrame)]
-    assert [heard.text for heard in engine.heard] == ["Never heard."]
+    assert [one.text for one in engine.utterances] == ["Never heard."]

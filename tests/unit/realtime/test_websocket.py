@@ -82,21 +82,21 @@ async def test_an_aborted_wire_gives_out_what_it_has_and_wakes_its_reader() -> N
 
 
 async def test_what_is_sent_arrives_and_goes_nowhere_once_the_other_end_is_gone() -> None:
-    heard: asyncio.Queue[str | bytes] = asyncio.Queue()
+    received: asyncio.Queue[str | bytes] = asyncio.Queue()
 
     async def talk(socket: ServerConnection) -> None:
-        heard.put_nowait(await socket.recv())
+        received.put_nowait(await socket.recv())
 
     async with wire_to(talk) as wire:
         wire.send("hello")
-        assert await heard.get() == "hello"
+        assert await received.get() == "hello"
         with pytest.raises(WireClosed):
             await wire.receive()
         wire.send("too late")
         assert not wire.clogged
 
 
-async def test_a_reader_who_takes_nothing_makes_the_other_end_wait() -> None:
+async def test_a_reader_that_takes_nothing_makes_the_other_end_wait() -> None:
     sent = 0
     stuck = asyncio.Event()
 
@@ -118,7 +118,7 @@ async def test_a_reader_who_takes_nothing_makes_the_other_end_wait() -> None:
             assert len(await wire.receive()) == 100_000
 
 
-async def test_a_sender_is_told_that_the_other_end_takes_nothing_and_when_it_does_again() -> None:
+async def test_a_sender_is_notified_that_the_other_end_takes_nothing_and_when_it_does_again() -> None:
     go_on = asyncio.Event()
 
     async def talk(socket: ServerConnection) -> None:
@@ -151,20 +151,20 @@ async def test_closing_says_goodbye() -> None:
         assert await codes.get() == 1000
 
 
-async def test_a_refusal_tells_its_status() -> None:
+async def test_a_refusal_reports_its_status() -> None:
     def refuse(socket: ServerConnection, request: Request) -> Response:
         return socket.respond(401, "no")  # pyright: ignore[reportArgumentType]
 
     async def talk(socket: ServerConnection) -> None:
-        raise AssertionError("nobody is let in")
+        raise AssertionError("no connection is let in")
 
     with pytest.raises(WSHandshakeError) as refused:
         async with wire_to(talk, answer=refuse):
-            raise AssertionError("nobody is let in")
+            raise AssertionError("no connection is let in")
     assert refused.value.response and refused.value.response.status == 401
 
 
-async def test_nobody_there_is_an_os_error() -> None:
+async def test_a_refused_connection_is_an_os_error() -> None:
     with pytest.raises(OSError):
         await Wire.connect(f"ws://127.0.0.1:{free_port()}/session", {}, timeout_s=HANG_S)
 
@@ -180,7 +180,7 @@ async def test_an_end_that_vanishes_within_the_handshake_is_an_os_error_and_no_w
             await Wire.connect(f"ws://127.0.0.1:{port}/session", {}, timeout_s=HANG_S)
 
 
-async def test_an_end_that_vanishes_before_the_first_message_is_told_to_the_reader() -> None:
+async def test_an_end_that_vanishes_before_the_first_message_is_reported_to_the_reader() -> None:
     gone = asyncio.Event()
 
     async def talk(socket: ServerConnection) -> None:
@@ -192,7 +192,7 @@ async def test_an_end_that_vanishes_before_the_first_message_is_told_to_the_read
         wire.send("hello")
         with pytest.raises(WireClosed):
             await wire.receive()
-        wire.send("anybody?")
+        wire.send("hello?")
         assert not wire.clogged
 
 

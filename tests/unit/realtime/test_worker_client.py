@@ -1,4 +1,4 @@
-"""Dialling a worker that goes away at the worst moments: each is a lost worker, for which a session asks the next."""
+"""Dialling a worker that goes away at the worst moments: each is a lost worker, for which a session tries the next."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_policies_that_are_played_at_a_time_come_to_the_same_table() -> None:
     assert one.output == two.output
 
 
-def test_only_the_policies_asked_for_are_run_in_the_tables_order() -> None:
+def test_only_the_chosen_policies_are_run_in_the_tables_order() -> None:
     found = run("--policy", "random", "--policy", "ours")
     assert found.exit_code == 0
     assert [name for name in POLICIES if f"\n{name}  " in found.output] == ["ours", "random"]
@@ -83,7 +83,7 @@ def test_the_plot_has_four_panels_with_a_curve_for_every_policy_in_the_tables_or
             assert all(0 <= x <= 460 and 0 <= y <= 250 for x, y in places)
 
 
-def test_a_policy_looks_the_same_whoever_is_shown_beside_it(tmp_path: Path) -> None:
+def test_a_policy_looks_the_same_whichever_is_shown_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "plot.svg"
     assert run("--plot", str(path), "--policy", "least loaded").exit_code == 0
     assert "curve s4" in path.read_text("utf-8")

@@ -46,9 +46,9 @@ traffics = st.builds(
 
 
 def watched(policy: Policy, fleets: list[SimulatedFleet]) -> Policy:
-    """The policy, and before each of its decisions a look at the fleet as it is."""
+    """The policy, and before each of its decisions a refresh."""
 
-    def look(seen: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    def decide(seen: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
         for worker in fleets[0].living.values():
             assert 0 <= worker.inflight == sum(worker.active_adapters.values()) <= worker.capacity
             assert len(worker.active_adapters) <= worker.max_voices
@@ -58,7 +58,7 @@ def watched(policy: Policy, fleets: list[SimulatedFleet]) -> Policy:
         assert seen.open == sum(worker.is_open for worker in seen.listed)
         return policy(seen, voice, draw)
 
-    return look
+    return decide
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,12 +100,12 @@ def test_another_seed_gives_another_trace() -> None:
 
 
 @every_policy
-def test_no_more_starts_are_warm_than_are_of_a_voice_heard_before(name: str) -> None:
+def test_no_more_starts_are_warm_than_are_of_a_voice_requested_before(name: str) -> None:
     trace = trace_of(replace(TRAFFIC, concurrent=20))
     outcome = Simulation(trace, SHAPE, POLICIES[name]).run()
     assert outcome.refused == 0
-    assert 0 < outcome.warm <= round(trace.heard_before * outcome.starts)
-    assert sum(warm for _, warm in outcome.octaves) <= sum(heard for _, heard in trace.octaves)
+    assert 0 < outcome.warm <= round(trace.requested_before * outcome.starts)
+    assert sum(warm for _, warm in outcome.octaves) <= sum(requested for _, requested in trace.octaves)
     assert [served for served, _ in outcome.octaves] == [starts for starts, _ in trace.octaves]
 
 
@@ -119,7 +119,7 @@ def test_a_crowd_fills_the_fleet_waits_and_is_refused_what_is_too_much(name: str
 
 
 @every_policy
-def test_whoever_may_wait_is_refused_less_often(name: str) -> None:
+def test_a_session_that_may_wait_is_refused_less_often(name: str) -> None:
     trace = trace_of(replace(TRAFFIC, concurrent=50))
     patient, hasty = (
         Simulation(trace, SHAPE, POLICIES[name], FrontDoors(queue_s=queue_s)).run() for queue_s in (10, 0)
@@ -143,7 +143,7 @@ def fleet() -> SimulatedFleet:
 
 @pytest.fixture
 def seen(fleet: SimulatedFleet) -> SeenFleet:
-    return fleet.picture()
+    return fleet.open_view()
 
 
 VOICE = voice_of(7)
@@ -188,7 +188,7 @@ def test_the_least_loaded_is_just_that_and_among_equals_anybody(fleet: Simulated
     assert first_choices(least_loaded, seen) == {"worker-5"}
 
 
-def test_a_picture_shows_what_others_did_with_its_next_refresh_and_what_its_own_door_did_at_once(
+def test_a_view_shows_what_others_did_with_its_next_refresh_and_what_its_own_door_did_at_once(
     fleet: SimulatedFleet, seen: SeenFleet
 ) -> None:
     worker = fleet.by_index[0]
@@ -228,14 +228,14 @@ def over_the_bound(doors: FrontDoors) -> tuple[int, int]:
     return simulation.run().starts, excess
 
 
-def test_old_pictures_raise_no_worker_above_the_bound_by_more_than_what_the_fleet_lost_meanwhile() -> None:
+def test_old_views_raise_no_worker_above_the_bound_by_more_than_what_the_fleet_lost_meanwhile() -> None:
     _, seeing = over_the_bound(ALL_SEEING)
     starts, blind = over_the_bound(FrontDoors(count=8, refresh_s=5))
     assert starts > 500
     assert blind <= seeing + 1
 
 
-def test_more_doors_with_older_pictures_have_more_claims_refused() -> None:
+def test_more_doors_with_older_views_have_more_claims_refused() -> None:
     few, many = (
         Simulation(trace_of(TRAFFIC), SHAPE, ours, FrontDoors(count=count, refresh_s=refresh_s)).run()
         for count, refresh_s in ((2, 0.1), (8, 5))

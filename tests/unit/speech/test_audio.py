@@ -149,7 +149,7 @@ def test_silence_runs_are_found_from_their_beginning_to_their_end() -> None:
     assert runs == [pytest.approx((0.0, 0.3), abs=0.015), pytest.approx((1.3, 1.8), abs=0.015)]
 
 
-def test_a_shorter_silence_counts_when_asked_for() -> None:
+def test_a_shorter_silence_counts_when_requested() -> None:
     audio = np.concatenate([speech(0.5), silence(0.1), speech(0.5)])
     assert silence_runs(audio, RATE_HZ) == []
     assert silence_runs(audio, RATE_HZ, min_s=0.1) == [pytest.approx((0.5, 0.6), abs=0.011)]

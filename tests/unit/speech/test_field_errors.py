@@ -27,7 +27,7 @@ SPEECH = {"model": "standin", "voice": "slt", "input": "Hi."}
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "told"),
+    ("kind", "value", "expected"),
     [
         (SpeechRequest, {**SPEECH, "speed": 9}, "speed: it must be at most 4.0"),
         (SpeechRequest, {**SPEECH, "speed": "fast"}, "speed: it must be a number"),
@@ -47,15 +47,15 @@ SPEECH = {"model": "standin", "voice": "slt", "input": "Hi."}
         (NewNarration, {"text": "Hi."}, "body: voice: name the narrator's voice"),
     ],
 )
-def test_a_body_that_is_wrong_is_told_by_field_and_reason(kind: Any, value: object, told: str) -> None:
+def test_a_body_that_is_wrong_is_reported_by_field_and_reason(kind: Any, value: object, expected: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_json(json.dumps(value).encode(), kind)
-    assert refused.value.message.startswith(told)
+    assert refused.value.message.startswith(expected)
     assert_plain(refused.value)
 
 
 @pytest.mark.parametrize("body", [b"{", b"no", b'{"voice": "\xff"}', b"[" * 300])
-def test_what_is_no_json_is_told_as_that(body: bytes) -> None:
+def test_what_is_no_json_is_reported_as_that(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_json(body, CloneRequest)
     assert refused.value.message.startswith("body: this is no JSON")
@@ -67,7 +67,7 @@ def assert_plain(error: CarillonError) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "expected"),
     [
         ("CARILLON_CAPACITY", "0", "CARILLON_CAPACITY: it must be at least 1"),
         ("CARILLON_CAPACITY", "four", "CARILLON_CAPACITY: it must be a whole number"),
@@ -77,13 +77,13 @@ def assert_plain(error: CarillonError) -> None:
         ("CARILLON_SESSION__MAX_INPUT_CHARS", "30000", "CARILLON_SESSION: max_input_chars (30000) is more than"),
     ],
 )
-def test_a_setting_that_is_wrong_is_told_by_its_variable(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+def test_a_setting_that_is_wrong_is_reported_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError) as refused:
         load_settings()
-    assert refused.value.message.startswith(told)
+    assert refused.value.message.startswith(expected)
     assert_plain(refused.value)
 
 
@@ -97,19 +97,19 @@ def test_a_setting_that_is_wrong_is_told_by_its_variable(
         '{"type": "credit", "session": "a", "samples": 0}',
     ],
 )
-def test_a_message_that_is_wrong_is_told_in_plain_words(message: str) -> None:
+def test_a_message_that_is_wrong_is_reported_in_plain_words(message: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse(CLIENT_MESSAGES, message)
     assert_plain(refused.value)
     assert "yodel" not in refused.value.message
 
 
-def test_a_recipe_that_is_wrong_is_told_by_its_place() -> None:
+def test_a_recipe_that_is_wrong_is_reported_by_its_place() -> None:
     with pytest.raises(InvalidRequest, match=r"^overrides\.train\.epochs: it must be a whole number$"):
         CloneConfig().overridden({"train": {"epochs": "many"}})
 
 
-def test_a_checkpoint_that_is_none_is_told_by_file_and_field(tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_none_is_reported_by_file_and_field(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"speech": {"name": 1}}', "utf-8")
     with pytest.raises(ConfigurationError) as refused:
         read_layout(tmp_path, tmp_path)
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_is_none_is_told_by_file_and_field(tmp_path: Path) -> 
     assert_plain(refused.value)
 
 
-def test_a_fault_that_nobody_foresaw_is_told_without_its_name() -> None:
+def test_an_unforeseen_fault_is_reported_without_its_name() -> None:
     assert reason({"type": "of_another_version"}) == "it is not of the kind that is due here"
 
 

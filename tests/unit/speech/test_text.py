@@ -40,7 +40,7 @@ def first_of(text: str) -> Chunk | None:
 
 
 def polled(pieces: Iterable[str], *, eager: bool) -> list[Chunk]:
-    """The chunks of pieces when the caller asks after each of them."""
+    """The chunks of pieces when the caller takes them after each."""
     splitter = TextSplitter()
     found = []
     for piece in pieces:
@@ -440,7 +440,7 @@ def test_the_chunks_are_the_cleaned_text_and_their_offsets_say_where(text: str, 
         assert chunk.text == chunk.text.strip()
 
 
-@given(HOSTILE, st.lists(st.sampled_from(["push", "idle", "flush", "ask", "ask eagerly"]), max_size=40))
+@given(HOSTILE, st.lists(st.sampled_from(["push", "idle", "flush", "take", "take eagerly"]), max_size=40))
 def test_any_order_of_calls_loses_nothing(text: str, calls: list[str]) -> None:
     splitter = TextSplitter()
     given_out, at = "", 0
@@ -453,7 +453,7 @@ def test_any_order_of_calls_loses_nothing(text: str, calls: list[str]) -> None:
         elif call == "flush":
             splitter.flush()
         else:
-            given_out += "".join(chunk.text for chunk in chunks_of(splitter, eager=call == "ask eagerly"))
+            given_out += "".join(chunk.text for chunk in chunks_of(splitter, eager=call == "take eagerly"))
     splitter.close()
     given_out += "".join(chunk.text for chunk in chunks_of(splitter))
     letters = [char for char in unicodedata.normalize("NFD", clean(text[:at])) if char.isalnum()]

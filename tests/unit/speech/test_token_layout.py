@@ -1,4 +1,4 @@
-"""The layout of a checkpoint: what it says, what it is told, and what does not fit."""
+"""The layout of a checkpoint: what it says, what is configured, and what does not fit."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_a_checkpoint_of_the_hub_has_its_name_there(tmp_path: Path) -> None:
     assert read_layout(snapshot, codec).speech.name == "orpheus-3b-0.1-ft"
 
 
-def test_what_a_checkpoint_does_not_say_it_can_be_told(tmp_path: Path) -> None:
-    told = SpeechConfig.model_validate({"name": "german", "voices": "anna, max", "languages": ["de"], "tags": ""})
-    speech = read_layout(*checkpoint(tmp_path), told).speech
+def test_what_a_checkpoint_does_not_say_can_be_configured(tmp_path: Path) -> None:
+    configured = SpeechConfig.model_validate({"name": "german", "voices": "anna, max", "languages": ["de"], "tags": ""})
+    speech = read_layout(*checkpoint(tmp_path), configured).speech
     assert (speech.name, speech.voices, speech.languages, speech.tags) == ("german", ("anna", "max"), ("de",), ())
 
 
@@ -51,7 +51,7 @@ def test_a_name_is_given_in_any_case_for_it_is_no_property_of_the_weights(tmp_pa
     assert read_layout(*checkpoint(tmp_path, speech={"name": "a"}), SpeechConfig(name="b")).speech.name == "b"
 
 
-def test_a_layout_that_was_read_can_be_told_to_another_process(tmp_path: Path) -> None:
+def test_a_layout_that_was_read_can_be_sent_to_another_process(tmp_path: Path) -> None:
     files = checkpoint(tmp_path)
     read = read_layout(*files, SpeechConfig(voices=("anna",))).speech
     assert read_layout(*files, SpeechConfig.model_validate_json(read.model_dump_json())).speech == read

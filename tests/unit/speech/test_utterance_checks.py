@@ -13,8 +13,8 @@ TEXT = "The ferry crosses the bay every hour, and nobody has ever missed the las
 WREN = Throat(pitch_hz=180, head_s=0.6)
 
 
-def flags(samples: Samples, *, text: str = TEXT, **told: Any) -> tuple[str, ...]:
-    return checked(samples, RATE_HZ, text, **{"complete": True, "repeated_s": 0.6, **told})
+def flags(samples: Samples, *, text: str = TEXT, **fields: Any) -> tuple[str, ...]:
+    return checked(samples, RATE_HZ, text, **{"complete": True, "repeated_s": 0.6, **fields})
 
 
 def silence(seconds: float) -> Samples:
@@ -65,12 +65,12 @@ def test_no_speech_at_all_is_silence_and_too_short(quiet: Samples) -> None:
     assert flags(quiet) == ("too_short", "silence")
 
 
-def test_codes_that_repeat_for_longer_than_a_pause_are_told() -> None:
+def test_codes_that_repeat_for_longer_than_a_pause_are_reported() -> None:
     assert flags(speech(), repeated_s=1.5) == ()
     assert flags(speech(), repeated_s=1.6) == ("repetition",)
 
 
-def test_clipping_is_told_and_a_single_peak_is_not() -> None:
+def test_clipping_is_reported_and_a_single_peak_is_not() -> None:
     loud = np.clip(6 * speech(), -1, 1)
     assert clipped_share(loud) > 0.001
     assert flags(loud) == ("clipping",)

@@ -21,8 +21,8 @@ def bass() -> list[Samples]:
 
 
 @pytest.fixture(scope="module")
-def himself(bass: list[Samples]) -> float:
-    """The distance of the bass to himself on another day."""
+def itself(bass: list[Samples]) -> float:
+    """The distance of the bass to itself on another day."""
     return apart(bass, recordings(BASS, "tuesday"))
 
 
@@ -33,17 +33,17 @@ def apart(one: list[Samples], other: list[Samples]) -> float:
 
 
 def test_a_speaker_is_much_nearer_to_himself_saying_something_else_than_to_another(
-    bass: list[Samples], himself: float
+    bass: list[Samples], itself: float
 ) -> None:
-    assert himself < 0.2 * apart(bass, recordings(Throat(pitch_hz=200, length=0.8), "tuesday"))
+    assert itself < 0.2 * apart(bass, recordings(Throat(pitch_hz=200, length=0.8), "tuesday"))
 
 
-def test_another_throat_is_heard_at_the_same_pitch(bass: list[Samples], himself: float) -> None:
-    assert himself < 0.5 * apart(bass, recordings(Throat(pitch_hz=110, length=0.8), "tuesday"))
+def test_another_throat_is_detected_at_the_same_pitch(bass: list[Samples], itself: float) -> None:
+    assert itself < 0.5 * apart(bass, recordings(Throat(pitch_hz=110, length=0.8), "tuesday"))
 
 
-def test_another_pitch_is_heard_in_the_same_throat(bass: list[Samples], himself: float) -> None:
-    assert himself < 0.5 * apart(bass, recordings(Throat(pitch_hz=165), "tuesday"))
+def test_another_pitch_is_detected_in_the_same_throat(bass: list[Samples], itself: float) -> None:
+    assert itself < 0.5 * apart(bass, recordings(Throat(pitch_hz=165), "tuesday"))
 
 
 def test_distance_is_symmetric_and_zero_to_the_same_recordings(bass: list[Samples]) -> None:
@@ -52,10 +52,10 @@ def test_distance_is_symmetric_and_zero_to_the_same_recordings(bass: list[Sample
     assert apart(bass, bass) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_neither_loudness_nor_silence_around_the_speech_is_timbre(bass: list[Samples], himself: float) -> None:
+def test_neither_loudness_nor_silence_around_the_speech_is_timbre(bass: list[Samples], itself: float) -> None:
     silence = 1e-4 * np.random.default_rng(1).standard_normal(RATE_HZ).astype(np.float32)
     quieter = [np.concatenate([silence, 0.5 * samples, silence]) for samples in bass]
-    assert apart(bass, quieter) < 0.5 * himself
+    assert apart(bass, quieter) < 0.5 * itself
 
 
 def test_too_little_speech_has_no_print(bass: list[Samples]) -> None:

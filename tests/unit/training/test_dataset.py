@@ -1,4 +1,4 @@
-"""From clips to tokens: what the model will be asked and what it shall answer, with the stand-in's codec and words."""
+"""From clips to tokens: what the model gets and what it shall answer, with the stand-in's codec and words."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import soundfile
 import training.standin
 from app.errors import ConfigurationError
 from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout, read_layout
+from training.data_report import SpeechClip
 from training.dataset import Dataset, Example, FrameEncoder, build_dataset, without_repetitions
-from training.recordings import PreparationCancelled, SpeechClip
+from training.recordings import PreparationCancelled
 from training.standin.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, room_tone
 from training.standin.tokens import Tokens
 
@@ -53,7 +54,7 @@ def test_a_clip_between_more_of_its_room_has_the_same_codes_at_its_edges_as_insi
     assert (codes == codes[4]).all()
 
 
-def test_repeated_first_codes_are_dropped_and_the_share_is_told(tmp_path: Path) -> None:
+def test_repeated_first_codes_are_dropped_and_the_share_is_reported(tmp_path: Path) -> None:
     frames = np.array([[1, 1], [1, 2], [2, 1], [1, 1], [1, 3], [1, 4]])
     assert without_repetitions(frames).tolist() == [[1, 1], [2, 1], [1, 1]]
     clip = clip_of(tmp_path / "tone.flac", np.concatenate([room_tone(8), sweep(2)]))

@@ -61,7 +61,7 @@ def clips(layout: TokenLayout, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 class Told:
-    """What a training tells, and a stop that comes when `check` is called for the nth time."""
+    """What a training reports, and a stop that comes when `check` is called for the nth time."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.events: list[dict[str, Any]] = []
@@ -212,11 +212,11 @@ def test_the_loss_over_all_is_the_models_own(model: LlamaForCausalLM, clips: lis
 def test_corrupted_codes_stay_in_their_bands_and_text_stays_as_it_is(clips: list[Clip], layout: TokenLayout) -> None:
     torch.manual_seed(0)
     ids = Batch.of(clips, 0, CPU).ids
-    heard = corrupted(ids, layout, 0.9)
-    changed = heard != ids
+    inputs = corrupted(ids, layout, 0.9)
+    changed = inputs != ids
     assert 0.2 < changed[ids >= AUDIO_BASE].float().mean().item() < 0.7
     assert not changed[ids < AUDIO_BASE].any()
-    assert ((heard - AUDIO_BASE) // CODEBOOK_SIZE == (ids - AUDIO_BASE) // CODEBOOK_SIZE).all()
+    assert ((inputs - AUDIO_BASE) // CODEBOOK_SIZE == (ids - AUDIO_BASE) // CODEBOOK_SIZE).all()
     assert torch.equal(corrupted(ids, layout, 1e-9), ids)
 
 
@@ -332,7 +332,7 @@ def test_training_that_only_harms_is_a_failure_that_says_so(
         trained(directory, Told())
 
 
-def test_a_clip_that_is_too_long_is_told_and_left_out(
+def test_a_clip_that_is_too_long_is_reported_and_left_out(
     voice: tuple[Path, Path], layout: TokenLayout, tmp_path: Path
 ) -> None:
     directory = save_run(tmp_path, *voice, **(BRISK | {"epochs": 1, "max_tokens": 256}))

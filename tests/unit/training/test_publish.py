@@ -89,7 +89,7 @@ def test_an_upload_that_broke_off_has_no_manifest(
 
 
 class Clock:
-    """Time that passes while somebody sleeps."""
+    """Time that passes in sleep."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

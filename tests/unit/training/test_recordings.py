@@ -18,8 +18,9 @@ from app.speech.recipe import PrepareConfig
 from app.voices.models import DataReport
 from training import cutting
 from training.cutting import Grid
+from training.data_report import Source, report_shortfall
 from training.demo.record import RECORDINGS
-from training.recordings import PreparationCancelled, Prepared, Source, prepare, report_shortfall
+from training.recordings import PreparationCancelled, Prepared, prepare
 from training.transcriber import EndpointTranscriber, Transcriber, shared_out, word_agreement
 
 RATE_HZ = 24_000
@@ -50,14 +51,14 @@ def take(*parts_s: float, noise: float = 0.0005, level: float = 0.1, rate_hz: in
     return said + room(len(said) / rate_hz, noise, rate_hz=rate_hz)[: len(said)]
 
 
-def heard(path: Path) -> Samples:
+def read(path: Path) -> Samples:
     samples, rate_hz = soundfile.read(path, dtype="float32")
     assert rate_hz == RATE_HZ
     return np.asarray(samples, np.float32)
 
 
 class Parrot:
-    """A transcriber that hears what it was told to, in this order."""
+    """A transcriber with these answers, in this order."""
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
@@ -98,7 +99,7 @@ def messages(report: DataReport) -> str:
 )
 def test_a_clip_is_whole_frames_on_the_recordings_own_grid(tmp_path: Path, head_s: float, tail_s: float) -> None:
     clip = prepared(tmp_path, {"a.wav": take(head_s, 3.0, tail_s)}).clips[0]
-    samples = heard(clip.path)
+    samples = read(clip.path)
     assert len(samples) % FRAME == 0
     assert round(clip.start_s * RATE_HZ) % FRAME == 0
     head = onset_s(samples, RATE_HZ)
@@ -109,7 +110,7 @@ def test_a_clip_is_whole_frames_on_the_recordings_own_grid(tmp_path: Path, head_
 
 def test_a_tail_is_made_longer_with_the_rooms_own_noise_and_not_with_zeros(tmp_path: Path) -> None:
     clip = prepared(tmp_path, {"a.wav": take(0.5, 3.0, 0.0, noise=0.002)}).clips[0]
-    samples = heard(clip.path)
+    samples = read(clip.path)
     tail, head = samples[-1600:], samples[400:1200]
     assert 0.5 < np.std(tail) / np.std(head) < 2.0
 
@@ -133,7 +134,7 @@ def test_a_pause_is_shortened_by_whole_frames_and_the_words_around_it_are_not_to
 @pytest.mark.parametrize("level", [0.06, 0.1, 0.3])
 def test_clips_are_equally_loud_and_none_exceeds_the_peak(tmp_path: Path, level: float) -> None:
     clip = prepared(tmp_path, {"a.wav": take(0.5, 4.0, 0.5, level=level, noise=level / 200)}).clips[0]
-    samples = heard(clip.path)
+    samples = read(clip.path)
     curve = measure(samples, RATE_HZ)
     assert curve.integrated_lufs == pytest.approx(-23.0, abs=0.3)
     assert curve.true_peak_dbtp <= -3.0
@@ -143,7 +144,7 @@ def test_a_click_keeps_a_clip_below_the_peak_and_is_pointed_out(tmp_path: Path) 
     samples = take(0.5, 4.0, 0.5, level=0.06)
     samples[RATE_HZ] = 0.9
     done = prepared(tmp_path, {"a.wav": samples})
-    clip = heard(done.clips[0].path)
+    clip = read(done.clips[0].path)
     assert measure(clip, RATE_HZ).true_peak_dbtp <= -2.99
     assert codes(done.report, "check") == ["peaks"]
 
@@ -239,14 +240,14 @@ def test_without_a_transcript_or_a_transcriber_a_recording_is_refused(tmp_path: 
     assert "add one, or configure a transcriber" in messages(done.report)
 
 
-def test_a_long_recording_is_cut_at_its_pauses_and_each_clip_says_what_was_heard(tmp_path: Path) -> None:
+def test_a_long_recording_is_cut_at_its_pauses_and_each_clip_reports_what_was_played(tmp_path: Path) -> None:
     samples = take(0.5, 5.0, 0.5, 6.0, 0.5, 1.0, 0.5, 9.0, 0.6)
     parrot = Parrot("One two three.", "Four five six.", "Seven eight nine.")
     done = prepared(tmp_path, {"a.wav": samples}, transcript=None, transcriber=parrot)
     assert [clip.text for clip in done.clips] == ["One two three.", "Four five six.", "Seven eight nine."]
     assert [round(clip.speech_s) for clip in done.clips] == [5, 8, 9]
     for clip in done.clips:
-        assert len(heard(clip.path)) % FRAME == 0
+        assert len(read(clip.path)) % FRAME == 0
         assert round(clip.start_s * RATE_HZ) % FRAME == 0
 
 
@@ -260,7 +261,7 @@ def test_a_transcript_that_says_something_else_excludes_the_clip(tmp_path: Path)
     assert not list((tmp_path / "clips").iterdir())
 
 
-def test_a_transcript_is_shared_out_word_for_word_among_the_clips_that_were_heard() -> None:
+def test_a_transcript_is_shared_out_word_for_word_among_the_clips_that_were_recognised() -> None:
     given = "Good morning, everybody! Twenty-two bells rang; nobody <laugh> listened."
     parts = shared_out(given, ["good morning everyboy", "twenty two bells rang", "nobody listened"])
     assert parts == ["Good morning, everybody!", "Twenty-two bells rang;", "nobody <laugh> listened."]
@@ -268,19 +269,19 @@ def test_a_transcript_is_shared_out_word_for_word_among_the_clips_that_were_hear
     assert word_agreement("It's <sigh> late.", "it’s late") == 1.0
 
 
-def test_an_endpoint_is_asked_as_openai_defines_it_and_again_when_it_fails(tmp_path: Path) -> None:
+def test_an_endpoint_is_called_as_openai_defines_it_and_again_when_it_fails(tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(b"fLaC")
     answers = iter([httpx.Response(503), httpx.Response(200, json={"text": " Hello. "})])
-    asked: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request)
+        requests.append(request)
         return next(answers)
 
     with httpx.Client(base_url="http://asr/v1", transport=httpx.MockTransport(answer)) as client:
         assert EndpointTranscriber(client, model="whisper-1").transcribe(tmp_path / "a.flac", language="en") == "Hello."
-    assert [str(request.url) for request in asked] == ["http://asr/v1/audio/transcriptions"] * 2
-    assert all(part in asked[1].content for part in (b"whisper-1", b"fLaC", b"language"))
+    assert [str(request.url) for request in requests] == ["http://asr/v1/audio/transcriptions"] * 2
+    assert all(part in requests[1].content for part in (b"whisper-1", b"fLaC", b"language"))
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, ConfigurationError), (500, DeadlineExceeded)])
@@ -296,10 +297,10 @@ def test_an_endpoint_that_refuses_is_an_error_of_the_operator(
 # The whole
 
 
-def test_too_little_speech_is_told_with_the_number_and_the_need(tmp_path: Path) -> None:
+def test_too_little_speech_is_reported_with_the_number_and_the_need(tmp_path: Path) -> None:
     report = DataReport(recordings=(), clips=70, usable_s=400.0)
-    told = "Only 6:40 of usable speech; at least 10:00 needed (30:00 recommended)."
-    assert report_shortfall(report, PrepareConfig()) == told
+    expected = "Only 6:40 of usable speech; at least 10:00 needed (30:00 recommended)."
+    assert report_shortfall(report, PrepareConfig()) == expected
     assert report_shortfall(report, PrepareConfig(min_usable_s=300)) == (
         "Only 70 usable clips; at least 100 needed: add recordings."
     )
@@ -330,6 +331,6 @@ def test_the_bundled_recordings_lose_their_600_ms_and_nothing_is_refused(tmp_pat
     assert len(done.clips) == 8
     assert not codes(done.report, "rejected")
     assert done.report.median_head_silence_s == pytest.approx(0.6, abs=0.03)
-    heads = [onset_s(heard(clip.path), RATE_HZ) for clip in done.clips]
+    heads = [onset_s(read(clip.path), RATE_HZ) for clip in done.clips]
     assert np.median(np.array(heads, float)) <= 0.1 + 1e-9
     assert {clip.start_s / FRAME_S for clip in done.clips} <= {5.0, 6.0}

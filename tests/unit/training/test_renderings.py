@@ -53,7 +53,7 @@ async def test_three_are_spoken_at_once(tmp_path: Path) -> None:
     assert busy.busiest == 3
 
 
-async def test_begun_anew_it_speaks_only_what_is_missing(tmp_path: Path) -> None:
+async def test_begun_again_it_speaks_only_what_is_missing(tmp_path: Path) -> None:
     await rendered(tmp_path, 4, speaker())
     again = speaker()
     listed = await rendered(tmp_path, 6, again)

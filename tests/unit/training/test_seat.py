@@ -33,7 +33,7 @@ def shared() -> FakeCard:
 
 @pytest.fixture
 def worker(tmp_path: Path, shared: FakeCard) -> Iterator[CardLease]:
-    """A worker that wants 40 GiB of the card, and has asked for them."""
+    """A worker that wants 40 GiB of the card, and has requested them."""
     lease = CardLease(tmp_path, shared.gpu, Claim("worker-1", 40 * GIB), free=lambda: shared.seen().free_bytes)
     yield lease
     lease.close()

@@ -1,4 +1,4 @@
-"""The worker's adapter cache where a store is away, a disk full, or an engine fails: nobody else is hurt."""
+"""The worker's adapter cache where a store is away, a disk full, or an engine fails: no other session is hurt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.shelf import Clock, Shelf, SmallDisk, StrictEngine, cache, on
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_store_that_is_away_is_asked_again_until_it_is_back(
+async def test_a_store_that_is_away_is_retried_until_it_is_back(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
@@ -26,7 +26,7 @@ async def test_a_store_that_is_away_is_asked_again_until_it_is_back(
     assert not shelf.faults
 
 
-async def test_a_store_that_stays_away_fails_all_who_wait_at_once_and_leaves_nothing(
+async def test_a_store_that_stays_away_fails_all_callers_at_once_and_leaves_nothing(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters, version = cache(engine, shelf, tmp_path, clock=Clock(1.0)), shelf.publish("ada")
@@ -40,17 +40,17 @@ async def test_a_store_that_stays_away_fails_all_who_wait_at_once_and_leaves_not
     assert adapters.ready == {"ada@1"}
 
 
-async def test_a_store_is_not_asked_again_for_nobody(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
+async def test_a_store_is_not_retried_without_a_caller(shelf: Shelf, engine: StrictEngine, tmp_path: Path) -> None:
     adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
-    asked = threading.Event()
+    called = threading.Event()
 
     def away(uri: str, file: str, path: Path) -> None:
-        asked.set()
+        called.set()
         raise StoreUnavailable("away")
 
     adapters._fetch = away
     impatient = asyncio.create_task(use_once(adapters, version))
-    await asyncio.to_thread(asked.wait, 10)
+    await asyncio.to_thread(called.wait, 10)
     impatient.cancel()
     await asyncio.wait([impatient])
     async with asyncio.timeout(HANG_S):
@@ -112,7 +112,7 @@ async def test_a_use_that_is_cancelled_or_fails_lets_go_of_its_adapter(
     with pytest.raises(EngineFailed):
         await speak_and_fail()
     await use_once(adapters, b)
-    assert "a@1" in adapters.ready, "somebody still speaks with it"
+    assert "a@1" in adapters.ready, "a session still uses it"
     doomed.cancel()
     await asyncio.wait([doomed])
     async with adapters.use(b):
@@ -143,7 +143,7 @@ async def test_an_unload_that_fails_hurts_nobody(shelf: Shelf, engine: StrictEng
     assert on_disk(tmp_path) == {"b@1"}
 
 
-async def test_an_engine_that_dies_while_loading_is_told_to_who_waits(
+async def test_an_engine_that_dies_while_loading_is_reported_to_its_callers(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")

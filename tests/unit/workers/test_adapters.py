@@ -96,7 +96,7 @@ async def test_the_least_recently_used_makes_room_but_never_one_in_use(
     assert adapters.ready == {"a@1", "c@1"}
 
 
-async def test_who_comes_for_an_adapter_that_is_being_evicted_loads_it_anew(
+async def test_a_caller_for_an_adapter_that_is_being_evicted_loads_it_again(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters = cache(engine, shelf, tmp_path, max_resident=1)
@@ -122,7 +122,7 @@ async def test_who_comes_for_an_adapter_that_is_being_evicted_loads_it_anew(
     assert engine.loaded.count("a@1") == 2
 
 
-async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
+async def test_a_caller_that_leaves_meanwhile_lets_the_load_finish_for_the_next(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters, version = cache(engine, shelf, tmp_path), shelf.publish("ada")
@@ -136,7 +136,7 @@ async def test_a_caller_who_leaves_meanwhile_lets_the_load_finish_for_the_next(
     assert engine.loaded == ["ada@1"]
 
 
-async def test_a_retired_voice_that_nobody_uses_goes_at_once_with_every_version(
+async def test_a_retired_voice_that_is_not_used_goes_at_once_with_every_version(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters = cache(engine, shelf, tmp_path)
@@ -151,7 +151,7 @@ async def test_a_retired_voice_that_nobody_uses_goes_at_once_with_every_version(
     assert on_disk(tmp_path) == {"bob@1"} == adapters.ready
 
 
-async def test_who_speaks_with_a_retired_voice_finishes_and_nobody_begins(
+async def test_a_session_with_a_retired_voice_finishes_and_none_begins(
     shelf: Shelf, engine: StrictEngine, tmp_path: Path
 ) -> None:
     adapters = cache(engine, shelf, tmp_path)

@@ -25,7 +25,7 @@ def test_bfloat16_is_for_processors_that_multiply_it(tmp_path: Path, flags: str,
     assert dtype_here(cpuinfo) == dtype
 
 
-def test_a_processor_that_tells_nothing_computes_in_float32(tmp_path: Path) -> None:
+def test_a_processor_that_reports_nothing_computes_in_float32(tmp_path: Path) -> None:
     assert dtype_here(tmp_path / "none") == "float32"
 
 

@@ -143,7 +143,7 @@ async def test_an_utterance_without_a_whole_frame_is_silent(decoder: Decoder) ->
     assert len(await stream.push([5, 6], final=True)) == 0
 
 
-async def test_a_slot_taken_again_begins_anew(codec: SNAC) -> None:
+async def test_a_slot_taken_again_starts_fresh(codec: SNAC) -> None:
     codes = random_codes(codec, 3)
     async with Decoder(codec, max_sessions=1) as decoder:
         interrupted = decoder.open()
@@ -170,7 +170,7 @@ async def test_the_head_starts_after_14_codes_and_is_exact_after_the_ramp() -> N
     assert 0 < np.abs(audio - exact)[:4096].max() < 0.2 * np.abs(exact).max()
 
 
-async def test_without_being_asked_only_exact_samples_come(codec: SNAC, decoder: Decoder) -> None:
+async def test_without_provisional_only_exact_samples_come(codec: SNAC, decoder: Decoder) -> None:
     codes = random_codes(codec, 12)
     stream = decoder.open()
     parts = [await stream.push(frame) for frame in codes]
@@ -180,21 +180,21 @@ async def test_without_being_asked_only_exact_samples_come(codec: SNAC, decoder:
 
 
 @settings(max_examples=20, deadline=None)
-@given(asked=st.lists(st.booleans(), min_size=1, max_size=20), share=st.sampled_from([0.25, 0.5, 0.9]))
-def test_whenever_it_is_asked_for_every_sample_comes_once_and_is_exact_for_good(
-    asked: list[bool], share: float
+@given(requested=st.lists(st.booleans(), min_size=1, max_size=20), share=st.sampled_from([0.25, 0.5, 0.9]))
+def test_whenever_it_is_requested_every_sample_comes_once_and_is_exact_for_good(
+    requested: list[bool], share: float
 ) -> None:
     codec = random_codec(TINY)
-    codes = random_codes(codec, len(asked))
+    codes = random_codes(codec, len(requested))
     ramp = HeadRamp(first_frames=1, share=share, fade_samples=8)
 
     async def speak() -> tuple[np.ndarray, int]:
         parts, provisional_until = [], 0
         async with Decoder(codec, max_sessions=1, head=ramp) as decoder:
             stream = decoder.open()
-            for frame, provisional in enumerate(asked):
+            for frame, provisional in enumerate(requested):
                 packets = decoder.stats.provisional_packets
-                final = frame == len(asked) - 1
+                final = frame == len(requested) - 1
                 parts.append(await stream.push(codes[frame], final=final, provisional=provisional))
                 if decoder.stats.provisional_packets > packets:
                     provisional_until = stream.samples_out
@@ -330,11 +330,11 @@ async def test_ending_a_stream_with_a_push_in_flight_spares_the_others(codec: SN
         assert running.closed and waiting.closed
         with pytest.raises(StreamClosed):
             await running.push([0] * 7)
-        anew = [decoder.open() for _ in range(2)]  # at once, though a batch is still writing to one of the slots
+        fresh = [decoder.open() for _ in range(2)]  # at once, though a batch is still writing to one of the slots
         with pytest.raises(Overloaded):
             decoder.open()
         gate.open()
-        for audio in await asyncio.gather(survivor, *(say(stream, codes) for stream in anew)):
+        for audio in await asyncio.gather(survivor, *(say(stream, codes) for stream in fresh)):
             np.testing.assert_allclose(audio, full_decode(codec, codes), atol=1e-5)
         for _ in range(6):  # more often than there are slots: none was lost
             np.testing.assert_allclose(await say(decoder.open(), codes), full_decode(codec, codes), atol=1e-5)
@@ -370,7 +370,7 @@ async def test_closing_the_decoder_ends_what_waits(codec: SNAC) -> None:
         decoder.open()
 
 
-async def test_nobody_waits_for_a_decoder_whose_task_was_cancelled(codec: SNAC) -> None:
+async def test_no_caller_waits_for_a_decoder_whose_task_was_cancelled(codec: SNAC) -> None:
     gate = Gate()
     decoder = Decoder(codec, max_sessions=2, clock=gate)
     await decoder.start()

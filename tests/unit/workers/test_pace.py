@@ -26,7 +26,7 @@ def test_a_capacity_that_is_set_stands() -> None:
     assert between(Pace(1, 2.0), Pace(4, 5.0), least=3).sessions == 3
 
 
-def test_the_pace_that_is_told_is_that_of_the_sessions_that_are_taken() -> None:
+def test_the_pace_that_is_reported_is_that_of_the_sessions_that_are_taken() -> None:
     pace = between(Pace(1, 0.3), Pace(4, 1.2), least=1)
     assert (pace.sessions, round(pace.s_per_s, 6)) == (3, 0.9)
     assert pace.holds

@@ -1,4 +1,4 @@
-"""Where a worker computes, and what its engine is told of it; the cards are not here."""
+"""Where a worker computes, and what its engine gets of it; the cards are not here."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from app.platform.gpu_lease import CardLease, Claim
 from app.platform.profiles import GIB
 from app.platform.settings import STAND_IN, EngineSettings, Settings, StoreSettings
 from tests.support.cards import L40S, FakeCard, card, cards
-from workers.engine import _environment
 from workers.seat import card_memory, own_card, seat
+from workers.vllm_config import engine_environment
 
 MODEL = STAND_IN / "model"
 
@@ -53,7 +53,7 @@ def test_on_a_cpu_there_is_no_card_and_nothing_to_wait_for(tmp_path: Path) -> No
         assert list(pauses) == []
 
 
-def test_on_a_card_the_figures_are_the_cards_and_are_told(
+def test_on_a_card_the_figures_are_the_cards_and_are_logged(
     tmp_path: Path, shared: FakeCard, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -80,7 +80,7 @@ def test_a_worker_that_restarts_beside_a_trainer_waits_until_it_has_made_way(
     assert "held by the trainer (13.0 GiB)" in record.__dict__["reason"]
 
 
-def test_a_card_that_strangers_keep_ends_the_start_with_who_has_what(tmp_path: Path, shared: FakeCard) -> None:
+def test_a_card_that_other_programs_keep_ends_the_start_with_which_has_what(tmp_path: Path, shared: FakeCard) -> None:
     settings = Settings(data_dir=tmp_path, engine=EngineSettings(startup_timeout_s=60))
     shared.free_gib = 5
     profile, gpu = seat(settings, "cuda", MODEL, shared.look)
@@ -100,7 +100,7 @@ def test_of_several_cards_a_worker_takes_one_that_no_other_has(tmp_path: Path) -
     assert taken == ["0", "1"]
 
 
-def test_the_card_that_somebody_has_chosen_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_card_that_was_chosen_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with own_card(Settings(data_dir=tmp_path), lambda: cards(2)):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
@@ -108,21 +108,21 @@ def test_the_card_that_somebody_has_chosen_is_left_alone(tmp_path: Path, monkeyp
 
 
 def test_up_gives_each_worker_a_card_and_says_what_it_takes_on(tmp_path: Path) -> None:
-    told: list[str] = []
-    workers, trainer = cards_of(Settings(data_dir=tmp_path), 2, MODEL, told.append, cards(2))
+    reported: list[str] = []
+    workers, trainer = cards_of(Settings(data_dir=tmp_path), 2, MODEL, reported.append, cards(2))
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in workers] == ["0", "1"]
     assert trainer["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "32 sessions, 16 LoRA slots" in told[1]
+    assert "32 sessions, 16 LoRA slots" in reported[1]
 
 
 def test_up_on_a_machine_without_a_card_changes_nothing(tmp_path: Path) -> None:
     assert cards_of(Settings(data_dir=tmp_path), 2, MODEL, pytest.fail, ()) == ([{}, {}], {})
 
 
-def test_no_sampler_is_compiled_at_run_time_unless_somebody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _environment(EngineSettings(), "cuda")["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
+def test_no_sampler_is_compiled_at_run_time_unless_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engine_environment(EngineSettings(), "cuda")["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     monkeypatch.setenv("VLLM_USE_FLASHINFER_SAMPLER", "1")
-    assert _environment(EngineSettings(), "cuda")["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
+    assert engine_environment(EngineSettings(), "cuda")["VLLM_USE_FLASHINFER_SAMPLER"] == "1"
 
 
 def test_children_find_this_environments_programs(tmp_path: Path) -> None:
@@ -130,5 +130,5 @@ def test_children_find_this_environments_programs(tmp_path: Path) -> None:
         data_dir=tmp_path, redis_url=SecretStr("redis://x"), store=StoreSettings(endpoint_url="http://x")
     )
     own = str(Path(sys.executable).parent)
-    for environment in (_environment(EngineSettings(), "cuda"), processes.environment(settings)):
+    for environment in (engine_environment(EngineSettings(), "cuda"), processes.environment(settings)):
         assert environment["PATH"].split(os.pathsep)[0] == own

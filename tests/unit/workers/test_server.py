@@ -242,7 +242,7 @@ async def test_a_front_door_that_vanishes_frees_the_engine_and_the_place(tmp_pat
         assert server.sessions == ()
 
 
-async def test_a_cancel_stops_the_engine_and_says_what_was_heard(tmp_path: Path) -> None:
+async def test_a_cancel_stops_the_engine_and_reports_what_was_played(tmp_path: Path) -> None:
     engine = FakeEngine(frames_per_char=50)
     async with serving(engine, tmp_path) as server, session(server, "a") as talk:
         await talk.say("Stop me. ")
@@ -336,7 +336,7 @@ async def test_a_full_disk_fails_its_own_session_only(tmp_path: Path) -> None:
         assert list((tmp_path / "adapters").iterdir()) == []
 
 
-async def test_who_speaks_with_a_voice_being_deleted_finishes_and_the_next_is_told(tmp_path: Path) -> None:
+async def test_a_session_with_a_voice_being_deleted_finishes_and_the_next_is_refused(tmp_path: Path) -> None:
     engine = FakeEngine()
     async with serving(engine, tmp_path, fetch=good_store) as server:
         async with session(server, "a", voice=clone("ada")) as talk:

@@ -83,12 +83,12 @@ def test_rows_of_different_age_do_not_hear_each_other(codec: SNAC) -> None:
     chunk = torch.cat([latents[row][:, age : age + size] for row, age in enumerate(ages)])
     audio = snac.advance(chunk, states, [Span(age, end) for age, end in zip(ages, ends, strict=True)]).numpy()
 
-    for heard, age, end, code in zip(audio, ages, ends, codes, strict=True):
+    for packet, age, end, code in zip(audio, ages, ends, codes, strict=True):
         alone = full_decode(codec, code if end is None else code[: end // frame])
         start = age * snac.layout.samples_per_step - snac.lookahead_samples
-        expected = alone[max(0, start) :][: len(heard) - max(0, -start)]
+        expected = alone[max(0, start) :][: len(packet) - max(0, -start)]
         assert len(expected)
-        np.testing.assert_allclose(heard[max(0, -start) :][: len(expected)], expected, atol=1e-5)
+        np.testing.assert_allclose(packet[max(0, -start) :][: len(expected)], expected, atol=1e-5)
 
 
 def test_the_receptive_field_reaches_exactly_as_far_as_computed(codec: SNAC) -> None:
@@ -107,11 +107,11 @@ def test_the_receptive_field_reaches_exactly_as_far_as_computed(codec: SNAC) -> 
     changed = (decoder(moved)[0, 0] != audio).nonzero()[:, 0]
     assert first <= changed.min() and changed.max() <= last
 
-    def hears(sample: int) -> bool:
+    def depends_on(sample: int) -> bool:
         (gradient,) = torch.autograd.grad(audio[sample], latents, retain_graph=True)
         return bool(gradient[..., step].abs().max() > 0)
 
-    assert [hears(sample) for sample in (first - 1, first, last, last + 1)] == [False, True, True, False]
+    assert [depends_on(sample) for sample in (first - 1, first, last, last + 1)] == [False, True, True, False]
 
 
 def test_a_frame_is_written_depth_first() -> None:
