@@ -21,6 +21,9 @@ from app.platform.settings import Settings, StoreSettings
 from tests.support.deadlines import HANG_S
 from tests.support.running_fleet import RunningFleet, running_fleet
 from tests.support.valkey import running_valkey
+from workers.openmp import bound_openmp
+
+bound_openmp()  # the engine that the tests share is forked from this process
 
 # A slow machine is no failure: a timing is never an assertion.
 examples.register_profile("carillon", deadline=None, suppress_health_check=[HealthCheck.too_slow])

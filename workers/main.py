@@ -53,9 +53,6 @@ def run(settings: Settings) -> None:
     """Serve until stopped. Raises ConfigurationError or EngineFailed when that cannot be."""
     card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
-    if device == "cpu":
-        # Before torch starts its threads: spinning on shared cores slows the codec forty-fold (measured).
-        os.environ.update(OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS="1")
     with card:
         asyncio.run(_serve(settings, device))
 

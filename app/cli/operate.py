@@ -44,7 +44,10 @@ def api() -> None:
 def worker() -> None:
     """Run a GPU worker: one engine, one process."""
     from app.platform.logs import configure_logging
-    from workers.main import run
+    from workers.openmp import bound_openmp
+
+    bound_openmp()
+    from workers.main import run  # brings torch along
 
     settings = _settings()
     configure_logging(settings)
