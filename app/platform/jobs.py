@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from app.errors import CarillonError, JobLost, StoreUnavailable
+from app.platform.cancellation import to_the_end
 from app.speech.voices import Frozen
 
 CLAIM_S = 60.0
@@ -39,7 +40,7 @@ class Cancelled(Exception):
     """The work was asked to stop."""
 
 
-async def under_claim(renew: Callable[[], Awaitable[bool]], work: Coroutine[Any, Any, _Result]) -> _Result:
+async def under_claim(renew: Callable[[], Coroutine[Any, Any, bool]], work: Coroutine[Any, Any, _Result]) -> _Result:
     """The result of `work`. `renew` keeps the claim, says whether to stop, and raises JobLost.
 
     Raises the one thing that ended the work: of several at once Cancelled or JobLost, which say what to do.
@@ -54,10 +55,10 @@ async def under_claim(renew: Callable[[], Awaitable[bool]], work: Coroutine[Any,
         raise _decisive(group) from None
 
 
-async def _keep(renew: Callable[[], Awaitable[bool]]) -> None:
+async def _keep(renew: Callable[[], Coroutine[Any, Any, bool]]) -> None:
     while True:
         with suppress(StoreUnavailable):  # a claim outlives a short absence of the database
-            if await renew():
+            if await to_the_end(renew()):  # a transaction cut in half may hold the database's lock
                 raise Cancelled
         await asyncio.sleep(RENEWAL_S)
 
