@@ -33,6 +33,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal without some letter is no reason to fail
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # httpx imports its own command line, and that rich and pygments: more than most commands cost by themselves.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         cli()
     except CarillonError as error:

@@ -276,3 +276,15 @@ def test_a_command_that_only_asks_is_quick_because_it_imports_no_store_and_no_en
         f"import sys, {modules}; print(sorted({{'torch', 'vllm', 'celery', 'boto3', 'sqlalchemy'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_command_that_asks_a_front_door_imports_no_other_command_line(tmp_path: Path) -> None:
+    script = (
+        "import atexit, sys; from app.cli.main import main; sys.argv = ['carillon', 'voices']; "
+        "atexit.register(lambda: print('httpx' in sys.modules, 'pygments' in sys.modules)); main()"
+    )
+    environment = {**os.environ, "CARILLON_URL": "http://127.0.0.1:9", "CARILLON_KEY": "k"}
+    asked = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert asked.stdout == "True False\n", asked.stderr
