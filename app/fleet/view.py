@@ -22,6 +22,9 @@ from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
 from app.speech.voices import ModelCard, Voice
 
+START_SILENCE_S = 30.0
+"""A worker that loads is waited for though it is silent for so long: an import can hold its interpreter."""
+
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +44,8 @@ class FleetView:
         self._lost: dict[str, tuple[ModelCard, float]] = {}
         """Models whose last worker is gone, and since when; as long as their sessions wait for another."""
         self._remembered_s = settings.session.move_timeout_s
+        self._silent_starts: dict[str, float] = {}
+        """When the last worker of a model that was still loading went missing."""
         self._changed = asyncio.Event()
 
     @property
@@ -77,9 +82,12 @@ class FleetView:
         return bool(active) and all(worker.id in self._absent_since for worker in active)
 
     def starts(self, model: str) -> bool:
-        """Whether no worker of `model` speaks and one of them loads: its heartbeat says that it lives."""
+        """Whether no worker of `model` speaks and one of them loads, as its heartbeats say, or said a moment ago."""
         states = {worker.state for worker in self._workers.values() if worker.model.name == model}
-        return WorkerState.STARTING in states and WorkerState.ACTIVE not in states
+        if WorkerState.ACTIVE in states:
+            return False
+        silent_s = self._clock() - self._silent_starts.get(model, float("-inf"))
+        return WorkerState.STARTING in states or silent_s < START_SILENCE_S
 
     def wait_reason(self, model: str) -> str | None:
         """What to wait for where no worker of `model` speaks; None: nothing that is known here."""
@@ -135,8 +143,10 @@ class FleetView:
         for id in absent:
             self._indexes[self._workers[id].model.name].remove(id)
             if id not in self._absent_since:
-                lost = self._workers.pop(id).model
-                self._lost[lost.name] = (lost, now_s)
+                worker = self._workers.pop(id)
+                self._lost[worker.model.name] = (worker.model, now_s)
+                if worker.state is WorkerState.STARTING:
+                    self._silent_starts[worker.model.name] = now_s
                 self._cards = None
         for name in [name for name, (_, at_s) in self._lost.items() if now_s - at_s > self._remembered_s]:
             del self._lost[name]

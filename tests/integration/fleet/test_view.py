@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.fleet.placement import Candidate
 from app.fleet.registry import ROOT, LeaseRecord, Registry
-from app.fleet.view import FleetView
+from app.fleet.view import START_SILENCE_S, FleetView
 from app.platform.settings import Settings
 from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
@@ -146,6 +146,22 @@ async def test_a_worker_that_has_restarted_is_missing_in_its_older_epoch(registr
     await fleet.refresh()
     assert fleet.missing(older)
     assert not fleet.missing(newer)
+
+
+async def test_a_worker_that_falls_silent_while_it_loads_is_waited_for_a_while(
+    registry: Registry, redis: Redis, fleet: FleetView, clock: Clock, settings: Settings
+) -> None:
+    await join(registry, state="starting")
+    await fleet.refresh()
+    assert fleet.starts("standin")
+    await vanish(redis)
+    await fleet.refresh()
+    clock.now_s += settings.worker_ttl_s
+    await fleet.refresh()
+    assert not fleet.workers
+    assert fleet.starts("standin"), "an import holds its interpreter"
+    clock.now_s += START_SILENCE_S
+    assert not fleet.starts("standin")
 
 
 async def test_a_model_is_recovering_only_while_all_its_workers_have_vanished(
