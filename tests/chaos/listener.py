@@ -31,6 +31,7 @@ from app.speech.protocol import (
     Segment,
     Start,
     Text,
+    Waiting,
     parse,
 )
 from tests.support.deadlines import LONG_HANG_S
@@ -217,7 +218,7 @@ class Listener:
                 received.cancelled.append(cancelled)
             case Done() as done:
                 received.done = done
-            case GoAway():
+            case GoAway() | Waiting():
                 pass
             case other:
                 raise AssertionError(f"{type(other).__name__} was not expected")
