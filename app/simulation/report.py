@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from app.simulation.fleet import FleetShape
-from app.simulation.plot import plot
+from app.simulation.plot import matplotlib, plot
 from app.simulation.policies import POLICIES
 from app.simulation.results import Outcome
 from app.simulation.simulation import FrontDoors, Simulation, moved_by_a_join, workers_needed
@@ -54,6 +54,8 @@ def simulate(
     out: TextIO,
 ) -> None:
     """Run `policies` on the trace of `traffic`, so many at a time, and write a row of the table for each."""
+    if plot_path is not None:
+        matplotlib()  # its absence is an error now, not when all has been played
     trace = trace_of(traffic)
     rows: list[Report] = []
     outcomes: dict[str, Outcome] = {}
