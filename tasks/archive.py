@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from app.platform.object_keys import job_prefix
-from app.platform.object_store import ObjectStore, persistently
+from app.platform.object_store import ObjectStore, retry_in_thread
 from app.voices.models import CloneJob
 
 _Result = TypeVar("_Result")
@@ -41,7 +41,7 @@ class JobArchive:
                 packed.flush()
                 self._store.upload(Path(packed.name), f"{self.attempt_prefix}{step}.tar")
 
-        await persistently(pack_and_put)
+        await retry_in_thread(pack_and_put)
 
     async def restore(self, step: str, directory: Path) -> str | None:
         """Fill `directory` with the newest `step`, a regular expression, and return its name; None if there is none."""
@@ -59,7 +59,7 @@ class JobArchive:
                     archive.extractall(directory, filter="data")
             return name
 
-        return await persistently(find_and_unpack)
+        return await retry_in_thread(find_and_unpack)
 
     async def forget(self, step: str, *, but: str) -> None:
         """Delete this attempt's steps that match `step`, a regular expression, except the one named `but`."""
@@ -70,7 +70,7 @@ class JobArchive:
                 if re.fullmatch(step, name) and name != but:
                     self._store.delete(key)
 
-        await persistently(delete)
+        await retry_in_thread(delete)
 
     async def clear(self, *, kept: str | None) -> None:
         """Delete everything of the job, of this and of all other attempts, but what is below the prefix `kept`."""
@@ -83,7 +83,7 @@ class JobArchive:
                 if not key.startswith(kept):
                     self._store.delete(key)
 
-        await persistently(delete)
+        await retry_in_thread(delete)
 
     def _newest(self, step: str) -> tuple[str, str] | None:
         pattern = re.compile(rf"{re.escape(job_prefix(self._job.voice_id, self._job.id))}attempt-(\d+)/({step})\.tar")

@@ -16,8 +16,9 @@ from pathlib import Path
 from app.catalog import Catalog
 from app.errors import JobLost, NotFound, TrainingFailed
 from app.platform.claimed_run import ClaimedRun
-from app.platform.jobs import JobError, patiently, under_claim
+from app.platform.jobs import JobError, under_claim
 from app.platform.object_store import ObjectStore
+from app.platform.retry import retry_store
 from app.platform.settings import Settings
 from app.voices.models import CloneJob, CloneState
 from tasks.archive import JobArchive
@@ -31,7 +32,7 @@ async def work_on(settings: Settings, job_id: str) -> CloneJob | None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)
     try:
-        job = await patiently(lambda: catalog.jobs.claim(job_id))
+        job = await retry_store(lambda: catalog.jobs.claim(job_id))
         if job is None:
             log.info("job not taken", extra={"job": job_id})
             return None
@@ -63,7 +64,7 @@ class JobRun(ClaimedRun[CloneJob]):
     async def attempt(self) -> CloneJob:
         version = await under_claim(self.renew, self._work())
         try:
-            ended = await patiently(lambda: self._jobs.complete(self._job, version))
+            ended = await retry_store(lambda: self._jobs.complete(self._job, version))
         except NotFound:  # the voice was deleted at this moment
             return await self.cancel()
         await self._tidy_up(ended.state)
@@ -79,7 +80,7 @@ class JobRun(ClaimedRun[CloneJob]):
     async def give_back(self, *, failure: bool = False) -> None:
         await self._steps.keep_newest_checkpoint()
         with suppress(JobLost):
-            await patiently(lambda: self._jobs.give_back(self._job))
+            await retry_store(lambda: self._jobs.give_back(self._job))
 
     async def _work(self) -> int:
         if self._job.attempt > self._max_attempts:
@@ -102,7 +103,7 @@ class JobRun(ClaimedRun[CloneJob]):
 
     async def _finish(self, state: CloneState, error: JobError | None = None) -> CloneJob:
         await self._tidy_up(state)
-        ended = await patiently(lambda: self._jobs.finish(self._job, state, error=error))
+        ended = await retry_store(lambda: self._jobs.finish(self._job, state, error=error))
         log.info("job over", extra={"job": self._job.id, "state": ended.state.value})
         return ended
 

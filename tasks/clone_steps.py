@@ -21,9 +21,9 @@ from typing import Any
 
 from app.catalog import Catalog
 from app.errors import ConfigurationError, GateFailed, ObjectMissing, RecordingUnfit, StoreUnavailable
-from app.platform.jobs import patiently
 from app.platform.model_files import locate
-from app.platform.object_store import ObjectStore, persistently
+from app.platform.object_store import ObjectStore, retry_in_thread
+from app.platform.retry import retry_store
 from app.platform.settings import Settings
 from app.speech.recipe import TrainConfig
 from app.speech.token_layout import read_layout
@@ -139,7 +139,7 @@ class CloneSteps:
             folder, _, name = sample.object_key.rpartition("/")
             path = directory / name
             try:
-                await persistently(lambda f=folder, n=name, p=path: self.store.fetch(self.store.uri(f), n, p))
+                await retry_in_thread(lambda f=folder, n=name, p=path: self.store.fetch(self.store.uri(f), n, p))
             except ObjectMissing:  # deleted since it was listed
                 continue
             listed.append({"file_name": sample.file_name, "path": f"samples/{name}", "transcript": sample.transcript})
@@ -212,4 +212,4 @@ class CloneSteps:
             await self.archive.forget(r"checkpoint-\d+", but=directory.name)
 
     async def _tell(self, **changes: Any) -> None:
-        await patiently(lambda: self.catalog.jobs.update(self.job, **changes))
+        await retry_store(lambda: self.catalog.jobs.update(self.job, **changes))

@@ -26,8 +26,9 @@ from app.narration.planning import plan
 from app.narration.rendering import render
 from app.narration.step import Ended, StepContext
 from app.platform.claimed_run import ClaimedRun
-from app.platform.jobs import JobError, patiently, under_claim
+from app.platform.jobs import JobError, under_claim
 from app.platform.object_store import ObjectStore
+from app.platform.retry import retry_store
 from app.platform.settings import Settings
 
 WORK = {StepKind.PLAN: plan, StepKind.CHAPTER: render, StepKind.MASTER: deliver}
@@ -42,7 +43,7 @@ async def work_on(settings: Settings, narration_id: str) -> Ended | None:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)
     try:
-        step = await patiently(lambda: catalog.steps.claim(narration_id))
+        step = await retry_store(lambda: catalog.steps.claim(narration_id))
         if step is None:
             log.info("no step taken", extra={"narration": narration_id})
             return None
@@ -83,14 +84,14 @@ class StepRun(ClaimedRun[Ended]):
 
     async def give_back(self, *, failure: bool = False) -> None:
         with suppress(JobLost, StoreUnavailable):  # the claim lapses by itself
-            await patiently(lambda: self._steps.give_back(self._step, failure=failure))
+            await retry_store(lambda: self._steps.give_back(self._step, failure=failure))
 
     async def fail(self, error: JobError) -> Ended:
         """Only the step ends where it is a chapter: the others are rendered still."""
         if self._step.kind is not StepKind.CHAPTER:
-            return Ended(await patiently(lambda: self._steps.fail(self._step, error)), messages=0)
+            return Ended(await retry_store(lambda: self._steps.fail(self._step, error)), messages=0)
         progress = self._context.progress_in(await self._narration()).model_copy(update={"error": error})
-        narration = await patiently(lambda: self._steps.finish_chapter(self._step, progress, result_key=None))
+        narration = await retry_store(lambda: self._steps.finish_chapter(self._step, progress, result_key=None))
         return Ended(narration, messages=0 if narration.state.over else 1)
 
     async def _work(self) -> Ended:
@@ -103,7 +104,7 @@ class StepRun(ClaimedRun[Ended]):
         return await WORK[self._step.kind](self._context)
 
     async def _narration(self) -> Narration:
-        return await patiently(lambda: self._context.narrations.get(self._context.narration.id))
+        return await retry_store(lambda: self._context.narrations.get(self._context.narration.id))
 
 
 def _sweep(directory: Path) -> None:

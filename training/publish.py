@@ -8,18 +8,16 @@ a voice that points to it are the catalogue's matter.
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from app.errors import ConfigurationError, StoreUnavailable
+from app.errors import ConfigurationError
 from app.platform.object_store import ObjectStore
+from app.platform.retry import retry_store_blocking
 from app.platform.settings import load_settings
 from training import adapter
 from training.stage_runner import Emit, main, read_run
@@ -29,11 +27,6 @@ PATIENCE_S = 60.0
 """How long the store may be away before the stage fails, to be tried again."""
 
 CALL_TIMEOUT_S = 20.0
-PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # then every four seconds
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,35 +57,16 @@ def publish(directory: Path, prefix: str, store: ObjectStore) -> Published:
     return Published(store.uri(prefix), hashes, rank)
 
 
-def patiently(
-    work: Callable[[], T],
-    *,
-    patience_s: float = PATIENCE_S,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> T:
-    """`work`, retried while the store is away, for at most `patience_s`. Raises its last StoreUnavailable."""
-    give_up_at = clock() + patience_s
-    failures = 0
-    while True:
-        try:
-            return work()
-        except StoreUnavailable as error:
-            pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
-            failures += 1
-            if clock() + pause_s > give_up_at:
-                raise
-            log.warning("store away", extra={"failures": failures, "error": error.message})
-        sleep(pause_s)
-
-
 def work(directory: Path, emit: Emit) -> dict[str, Any]:
     """The stage."""
     run = read_run(directory)
     if not run.adapter_prefix:
         raise ConfigurationError("run.json has no adapter_prefix; name the place in the object store")
     with closing(ObjectStore(load_settings().store, timeout_s=CALL_TIMEOUT_S, attempts=1)) as store:
-        return asdict(patiently(lambda: publish(directory / "adapter", run.adapter_prefix, store)))
+        published = retry_store_blocking(
+            lambda: publish(directory / "adapter", run.adapter_prefix, store), patience_s=PATIENCE_S
+        )
+    return asdict(published)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from app.narration.mastering import Mastered, master
 from app.narration.models import Narration, NarrationOptions, NarrationOutput, Script, Take, TextFinding
 from app.narration.segment_store import SegmentStore
 from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
-from app.platform.jobs import Cancelled, patiently
-from app.platform.object_store import persistently
+from app.platform.jobs import Cancelled
+from app.platform.object_store import retry_in_thread
+from app.platform.retry import retry_store
 
 LOUDNESS_TOLERANCE_LU = 0.5
 
@@ -32,11 +33,11 @@ async def deliver(context: StepContext) -> Ended:
         log.warning("segments missing", extra={"narration": narration.id, "key": error.param})
         if error.param:
             await shelf.forget(error.param)
-        await patiently(lambda: context.steps.render_again(step))
+        await retry_store(lambda: context.steps.render_again(step))
         return Ended(narration, messages=min(len(narration.chapters), CHAPTERS_AT_ONCE))
     output = await _stored(context, mastered)
     findings = (*mastered.findings, *_shortfall(narration.options, output))
-    ended = await patiently(lambda: context.steps.complete(step, output, findings=findings))
+    ended = await retry_store(lambda: context.steps.complete(step, output, findings=findings))
     log.info("narration over", extra={"narration": narration.id, "state": ended.state.value})
     await _tidy_up(context, ended)
     return Ended(ended, messages=0)
@@ -44,7 +45,7 @@ async def deliver(context: StepContext) -> Ended:
 
 async def _takes(context: StepContext, shelf: SegmentStore) -> dict[int, Take]:
     takes: dict[int, Take] = {}
-    for key in await patiently(lambda: context.steps.result_keys(context.narration.id)):
+    for key in await retry_store(lambda: context.steps.result_keys(context.narration.id)):
         takes |= await shelf.listed(key)
     return takes
 
@@ -70,7 +71,7 @@ async def _mastered(context: StepContext, script: Script, takes: dict[int, Take]
     def fetch(take: Take) -> bytes:
         """The thread waits for a store that is away as everybody does."""
         try:
-            wait = asyncio.run_coroutine_threadsafe(persistently(lambda: context.store.get(take.key)), loop)
+            wait = asyncio.run_coroutine_threadsafe(retry_in_thread(lambda: context.store.get(take.key)), loop)
             return wait.result()
         except ObjectMissing as error:
             raise ObjectMissing(error.message, param=take.key) from error
@@ -115,7 +116,7 @@ async def _stored(context: StepContext, mastered: Mastered) -> NarrationOutput:
         true_peak_dbtp=mastered.true_peak_dbtp,
     )
     await context.put(output.timeline_key, timeline.model_dump_json().encode())
-    await persistently(lambda: context.store.upload(mastered.path, output.key))
+    await retry_in_thread(lambda: context.store.upload(mastered.path, output.key))
     return output
 
 
@@ -124,7 +125,7 @@ async def _tidy_up(context: StepContext, narration: Narration) -> None:
     kept = {narration.script_key, narration.source.key, narration.source.cover_key}
     if narration.output:
         kept |= {narration.output.key, narration.output.timeline_key}
-    kept.update(await patiently(lambda: context.steps.result_keys(narration.id)))
+    kept.update(await retry_store(lambda: context.steps.result_keys(narration.id)))
 
     def delete() -> None:
         context.store.delete_all([key for key in context.store.keys(context.prefix) if key not in kept])

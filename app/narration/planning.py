@@ -8,7 +8,7 @@ from app.narration.book_reader import BookLimits, read_manuscript_async
 from app.narration.models import ChapterProgress, Script
 from app.narration.normaliser import write_script
 from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
-from app.platform.jobs import patiently
+from app.platform.retry import retry_store
 from app.speech.token_layout import ORPHEUS_TAGS
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ async def plan(context: StepContext) -> Ended:
         for chapter in script.chapters
     )
     findings = tuple(dict.fromkeys((*narration.findings, *script.findings)))
-    planned = await patiently(
+    planned = await retry_store(
         lambda: context.steps.planned(
             step, chapters, script_key=key, title=script.title or narration.title, findings=findings
         )

@@ -16,8 +16,8 @@ from app.narration.chapter import Chapter
 from app.narration.models import ChapterProgress, Take
 from app.narration.segment_store import SegmentStore
 from app.narration.step import Ended, StepContext
-from app.platform.jobs import patiently
-from app.platform.object_store import persistently
+from app.platform.object_store import retry_in_thread
+from app.platform.retry import retry_store
 from app.realtime.background import open_background_speech
 
 TOLD_EVERY_S = 1.0
@@ -43,13 +43,15 @@ async def render(context: StepContext) -> Ended:
                 with suppress(StoreUnavailable):
                     await shelf.list(list_key, chapter.takes)
     if not finished:
-        await patiently(lambda: context.steps.tell(context.step, chapter.progress))
-        await patiently(lambda: context.steps.give_back(context.step))
+        await retry_store(lambda: context.steps.tell(context.step, chapter.progress))
+        await retry_store(lambda: context.steps.give_back(context.step))
         return Ended(context.narration, messages=1)
     result_key = f"{context.prefix}takes/{number}-{context.step.attempt}.json"
     await shelf.list(result_key, chapter.takes)
-    await persistently(lambda: context.store.delete(list_key))
-    ended = await patiently(lambda: context.steps.finish_chapter(context.step, chapter.progress, result_key=result_key))
+    await retry_in_thread(lambda: context.store.delete(list_key))
+    ended = await retry_store(
+        lambda: context.steps.finish_chapter(context.step, chapter.progress, result_key=result_key)
+    )
     return Ended(ended, messages=1)
 
 
@@ -86,4 +88,4 @@ class _Teller:
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
-            await patiently(lambda: self._context.steps.tell(self._context.step, progress))
+            await retry_store(lambda: self._context.steps.tell(self._context.step, progress))

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.errors import ObjectMissing
 from app.narration.models import Narration, ScriptSegment, Take, take_digest
 from app.platform.object_keys import segment_key
-from app.platform.object_store import ObjectStore, persistently
+from app.platform.object_store import ObjectStore, retry_in_thread
 from app.speech.audio import Samples
 from app.speech.voices import Voice
 
@@ -47,7 +47,7 @@ class SegmentStore:
         """The segment as it was rendered before, by whomever."""
         key = f"{segment_key(self.voice(segment), self.digest(segment))}.json"
         try:
-            return Take.model_validate_json(await persistently(lambda: self._store.get(key)))
+            return Take.model_validate_json(await retry_in_thread(lambda: self._store.get(key)))
         except (ObjectMissing, ValidationError):
             return None
 
@@ -61,21 +61,21 @@ class SegmentStore:
             self._store.put(take.key, audio)
             self._store.put(f"{key}.json", take.model_dump_json().encode())
 
-        await persistently(put)
+        await retry_in_thread(put)
         return take
 
     async def forget(self, key: str) -> None:
         """Whoever looks for the take whose audio is at `key` shall not find it: it is gone, or damaged."""
         facts = f"{key.rpartition('-')[0]}.json"
-        await persistently(lambda: self._store.delete(facts))
+        await retry_in_thread(lambda: self._store.delete(facts))
 
     async def list(self, key: str, takes: Mapping[int, Take]) -> None:
         """Write down a chapter's takes, by segment, at `key`."""
-        await persistently(lambda: self._store.put(key, TAKES.dump_json(dict(takes))))
+        await retry_in_thread(lambda: self._store.put(key, TAKES.dump_json(dict(takes))))
 
     async def listed(self, key: str) -> dict[int, Take]:
         """The inverse of `list`. Raises ObjectMissing."""
-        return TAKES.validate_python(json.loads(await persistently(lambda: self._store.get(key))))
+        return TAKES.validate_python(json.loads(await retry_in_thread(lambda: self._store.get(key))))
 
 
 def flac(samples: Samples, sample_rate_hz: int) -> bytes:

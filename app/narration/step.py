@@ -13,9 +13,9 @@ from app.errors import ObjectMissing
 from app.narration.models import ChapterProgress, Narration, Script
 from app.narration.steps import Step, StepStore
 from app.narration.store import NarrationStore
-from app.platform.jobs import patiently
 from app.platform.object_keys import narration_prefix
-from app.platform.object_store import ObjectStore, persistently
+from app.platform.object_store import ObjectStore, retry_in_thread
+from app.platform.retry import retry_store
 from app.platform.settings import Settings
 from app.speech.voices import Voice
 
@@ -63,17 +63,17 @@ class StepContext:
     async def living(self, voice: Voice) -> None:
         """Raises NotFound for a clone that was deleted; the model's own voices are always there."""
         if voice.adapter is not None:
-            await patiently(lambda: self.find_voice(voice.id))
+            await retry_store(lambda: self.find_voice(voice.id))
 
     async def script(self) -> Script:
         key = self.narration.script_key
         if key is None:
             raise ObjectMissing(f"narration {self.narration.id} has chapters and no script")
-        return Script.model_validate_json(await persistently(lambda: self.store.get(key)))
+        return Script.model_validate_json(await retry_in_thread(lambda: self.store.get(key)))
 
     async def fetch(self, key: str, path: Path) -> None:
         folder, _, name = key.rpartition("/")
-        await persistently(lambda: self.store.fetch(self.store.uri(folder), name, path))
+        await retry_in_thread(lambda: self.store.fetch(self.store.uri(folder), name, path))
 
     async def put(self, key: str, data: bytes) -> None:
-        await persistently(lambda: self.store.put(key, data))
+        await retry_in_thread(lambda: self.store.put(key, data))

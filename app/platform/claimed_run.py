@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from app.errors import CarillonError, JobLost, NotFound, StageFailed
-from app.platform.jobs import Cancelled, JobError, patiently
+from app.platform.jobs import Cancelled, JobError
+from app.platform.retry import retry_store
 
 Ended = TypeVar("Ended")
 
@@ -95,7 +96,7 @@ class ClaimedRun(ABC, Generic[Ended]):
             "extra": {**self.facts, "code": error.code},
             "exc_info": None if self.confidential else error,
         }
-        if await patiently(self.renew):
+        if await retry_store(self.renew):
             return await self.cancel()  # what failed may be what was deleted
         if self.is_last or not _may_pass(error):
             log.warning("attempt failed", **logged)

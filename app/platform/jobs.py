@@ -7,7 +7,7 @@ the claim's SQL in `claims`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -61,24 +61,6 @@ async def _keep(renew: Callable[[], Coroutine[Any, Any, bool]]) -> None:
             if await to_the_end(renew()):  # a transaction cut in half may hold the database's lock
                 raise Cancelled
         await asyncio.sleep(RENEWAL_S)
-
-
-async def patiently(
-    work: Callable[[], Awaitable[_Result]], *, pause_s: float = RENEWAL_S, patience_s: float = CLAIM_S / 2
-) -> _Result:
-    """Ask a store, and again while it does not answer; the catalogue for less time than a claim lasts.
-
-    Raises the last StoreUnavailable.
-    """
-    clock = asyncio.get_running_loop().time
-    give_up_at = clock() + patience_s
-    while True:
-        try:
-            return await work()
-        except StoreUnavailable:
-            if clock() + pause_s > give_up_at:
-                raise
-            await asyncio.sleep(pause_s)
 
 
 def _decisive(group: BaseExceptionGroup[BaseException]) -> BaseException:

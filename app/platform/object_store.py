@@ -27,7 +27,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from app.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreUnavailable
-from app.platform.jobs import patiently
+from app.platform.retry import retry_store
 from app.platform.settings import LOOPBACK_HOSTS, StoreSettings, without_secrets
 
 PART_BYTES = 16 * 1024 * 1024
@@ -262,9 +262,9 @@ def configured(store: ObjectStore | None) -> ObjectStore:
     return store
 
 
-async def persistently(work: Callable[[], _Result]) -> _Result:
+async def retry_in_thread(work: Callable[[], _Result]) -> _Result:
     """Do blocking `work` in a thread, and again while the store is away, for up to PATIENCE_S."""
-    return await patiently(lambda: _in_a_thread(work), pause_s=PAUSE_S, patience_s=PATIENCE_S)
+    return await retry_store(lambda: _in_a_thread(work), pause_s=PAUSE_S, patience_s=PATIENCE_S)
 
 
 async def _in_a_thread(work: Callable[[], _Result]) -> _Result:

@@ -64,7 +64,7 @@ def _figure(trace: Trace, outcomes: Mapping[str, Outcome]) -> Figure:
     _draw_limit_over_time(warm, trace, outcomes)
     _by_rank(ranked, trace, outcomes)
     _over_time(loaded, trace, outcomes, _loaded_tb, title="Adapters loaded, TB")
-    figure.legend(*peaks.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    figure.legend(*peaks.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     for axes in (warm, ranked):
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.set_ylim(bottom=0)

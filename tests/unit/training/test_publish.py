@@ -15,7 +15,7 @@ from app.platform.object_store import ObjectStore
 from app.platform.settings import StoreSettings
 from app.speech.token_layout import LORA_MODULES
 from training.adapter import CONFIG_FILE, WEIGHTS_FILE
-from training.publish import MANIFEST_FILE, patiently, publish
+from training.publish import MANIFEST_FILE, publish
 
 PREFIX = "voices/abcdefghijkl/jobs/j1/attempt-2/adapter"
 
@@ -86,46 +86,3 @@ def test_an_upload_that_broke_off_has_no_manifest(
         publish(adapter, PREFIX, failing)
     failing.close()
     assert sorted(object_store.keys(PREFIX)) == [f"{PREFIX}/{CONFIG_FILE}", f"{PREFIX}/{WEIGHTS_FILE}"]
-
-
-class Clock:
-    """Time that passes in sleep."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
-def away_for(seconds: float, clock: Clock) -> str:
-    if clock() < seconds:
-        raise StoreUnavailable("the store does not answer")
-    return "done"
-
-
-def test_a_store_that_is_away_for_20_seconds_is_waited_for() -> None:
-    clock = Clock()
-    assert patiently(lambda: away_for(20, clock), clock=clock, sleep=clock.sleep) == "done"
-    assert 20 <= clock() <= 25
-
-
-def test_a_store_that_stays_away_is_an_error_within_a_minute() -> None:
-    clock = Clock()
-    with pytest.raises(StoreUnavailable):
-        patiently(lambda: away_for(600, clock), clock=clock, sleep=clock.sleep)
-    assert 50 <= clock() <= 60
-
-
-def test_other_errors_are_not_waited_out() -> None:
-    clock = Clock()
-
-    def refuse() -> None:
-        raise AdapterUnavailable("it uses DoRA")
-
-    with pytest.raises(AdapterUnavailable):
-        patiently(refuse, clock=clock, sleep=clock.sleep)
-    assert clock() == 0.0
