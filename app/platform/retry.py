@@ -37,8 +37,11 @@ async def retry_store(
     work: Callable[[], Awaitable[_Result]], *, pause_s: float = PAUSE_S, patience_s: float = PATIENCE_S
 ) -> _Result:
     """`work`, tried every `pause_s` while the store is away, for at most `patience_s`; its last StoreUnavailable."""
-    retrying = AsyncRetrying(wait=wait_fixed(pause_s), **_while_away(patience_s))
-    return await retrying(work)
+
+    async def attempt() -> _Result:  # tenacity awaits a coroutine function only, not what a lambda gives
+        return await work()
+
+    return await AsyncRetrying(wait=wait_fixed(pause_s), **_while_away(patience_s))(attempt)
 
 
 def retry_store_blocking(
