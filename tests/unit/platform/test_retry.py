@@ -55,6 +55,6 @@ def test_other_errors_are_not_waited_out() -> None:
 async def test_a_coroutine_waits_for_its_store_as_well() -> None:
     store = Store(failures=3)
     works = iter([store.aget] * 4)
-    assert await retry_store(lambda: next(works)(), pause_s=0, patience_s=60) == "done"
+    assert await retry_store(next(works), pause_s=0, patience_s=60) == "done"
     with pytest.raises(StoreUnavailable):
         await retry_store(Store(failures=100).aget, pause_s=0.01, patience_s=0.05)
