@@ -78,8 +78,9 @@ class Decoder:
     """Decodes the streams of one worker process: `async with Decoder(...)`, or `start` and `aclose`.
 
     `codec` is a codec directory, a loaded `snac.SNAC`, which is left as it was, or what already decodes it, on its own
-    device; `max_batch` the most streams in one batch; `clock` what deadlines are on, in seconds. On a CPU the decode
-    thread sets torch to one thread: for itself and for threads that begin to use torch after it.
+    device; `max_batch` the most streams in one batch; without `noise` its noise blocks add none; `clock` what deadlines
+    are on, in seconds. On a CPU the decode thread sets torch to one thread: for itself and for threads that begin to
+    use torch after it.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class Decoder:
         max_sessions: int,
         max_batch: int | None = None,
         head: HeadRamp | None = None,
+        noise: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        snac = _streaming(codec, device)
+        snac = _streaming(codec, device, noise=noise)
         self.layout = snac.layout
         self.lookahead_samples = snac.lookahead_samples
         self.max_sessions = max_sessions
@@ -237,10 +239,10 @@ class Decoder:
                 job.audio.set_result(np.concatenate(job.work.parts))
 
 
-def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str) -> StreamingSnac:
+def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str, *, noise: bool) -> StreamingSnac:
     if isinstance(codec, StreamingSnac):
         return codec
-    return StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device)
+    return StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device, noise=noise)
 
 
 class DecodeStream:

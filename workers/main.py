@@ -87,7 +87,8 @@ async def _serve(settings: Settings, device: str) -> None:
     redis = open_redis(settings)
     registry = Registry(redis, settings)
     stop: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir))
+    noise = settings.codec_noise
+    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir, codec_noise=noise))
     announced = Announced(
         Worker(
             id=worker_id,
@@ -125,7 +126,7 @@ async def _serve(settings: Settings, device: str) -> None:
             await _unless(beating, engine.start())
             # Not before: a worker that is still loading has no session to drain, and ends at the signal itself.
             _stop_at_signal(stop, settings.drain_timeout_s)
-            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
+            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity, noise=noise) as decoder:
                 announced.begin("measuring its pace")
                 profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
                 server = WorkerServer(
