@@ -236,7 +236,8 @@ class Decoder:
                 self._waiting.append(job)
             elif not job.audio.done():  # done: cancelled a moment ago, and about to close its stream
                 self.stats.late_pushes += self._clock() > job.urgency[1]
-                job.audio.set_result(np.concatenate(job.work.parts))
+                parts = job.work.parts
+                job.audio.set_result(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str, *, noise: bool) -> StreamingSnac:
@@ -315,15 +316,16 @@ class DecodeStream:
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise EngineFailed(f"codes must be a flat sequence of integers, not {array.dtype} of shape {array.shape}")
         size = self._decoder.layout.codebook_size
-        bad = array[(array < 0) | (array >= size)]
-        if bad.size:
+        if array.min() < 0 or array.max() >= size:
+            bad = array[(array < 0) | (array >= size)]
             raise EngineFailed(f"code {bad[0]} is outside 0..{size - 1}: the sampler's band mask must keep it out")
         return array.astype(np.int64)
 
     def _whole_frames(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """[frames, tokens_per_frame] of all codes kept and new; what does not fill a frame is kept for the next."""
         width = self._decoder.layout.tokens_per_frame
-        codes = np.concatenate((self._partial, codes))
+        if len(self._partial):
+            codes = np.concatenate((self._partial, codes))
         whole = len(codes) - len(codes) % width
         self._partial = codes[whole:]
         return codes[:whole].reshape(-1, width)

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+HURRIED_LEAD_S = 0.3
+"""Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
+
+HURRIED_FRAMES = 24
+"""Two seconds of frames, decoded one by one without getting ahead: haste does not help, and costs the others."""
+
 
 class Playback:
     """Samples sent against time passed."""
@@ -33,3 +39,34 @@ class Playback:
     def stop(self) -> None:
         """The listener has stopped playing: what was sent ahead no longer counts."""
         self._ends_at_s = self._clock()
+
+
+class Haste:
+    """Whether a session decodes each frame as it is written, for its listener has little left.
+
+    Where the machine is too slow for its sessions, all of them would hurry, and each frame cost more than of a session
+    that keeps up. So haste ends with the frames in which it should have helped, until the listener has enough again.
+    A session that is `patient` never hurries.
+    """
+
+    def __init__(self, playback: Playback, *, patient: bool) -> None:
+        self._playback = playback
+        self._patient = patient
+        self._frames = 0
+        """Decoded since the listener had enough."""
+
+    @property
+    def hurried(self) -> bool:
+        if self._patient:
+            return False
+        if self._playback.lead_s >= HURRIED_LEAD_S:
+            self._frames = 0
+            return False
+        return self._frames < HURRIED_FRAMES
+
+    def decoded(self, frames: int) -> None:
+        self._frames += frames
+
+    def begin(self) -> None:
+        """What follows is spoken after a pause: the listener waits for its first sound."""
+        self._frames = 0
