@@ -11,6 +11,9 @@ from collections.abc import Callable
 HURRIED_LEAD_S = 0.3
 """Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
 
+CAUGHT_UP_LEAD_S = 0.7
+"""With this lead a session has caught up: it is more than what four frames, sent together, give for a moment."""
+
 HURRIED_FRAMES = 24
 """Two seconds of frames, decoded one by one without getting ahead: haste does not help, and costs the others."""
 
@@ -45,7 +48,7 @@ class Haste:
     """Whether a session decodes each frame as it is written, for its listener has little left.
 
     Where the machine is too slow for its sessions, all of them would hurry, and each frame cost more than of a session
-    that keeps up. So haste ends with the frames in which it should have helped, until the listener has enough again.
+    that keeps up. So haste ends with the frames in which it should have helped, until the session has caught up.
     A session that is `patient` never hurries.
     """
 
@@ -53,16 +56,14 @@ class Haste:
         self._playback = playback
         self._patient = patient
         self._frames = 0
-        """Decoded since the listener had enough."""
+        """Decoded since the session had caught up, or began."""
 
     @property
     def hurried(self) -> bool:
-        if self._patient:
-            return False
-        if self._playback.lead_s >= HURRIED_LEAD_S:
+        lead_s = self._playback.lead_s
+        if lead_s >= CAUGHT_UP_LEAD_S:
             self._frames = 0
-            return False
-        return self._frames < HURRIED_FRAMES
+        return lead_s < HURRIED_LEAD_S and self._frames < HURRIED_FRAMES and not self._patient
 
     def decoded(self, frames: int) -> None:
         self._frames += frames

@@ -31,22 +31,24 @@ class EvenReports(OutputProcessor):
             state: Any = self.request_states.get(output.request_id)
             if state is None:  # given up a moment ago
                 continue
-            kept: EngineCoreOutput | None = state.__dict__.pop("kept", None)
+            kept: EngineCoreOutput | None = state.__dict__.get("kept")
             if kept is not None:
-                _put_before(kept, output)
+                output.new_token_ids = kept.new_token_ids + output.new_token_ids
+                _carry(kept, output)
             if output.finish_reason is None and len(output.new_token_ids) < state.stream_interval:
                 state.kept = output
             else:
+                state.kept = None
                 due.append(output)
         return due
 
 
-def _put_before(kept: EngineCoreOutput, output: EngineCoreOutput) -> None:
-    output.new_token_ids = kept.new_token_ids + output.new_token_ids
-    if kept.events:
-        output.events = kept.events + (output.events or [])
-    if output.prefill_stats is None:
+def _carry(kept: EngineCoreOutput, output: EngineCoreOutput) -> None:
+    """What a request's first outputs say once, into the one that is handed on."""
+    if kept.prefill_stats is not None:
         output.prefill_stats = kept.prefill_stats
+    if kept.events is not None:
+        output.events = kept.events + (output.events or [])
 
 
 def report_evenly(llm: AsyncLLM) -> None:

@@ -69,6 +69,11 @@ class ScriptedCore:
     """In place of vLLM's client of its core: one token for each request at a step, `steps_per_s` of them."""
 
     def __init__(self, layout: TokenLayout, steps_per_s: float) -> None:
+        from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
+        from vllm.v1.metrics.stats import SchedulerStats
+
+        self._output, self._outputs, self._stats = EngineCoreOutput, EngineCoreOutputs, SchedulerStats
+        self._stop = FinishReason.STOP
         self.resources = _Resources()
         self.engine_ranks_managed = [0]
         self._step_s = 1 / steps_per_s
@@ -84,9 +89,6 @@ class ScriptedCore:
 
     async def get_output_async(self) -> Any:
         """What the next step has written, once it is due. Steps that are late come without a pause."""
-        from vllm.v1.engine import EngineCoreOutputs
-        from vllm.v1.metrics.stats import SchedulerStats
-
         while not self._requests:
             self._busy.clear()
             await self._busy.wait()
@@ -94,17 +96,17 @@ class ScriptedCore:
         self._next_s += self._step_s
         if (early_s := self._next_s - time.monotonic()) > 0:
             await asyncio.sleep(early_s)
+        else:
+            await asyncio.sleep(0)  # as a socket's reader
         outputs = [self._step(request) for request in list(self._requests.values())]
-        return EngineCoreOutputs(outputs=outputs, scheduler_stats=SchedulerStats(num_running_reqs=len(outputs)))
+        return self._outputs(outputs=outputs, scheduler_stats=self._stats(num_running_reqs=len(outputs)))
 
     def _step(self, request: _Request) -> Any:
-        from vllm.v1.engine import EngineCoreOutput, FinishReason
-
         if request.tokens == len(self._tokens):
             del self._requests[request.id]
-            return EngineCoreOutput(request.id, self._end, finish_reason=FinishReason.STOP)
+            return self._output(request.id, self._end, finish_reason=self._stop)
         request.tokens += 1
-        return EngineCoreOutput(request.id, self._tokens[request.tokens - 1])
+        return self._output(request.id, self._tokens[request.tokens - 1])
 
     async def add_request_async(self, request: Any) -> None:
         self._requests[request.request_id] = _Request(request.request_id)
