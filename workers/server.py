@@ -98,7 +98,7 @@ class WorkerServer:
         self._empty = asyncio.Event()
         self._empty.set()
         self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], Wire] = {}
 
     # What the fleet sees.
 
@@ -163,7 +163,7 @@ class WorkerServer:
         log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"sessions_cut": cut})
         if self._server is not None:
             self._server.close()
-            await asyncio.gather(*(socket.close() for socket in self._sockets))
+            await asyncio.gather(*(socket.close() for socket in self._serving.values()))
             await asyncio.gather(*self._serving, return_exceptions=True)
         return cut
 
@@ -186,32 +186,37 @@ class WorkerServer:
 
     def _begin(self, socket: Wire) -> None:
         serving = asyncio.create_task(self._serve(socket), name="session")
-        self._serving.add(serving)
-        serving.add_done_callback(self._serving.discard)
+        self._serving[serving] = socket
+        serving.add_done_callback(self._serving.pop)
 
     async def _serve(self, socket: Wire) -> None:
         try:
-            await self._serve_one(socket)
+            if await self._serve_one(socket):
+                # All is sent, and not yet read: were it closed here, a word from the other end would break it.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.session.slow_reader_timeout_s):
+                        await socket.until_closed()
         except Exception:  # the session is at fault, or we are: the others go on
             log.exception("a session broke")
         finally:
             await socket.close()
 
-    async def _serve_one(self, socket: Wire) -> None:
+    async def _serve_one(self, socket: Wire) -> bool:
+        """Whether the session has ended by itself."""
         assign: Assign | None = None
         try:
             assign = await _first_message(socket)
             self._admit(assign)
         except CarillonError as error:
             await _send_last(socket, Error.of(error, session=assign.session if assign else None, closed=True))
-            return
+            return False
         except WireClosed:
-            return
+            return False
         place, dismissed = self._places.take(assign)
         self._sockets.add(socket)
         self._empty.clear()
         try:
-            await self._hold(socket, place, dismissed)
+            return await self._hold(socket, place, dismissed)
         finally:
             self._places.leave(place)
             self._sockets.discard(socket)
@@ -229,8 +234,11 @@ class WorkerServer:
             raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
         self._places.check_adapter(assign)
 
-    async def _hold(self, socket: Wire, place: Place, dismissed: Sequence[Place]) -> None:
-        """A session from its admission to its end; it begins when the dismissed ones have freed what it needs."""
+    async def _hold(self, socket: Wire, place: Place, dismissed: Sequence[Place]) -> bool:
+        """A session from its admission to its end; it begins when the dismissed ones have freed what it needs.
+
+        Whether it has ended by itself.
+        """
         assign = place.assign
         try:
             async with asyncio.TaskGroup() as group:
@@ -242,12 +250,14 @@ class WorkerServer:
                 finally:
                     place.free.set()
                 yielding.cancel()
+            return True
         except* CarillonError as group:
             error = _first(group)
             log.info("session failed", extra={"session": assign.session, "code": error.code})
             await _send_last(socket, Error.of(error, session=assign.session, closed=True))
         except* WireClosed:
             log.info("front door left", extra={"session": assign.session})
+        return False
 
     async def _equip(self, socket: Wire, assign: Assign) -> None:
         """Speak with the voice's adapter in the engine, if it has one."""
