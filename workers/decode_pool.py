@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workers.codec_noise import noise_seed
 from workers.provisional_head import HeadRamp, SampleJoin, Samples
 from workers.snac_stream import Span, StreamingSnac
 
@@ -27,12 +28,13 @@ FRAMES_PER_BATCH = 4
 class Utterance:
     """How far one utterance is decoded: `step` counts latent steps, the flush beyond its end included.
 
-    `last_codes` [levels] are the last step's.
+    `last_codes` [levels] are the last step's; `seed` is the noise's, None before the first frame is known.
     """
 
     slot: int
     join: SampleJoin
     step: int = 0
+    seed: int | None = None
     last_codes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
@@ -49,6 +51,10 @@ class Work:
     end_step: int | None = None
     provisional: bool = False
     parts: list[Samples] = field(default_factory=list)
+
+    @property
+    def span(self) -> Span:
+        return Span(self.utterance.step, self.end_step, self.utterance.seed or 0)
 
     @property
     def done(self) -> bool:
@@ -74,6 +80,8 @@ class DecodePool:
         self, utterance: Utterance, frames: NDArray[np.int64], end_frame: int | None = None, provisional: bool = False
     ) -> Work:
         """Frames [frames, tokens_per_frame] to decode next; with `end_frame`, the utterance's length, they end it."""
+        if utterance.seed is None and len(frames):
+            utterance.seed = noise_seed(frames[0])
         codes = self.snac.layout.codes_by_step(frames)
         if end_frame is None:
             return Work(utterance, codes, provisional=provisional)
@@ -110,9 +118,8 @@ class DecodePool:
         for row, work in enumerate(batch):
             if work.utterance.step == 0:
                 states[row] = 0  # what the slot's last utterance left
-        spans = [Span(work.utterance.step, work.end_step) for work in batch]
         latents = self.snac.embed(torch.from_numpy(codes).to(self.snac.device))
-        audio = self.snac.advance(latents, states, spans)
+        audio = self.snac.advance(latents, states, [work.span for work in batch])
         self._states[slots] = states
         for work, row in zip(batch, audio.float().cpu().numpy(), strict=True):
             work.parts.append(self._exact_audio(work, row))
@@ -129,7 +136,7 @@ class DecodePool:
 
     def _wanted_provisionally(self, work: Work) -> int:
         """How many samples in all the utterance shall have spoken, if that is more than it has; else 0."""
-        if not (work.provisional and work.done):
+        if not work.provisional or not work.done or work.end_step is not None:
             return 0
         layout, utterance = self.snac.layout, work.utterance
         wanted = self.head.samples(utterance.step // layout.steps_per_frame, layout.samples_per_frame)
@@ -141,7 +148,7 @@ class DecodePool:
         fade = self.head.fade_samples
         steps = max(self.snac.steps_for(wanted + fade) - work.utterance.step for work, wanted in heads)
         last = torch.from_numpy(np.stack([utterance.last_codes for utterance in utterances])).to(self.snac.device)
-        spans = [Span(utterance.step) for utterance in utterances]
+        spans = [work.span for work, _ in heads]
         audio = self.snac.advance(self.snac.imagine(last, steps), self._states[self._slots(utterances)], spans)
         for (work, wanted), row in zip(heads, audio.float().cpu().numpy(), strict=True):
             start, join = self._position(work.utterance), work.utterance.join

@@ -78,8 +78,9 @@ class Decoder:
     """Decodes the streams of one worker process: `async with Decoder(...)`, or `start` and `aclose`.
 
     `codec` is a codec directory, a loaded `snac.SNAC`, which is left as it was, or what already decodes it, on its own
-    device; `max_batch` the most streams in one batch; `clock` what deadlines are on, in seconds. On a CPU the decode
-    thread sets torch to one thread: for itself and for threads that begin to use torch after it.
+    device; `max_batch` the most streams in one batch; without `noise` its noise blocks add none; `clock` what deadlines
+    are on, in seconds. On a CPU the decode thread sets torch to one thread: for itself and for threads that begin to
+    use torch after it.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class Decoder:
         max_sessions: int,
         max_batch: int | None = None,
         head: HeadRamp | None = None,
+        noise: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        snac = _streaming(codec, device)
+        snac = _streaming(codec, device, noise=noise)
         self.layout = snac.layout
         self.lookahead_samples = snac.lookahead_samples
         self.max_sessions = max_sessions
@@ -234,13 +236,14 @@ class Decoder:
                 self._waiting.append(job)
             elif not job.audio.done():  # done: cancelled a moment ago, and about to close its stream
                 self.stats.late_pushes += self._clock() > job.urgency[1]
-                job.audio.set_result(np.concatenate(job.work.parts))
+                parts = job.work.parts
+                job.audio.set_result(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str) -> StreamingSnac:
+def _streaming(codec: Path | str | SNAC | StreamingSnac, device: str, *, noise: bool) -> StreamingSnac:
     if isinstance(codec, StreamingSnac):
         return codec
-    return StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device)
+    return StreamingSnac(codec if isinstance(codec, SNAC) else load_codec(codec), device=device, noise=noise)
 
 
 class DecodeStream:
@@ -313,15 +316,16 @@ class DecodeStream:
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise EngineFailed(f"codes must be a flat sequence of integers, not {array.dtype} of shape {array.shape}")
         size = self._decoder.layout.codebook_size
-        bad = array[(array < 0) | (array >= size)]
-        if bad.size:
+        if array.min() < 0 or array.max() >= size:
+            bad = array[(array < 0) | (array >= size)]
             raise EngineFailed(f"code {bad[0]} is outside 0..{size - 1}: the sampler's band mask must keep it out")
         return array.astype(np.int64)
 
     def _whole_frames(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """[frames, tokens_per_frame] of all codes kept and new; what does not fill a frame is kept for the next."""
         width = self._decoder.layout.tokens_per_frame
-        codes = np.concatenate((self._partial, codes))
+        if len(self._partial):
+            codes = np.concatenate((self._partial, codes))
         whole = len(codes) - len(codes) % width
         self._partial = codes[whole:]
         return codes[:whole].reshape(-1, width)

@@ -8,6 +8,7 @@ finish, or go on elsewhere; the process then ends with status 0.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import shutil
@@ -54,7 +55,14 @@ def run(settings: Settings) -> None:
     card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
     with card:
-        asyncio.run(_serve(settings, device))
+        run_loop(_serve(settings, device))
+
+
+def run_loop(body: Coroutine[Any, Any, None]) -> None:
+    """On the event loop of a worker."""
+    import uvloop
+
+    uvloop.run(body)
 
 
 class Announced:
@@ -87,7 +95,8 @@ async def _serve(settings: Settings, device: str) -> None:
     redis = open_redis(settings)
     registry = Registry(redis, settings)
     stop: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir))
+    noise = settings.codec_noise
+    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir, codec_noise=noise))
     announced = Announced(
         Worker(
             id=worker_id,
@@ -125,7 +134,7 @@ async def _serve(settings: Settings, device: str) -> None:
             await _unless(beating, engine.start())
             # Not before: a worker that is still loading has no session to drain, and ends at the signal itself.
             _stop_at_signal(stop, settings.drain_timeout_s)
-            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity) as decoder:
+            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity, noise=noise) as decoder:
                 announced.begin("measuring its pace")
                 profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
                 server = WorkerServer(
@@ -147,6 +156,8 @@ async def _serve(settings: Settings, device: str) -> None:
                     most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
                     most = profile.max_cpu_loras // 2 if most is None else most
                     await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
+                    gc.collect()
+                    gc.freeze()  # a collection would walk all that was imported, while sessions wait
                     server.state = WorkerState.ACTIVE
                     heartbeat.hurry()
                     log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})

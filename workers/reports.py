@@ -1,44 +1,57 @@
-"""When the engine's front half reports codes: once a frame is whole.
+"""When vLLM's front half handles what its core has written: once a frame is whole.
 
-vLLM 0.32 has an interval between two reports, and sends the first token at once (`RequestState.make_request_output`):
-with an interval of 7 it reports after tokens 1, 8, 15, …, and every frame waits for a token that is not its own. The
-processor here holds the first report back as well, so that they come after 7, 14, 21, … The last one comes in any case.
+The core sends a token for every request at each step. vLLM 0.32 takes each token through statistics, detokenising and
+its outputs (15 µs a token here), and its `stream_interval` only keeps it from reporting each; with an interval of 7 it
+reports after tokens 1, 8, 15, …, so every frame waits for a token that is not its own. The processor here keeps a
+request's tokens until there are `stream_interval` of them or the last has come, and hands vLLM one output for all.
+
+vLLM's own metrics count the same tokens; their times are those of frames.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from vllm.v1.engine import FinishReason
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.output_processor import OutputProcessor, RequestState
-
-
-class EvenRequest(RequestState):
-    """A request whose first report comes after as many tokens as the others."""
-
-    def make_request_output(
-        self,
-        new_token_ids: list[int],
-        pooling_output: Any,
-        finish_reason: FinishReason | None,
-        *rest: Any,
-        **named: Any,
-    ) -> Any:
-        if finish_reason is None and self.detokenizer and self.detokenizer.num_output_tokens() < self.stream_interval:
-            return None
-        return super().make_request_output(new_token_ids, pooling_output, finish_reason, *rest, **named)
+from vllm.v1.engine.output_processor import OutputProcessor
 
 
 class EvenReports(OutputProcessor):
-    """vLLM's processor; each request that comes in is an even one."""
+    """vLLM's processor, which gets a request's outputs joined."""
 
-    def add_request(self, request: Any, *rest: Any, **named: Any) -> None:
-        super().add_request(request, *rest, **named)
-        # vLLM makes the state itself. The class adds no field, so an instance may change into it.
-        self.request_states[request.request_id].__class__ = EvenRequest
+    def process_outputs(self, engine_core_outputs: list[EngineCoreOutput], *rest: Any, **named: Any) -> Any:
+        return super().process_outputs(self._joined(engine_core_outputs), *rest, **named)
+
+    def _joined(self, outputs: Sequence[EngineCoreOutput]) -> list[EngineCoreOutput]:
+        """Those that are worth a report, each with what was kept before it."""
+        due: list[EngineCoreOutput] = []
+        for output in outputs:
+            state: Any = self.request_states.get(output.request_id)
+            if state is None:  # given up a moment ago
+                continue
+            kept: EngineCoreOutput | None = state.__dict__.get("kept")
+            if kept is not None:
+                output.new_token_ids = kept.new_token_ids + output.new_token_ids
+                _carry(kept, output)
+            if output.finish_reason is None and len(output.new_token_ids) < state.stream_interval:
+                state.kept = output
+            else:
+                state.kept = None
+                due.append(output)
+        return due
+
+
+def _carry(kept: EngineCoreOutput, output: EngineCoreOutput) -> None:
+    """What a request's first outputs say once, into the one that is handed on."""
+    if kept.prefill_stats is not None:
+        output.prefill_stats = kept.prefill_stats
+    if kept.events is not None:
+        output.events = kept.events + (output.events or [])
 
 
 def report_evenly(llm: AsyncLLM) -> None:
     """Before the first request: its reports, and those of all others, come every `stream_interval` tokens."""
+    # vLLM makes the processor itself. The class adds no field, so the instance may change into it.
     llm.output_processor.__class__ = EvenReports

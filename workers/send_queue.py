@@ -25,6 +25,9 @@ class SendQueue:
 
     async def put(self, item: Outgoing) -> None:
         """Raises SlowReader when nothing is taken for too long."""
+        if not self._items.full():
+            self._items.put_nowait(item)
+            return
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._items.put(item)

@@ -14,15 +14,16 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from picows import WSTransport, WSUpgradeRequest, WSUpgradeResponse, ws_create_server
+from picows import WSUpgradeResponseWithListener as Answer
 
 from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overloaded, SlowReader, WorkerLost
 from app.fleet.registry import LeaseRecord
 from app.fleet.worker import Worker, WorkerState
+from app.platform.deadline import Deadline
 from app.platform.profiles import EngineProfile
 from app.platform.settings import ANY_HOST, Settings
+from app.realtime.websocket import Wire, WireClosed
 from app.speech.protocol import (
     MAX_MESSAGE_BYTES,
     WORKER_COMMANDS,
@@ -53,6 +54,12 @@ from workers.session import Session
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 5.0
+
+FRAME_HEADER_BYTES = 14
+"""Of a WebSocket, at most."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: those of a whole worker that was lost come at once."""
 
 
 class WorkerServer:
@@ -87,10 +94,11 @@ class WorkerServer:
         self._clock = clock
         self._places = Places(worker_id, capacity=profile.capacity, max_adapters=profile.max_loras)
         self._metrics = WorkerMetrics(self.describe, engine, decoder)
-        self._sockets: set[ServerConnection] = set()
+        self._sockets: set[Wire] = set()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._server: Server | None = None
+        self._server: asyncio.Server | None = None
+        self._serving: dict[asyncio.Task[None], Wire] = {}
 
     # What the fleet sees.
 
@@ -124,18 +132,14 @@ class WorkerServer:
 
     async def listen(self, state: WorkerState = WorkerState.ACTIVE) -> None:
         """Bind; `address` is then what front doors dial. Sessions are taken while the state is ACTIVE."""
-        self._server = await serve(
-            self._serve,
+        self._server = await ws_create_server(
+            self._open,
             self._settings.worker_host,
             self._settings.worker_port,
-            process_request=self._answer_http,
-            compression=None,
-            max_size=MAX_MESSAGE_BYTES,
-            ping_interval=5,
-            # A slow listener's pongs wait behind its audio; one that is gone is found by the deadlines of sending.
-            ping_timeout=None,
+            max_frame_size=MAX_MESSAGE_BYTES + FRAME_HEADER_BYTES,
+            backlog=BACKLOG,
         )
-        port = next(iter(self._server.sockets)).getsockname()[1]
+        port = self._server.sockets[0].getsockname()[1]
         host = self._settings.worker_host
         host = socket.gethostname() if host in ANY_HOST else host
         self.address = self._settings.worker_address or f"ws://{host}:{port}"
@@ -158,27 +162,61 @@ class WorkerServer:
         cut = len(self._places)
         log.log(logging.WARNING if cut else logging.INFO, "drained", extra={"sessions_cut": cut})
         if self._server is not None:
-            self._server.close(code=1001, reason="the worker ends")
-            await self._server.wait_closed()
+            self._server.close()
+            await asyncio.gather(*(socket.close() for socket in self._serving.values()))
+            await asyncio.gather(*self._serving, return_exceptions=True)
         return cut
 
     # One socket.
 
-    async def _serve(self, socket: ServerConnection) -> None:
+    def _open(self, request: WSUpgradeRequest) -> Wire | Answer:
+        """Health and metrics; a session's handshake passes with the right secret."""
+        match request.path.decode("latin-1"):
+            case "/healthz":
+                status = http.HTTPStatus.OK if self.state is WorkerState.ACTIVE else http.HTTPStatus.SERVICE_UNAVAILABLE
+                return _answer(status, f"{self.state}\n")
+            case "/metrics":
+                return _answer(http.HTTPStatus.OK, self._metrics.render())
+            case "/session":
+                if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
+                    return _Accepted(self._begin)
+                return _answer(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
+            case _:
+                return _answer(http.HTTPStatus.NOT_FOUND, "there are /session, /healthz and /metrics\n")
+
+    def _begin(self, socket: Wire) -> None:
+        serving = asyncio.create_task(self._serve(socket), name="session")
+        self._serving[serving] = socket
+        serving.add_done_callback(self._serving.pop)
+
+    async def _serve(self, socket: Wire) -> None:
+        try:
+            if await self._serve_one(socket):
+                # All is sent, and not yet read: were it closed here, a word from the other end would break it.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.session.slow_reader_timeout_s):
+                        await socket.until_closed()
+        except Exception:  # the session is at fault, or we are: the others go on
+            log.exception("a session broke")
+        finally:
+            await socket.close()
+
+    async def _serve_one(self, socket: Wire) -> bool:
+        """Whether the session has ended by itself."""
         assign: Assign | None = None
         try:
             assign = await _first_message(socket)
             self._admit(assign)
         except CarillonError as error:
             await _send_last(socket, Error.of(error, session=assign.session if assign else None, closed=True))
-            return
-        except ConnectionClosed:
-            return
+            return False
+        except WireClosed:
+            return False
         place, dismissed = self._places.take(assign)
         self._sockets.add(socket)
         self._empty.clear()
         try:
-            await self._hold(socket, place, dismissed)
+            return await self._hold(socket, place, dismissed)
         finally:
             self._places.leave(place)
             self._sockets.discard(socket)
@@ -196,8 +234,11 @@ class WorkerServer:
             raise InvalidRequest(f"worker {self._id} holds another model than {assign.voice.model!r}", param="model")
         self._places.check_adapter(assign)
 
-    async def _hold(self, socket: ServerConnection, place: Place, dismissed: Sequence[Place]) -> None:
-        """A session from its admission to its end; it begins when the dismissed ones have freed what it needs."""
+    async def _hold(self, socket: Wire, place: Place, dismissed: Sequence[Place]) -> bool:
+        """A session from its admission to its end; it begins when the dismissed ones have freed what it needs.
+
+        Whether it has ended by itself.
+        """
         assign = place.assign
         try:
             async with asyncio.TaskGroup() as group:
@@ -209,14 +250,16 @@ class WorkerServer:
                 finally:
                     place.free.set()
                 yielding.cancel()
+            return True
         except* CarillonError as group:
             error = _first(group)
             log.info("session failed", extra={"session": assign.session, "code": error.code})
             await _send_last(socket, Error.of(error, session=assign.session, closed=True))
-        except* ConnectionClosed:
+        except* WireClosed:
             log.info("front door left", extra={"session": assign.session})
+        return False
 
-    async def _equip(self, socket: ServerConnection, assign: Assign) -> None:
+    async def _equip(self, socket: Wire, assign: Assign) -> None:
         """Speak with the voice's adapter in the engine, if it has one."""
         async with AsyncExitStack() as stack:
             adapter = None
@@ -227,7 +270,7 @@ class WorkerServer:
                     gone.cancel()
             await self._converse(socket, assign, adapter)
 
-    async def _converse(self, socket: ServerConnection, assign: Assign, adapter: EngineAdapter | None) -> None:
+    async def _converse(self, socket: Wire, assign: Assign, adapter: EngineAdapter | None) -> None:
         session = Session(
             assign,
             engine=self._engine,
@@ -237,7 +280,7 @@ class WorkerServer:
             clock=self._clock,
         )
         card = ModelCard.of(self._engine.layout)
-        await socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
+        socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
@@ -245,26 +288,32 @@ class WorkerServer:
             await writer
             reader.cancel()
 
-    def _answer_http(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Health and metrics; a session's handshake passes with the right secret."""
-        match request.path:
-            case "/healthz":
-                status = http.HTTPStatus.OK if self.state is WorkerState.ACTIVE else http.HTTPStatus.SERVICE_UNAVAILABLE
-                return socket.respond(status, f"{self.state}\n")
-            case "/metrics":
-                return socket.respond(http.HTTPStatus.OK, self._metrics.render())
-            case "/session":
-                if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
-                    return None
-                return socket.respond(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
-            case _:
-                return socket.respond(http.HTTPStatus.NOT_FOUND, "there are /session, /healthz and /metrics\n")
+
+class _Accepted(Wire):
+    """A front door's connection, handed to `begin` once it stands."""
+
+    def __init__(self, begin: Callable[[Wire], None]) -> None:
+        super().__init__()
+        self._begin = begin
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        super().on_ws_connected(transport)
+        # What is sent is the kernel's, or the session waits: nothing is lost here when the connection is closed.
+        transport.underlying_transport.set_write_buffer_limits(high=0)
+        self._begin(self)
 
 
-async def _first_message(socket: ServerConnection) -> Assign:
+def _answer(status: http.HTTPStatus, text: str) -> Answer:
+    body = text.encode()
+    if status is http.HTTPStatus.OK:
+        return Answer(WSUpgradeResponse.create_ok_response(body), None)
+    return Answer(WSUpgradeResponse.create_error_response(status, body), None)
+
+
+async def _first_message(socket: Wire) -> Assign:
     try:
         async with asyncio.timeout(_HANDSHAKE_S):
-            message = parse(WORKER_COMMANDS, await socket.recv())
+            message = parse(WORKER_COMMANDS, await socket.receive())
     except TimeoutError:
         raise DeadlineExceeded(f"no assign within {_HANDSHAKE_S:g} s of connecting") from None
     if not isinstance(message, Assign):
@@ -272,9 +321,9 @@ async def _first_message(socket: ServerConnection) -> Assign:
     return message
 
 
-async def _until_closed(socket: ServerConnection) -> None:
-    await socket.wait_closed()
-    raise WorkerLost("the front door has closed the connection")
+async def _until_closed(socket: Wire) -> None:
+    await socket.until_closed()
+    raise WireClosed("the front door has closed the connection")
 
 
 async def _until_dismissed(place: Place) -> None:
@@ -282,9 +331,10 @@ async def _until_dismissed(place: Place) -> None:
     raise Overloaded("the place is needed by somebody who listens; come again when there is a spare one")
 
 
-async def _read(socket: ServerConnection, session: Session) -> None:
+async def _read(socket: Wire, session: Session) -> None:
     """Carry out what the client sends. A message that cannot be is answered, and the session goes on."""
-    async for raw in socket:
+    while True:
+        raw = await socket.receive()
         try:
             match parse(WORKER_COMMANDS, raw):
                 case Text(text=text):
@@ -298,36 +348,39 @@ async def _read(socket: ServerConnection, session: Session) -> None:
                 case Cancel(played_samples=played):
                     await session.cancel(played)
                 case Ping(id=id):
-                    await socket.send(Pong(id=id).model_dump_json())
+                    socket.send(Pong(id=id).model_dump_json())
                 case Assign():
                     raise InvalidRequest("this socket has its session already; open another for the next")
         except CarillonError as error:
             if isinstance(error, SlowReader):
                 raise
-            await socket.send(Error.of(error, session=session.id).model_dump_json())
-    raise WorkerLost("the front door has closed the connection")
+            socket.send(Error.of(error, session=session.id).model_dump_json())
 
 
-async def _write(socket: ServerConnection, session: Session, timeout_s: float) -> None:
+async def _write(socket: Wire, session: Session, timeout_s: float) -> None:
     """Send what the session emits, in order, until `Done`."""
-    while True:
-        item = await session.send_queue.get()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())
-        except TimeoutError:
-            raise SlowReader(f"the front door took nothing for {timeout_s:g} s") from None
-        if isinstance(item, Done):
-            return
-
-
-async def _send_last(socket: ServerConnection, message: Message) -> None:
-    """Send a last message to a socket that may be gone."""
+    deadline = Deadline()
     try:
+        while True:
+            item = await session.send_queue.get()
+            socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())
+            if socket.clogged:
+                with deadline.within(timeout_s):
+                    await socket.cleared()
+            if isinstance(item, Done):
+                return
+    except TimeoutError:
+        raise SlowReader(f"the front door took nothing for {timeout_s:g} s") from None
+    finally:
+        deadline.close()
+
+
+async def _send_last(socket: Wire, message: Message) -> None:
+    """Send a last message to a socket that may be gone."""
+    socket.send(message.model_dump_json())
+    with suppress(TimeoutError):
         async with asyncio.timeout(1):
-            await socket.send(message.model_dump_json())
-    except (ConnectionClosed, TimeoutError):
-        pass
+            await socket.cleared()
 
 
 def _first(group: BaseExceptionGroup[CarillonError]) -> CarillonError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import CarillonError, DeadlineExceeded, Overloaded, SessionIdle
+from app.platform.deadline import Deadline
 from app.platform.settings import SessionSettings
 from app.speech.audio import HeadSilenceMeter, pcm16_of
 from app.speech.latency import Ledger, Stopwatch
@@ -40,8 +41,8 @@ from app.speech.repetition import repeated_frames
 from app.speech.spoken_text import played_text
 from app.speech.text import Chunk, has_speech
 from app.speech.token_layout import TOKENS_PER_FRAME
-from workers.engine import PRIORITY, Engine, EngineAdapter, Utterance
-from workers.playback import Playback
+from workers.engine import PRIORITY, Codes, Engine, EngineAdapter, Utterance
+from workers.playback import Haste, Playback
 from workers.send_queue import SendQueue
 from workers.turn import TurnText
 
@@ -50,11 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HURRIED_LEAD_S = 0.3
-"""Below this lead the provisional head is used, and every frame is decoded as soon as it is written."""
-
 RELAXED_FRAMES = 4
-"""Frames decoded together while the listener has enough: fewer, larger steps cost the codec less."""
+"""Frames decoded together where the session does not hurry: fewer, larger steps cost codec and worker less."""
 
 MAX_FRAMES = 24
 """Two seconds, decoded and sent at once: of codes written elsewhere, or while a slow listener blocked."""
@@ -103,6 +101,8 @@ class Session:
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
         self._playback = Playback(self._sample_rate_hz, clock)
+        self._haste = Haste(self._playback, patient=self._patient)
+        self._stall = Deadline()
         self._wake = asyncio.Event()
         self._spoken: list[_Spoken] = []
         self._chunks = before.chunks
@@ -156,6 +156,7 @@ class Session:
         text = played_text(self._spoken, self.samples if played_samples is None else played_samples)
         self._spoken.clear()
         self._playback.stop()
+        self._haste.begin()
         self._text = self._turn_text(Resumption(), ended=self._text.ended)
         if not self.samples:
             self._watch = Stopwatch(self._clock)
@@ -170,6 +171,12 @@ class Session:
 
     async def run(self) -> None:
         """Speak until the text has ended; the last item is `Done`. Raises what ended the session early."""
+        try:
+            await self._speak_all()
+        finally:
+            self._stall.close()
+
+    async def _speak_all(self) -> None:
         while (chunk := await self._next_chunk()) is not None:
             turn = self.generation
             if has_speech(chunk.text):
@@ -228,6 +235,7 @@ class Session:
 
     async def _woken(self, delay_s: float) -> bool:
         """Whether the client sent something within `delay_s`."""
+        self._haste.begin()
         self._wake.clear()
         try:
             async with asyncio.timeout(delay_s):
@@ -321,34 +329,33 @@ class Session:
         )
         codes: list[int] = []
         waiting: list[int] = []
-        frames = 0
-        loop = asyncio.get_running_loop()
+        async with aclosing(self._engine.speak(utterance)) as speech:
+            while (written := await self._written(speech)) is not None:
+                self._watch.mark("token")
+                self.tokens += len(written.codes)
+                codes += written.codes
+                waiting += written.codes
+                ready, hurried = len(waiting) // TOKENS_PER_FRAME, self._haste.hurried
+                if written.ended or ready >= (1 if hurried else RELAXED_FRAMES):
+                    self._haste.decoded(ready)
+                    self._unsent_codes.extend(waiting)
+                    hurried = hurried and not written_before  # a stream that goes on stays exact
+                    final = written.ended is not None
+                    await self._decode(stream, waiting, final=final, spoken=spoken, hurried=hurried)
+                    waiting = []
+                if written.ended == "length":
+                    spoken.complete = False
+                    frames = len(codes) // TOKENS_PER_FRAME
+                    log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
+        return codes
+
+    async def _written(self, speech: AsyncGenerator[Codes, None]) -> Codes | None:
+        """What the engine writes next, None at its end. Raises what its silence means."""
         try:
-            async with (
-                asyncio.timeout(self._settings.stall_timeout_s) as stall,
-                aclosing(self._engine.speak(utterance)) as speech,
-            ):
-                async for written in speech:
-                    stall.reschedule(None)
-                    self._watch.mark("token")
-                    self.tokens += len(written.codes)
-                    codes += written.codes
-                    waiting += written.codes
-                    ready = len(waiting) // TOKENS_PER_FRAME
-                    if written.ended or ready >= self._frames_wanted():
-                        frames += ready
-                        self._unsent_codes.extend(waiting)
-                        hurried = self._hurried and not written_before  # a stream that goes on stays exact
-                        final = written.ended is not None
-                        await self._decode(stream, waiting, final=final, spoken=spoken, hurried=hurried)
-                        waiting = []
-                    if written.ended == "length":
-                        spoken.complete = False
-                        log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
-                    stall.reschedule(loop.time() + self._settings.stall_timeout_s)
+            with self._stall.within(self._settings.stall_timeout_s):
+                return await anext(speech, None)
         except TimeoutError:
             raise self._silence() from None
-        return codes
 
     def _silence(self) -> CarillonError:
         """Why the engine wrote nothing: in the background it may have been busy with interactive ones.
@@ -364,14 +371,6 @@ class Session:
     def _patient(self) -> bool:
         """Whether no listener waits for this audio: it is then exact from its first sample, and decoded last."""
         return self._assign.pace == "background"
-
-    @property
-    def _hurried(self) -> bool:
-        return self._playback.lead_s < HURRIED_LEAD_S and not self._patient
-
-    def _frames_wanted(self) -> int:
-        """Frames worth a decode now."""
-        return 1 if self._hurried else RELAXED_FRAMES
 
     async def _decode(
         self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool

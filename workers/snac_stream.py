@@ -5,8 +5,8 @@ and answers late by the inputs on its right, so that each input is computed once
 full decode of the utterance, whatever the chunks. What an utterance keeps between chunks is one row of floats.
 
 Audio runs `lookahead_samples` behind the codes; an utterance is ended by steps beyond its end, which are silenced at
-every convolution exactly as the full decode's zero padding is. The decoder's noise blocks, where a codec has them,
-are left out: they multiply by fresh random numbers, which no two decodes share.
+every convolution exactly as the full decode's zero padding is. The noise of the decoder's noise blocks, where a codec
+has them, is the utterance's own: see `workers.codec_noise`.
 
 It knows no asyncio, no sessions and no deadlines: those are `workers.decoder`'s.
 """
@@ -29,6 +29,7 @@ from snac.layers import DecoderBlock, NoiseBlock, ResidualUnit, Snake1d
 from torch import Tensor, nn
 
 from app.errors import ConfigurationError
+from workers.codec_noise import CodecNoise, NoiseSite
 
 IMAGINED_DECAY = 0.6
 """How much of its distance from the mean an imagined latent keeps from one step to the next."""
@@ -81,19 +82,24 @@ class CodecLayout:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a chunk lies in its utterance: its first latent step, and the utterance's length in steps once known."""
+    """Where a chunk lies in its utterance: its first latent step, and the utterance's length in steps once known.
+
+    `seed` (int64) is the utterance's, of its noise.
+    """
 
     first_step: int
     end_step: int | None = None
+    seed: int = 0
 
 
 class StreamingSnac:
     """The decoding half of a `snac.SNAC`, batched over utterances of any age. `codec` itself is left as it was.
 
-    Raises ConfigurationError for a codec with attention, whose output no finite lookahead makes final.
+    Without `noise` its noise blocks, if it has any, add nothing. Raises ConfigurationError for a codec with attention,
+    whose output no finite lookahead makes final.
     """
 
-    def __init__(self, codec: SNAC, *, device: str | torch.device = "cpu") -> None:
+    def __init__(self, codec: SNAC, *, device: str | torch.device = "cpu", noise: bool = True) -> None:
         if codec.attn_window_size is not None:
             raise ConfigurationError(
                 f"codec has attn_window_size={codec.attn_window_size}: only codecs without attention "
@@ -111,7 +117,7 @@ class StreamingSnac:
         self.device = torch.device(device)
         with torch.inference_mode():
             self._quantizer = _Quantizer(codec, self.device)
-            chain = _Chain(self.device)
+            chain = _Chain(self.device, noise=noise)
             for layer in codec.decoder.model:
                 chain.append(layer)
         self._layers = chain.layers
@@ -121,6 +127,7 @@ class StreamingSnac:
         """Samples past its own end over which a latent step still has an effect: the left receptive field."""
         self.state_floats = chain.state_floats
         self.dtype = chain.dtype
+        self._noise = CodecNoise(chain.noise, self.device, self.dtype) if chain.noise else None
 
     @property
     def flush_steps(self) -> int:
@@ -163,12 +170,19 @@ class StreamingSnac:
         sample spans[b].first_step * samples_per_step - lookahead_samples of its utterance: those before 0 or beyond
         the end are to be thrown away.
         """
-        x = latents
-        edges = [(row, span) for row, span in enumerate(spans) if self._has_edge(span, latents.shape[1])]
+        x, steps = latents, latents.shape[1]
+        edges = [(row, span) for row, span in enumerate(spans) if self._has_edge(span, steps)]
+        chunk = _Chunk(states, edges, self._noise_in(spans, steps))
         with _full_precision(self.device):
             for layer in self._layers:
-                x = layer(x, states, edges)
+                x = layer(x, chunk)
         return torch.tanh(x[..., 0])
+
+    def _noise_in(self, spans: Sequence[Span], steps: int) -> Sequence[Tensor]:
+        if self._noise is None:
+            return ()
+        places = torch.tensor([(span.seed, span.first_step) for span in spans], device=self.device)
+        return self._noise.draw(places[:, 0], places[:, 1], steps)
 
     def _has_edge(self, span: Span, steps: int) -> bool:
         starting = span.first_step * self.layout.samples_per_step < self.lookahead_samples
@@ -197,8 +211,15 @@ class _Quantizer:
         return F.linear(torch.cat(embedded, dim=-1), self._weight, self._bias)
 
 
-Edges = Sequence[tuple[int, Span]]
-"""The rows of a batch that hold the beginning or the end of their utterance, and where they lie in it."""
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What the layers need of a batch beside its values: `states` [batch, state_floats], updated in place."""
+
+    states: Tensor
+    edges: Sequence[tuple[int, Span]]
+    """The rows that hold the beginning or the end of their utterance, and where they lie in it."""
+    noise: Sequence[Tensor]
+    """[batch, time, 1] of each noise block."""
 
 
 class _Chain:
@@ -208,9 +229,11 @@ class _Chain:
     step has an effect beyond its own, all at the current layer.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, noise: bool) -> None:
         self.device = device
         self.layers: list[_Layer] = []
+        self.noise: list[NoiseSite] = []
+        self._noisy = noise
         self.rate, self.delay, self.reach = 1, 0, 0
         self.state_floats = 0
         self.dtype = torch.float32
@@ -227,7 +250,10 @@ class _Chain:
             self.layers.append(_Upsample(layer, self))
         elif isinstance(layer, nn.Conv1d):
             self.layers.append(_Convolution(layer, self))
-        elif not isinstance(layer, NoiseBlock | nn.Tanh):
+        elif isinstance(layer, NoiseBlock):
+            if self._noisy:
+                self.layers.append(_Noise(layer, self))
+        elif not isinstance(layer, nn.Tanh):
             raise ConfigurationError(f"codec has a {type(layer).__name__} in its decoder: only stock SNAC is known")
 
     def _append_residual(self, unit: ResidualUnit) -> None:
@@ -269,7 +295,7 @@ class _Keep:
 
 
 class _Layer:
-    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
         """[batch, time, channels] → [batch, time * stride, channels']."""
         raise NotImplementedError
 
@@ -282,9 +308,22 @@ class _Snake(_Layer):
         self._alpha = alpha.clone()
         self._inverse = (alpha + 1e-9).reciprocal()
 
-    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
         wave = torch.mul(x, self._alpha).sin_().square_()
         return wave.mul_(self._inverse).add_(x)
+
+
+class _Noise(_Layer):
+    """x + noise * linear(x): one number at a position, for all channels."""
+
+    def __init__(self, block: NoiseBlock, chain: _Chain) -> None:
+        linear = cast(nn.Conv1d, block.linear)
+        self._weight = linear.weight.detach()[..., 0].to(chain.device, copy=True)
+        self._number = len(chain.noise)
+        chain.noise.append(NoiseSite(self._number, chain.rate, chain.delay))
+
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
+        return torch.addcmul(x, chunk.noise[self._number], F.linear(x, self._weight))
 
 
 class _Padded(_Layer):
@@ -293,8 +332,8 @@ class _Padded(_Layer):
     def __init__(self, chain: _Chain) -> None:
         self._rate, self._delay = chain.rate, chain.delay
 
-    def silence(self, x: Tensor, edges: Edges) -> None:
-        for row, span in edges:
+    def silence(self, x: Tensor, chunk: _Chunk) -> None:
+        for row, span in chunk.edges:
             start = span.first_step * self._rate - self._delay
             if start < 0:
                 x[row, :-start] = 0
@@ -322,11 +361,11 @@ class _Convolution(_Padded):
         chain.delay += context // 2
         chain.reach += context // 2
 
-    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
         if self._pointwise:
             return F.linear(x, self._weight, self._bias)
-        self.silence(x, edges)
-        image = self._left(x, states).transpose(1, 2).unsqueeze(2)
+        self.silence(x, chunk)
+        image = self._left(x, chunk.states).transpose(1, 2).unsqueeze(2)
         out = F.conv2d(image, self._weight, self._bias, dilation=(1, self._dilation), groups=self._groups)
         return out.squeeze(2).transpose(1, 2)
 
@@ -351,9 +390,9 @@ class _Upsample(_Padded):
         chain.delay = chain.delay * stride + padding
         chain.reach = chain.reach * stride + stride - padding
 
-    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
-        self.silence(x, edges)
-        joined = self._left(x, states)
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
+        self.silence(x, chunk)
+        joined = self._left(x, chunk.states)
         pairs = torch.cat((joined[:, :-1], joined[:, 1:]), dim=2)
         out = F.linear(pairs, self._weight, self._bias)  # [batch, time, stride * out]
         return out.view(x.shape[0], x.shape[1] * self._stride, -1)
@@ -366,11 +405,11 @@ class _Residual(_Layer):
         self._layers = layers
         self._waiting = waiting
 
-    def __call__(self, x: Tensor, states: Tensor, edges: Edges) -> Tensor:
+    def __call__(self, x: Tensor, chunk: _Chunk) -> Tensor:
         y = x
         for layer in self._layers:
-            y = layer(y, states, edges)
-        return y.add_(self._waiting(x, states)[:, : x.shape[1]])
+            y = layer(y, chunk)
+        return y.add_(self._waiting(x, chunk.states)[:, : x.shape[1]])
 
 
 def load_codec(directory: Path | str) -> SNAC:

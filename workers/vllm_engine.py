@@ -123,13 +123,12 @@ class VllmEngine:
             lora_request=LoRARequest(adapter.name, adapter.lora_id, str(adapter.path)) if adapter else None,
             priority=utterance.priority,
         )
-        position = len(utterance.codes)
+        position, end_id = len(utterance.codes), self.layout.end_id
         self._began()
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                ids = [token for token in completion.token_ids if token != self.layout.end_id]
-                codes = [self.layout.code(token, position + offset) for offset, token in enumerate(ids)]
+                codes = self.layout.codes([token for token in completion.token_ids if token != end_id], position)
                 position += len(codes)
                 ended = _ending(completion.finish_reason)
                 if ended and (rest := position % TOKENS_PER_FRAME):

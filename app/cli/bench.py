@@ -57,6 +57,33 @@ def bench_start(
     typer.echo(start.as_json(checkouts) if as_json else start.table(checkouts))
 
 
+@bench.command("worker")
+def bench_worker(
+    *,
+    sessions: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "50,100,200,400",
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another checkout that runs in this environment; repeat for more.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each at each level, in turn.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement, once all sessions speak.")] = 5.0,
+    pace: Annotated[float, typer.Option(min=0.1, help="Of the scripted engine; below 1 every listener waits.")] = 1.2,
+    as_json: AsJson = False,
+) -> None:
+    """What a session costs a worker's own process: a scripted engine and codec, everything else real; side by side."""
+    from app.bench import worker
+
+    here = Path(worker.__file__).resolve().parents[2]
+    sides = worker.run(
+        [*(beside or ()), here],
+        sessions=_levels(sessions),
+        rounds=rounds,
+        seconds=seconds,
+        pace=pace,
+        progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+    )
+    typer.echo(worker.as_json(sides) if as_json else worker.table(sides))
+
+
 @bench.command("speech")
 def bench_speech(
     *,

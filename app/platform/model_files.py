@@ -129,10 +129,11 @@ def _parameters(path: Path) -> int:
     return total
 
 
-def fingerprint(model_dir: Path, codec_dir: Path) -> str:
+def fingerprint(model_dir: Path, codec_dir: Path, *, codec_noise: bool = True) -> str:
     """Tells a voice model from any other, wherever it lies: of its configurations, and of pieces of its weights.
 
-    A finetune differs from its base in every weight that it trained, so pieces will do, and gigabytes are not read.
+    A finetune differs from its base in every weight that it trained, so pieces will do, and gigabytes are not read. One
+    that is decoded without `codec_noise` sounds otherwise, and is another.
     """
     digest = hashlib.sha256()
     for directory, weights in ((model_dir, "*.safetensors"), (codec_dir, "pytorch_model.bin")):
@@ -143,6 +144,8 @@ def fingerprint(model_dir: Path, codec_dir: Path) -> str:
                 for piece in range(_PIECES):
                     file.seek(size * piece // _PIECES)
                     digest.update(file.read(_PIECE_BYTES))
+    if not codec_noise:
+        digest.update(b"without noise")
     return digest.hexdigest()[:16]
 
 

@@ -224,6 +224,11 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default=Path("data"), description="Embedded stores, caches, run.json.")
     model: str = Field(default=str(STAND_IN / "model"), description="Language model: a directory or a hub id.")
     codec: str = Field(default=str(STAND_IN / "codec"), description="SNAC codec: a directory or a hub id.")
+    codec_noise: bool = Field(
+        default=True,
+        description="Whether the noise blocks of a codec that has them (snac_24khz) add noise, as it was trained. Off: "
+        "they add none, which costs less. The same for all workers of a model.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where a GPU and the CUDA build of vLLM are found."
     )

@@ -1,4 +1,5 @@
-"""A WebSocket to a worker: what comes waits for its one reader, and what goes waits while the other end takes nothing.
+"""A WebSocket to a worker, or its other end: what comes waits for its one reader, and what goes waits while the other
+end takes nothing.
 
 picows reads and writes the frames: with `websockets`, which does so in Python, they took a third of what a frame of
 audio cost a front door (`carillon bench fleet`). The kernel watches over the other end, with probes and their
@@ -31,7 +32,7 @@ class WireClosed(Exception):
 
 
 class Wire(WSListener):
-    """One connection; `connect` makes it."""
+    """One connection; `connect` makes it, or a server hands it out for one that has come."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -84,10 +85,10 @@ class Wire(WSListener):
                 self._socket.underlying_transport.resume_reading()
         return self._waiting.popleft()
 
-    def send(self, text: str) -> None:
+    def send(self, message: str | bytes) -> None:
         """Send a message, without waiting; it goes nowhere once the connection is gone."""
         if self._socket is not None:
-            self._socket.send(WSMsgType.TEXT, text)
+            self._socket.send(WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY, message)
 
     @property
     def clogged(self) -> bool:
@@ -96,6 +97,11 @@ class Wire(WSListener):
 
     async def cleared(self) -> None:
         await self._writable.wait()
+
+    async def until_closed(self) -> None:
+        """Wait for the end of a connection that was made."""
+        assert self._socket is not None
+        await self._socket.wait_disconnected()
 
     async def close(self) -> None:
         """Close with a handshake; what has not gone out after a second never will."""

@@ -35,8 +35,13 @@ def finite(samples: Samples) -> Samples:
 
 def pcm16_of(samples: Samples) -> bytes:
     """Little-endian signed 16-bit PCM, clipped, rounded to nearest, without dither."""
-    scaled = np.rint(finite(samples).astype(np.float64) * _PCM16_SCALE)
-    return np.minimum(scaled, _PCM16_SCALE - 1).astype("<i2").tobytes()
+    samples = samples.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(np.dot(samples, samples)):  # one look at all: a sample is not, or is far too loud
+            samples = finite(samples)
+    scaled = samples * np.float32(_PCM16_SCALE)  # a power of two: exact
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -_PCM16_SCALE, _PCM16_SCALE - 1, out=scaled).astype("<i2").tobytes()
 
 
 def samples_of(pcm16: bytes) -> Samples:

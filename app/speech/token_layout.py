@@ -12,6 +12,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,6 +146,18 @@ class TokenLayout(BaseModel):
         if not start <= token_id < stop:
             raise ValueError(f"token {token_id} at position {position} is outside its band [{start}, {stop})")
         return token_id - start
+
+    def codes(self, token_ids: Sequence[int], position: int) -> list[int]:
+        """What the tokens mean that stand from `position` on, one after the other. Raises what `code` raises."""
+        starts = islice(cycle(self._band_starts), position % TOKENS_PER_FRAME, None)
+        codes = [token_id - start for token_id, start in zip(token_ids, starts, strict=False)]
+        if codes and not (min(codes) >= 0 and max(codes) < self.codebook_size):
+            return [self.code(token_id, position + offset) for offset, token_id in enumerate(token_ids)]
+        return codes
+
+    @cached_property
+    def _band_starts(self) -> tuple[int, ...]:
+        return tuple(self.band(position)[0] for position in range(TOKENS_PER_FRAME))
 
     def text(self, voice: str, text: str) -> str:
         """The words of the prompt, before tokenizing: `tara: Hello`."""

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from snac import SNAC
-from snac.layers import NoiseBlock
-from torch import nn
+
+from workers.codec_noise import noise_of, noise_seed
 
 TINY: dict[str, Any] = {
     "sampling_rate": 24000,
@@ -41,15 +41,9 @@ SNAC_24KHZ: dict[str, Any] = {
 
 
 def random_codec(config: dict[str, Any], seed: int = 0) -> SNAC:
-    """A codec whose noise blocks add nothing: the stream leaves them out, so the full decode must too."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        codec = SNAC(**config).eval()
-    for module in codec.modules():
-        if isinstance(module, NoiseBlock):
-            parameters: Any = module.linear.parametrizations
-            nn.init.zeros_(parameters.weight.original0)
-    return codec
+        return SNAC(**config).eval()
 
 
 def random_codes(codec: SNAC, frames: int, seed: int = 0) -> NDArray[np.int64]:
@@ -59,10 +53,11 @@ def random_codes(codec: SNAC, frames: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def full_decode(codec: SNAC, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """What `SNAC.decode` makes of a whole utterance, its levels read off the frame as Orpheus writes them."""
+    """What `SNAC.decode` makes of a whole utterance with its own noise, its levels read off the frame as Orpheus
+    writes them."""
     if not len(codes):
         return np.empty(0, dtype=np.float32)
     places = {3: ([0], [1, 4], [2, 3, 5, 6]), 2: ([0], [1, 2])}[len(codec.vq_strides)]
     levels = [torch.from_numpy(codes[:, place].reshape(1, -1)) for place in places]
-    with torch.inference_mode():
+    with torch.inference_mode(), noise_of(codec, noise_seed(codes[0])):
         return codec.decode(levels)[0, 0].numpy()

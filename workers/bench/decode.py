@@ -1,8 +1,9 @@
 """Measures the decoder beside the sliding window of 28 tokens that the published Orpheus servers decode with.
 
 One run, one process, the schemes in turn within each repetition; medians. Cost is processor time on a CPU and wall
-time on CUDA, per second of audio. Errors are against the full decode of the utterance, with the codec's noise blocks
-silent everywhere; on a CPU torch is set to one thread for the run.
+time on CUDA, per second of audio. Errors are against the full decode of the utterance; the noise of a codec that has
+noise blocks is the same at the same place in all schemes, but for the one that leaves it out. On a CPU torch is set to
+one thread for the run.
 
 A codec from a directory counts as trained: its errors are measured on its own codes of a speech-like signal. A loaded
 `SNAC` counts as random: its codes are too, which is harder on every scheme than speech is.
@@ -15,7 +16,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from snac import SNAC
 from snac.layers import NoiseBlock
 
 from workers.bench.decode_report import DecodeReport, Packet, SchemeResult
+from workers.codec_noise import noise_of, noise_seed
 from workers.decoder import Decoder, DecodeStream
 from workers.provisional_head import HeadRamp
 from workers.snac_stream import CodecLayout, StreamingSnac, load_codec
@@ -36,6 +38,8 @@ WINDOW_FRAMES = 4
 ERROR_UTTERANCES, ERROR_FRAMES = 6, 14
 CURVE_SHARES = (0.25, 0.375, 0.5)
 """Half a frame, three quarters and a whole one, after two frames are known."""
+QUIET = "exact, no noise"
+"""The scheme of `codec_noise: off`: its error is the noise itself."""
 ROUNDS = 4
 """Frames of ours to one of the window's, which takes as long."""
 SNAC_24KHZ: dict[str, Any] = {
@@ -73,7 +77,7 @@ def run(
     least_s: float = 2.0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> DecodeReport:
-    """Measure every codec: a trained one's directory, or a loaded random one, whose noise blocks are silenced in place.
+    """Measure every codec: a trained one's directory, or a loaded random one.
 
     Each cost is the median of at least `repetitions`; cheap ones are repeated for `least_s`, as they are the noisiest.
     With the defaults about two minutes for the stand-in and the random 24 kHz codec on one idle core.
@@ -84,7 +88,6 @@ def run(
         for name, source in codecs.items():
             trained = not isinstance(source, SNAC)
             codec = (load_codec(source) if trained else source).to(device)
-            _silence_noise(codec)
             bench = _Bench(name, codec, trained=trained, sessions=sessions, repetitions=repetitions, least_s=least_s)
             progress(f"{name}: errors against the full decode")
             first_packets[name] = asyncio.run(bench.first_packets())
@@ -101,11 +104,15 @@ def run(
 
 
 class _Window:
-    """The published servers' scheme, as they run it: the stock decoder, one session at a time, weight norm and all."""
+    """The published servers' scheme, as they run it: the stock decoder, one session at a time, weight norm and all.
 
-    def __init__(self, codec: SNAC, layout: CodecLayout) -> None:
+    With a `seed` its noise is that of the utterance with this seed, else torch's own.
+    """
+
+    def __init__(self, codec: SNAC, layout: CodecLayout, seed: int | None = None) -> None:
         self._codec = codec
         self._layout = layout
+        self._seed = seed
         self._frames: list[NDArray[np.int64]] = []
 
     def push(self, frame: NDArray[np.int64]) -> Audio:
@@ -113,7 +120,8 @@ class _Window:
         self._frames.append(frame)
         if len(self._frames) < WINDOW_FRAMES:
             return np.empty(0, dtype=np.float32)
-        audio = _full_decode(self._codec, self._layout, np.stack(self._frames[-WINDOW_FRAMES:]))
+        first_step = (len(self._frames) - WINDOW_FRAMES) * self._layout.steps_per_frame
+        audio = _decode(self._codec, self._layout, np.stack(self._frames[-WINDOW_FRAMES:]), self._seed, first_step)
         return audio[self._layout.samples_per_frame : 2 * self._layout.samples_per_frame]
 
 
@@ -130,11 +138,13 @@ class _Bench:
         self._repetitions = repetitions
         self._least_s = least_s
         self._snac = StreamingSnac(codec, device=device)
+        self._quiet = StreamingSnac(codec, device=device, noise=False)
+        self._noisy = any(isinstance(module, NoiseBlock) for module in codec.modules())
         self._layout = self._snac.layout
         self._clock = time.perf_counter if device.type == "cuda" else time.process_time
         codes_of = _codes_of_speech if trained else _random_codes
         self._utterances = [codes_of(codec, self._layout, seed) for seed in range(ERROR_UTTERANCES)]
-        self._exact = [_full_decode(codec, self._layout, codes) for codes in self._utterances]
+        self._exact = [_decode(codec, self._layout, codes, noise_seed(codes[0])) for codes in self._utterances]
 
     async def first_packets(self) -> tuple[Packet, ...]:
         packets = []
@@ -148,20 +158,27 @@ class _Bench:
         first_ms = await self._first_audio_ms()
         return [
             self._window_result(first_ms["window"], costs["window"]),
-            await self._exact_result(first_ms["exact"], costs["exact"]),
+            await self._exact_result("exact", self._snac, first_ms["exact"], costs["exact"]),
             await self._head_result(first_ms["exact + head"], costs["exact"]),
+            *[await self._exact_result(name, snac, first_ms[name], costs[name]) for name, snac in self._quiet_scheme()],
         ]
+
+    def _quiet_scheme(self) -> list[tuple[str, StreamingSnac]]:
+        """The scheme without noise, of a codec that has any."""
+        return [(QUIET, self._quiet)] if self._noisy else []
 
     def _window_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
         spoken = []
         for codes in self._utterances:
-            window = _Window(self._codec, self._layout)
+            window = _Window(self._codec, self._layout, noise_seed(codes[0]))
             spoken.append([window.push(frame) for frame in codes])
         return self._result("window", spoken, first_ms, costs, start=self._layout.samples_per_frame)
 
-    async def _exact_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
-        spoken = [await self._speak(codes, False) for codes in self._utterances]
-        return self._result("exact", spoken, first_ms, costs)
+    async def _exact_result(
+        self, scheme: str, snac: StreamingSnac, first_ms: float, costs: dict[int, float]
+    ) -> SchemeResult:
+        spoken = [await self._speak(codes, False, snac=snac) for codes in self._utterances]
+        return self._result(scheme, spoken, first_ms, costs)
 
     async def _head_result(self, first_ms: float, costs: dict[int, float]) -> SchemeResult:
         spoken = [await self._speak(codes, True) for codes in self._utterances]
@@ -207,15 +224,17 @@ class _Bench:
         tokens = frames * self._layout.tokens_per_frame
         return Packet(tokens=tokens, start=start, samples=samples, error_db=_error_db(decoded, exact))
 
-    async def _speak(self, codes: Frames, provisional: bool, head: HeadRamp | None = None) -> list[Audio]:
+    async def _speak(
+        self, codes: Frames, provisional: bool, head: HeadRamp | None = None, *, snac: StreamingSnac | None = None
+    ) -> list[Audio]:
         """An utterance, or its beginning, a frame at a time."""
-        async with self._streams(1, head) as (stream,):
+        async with self._streams(1, head, snac=snac) as (stream,):
             end = ERROR_FRAMES - 1
             return [await stream.push(code, final=i == end, provisional=provisional) for i, code in enumerate(codes)]
 
     async def _costs(self) -> dict[str, dict[int, float]]:
         """Milliseconds of work per second of audio in the steady state, by scheme and number of sessions."""
-        costs: dict[str, dict[int, float]] = {"window": {}, "exact": {}}
+        costs: dict[str, dict[int, float]] = defaultdict(dict)
         for count in self._sessions:
             audio_s = count * self._layout.samples_per_frame / self._layout.sample_rate_hz
             for scheme, taken_s in (await self._rounds(count)).items():
@@ -229,19 +248,25 @@ class _Bench:
         for window in windows:
             for frame in frames[: WINDOW_FRAMES - 1]:
                 window.push(frame)
-        taken_s: dict[str, list[float]] = {"window": [], "exact": []}
-        async with self._streams(count) as streams:
-            await asyncio.gather(*(stream.push(frames[:6].flatten()) for stream in streams))  # past the beginning
+        taken_s: dict[str, list[float]] = defaultdict(list)
+        async with AsyncExitStack() as stack:
+            schemes = {
+                scheme: await stack.enter_async_context(self._streams(count, snac=snac))
+                for scheme, snac in (("exact", self._snac), *self._quiet_scheme())
+            }
+            for streams in schemes.values():
+                await asyncio.gather(*(stream.push(frames[:6].flatten()) for stream in streams))  # past the beginning
             until_s = time.monotonic() + self._least_s
             while len(taken_s["window"]) < self._repetitions or time.monotonic() < until_s:
                 started_s = self._clock()
                 for window in windows:
                     window.push(frames[len(taken_s["window"]) % ERROR_FRAMES])
-                between_s = self._clock()
-                for frame in frames[:ROUNDS]:
-                    await asyncio.gather(*(stream.push(frame) for stream in streams))
-                taken_s["window"].append(between_s - started_s)
-                taken_s["exact"].append((self._clock() - between_s) / ROUNDS)
+                taken_s["window"].append(self._clock() - started_s)
+                for scheme, streams in schemes.items():
+                    started_s = self._clock()
+                    for frame in frames[:ROUNDS]:
+                        await asyncio.gather(*(stream.push(frame) for stream in streams))
+                    taken_s[scheme].append((self._clock() - started_s) / ROUNDS)
         return taken_s
 
     async def _first_audio_ms(self) -> dict[str, float]:
@@ -255,9 +280,10 @@ class _Bench:
                 return window.push(frame)
 
             taken_ms["window"].append(await self._first_push_ms(codes, windowed))
-            for scheme, provisional in (("exact", False), ("exact + head", True)):
-                async with self._streams(1) as (stream,):
-                    push = partial(stream.push, provisional=provisional)
+            schemes = (("exact", self._snac), ("exact + head", self._snac), *self._quiet_scheme())
+            for scheme, snac in schemes:
+                async with self._streams(1, snac=snac) as (stream,):
+                    push = partial(stream.push, provisional=scheme == "exact + head")
                     taken_ms[scheme].append(await self._first_push_ms(codes, push))
         return {scheme: statistics.median(values) for scheme, values in taken_ms.items()}
 
@@ -269,8 +295,10 @@ class _Bench:
         raise AssertionError(f"{ERROR_FRAMES} frames are too few for a first packet")
 
     @asynccontextmanager
-    async def _streams(self, count: int, head: HeadRamp | None = None) -> AsyncIterator[list[DecodeStream]]:
-        async with Decoder(self._snac, max_sessions=count, head=head) as decoder:
+    async def _streams(
+        self, count: int, head: HeadRamp | None = None, *, snac: StreamingSnac | None = None
+    ) -> AsyncIterator[list[DecodeStream]]:
+        async with Decoder(snac or self._snac, max_sessions=count, head=head) as decoder:
             yield [decoder.open() for _ in range(count)]
 
 
@@ -285,21 +313,14 @@ def _threads(device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _silence_noise(codec: SNAC) -> None:
-    """Noise blocks still cost what they cost, but add nothing: two decodes can then be compared."""
-    for module in codec.modules():
-        if isinstance(module, NoiseBlock):
-            parameters: Any = module.linear.parametrizations
-            torch.nn.init.zeros_(parameters.weight.original0)
-
-
 @torch.inference_mode()
-def _full_decode(codec: SNAC, layout: CodecLayout, codes: Frames) -> Audio:
-    """[frames, tokens_per_frame] → [samples], by the stock class."""
+def _decode(codec: SNAC, layout: CodecLayout, codes: Frames, seed: int | None, first_step: int = 0) -> Audio:
+    """[frames, tokens_per_frame] → [samples], by the stock class, with the noise of `seed` or torch's."""
     steps = layout.codes_by_step(codes)
     device = next(codec.parameters()).device
     levels = [torch.from_numpy(steps[::stride, i])[None].to(device) for i, stride in enumerate(layout.strides)]
-    return codec.decode(levels)[0, 0].cpu().numpy()
+    with nullcontext() if seed is None else noise_of(codec, seed, first_step=first_step):
+        return codec.decode(levels)[0, 0].cpu().numpy()
 
 
 def _random_codes(codec: SNAC, layout: CodecLayout, seed: int) -> Frames:

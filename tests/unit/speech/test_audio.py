@@ -68,6 +68,11 @@ def test_pcm_is_little_endian_clipped_and_rounded_to_nearest() -> None:
 def test_what_is_no_number_is_silent() -> None:
     hostile = np.array([math.nan, math.inf, -math.inf, 0.5], np.float32)
     assert finite(hostile).tolist() == [0.0, 0.0, 0.0, 0.5]
+    assert np.frombuffer(pcm16_of(hostile), "<i2").tolist() == [0, 0, 0, 16384]
+
+
+def test_what_is_far_too_loud_is_clipped() -> None:
+    assert np.frombuffer(pcm16_of(np.array([1e30, -1e30, 0.5], np.float32)), "<i2").tolist() == [32767, -32768, 16384]
 
 
 def test_half_a_sample_is_refused() -> None:

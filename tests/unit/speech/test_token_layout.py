@@ -72,3 +72,19 @@ def test_control_tokens_lie_in_the_vocabulary(tmp_path: Path) -> None:
 def test_a_prompt_needs_voice_and_text(tmp_path: Path, form: str) -> None:
     with pytest.raises(ConfigurationError, match="prompt_form"):
         read_layout(*checkpoint(tmp_path, speech={"prompt_form": form}))
+
+
+def test_tokens_in_a_row_mean_what_each_means_at_its_place(tmp_path: Path) -> None:
+    layout = read_layout(*checkpoint(tmp_path, codebook_size=512))
+    codes = [number * 37 % 512 for number in range(20)]
+    tokens = [layout.token(code, 5 + offset) for offset, code in enumerate(codes)]
+    assert layout.codes(tokens, 5) == codes
+    assert layout.codes([], 3) == []
+
+
+def test_a_token_of_another_band_is_named_with_its_place(tmp_path: Path) -> None:
+    layout = read_layout(*checkpoint(tmp_path, codebook_size=512))
+    tokens = [layout.token(1, position) for position in range(7)]
+    tokens[3] = layout.token(1, 4)
+    with pytest.raises(ValueError, match=f"token {tokens[3]} at position 3 is outside its band"):
+        layout.codes(tokens, 0)

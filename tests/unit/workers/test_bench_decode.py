@@ -26,18 +26,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> DecodeReport:
 
 def test_each_codec_is_measured_with_each_scheme(report: DecodeReport) -> None:
     names = [(result.codec, result.scheme) for result in report.results]
-    assert names == [(codec, scheme) for codec in ("saved", "loaded") for scheme in ("window", "exact", "exact + head")]
+    schemes = ("window", "exact", "exact + head", "exact, no noise")
+    assert names == [(codec, scheme) for codec in ("saved", "loaded") for scheme in schemes]
     assert all(set(result.cost_ms_per_audio_s) == {1, 3} for result in report.results)
     assert report.cost_ratio(report.results[0], 3) == 1.0
 
 
 def test_the_window_starts_late_loses_frames_and_is_not_exact_and_ours_does_not(report: DecodeReport) -> None:
     frame = 32
-    for window, exact, head in (report.results[:3], report.results[3:]):
+    for window, exact, head, quiet in (report.results[:4], report.results[4:]):
         assert (window.first_audio_tokens, exact.first_audio_tokens, head.first_audio_tokens) == (28, 35, 14)
         assert (window.samples_lost, exact.samples_lost, head.samples_lost) == (3 * frame, 0, 0)
         assert exact.max_abs_error < 1e-5 < head.max_abs_error
         assert exact.error_db < -100 < window.error_db
+        assert quiet.samples_lost == 0
+        assert quiet.error_db > -60, "what it leaves out is heard"
 
 
 def test_the_head_is_reported_packet_by_packet_and_by_the_length_of_its_first(report: DecodeReport) -> None:

@@ -22,6 +22,7 @@ from tests.support.random_codecs import (
     random_codec,
     random_codes,
 )
+from workers.codec_noise import noise_of, noise_seed
 from workers.snac_stream import Span, StreamingSnac, load_codec
 
 CONFIGS = {"tiny": TINY, "odd-strides": ODD_STRIDES, "full-convolutions": FULL_CONVOLUTIONS}
@@ -37,10 +38,10 @@ def stream(snac: StreamingSnac, codes: np.ndarray, chunk_steps: list[int]) -> np
     steps = snac.layout.codes_by_step(codes)
     flush = np.zeros((snac.flush_steps, steps.shape[1]), dtype=np.int64)
     latents = snac.embed(torch.from_numpy(np.concatenate((steps, flush)))[None])
-    state, parts, at = snac.fresh_states(1), [], 0
+    state, parts, at, seed = snac.fresh_states(1), [], 0, noise_seed(codes[0])
     while at < latents.shape[1]:
         size = chunk_steps.pop(0) if len(chunk_steps) > 1 else chunk_steps[0]
-        parts.append(snac.advance(latents[:, at : at + size], state, [Span(at, len(steps))])[0])
+        parts.append(snac.advance(latents[:, at : at + size], state, [Span(at, len(steps), seed)])[0])
         at += size
     end = len(steps) * snac.layout.samples_per_step
     return torch.cat(parts).numpy()[snac.lookahead_samples :][:end]
@@ -75,13 +76,14 @@ def test_rows_of_different_age_do_not_hear_each_other(codec: SNAC) -> None:
     codes = [random_codes(codec, 3 * size // frame, seed) for seed in range(3)]
     ages, ends = [size, 0, 2 * size], [None, None, 2 * size + frame]
     latents = [snac.embed(torch.from_numpy(snac.layout.codes_by_step(each))[None]) for each in codes]
-    states = snac.fresh_states(3)
+    states, seeds = snac.fresh_states(3), [noise_seed(each[0]) for each in codes]
     for row, age in enumerate(ages):
         if age:
-            snac.advance(latents[row][:, :age], states[row : row + 1], [Span(0)])
+            snac.advance(latents[row][:, :age], states[row : row + 1], [Span(0, seed=seeds[row])])
 
     chunk = torch.cat([latents[row][:, age : age + size] for row, age in enumerate(ages)])
-    audio = snac.advance(chunk, states, [Span(age, end) for age, end in zip(ages, ends, strict=True)]).numpy()
+    spans = [Span(age, end, seed) for age, end, seed in zip(ages, ends, seeds, strict=True)]
+    audio = snac.advance(chunk, states, spans).numpy()
 
     for packet, age, end, code in zip(audio, ages, ends, codes, strict=True):
         alone = full_decode(codec, code if end is None else code[: end // frame])
@@ -94,17 +96,22 @@ def test_rows_of_different_age_do_not_hear_each_other(codec: SNAC) -> None:
 def test_the_receptive_field_reaches_exactly_as_far_as_computed(codec: SNAC) -> None:
     """By perturbing one latent step, and by the gradient, which no rounding hides; in fp64."""
     snac = StreamingSnac(codec)
+    codec.double()
     hop, reach = snac.layout.samples_per_step, snac.lookahead_samples + snac.lookback_samples
     steps = reach // hop + 5
-    decoder = codec.double().decoder
     latents = torch.randn(1, codec.latent_dim, steps, dtype=torch.float64, requires_grad=True)
-    audio = decoder(latents)[0, 0]
+
+    def decoded(latents: torch.Tensor) -> torch.Tensor:
+        with noise_of(codec, 0):
+            return codec.decoder(latents)[0, 0]
+
+    audio = decoded(latents)
     step = steps // 2
     first, last = step * hop - snac.lookahead_samples, (step + 1) * hop - 1 + snac.lookback_samples
 
     moved = latents.detach().clone()
     moved[..., step] += 1.0
-    changed = (decoder(moved)[0, 0] != audio).nonzero()[:, 0]
+    changed = (decoded(moved) != audio).nonzero()[:, 0]
     assert first <= changed.min() and changed.max() <= last
 
     def depends_on(sample: int) -> bool:
