@@ -14,9 +14,10 @@ from statistics import median
 
 import numpy as np
 
+from app.hearing.words import words_of
 from app.speech.recipe import PrepareConfig
 from app.voices.models import DataReport, Finding, RecordingReport, Severity
-from training.transcriber import spoken_chars, words_of
+from training.transcriber import spoken_chars
 
 OUTLIER_CLIPS = 20  # fewer say nothing about what is usual
 OUTLIER_SHARE = 0.4  # a pace this near to the median is no outlier, however even the speaker is

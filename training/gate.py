@@ -17,6 +17,8 @@ from typing import Any
 import soundfile
 
 from app.errors import CarillonError, ConfigurationError
+from app.hearing.ear import Transcriber
+from app.hearing.words import word_error_rate
 from app.platform.settings import load_settings
 from app.realtime.background import Spoken, open_background_speech
 from app.speech.recipe import GateConfig
@@ -26,7 +28,7 @@ from training import measures
 from training.measures import Closeness, percentile
 from training.stage_runner import Emit, main, read_run, run_cancellable
 from training.synthesis import Synthesizer, speak_each
-from training.transcriber import Transcriber, open_transcriber
+from training.transcriber import open_transcriber
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 AT_ONCE = 2
@@ -183,7 +185,7 @@ def _words_figure(gate: GateConfig, clone: Sequence[Spoken], transcripts: Sequen
         note = f"not measured: {transcripts}"
         return GateFigure(name="word_error_rate", measured=None, limit=limit, passed=None, note=note)
     pairs = [(spoken.text, said) for spoken, said in zip(clone, transcripts, strict=True)]
-    values = {"word_error_rate": _rounded(measures.word_error_rate(pairs))}
+    values = {"word_error_rate": _rounded(word_error_rate(pairs))}
     return _figure("word_error_rate", values, most=gate.max_word_error_rate)
 
 
@@ -215,7 +217,7 @@ def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, langu
     if transcriber is None:
         return "no transcriber is configured (CARILLON_CLONING__TRANSCRIBER_URL)"
     try:
-        return [transcriber.transcribe(path, language=language) for path in paths]
+        return [transcriber.transcribe(path, language=language).text for path in paths]
     except CarillonError as error:
         return error.message
 
@@ -233,7 +235,7 @@ def work(directory: Path, emit: Emit) -> dict[str, Any]:
 
     speech = run_cancellable(listen_to_fleet())
     paths = save(speech.clone, directory / "gate")
-    with open_transcriber(settings.cloning) as transcriber:
+    with open_transcriber(settings.cloning, run.language) as transcriber:
         transcripts = transcripts_of(paths, transcriber, run.language)
     report = report_of(
         run.gate,

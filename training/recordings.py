@@ -19,6 +19,8 @@ import numpy as np
 import soundfile
 
 from app.errors import InvalidRequest
+from app.hearing.ear import Transcriber
+from app.hearing.words import word_agreement
 from app.speech.audio import Samples, hop_levels_dbfs, signal_to_noise_db
 from app.speech.recipe import PrepareConfig
 from app.voices import audio_probe
@@ -36,7 +38,7 @@ from training.data_report import (
     point_out_twins,
     report_of,
 )
-from training.transcriber import Transcriber, shared_out, word_agreement
+from training.transcriber import shared_out
 
 CLIPPING_EXPLAINED = "Lower the input gain and re-record."
 SHORTEST_TEXT = 3  # characters (F5-TTS)
@@ -217,7 +219,7 @@ class _Preparation:
         kept = self._keep(file, recording, whole, " ".join(transcript.split()))
         if kept is None or self.transcriber is None:
             return
-        agreement = word_agreement(transcript, self.transcriber.transcribe(kept.clip.path, language=self.language))
+        agreement = word_agreement(transcript, self.transcriber.transcribe(kept.clip.path, language=self.language).text)
         if agreement < self.config.min_word_agreement:
             message = f"{file.source.name}: transcript and audio differ ({percent(agreement)} match); excluded."
             file.leave_out(kept, "mismatch", message)
@@ -228,7 +230,7 @@ class _Preparation:
         spans = cutting.segments(recording, self.grid, self.config)
         cuts = [cutting.cut(recording, span, self.grid, self.config) for span in spans]
         clips = [clip for made in cuts if (clip := self._keep(file, recording, made, "")) is not None]
-        spoken = [transcriber.transcribe(kept.clip.path, language=self.language) for kept in clips]
+        spoken = [transcriber.transcribe(kept.clip.path, language=self.language).text for kept in clips]
         texts = spoken if transcript is None else shared_out(transcript, spoken)
         for kept, text, recognised in zip(clips, texts, spoken, strict=True):
             agreement = word_agreement(text, recognised)

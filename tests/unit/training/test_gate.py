@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.errors import DeadlineExceeded, EngineFailed
+from app.hearing.ear import Heard
 from app.realtime.background import Spoken
 from app.speech.recipe import GateConfig
 from app.speech.voices import AdapterVersion, Voice
@@ -159,7 +160,9 @@ async def test_words_are_compared_where_they_were_written_down() -> None:
 
 
 class Deaf:
-    def transcribe(self, path: Path, *, language: str | None = None) -> str:
+    name = "a deaf one"
+
+    def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
         raise DeadlineExceeded("the endpoint failed 3 times")
 
 
