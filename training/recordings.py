@@ -159,6 +159,8 @@ class _Preparation:
             )
             samples = np.fromfile(target, "<f4")
         file.duration_s = decoded.facts.duration_s
+        if decoded.lone_channel:
+            file.note("fixed", "one_channel", f"{name}: {decoded.lone_channel}.")
         rate_hz = decoded.facts.sample_rate_hz
         wanted = f"{_khz(config.min_source_rate_hz)} minimum, {_khz(config.good_source_rate_hz)} recommended."
         if rate_hz < config.min_source_rate_hz:

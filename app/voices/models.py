@@ -35,7 +35,7 @@ CONSENT_PHRASE = (
 class AudioFacts(Frozen):
     """What inspection found in a file."""
 
-    container: Literal["wav", "flac", "mp3", "ogg", "m4a"]
+    container: Literal["wav", "flac", "mp3", "ogg", "m4a", "webm", "aac"]
     sample_rate_hz: int
     channels: int
     duration_s: float
