@@ -1,4 +1,4 @@
-"""The text of a clip: which recogniser there is for a language, and how a transcript is shared out among clips.
+"""Which recogniser there is for a language.
 
 In this order: an OpenAI-compatible endpoint, a local whisper where the operator has set one, and for English the
 recogniser that comes with Carillon.
@@ -6,9 +6,7 @@ recogniser that comes with Carillon.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,16 +17,16 @@ from app.hearing import moonshine
 from app.hearing.ear import Heard, Transcriber, is_english
 from app.hearing.moonshine import Moonshine
 from app.hearing.whisper import Whisper
-from app.hearing.words import words_of
 from app.platform.settings import CloningSettings
 
-_TAG = re.compile(r"<[a-z]+>")
 _ATTEMPTS = 3
 _TIMEOUT_S = 60.0
 
 
 class EndpointTranscriber:
     """POST `{base_url}/audio/transcriptions`, as OpenAI, speaches, vLLM and whisper.cpp's server answer it."""
+
+    coarse = False
 
     def __init__(self, client: httpx.Client, *, model: str) -> None:
         """`client` has the base URL (with its `/v1`), the key's header and a timeout; it stays the caller's."""
@@ -96,32 +94,3 @@ def _text_of(answer: httpx.Response) -> str:
         return str(answer.json()["text"]).strip()
     except (ValueError, KeyError, TypeError):
         raise CarillonError("the transcription endpoint answered without a text; it must speak OpenAI's JSON") from None
-
-
-def spoken_chars(text: str) -> int:
-    """About how many characters are spoken: a digit reads like four letters (`seven`), a tag sounds like eight."""
-    words = _TAG.sub(" ", text)
-    return max(len(words) + 3 * sum(char.isdigit() for char in words) + 8 * len(_TAG.findall(text)), 1)
-
-
-def shared_out(given: str, heard: Sequence[str]) -> list[str]:
-    """A transcript of a whole recording, cut where its segments, each `heard` separately, end.
-
-    Each word of `given` goes, with its punctuation, to the segment where it or the last recognised word before it was
-    heard. The parts joined are `given` again, but for its white space.
-    """
-    pieces = given.split()
-    owner_of_heard = [segment for segment, text in enumerate(heard) for _ in words_of(text)]
-    heard_words = [word for text in heard for word in words_of(text)]
-    words = [(word, piece) for piece, text in enumerate(pieces) for word in words_of(text)]
-    matcher = difflib.SequenceMatcher(None, [word for word, _ in words], heard_words, autojunk=False)
-    owners: dict[int, int] = {}
-    for block in matcher.get_matching_blocks():
-        for offset in range(block.size):
-            owners.setdefault(words[block.a + offset][1], owner_of_heard[block.b + offset])
-    parts: list[list[str]] = [[] for _ in heard]
-    owner = 0
-    for piece, text in enumerate(pieces):
-        owner = max(owners.get(piece, owner), owner)
-        parts[owner].append(text)
-    return [" ".join(part) for part in parts]

@@ -213,10 +213,20 @@ def _text(path: Path) -> str:
 def upload(client: ApiClient, voice_id: str, files: list[Path], transcripts: Mapping[str, str], *, out: TextIO) -> None:
     """Send what the front door does not have yet, some files at a time, and say what it refused.
 
+    Recordings that are there get the transcripts that have changed.
+
     Raises RecordingUnfit when the voice has no recording in the end.
     """
-    there = {(sample["file_name"], sample["size_bytes"]) for sample in client.voices.samples(voice_id)}
+    there = {(sample["file_name"], sample["size_bytes"]): sample for sample in client.voices.samples(voice_id)}
     missing = [path for path in files if (path.name, path.stat().st_size) not in there]
+    corrected = 0
+    for sample in there.values():
+        text = " ".join(transcripts.get(sample["file_name"], "").split())
+        if text and text != sample["transcript"]:
+            client.voices.set_transcript(voice_id, sample["id"], text)
+            corrected += 1
+    if corrected:
+        out.write(f"sent {corrected} transcripts that were missing or different\n")
     sent = 0
     for start in range(0, len(missing), FILES_AT_ONCE):
         try:

@@ -47,6 +47,11 @@ class Voices:
                 parts.append(("manifest", ("manifest.jsonl", io.BytesIO(lines.encode()), "application/jsonl")))
             return self._connection.request("POST", f"/v1/voices/{voice_id}/samples", files=parts)
 
+    def set_transcript(self, voice_id: str, sample_id: str, text: str) -> Json:
+        """What is said in a recording."""
+        path = f"/v1/voices/{voice_id}/samples/{sample_id}/transcript"
+        return self._connection.request("PUT", path, json={"text": text})
+
     def record_consent(self, voice_id: str, *, recording: Path | None, statement: str | None) -> Json:
         """The speaker's consent: a recording of the phrase, or an operator's statement."""
         path = f"/v1/voices/{voice_id}/consent"

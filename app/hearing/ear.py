@@ -23,6 +23,11 @@ class Transcriber(Protocol):
         """As a report names it: `Moonshine tiny-en`."""
         ...
 
+    @property
+    def coarse(self) -> bool:
+        """Whether it mishears so often that a short text must be judged by its letters, and never by one hearing."""
+        ...
+
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
         """The words of an audio file of at most half a minute. Raises CarillonError where they cannot be had."""
         ...

@@ -32,6 +32,7 @@ class Moonshine:
     """A loaded recogniser; it hears one recording at a time."""
 
     name = "Moonshine tiny-en"
+    coarse = True
 
     def __init__(self) -> None:
         """Takes 0.4 s. Raises ConfigurationError where the wheel is missing or does not load."""

@@ -28,6 +28,7 @@ class Sphinx:
     """A loaded recogniser; it hears one recording at a time."""
 
     name = "pocketsphinx"
+    coarse = True
 
     def __init__(self, grammar: str | None = None) -> None:
         """Takes 0.2 s with a JSGF `grammar`, and longer with its language model. Raises ConfigurationError."""

@@ -30,6 +30,8 @@ class Model(Protocol):
 class Whisper:
     """A loaded model; its confidence is the mean probability of its tokens."""
 
+    coarse = False
+
     def __init__(self, model: Model, *, name: str) -> None:
         self._model = model
         self.name = name

@@ -67,6 +67,16 @@ def word_agreement(given: str, heard: str) -> float:
     return difflib.SequenceMatcher(None, words_of(given), words_of(heard), autojunk=False).ratio()
 
 
+def letter_agreement(given: str, heard: str) -> float:
+    """How many of the letters of both are the same, 0 to 1: what was misheard is often spelt alike.
+
+    Of right texts Moonshine got 0.9 on average, at least 0.7 (flite, espeak-ng; one in 42 was not understood at all:
+    0.3), and 0.4 to 0.9 of words without sense; of other texts at most 0.33.
+    """
+    wanted, got = "".join(words_of(given)), "".join(words_of(heard))
+    return 1.0 - edits(wanted, got) / max(len(wanted), len(got), 1)
+
+
 def digits_of(text: str) -> str:
     """The digits that a text says one by one, as digits: `My number is 12 three, oh` -> `1230`."""
     words = _WORD.findall(re.sub(r"(\d)", r" \1 ", text.lower()))

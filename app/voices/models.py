@@ -105,6 +105,14 @@ class Finding(Frozen):
     end_s: float | None = None
 
 
+class Transcription(Frozen):
+    """What was heard in a recording that came without a transcript; its owner should correct it."""
+
+    text: str
+    by: str = Field(description="The recogniser.")
+    confidence: float | None = Field(default=None, description="0 to 1, where the recogniser tells it.")
+
+
 class RecordingReport(Frozen):
     """What became of one file."""
 
@@ -113,6 +121,7 @@ class RecordingReport(Frozen):
     used_s: float = 0.0
     clips: int = 0
     snr_db: float | None = None
+    transcription: Transcription | None = None
     findings: tuple[Finding, ...] = ()
 
 

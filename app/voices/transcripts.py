@@ -39,7 +39,7 @@ def transcript(text: str) -> str | None:
 
 
 def decoded(data: bytes, *, name: str) -> str:
-    """The text of a UTF-8 file, with a byte order mark or without. Raises InvalidRequest naming the line that is none."""
+    """The text of a UTF-8 file, with a byte order mark or without. Raises InvalidRequest naming a line that is none."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

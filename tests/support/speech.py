@@ -25,6 +25,7 @@ def novel() -> Path:
 
 
 def opening() -> tuple[np.ndarray, int]:
-    """The samples of OPENING, (samples,) float32, and their rate."""
+    """The samples of OPENING, (samples,) float32, as loud as a person should record, and their rate."""
     samples, rate_hz = soundfile.read(novel(), dtype="float32")
-    return samples[: round(OPENING_S * rate_hz)], rate_hz
+    samples = samples[: round(OPENING_S * rate_hz)]
+    return samples * np.float32(0.7 / np.abs(samples).max()), rate_hz

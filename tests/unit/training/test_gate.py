@@ -161,6 +161,7 @@ async def test_words_are_compared_where_they_were_written_down() -> None:
 
 class Deaf:
     name = "a deaf one"
+    coarse = False
 
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
         raise DeadlineExceeded("the endpoint failed 3 times")

@@ -22,7 +22,8 @@ from training.cutting import Grid
 from training.data_report import Source, report_shortfall
 from training.demo.record import RECORDINGS
 from training.recordings import PreparationCancelled, Prepared, prepare
-from training.transcriber import EndpointTranscriber, shared_out
+from training.transcriber import EndpointTranscriber
+from training.transcripts import shared_out
 
 RATE_HZ = 24_000
 FRAME = 2048
@@ -62,6 +63,7 @@ class Parrot:
     """A transcriber with these answers, in this order."""
 
     name = "a parrot"
+    coarse = False
 
     def __init__(self, *texts: str) -> None:
         self.texts = list(texts)
