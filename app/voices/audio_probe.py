@@ -66,7 +66,7 @@ async def probe_async(
     return AudioFacts(**answer["facts"])
 
 
-def decode(
+async def decode_async(
     source: Path,
     target: Path,
     *,
@@ -78,7 +78,7 @@ def decode(
     """Writes the source to `target` as raw mono little-endian float32 at `sample_rate_hz`: read it with `np.fromfile`.
 
     Channels are averaged, unless one of two is dead or the other's inverse; the codec's delay is removed, so that
-    sample 0 is sample 0. Raises what `probe` does, and leaves no target then.
+    sample 0 is sample 0. Raises what `probe` does, and leaves no target then; cancelled, it kills the subprocess.
     """
     request = {
         "source": str(source),
@@ -89,12 +89,29 @@ def decode(
     limits = replace(limits, file_bytes=int(8 * max_duration_s * sample_rate_hz) + _SPARE_BYTES)
     try:
         with _refusals_of(name or source.name):
-            answer = sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
+            answer = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     lone_channel = answer["taken"] and _lone_channel(*answer["taken"])
     return Decoded(AudioFacts(**answer["facts"]), answer["clipped_share"], answer["first_clip_s"], lone_channel)
+
+
+def decode(
+    source: Path,
+    target: Path,
+    *,
+    max_duration_s: float,
+    sample_rate_hz: int = 24_000,
+    name: str | None = None,
+    limits: Limits = LIMITS,
+) -> Decoded:
+    """`decode_async` for those who are no coroutines."""
+    return asyncio.run(
+        decode_async(
+            source, target, max_duration_s=max_duration_s, sample_rate_hz=sample_rate_hz, name=name, limits=limits
+        )
+    )
 
 
 def _lone_channel(taken: int, why: str) -> str:

@@ -61,10 +61,17 @@ class Consent(Frozen):
     voice_id: str
     kind: Literal["recording", "operator"]
     number: str
-    statement: str | None = Field(default=None, description="An operator's: where the consent is kept.")
+    statement: str | None = Field(
+        default=None, description="An operator's: where the consent is kept. A recording's: what was heard in it."
+    )
     object_key: str | None = None
     key_id: str | None = Field(default=None, description="The API key that recorded it.")
     created_at: datetime
+
+    @property
+    def checked(self) -> bool:
+        """Whether the words of a recording were heard, and were those of the consent."""
+        return self.kind == "recording" and self.statement is not None
 
 
 class VoiceRecord(Frozen):
