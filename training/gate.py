@@ -2,7 +2,8 @@
 
 Real workers of the fleet speak unseen prompts with the candidate and with base voices; nothing filters silence. What is
 measured goes out with `done` as a GateReport, passed or not: what follows from it, the parent decides. The candidate's
-audio is left in RUN_DIR/gate/, the base voice's in RUN_DIR/gate-base/. A figure that could not be measured has no `measured`, and says why.
+audio is left in RUN_DIR/gate/, the base voice's in RUN_DIR/gate-base/. A figure that could not be measured has no
+`measured`, and says why.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ version, `ready` with a version in force. `GET /v1/audio/voices` lists what can 
 
 Consent is either a recording of `consent_phrase`, whose number is issued for this voice alone, or an operator's word
 that it is kept elsewhere (scope `admin`, and a line in the log). An English recording is heard: `checked` says that the
-phrase and the number were in it, and `statement` what was heard. In other languages `checked` is false. Consent is withdrawn by deleting the voice, with everything that was made of it.
+phrase and the number were in it, and `statement` what was heard; another is refused. In other languages `checked` is
+false. Consent is withdrawn by deleting the voice, with everything that was made of it.
 """
 
 from __future__ import annotations

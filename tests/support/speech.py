@@ -1,7 +1,8 @@
-"""Speech for tests: a person who reads the opening of a novel, as it lies in the recogniser's wheel."""
+"""Speech for tests: a person who reads the opening of a novel, from the recogniser's wheel, and a spoken consent."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,19 @@ def opening() -> tuple[np.ndarray, int]:
     samples, rate_hz = soundfile.read(novel(), dtype="float32")
     samples = samples[: round(OPENING_S * rate_hz)]
     return samples * np.float32(0.7 / np.abs(samples).max()), rate_hz
+
+
+CONSENT_PARTS = Path(__file__).with_name("consent")
+"""flite's `slt` (BSD) speaking the phrase up to the number, and each digit."""
+
+
+def spoken_consent(number: str = "") -> bytes:
+    """A WAV of the consent phrase with that number."""
+    parts = []
+    for name in ("phrase", *number):
+        samples, rate_hz = soundfile.read(CONSENT_PARTS / f"{name}.flac", dtype="float32")
+        loud = np.flatnonzero(np.abs(samples) > 0.01)
+        parts += [samples[max(loud[0] - 320, 0) : loud[-1] + 320], np.zeros(800, np.float32)]
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(parts), 16_000, format="WAV")
+    return file.getvalue()
