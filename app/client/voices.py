@@ -20,6 +20,11 @@ class Voices:
         """Every voice that can be spoken with now, built-in ones first."""
         return self._connection.request("GET", "/v1/audio/voices")["voices"]
 
+    def speak(self, voice: str, text: str) -> bytes:
+        """The text as a WAV."""
+        fields = {"input": text, "voice": voice, "response_format": "wav"}
+        return self._connection.send("POST", "/v1/audio/speech", json=fields).content
+
     def named(self, name: str, model: str | None) -> list[Json]:
         """The voices of that name that were made here, of every model without one."""
         voices = self._connection.request("GET", "/v1/voices")["data"]

@@ -40,7 +40,7 @@ def spoken_consent(number: str = "") -> bytes:
     """A WAV of the consent phrase with that number."""
     parts = []
     for name in ("phrase", *number):
-        samples, rate_hz = soundfile.read(CONSENT_PARTS / f"{name}.flac", dtype="float32")
+        samples, _ = soundfile.read(CONSENT_PARTS / f"{name}.flac", dtype="float32")
         loud = np.flatnonzero(np.abs(samples) > 0.01)
         parts += [samples[max(loud[0] - 320, 0) : loud[-1] + 320], np.zeros(800, np.float32)]
     file = io.BytesIO()
