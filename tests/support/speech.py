@@ -14,6 +14,7 @@ OPENING = (
     "Darkness, it was the spring of hope, it was the winter of despair, we had everything before us, we had nothing "
     "before us, we were all going direct to Heaven, we were all going direct the other way"
 )
+FIRST_WORDS, FIRST_S = "It was the best of times, it was the worst of times", 4.6
 OPENING_S = 28.7
 """A person takes so long to read it, from the beginning of the file."""
 

@@ -12,15 +12,15 @@ import soundfile
 
 from app.bench.voice import recorded, run
 from app.errors import ConfigurationError
-from tests.support.speech import OPENING, opening
+from tests.support.speech import FIRST_S, FIRST_WORDS, opening
 
 
 def test_a_person_is_understood_and_noise_is_not(tmp_path: Path) -> None:
     samples, rate_hz = opening()
     for name, sound in (("person", samples), ("noise", 0.05 * np.random.default_rng(0).standard_normal(len(samples)))):
         (tmp_path / name).mkdir()
-        soundfile.write(tmp_path / name / "a.wav", sound[: round(4.6 * rate_hz)], rate_hz)
-        (tmp_path / name / "a.txt").write_text(OPENING[:57], "utf-8")
+        soundfile.write(tmp_path / name / "a.wav", sound[: round(FIRST_S * rate_hz)], rate_hz)
+        (tmp_path / name / "a.txt").write_text(FIRST_WORDS, "utf-8")
     out, path = io.StringIO(), tmp_path / "figures.json"
     rows = {name: list(recorded(tmp_path / name)) for name in ("person", "noise")}
     person, noise = run(rows, json_path=path, out=out)

@@ -12,7 +12,7 @@ from app.hearing.moonshine import Moonshine
 from app.hearing.naturalness import Dnsmos, mean_opinion
 from app.hearing.sphinx import Sphinx
 from app.hearing.words import word_error_rate
-from tests.support.speech import OPENING, opening
+from tests.support.speech import FIRST_S, FIRST_WORDS, OPENING, opening
 
 RATE_HZ = 24_000
 
@@ -40,8 +40,8 @@ def test_nothing_is_heard_in_nothing(ear: Moonshine) -> None:
 
 def test_a_second_recogniser_hears_the_same_words() -> None:
     samples, rate_hz = opening()
-    heard = Sphinx().hear(samples[: round(4.6 * rate_hz)], rate_hz)
-    rate = word_error_rate([(OPENING[:57], heard.text)])
+    heard = Sphinx().hear(samples[: round(FIRST_S * rate_hz)], rate_hz)
+    rate = word_error_rate([(FIRST_WORDS, heard.text)])
     assert rate is not None
     assert rate < 0.5
 
@@ -50,7 +50,7 @@ def test_a_grammar_binds_what_may_be_heard() -> None:
     samples, rate_hz = opening()
     sentences = "it was the best of times it was the worst of times | the cat sat on the mat"
     grammar = f"#JSGF V1.0; grammar a; public <a> = {sentences};"
-    assert Sphinx(grammar).hear(samples[: round(4.6 * rate_hz)], rate_hz).text.startswith("it was the best of times")
+    assert Sphinx(grammar).hear(samples[: round(FIRST_S * rate_hz)], rate_hz).text.startswith("it was the best of times")
 
 
 def test_speech_is_judged_worse_with_noise_behind_it() -> None:
