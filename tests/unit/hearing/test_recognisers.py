@@ -50,7 +50,8 @@ def test_a_grammar_binds_what_may_be_heard() -> None:
     samples, rate_hz = opening()
     sentences = "it was the best of times it was the worst of times | the cat sat on the mat"
     grammar = f"#JSGF V1.0; grammar a; public <a> = {sentences};"
-    assert Sphinx(grammar).hear(samples[: round(FIRST_S * rate_hz)], rate_hz).text.startswith("it was the best of times")
+    heard = Sphinx(grammar).hear(samples[: round(FIRST_S * rate_hz)], rate_hz)
+    assert heard.text.startswith("it was the best of times")
 
 
 def test_speech_is_judged_worse_with_noise_behind_it() -> None:
