@@ -14,9 +14,10 @@ from statistics import median
 
 import numpy as np
 
+from app.hearing.words import words_of
 from app.speech.recipe import PrepareConfig
-from app.voices.models import DataReport, Finding, RecordingReport, Severity
-from training.transcriber import spoken_chars, words_of
+from app.voices.models import DataReport, Finding, RecordingReport, Severity, Transcription
+from training.transcripts import spoken_chars
 
 OUTLIER_CLIPS = 20  # fewer say nothing about what is usual
 OUTLIER_SHARE = 0.4  # a pace this near to the median is no outlier, however even the speaker is
@@ -62,6 +63,7 @@ class RecordingFile:
     duration_s: float = 0.0
     snr_db: float | None = None
     head_s: float | None = None
+    transcription: Transcription | None = None
     findings: list[Finding] = field(default_factory=list)
     clips: list[KeptClip] = field(default_factory=list)
 
@@ -82,6 +84,7 @@ class RecordingFile:
             used_s=round(sum(kept.clip.duration_s for kept in self.clips), 3),
             clips=len(self.clips),
             snr_db=None if self.snr_db is None else round(self.snr_db, 1),
+            transcription=self.transcription,
             findings=tuple(self.findings),
         )
 
@@ -168,6 +171,11 @@ def _summary(files: Sequence[RecordingFile], report: DataReport, config: Prepare
         left_out = causes.total()
         excluded = ", ".join(f"{count} {code.replace('_', ' ')}" for code, count in causes.most_common())
         yield f"{left_out} of {left_out + report.clips} clips and recordings excluded: {excluded}."
+    if heard := [file.transcription for file in files if file.transcription is not None]:
+        yield (
+            f"{len(heard)} recordings came without a transcript and were transcribed by {heard[0].by}: read what it "
+            "heard in this report, and send the right words where it misheard."
+        )
     trimmed = [finding.end_s or 0.0 for file in files for finding in file.findings if finding.code == "head_silence"]
     if trimmed and report.median_head_silence_s is not None:
         yield f"Trimmed {1000 * (report.median_head_silence_s - config.head_s):.0f} ms median lead silence."

@@ -2,7 +2,8 @@
 
 Real workers of the fleet speak unseen prompts with the candidate and with base voices; nothing filters silence. What is
 measured goes out with `done` as a GateReport, passed or not: what follows from it, the parent decides. The candidate's
-audio is left in RUN_DIR/gate/. A figure that could not be measured has no `measured`, and says why.
+audio is left in RUN_DIR/gate/, the base voice's in RUN_DIR/gate-base/. A figure that could not be measured has no
+`measured`, and says why.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 import soundfile
 
 from app.errors import CarillonError, ConfigurationError
+from app.hearing.ear import Transcriber
+from app.hearing.words import word_error_rate
 from app.platform.settings import load_settings
 from app.realtime.background import Spoken, open_background_speech
 from app.speech.recipe import GateConfig
@@ -26,13 +29,16 @@ from training import measures
 from training.measures import Closeness, percentile
 from training.stage_runner import Emit, main, read_run, run_cancellable
 from training.synthesis import Synthesizer, speak_each
-from training.transcriber import Transcriber, open_transcriber
+from training.transcriber import NO_EAR, open_transcriber
 
 PROMPTS_FILE = Path(__file__).with_name("prompts.txt")
 AT_ONCE = 2
 OTHER_BASE_PROMPTS = 5
 """What further base voices speak, for closeness only. Measured with four flite voices: each is at a distance of 0.2-0.4
 from itself with 12 other sentences, of 0.3-0.7 with 5; from the others at 13 to 60."""
+
+NOT_UNDERSTOOD = 0.8
+"""The word error rate of a base voice above which a clone's says nothing."""
 
 REFERENCE_CLIPS = 40  # two minutes of speech say all there is to say
 
@@ -99,10 +105,12 @@ def report_of(
     reference: Sequence[Spoken] = (),
     seconds_per_char: float | None = None,
     transcripts: Sequence[str] | str = "no transcriber",
+    base_transcripts: Sequence[str] | str = "no transcriber",
 ) -> GateReport:
     """Every figure of the candidate, which is prompted under `prompt_name`, and of the base voice.
 
-    `reference` is the speaker, `seconds_per_char` their pace; `transcripts` of what was heard, or why there are none.
+    `reference` is the speaker, `seconds_per_char` their pace; `transcripts` of what was heard of the
+    clone and `base_transcripts` of the base voice, or why there are none.
     """
     clone = speech.clone
     values = _values(clone, speech.base, seconds_per_char)
@@ -122,9 +130,11 @@ def report_of(
         _figure("duration_ratio", values, least=gate.duration_ratio[0], most=gate.duration_ratio[1]),
         _figure("longest_silence_s", values, most=gate.max_silence_run_s),
         _closeness_figure(near, required=gate.require_closeness),
-        _words_figure(gate, clone, transcripts),
+        _words_figure(gate, _word_errors(clone, transcripts), _word_errors(speech.base, base_transcripts)),
         _figure("sound_share", values, least=1.0),
     ]
+    base_words = _word_errors(speech.base, base_transcripts)
+    base_values["word_error_rate"] = None if isinstance(base_words, str) else _rounded(base_words)
     base_values["closeness"] = _rounded(near and near.bases.get(next(iter(speech.bases), "")))
     return GateReport(figures=tuple(figures), base=base_values, prompts=len(clone))
 
@@ -177,14 +187,27 @@ def _closeness_figure(near: Closeness | None, *, required: bool) -> GateFigure:
     return GateFigure(name=name, measured=_rounded(near.clone), limit=limit, passed=passed, note=note)
 
 
-def _words_figure(gate: GateConfig, clone: Sequence[Spoken], transcripts: Sequence[str] | str) -> GateFigure:
+def _word_errors(utterances: Sequence[Spoken], transcripts: Sequence[str] | str) -> float | str:
+    """The word error rate, 1 at most, or why it is not known."""
     if isinstance(transcripts, str):
-        limit = f"≤ {gate.max_word_error_rate:g}"
-        note = f"not measured: {transcripts}"
-        return GateFigure(name="word_error_rate", measured=None, limit=limit, passed=None, note=note)
-    pairs = [(spoken.text, said) for spoken, said in zip(clone, transcripts, strict=True)]
-    values = {"word_error_rate": _rounded(measures.word_error_rate(pairs))}
-    return _figure("word_error_rate", values, most=gate.max_word_error_rate)
+        return transcripts
+    pairs = [(spoken.text, said) for spoken, said in zip(utterances, transcripts, strict=True)]
+    rate = word_error_rate(pairs)
+    return "nothing was spoken" if rate is None else min(rate, 1.0)
+
+
+def _words_figure(gate: GateConfig, clone: float | str, base: float | str) -> GateFigure:
+    name, limit = "word_error_rate", f"≤ the base voice's + {gate.max_word_error_rate:g}"
+    if isinstance(clone, str) or isinstance(base, str):
+        why = clone if isinstance(clone, str) else "there is no base voice to compare with"
+        return GateFigure(name=name, measured=None, limit=limit, passed=None, note=f"not measured: {why}")
+    told = f"the base voice's is {base:.2f}"
+    if base > NOT_UNDERSTOOD:
+        note = f"not measured: the base voice itself is not understood ({told}, this one's {clone:.2f})"
+        return GateFigure(name=name, measured=None, limit=limit, passed=None, note=note)
+    passed = clone <= base + gate.max_word_error_rate
+    note = told if passed else f"{told}; {REMEDIES[name]}"
+    return GateFigure(name=name, measured=_rounded(clone), limit=limit, passed=passed, note=note)
 
 
 def read_reference(directory: Path) -> list[Spoken]:
@@ -213,9 +236,9 @@ def save(utterances: Sequence[Spoken], directory: Path) -> list[Path]:
 def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, language: str) -> list[str] | str:
     """What is heard in each file, or why that is not known: the adapter is not to blame for a transcriber."""
     if transcriber is None:
-        return "no transcriber is configured (CARILLON_CLONING__TRANSCRIBER_URL)"
+        return NO_EAR.format(language=language)
     try:
-        return [transcriber.transcribe(path, language=language) for path in paths]
+        return [transcriber.transcribe(path, language=language).text for path in paths]
     except CarillonError as error:
         return error.message
 
@@ -233,8 +256,10 @@ def work(directory: Path, emit: Emit) -> dict[str, Any]:
 
     speech = run_cancellable(listen_to_fleet())
     paths = save(speech.clone, directory / "gate")
-    with open_transcriber(settings.cloning) as transcriber:
+    with open_transcriber(settings.cloning, run.language) as transcriber:
         transcripts = transcripts_of(paths, transcriber, run.language)
+        base_paths = save(speech.base, directory / "gate-base")
+        base_transcripts = transcripts_of(base_paths, transcriber, run.language)
     report = report_of(
         run.gate,
         speech,
@@ -242,6 +267,7 @@ def work(directory: Path, emit: Emit) -> dict[str, Any]:
         reference=read_reference(directory / run.reference) if run.reference else (),
         seconds_per_char=run.seconds_per_char,
         transcripts=transcripts,
+        base_transcripts=base_transcripts,
     )
     return {"report": report.model_dump(mode="json")}
 

@@ -16,7 +16,6 @@ from app.realtime.background import Spoken
 from app.speech.audio import Samples, duration_s, head_silence_s, onset_s, rms_dbfs, silence_runs
 from app.speech.utterance_checks import MAX_CLIPPED_SHARE, clipped_share
 from training.closeness import VoicePrint, distance, voice_print
-from training.transcriber import words_of
 
 SILENT_DBFS = -50.0  # of a whole utterance: a whisper is louder
 
@@ -112,20 +111,3 @@ def _print(utterances: Sequence[Spoken]) -> VoicePrint | None:
     if not utterances:
         return None
     return voice_print((spoken.samples for spoken in utterances), utterances[0].sample_rate_hz)
-
-
-def word_error_rate(pairs: Sequence[tuple[str, str]]) -> float | None:
-    """Substituted, missing and added words over all words, of (text, heard) pairs."""
-    wanted = [words_of(text) for text, _ in pairs]
-    wrong = sum(_edits(words, words_of(heard)) for words, (_, heard) in zip(wanted, pairs, strict=True))
-    return wrong / sum(map(len, wanted)) if any(wanted) else None
-
-
-def _edits(wanted: Sequence[str], heard: Sequence[str]) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(heard) + 1))
-    for number, word in enumerate(wanted, start=1):
-        diagonal, row[0] = row[0], number
-        for place, other in enumerate(heard, start=1):
-            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (word != other))
-    return row[-1]

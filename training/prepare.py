@@ -58,7 +58,7 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, emit: Emi
         Source(entry["file_name"], directory / entry["path"], entry["transcript"])
         for entry in json.loads((directory / "samples.json").read_text("utf-8"))
     ]
-    with open_transcriber(settings) as transcriber:
+    with open_transcriber(settings, run.language) as transcriber:
         return prepare(
             sources,
             directory / "clips",

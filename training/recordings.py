@@ -19,10 +19,12 @@ import numpy as np
 import soundfile
 
 from app.errors import InvalidRequest
+from app.hearing.ear import Heard, Transcriber
+from app.hearing.words import letter_agreement, word_agreement, words_of
 from app.speech.audio import Samples, hop_levels_dbfs, signal_to_noise_db
 from app.speech.recipe import PrepareConfig
 from app.voices import audio_probe
-from app.voices.models import DataReport
+from app.voices.models import DataReport, Transcription
 from training import cutting
 from training.cutting import Cut, Grid, Recording
 from training.data_report import (
@@ -36,13 +38,15 @@ from training.data_report import (
     point_out_twins,
     report_of,
 )
-from training.transcriber import Transcriber, shared_out, word_agreement
+from training.transcripts import STRANGE, fits, parting, shared_out
 
 CLIPPING_EXPLAINED = "Lower the input gain and re-record."
 SHORTEST_TEXT = 3  # characters (F5-TTS)
 SILENT_DBFS = -60.0
 DC_OFFSET = 0.005
 PEAKY_DB = 3.0
+SPOT_CHECKS = 8
+MANY_STRANGE = 3
 NOTED_HEAD_S = 0.1
 NOTED_TAIL_S = 0.1
 
@@ -94,6 +98,7 @@ def prepare(
             file.note("rejected", "unreadable", error.message)
         if progress is not None:
             progress(number + 1, len(sources))
+    preparation.judge_strange()
     leave_out_odd_paces(files)
     point_out_twins(files)
     return Prepared(tuple(clip.clip for file in files for clip in file.clips), report_of(files, config))
@@ -110,6 +115,8 @@ class _Preparation:
     transcriber: Transcriber | None
     max_sample_s: float
     _seen: dict[str, str] = field(default_factory=dict)
+    _checked: int = 0
+    _strange: list[tuple[RecordingFile, KeptClip, str]] = field(default_factory=list)
 
     def work(self, file: RecordingFile) -> None:
         """One recording from file to clips; it returns early where a finding rules it out.
@@ -157,6 +164,8 @@ class _Preparation:
             )
             samples = np.fromfile(target, "<f4")
         file.duration_s = decoded.facts.duration_s
+        if decoded.lone_channel:
+            file.note("fixed", "one_channel", f"{name}: {decoded.lone_channel}.")
         rate_hz = decoded.facts.sample_rate_hz
         wanted = f"{_khz(config.min_source_rate_hz)} minimum, {_khz(config.good_source_rate_hz)} recommended."
         if rate_hz < config.min_source_rate_hz:
@@ -215,31 +224,108 @@ class _Preparation:
     def _keep_whole(self, file: RecordingFile, recording: Recording, whole: Cut, transcript: str) -> None:
         """A recording under one transcript, short enough for one clip."""
         kept = self._keep(file, recording, whole, " ".join(transcript.split()))
-        if kept is None or self.transcriber is None:
+        if kept is None or self.transcriber is None or not self._is_to_be_checked(self.transcriber):
             return
-        agreement = word_agreement(transcript, self.transcriber.transcribe(kept.clip.path, language=self.language))
-        if agreement < self.config.min_word_agreement:
-            message = f"{file.source.name}: transcript and audio differ ({percent(agreement)} match); excluded."
-            file.leave_out(kept, "mismatch", message)
+        self._checked += 1
+        heard = self.transcriber.transcribe(kept.clip.path, language=self.language).text
+        if self.transcriber.coarse:
+            if letter_agreement(transcript, heard) < STRANGE:
+                self._strange.append((file, kept, heard))
+        elif not fits(transcript, heard, self.transcriber, self.config.min_word_agreement):
+            file.leave_out(kept, "mismatch", self._mismatch(file, kept, heard))
+
+    def _is_to_be_checked(self, transcriber: Transcriber) -> bool:
+        """A coarse recogniser hears some, and the rest only where these raise doubts: hearing all takes minutes."""
+        return not transcriber.coarse or self._checked < SPOT_CHECKS or 2 * len(self._strange) >= self._checked
+
+    def judge_strange(self) -> None:
+        """Texts that were not heard: where they are many, transcripts were mixed up; a few may be the recogniser's."""
+        many = len(self._strange) >= MANY_STRANGE and 2 * len(self._strange) >= self._checked
+        for file, kept, heard in self._strange:
+            if many:
+                file.leave_out(kept, "mismatch", self._mismatch(file, kept, heard))
+            else:
+                span_s = (kept.clip.start_s, kept.clip.start_s + kept.clip.duration_s)
+                message = f"{file.source.name}: check the transcript: {parting(kept.clip.text, heard)}."
+                file.note("check", "transcript", message, span_s)
+
+    def _mismatch(self, file: RecordingFile, kept: KeptClip, heard: str) -> str:
+        agreement = percent(word_agreement(kept.clip.text, heard))
+        message = f"{file.source.name}: transcript and audio differ ({agreement} match)"
+        return f"{message}: {parting(kept.clip.text, heard)}; excluded."
 
     def _keep_segments(self, file: RecordingFile, recording: Recording, transcriber: Transcriber) -> None:
         """A recording of several clips: each has the text spoken there, in a transcript's words if there is one."""
-        name, transcript = file.source.name, file.source.transcript
+        transcript = file.source.transcript
         spans = cutting.segments(recording, self.grid, self.config)
         cuts = [cutting.cut(recording, span, self.grid, self.config) for span in spans]
-        clips = [clip for made in cuts if (clip := self._keep(file, recording, made, "")) is not None]
-        spoken = [transcriber.transcribe(kept.clip.path, language=self.language) for kept in clips]
+        made_clips = [self._keep(file, recording, made, "") for made in cuts]
+        if transcript is None:  # else what is left out has words of the transcript too
+            cuts, made_clips = _without_none(cuts, made_clips)
+        heard = [self._heard(made, kept, transcriber) for made, kept in zip(cuts, made_clips, strict=True)]
+        spoken = [one.text for one in heard]
         texts = spoken if transcript is None else shared_out(transcript, spoken)
-        for kept, text, recognised in zip(clips, texts, spoken, strict=True):
-            agreement = word_agreement(text, recognised)
-            at = clock(kept.clip.start_s)
-            if len(text.strip()) < SHORTEST_TEXT:
-                file.leave_out(kept, "no_words", f"{name}: no words were heard at {at}; excluded.")
-            elif agreement < self.config.min_word_agreement:
-                message = f"{name}: transcript and audio differ at {at} ({percent(agreement)} match); excluded."
-                file.leave_out(kept, "mismatch", message)
-            else:
+        clips: list[tuple[KeptClip, str]] = []
+        for kept, text, said in zip(made_clips, texts, spoken, strict=True):
+            if kept is not None:
                 kept.clip = replace(kept.clip, text=text)
+                clips.append((kept, said))
+        if transcript is None:
+            self._note_transcription(file, heard, transcriber)
+        self._leave_out_misfits(file, clips, transcriber)
+
+    def _heard(self, made: Cut, kept: KeptClip | None, transcriber: Transcriber) -> Heard:
+        if kept is not None:
+            return transcriber.transcribe(kept.clip.path, language=self.language)
+        with tempfile.TemporaryDirectory(dir=self.directory, prefix=".heard-") as scratch:
+            path = Path(scratch) / "clip.flac"
+            soundfile.write(path, made.samples, self.grid.sample_rate_hz, subtype="PCM_16")
+            return transcriber.transcribe(path, language=self.language)
+
+    def _leave_out_misfits(
+        self, file: RecordingFile, clips: Sequence[tuple[KeptClip, str]], transcriber: Transcriber
+    ) -> None:
+        """Clips that do not say their text, each with what was heard in it."""
+        name = file.source.name
+        wrong = [
+            (kept, said)
+            for kept, said in clips
+            if not fits(kept.clip.text, said, transcriber, self.config.min_word_agreement)
+        ]
+        if len(clips) > 1 and 2 * len(wrong) > len(clips):
+            self._leave_out_all(file, *wrong[0])
+            return
+        for kept, said in wrong:
+            at, agreement = clock(kept.clip.start_s), percent(word_agreement(kept.clip.text, said))
+            message = f"{name}: transcript and audio differ at {at} ({agreement} match): "
+            file.leave_out(kept, "mismatch", f"{message}{parting(kept.clip.text, said)}; excluded.")
+        for kept in list(file.clips):
+            if len(kept.clip.text.strip()) < SHORTEST_TEXT:
+                file.leave_out(
+                    kept, "no_words", f"{name}: no words were heard at {clock(kept.clip.start_s)}; excluded."
+                )
+
+    def _leave_out_all(self, file: RecordingFile, first: KeptClip, heard: str) -> None:
+        """A transcript of which most clips say something else is one finding, not many."""
+        name, at = file.source.name, clock(first.clip.start_s)
+        message = (
+            f"{name}: the transcript is not of this recording; they part at {at}: {parting(first.clip.text, heard)}. "
+            "Send the right one, or none."
+        )
+        for kept in file.clips:
+            kept.clip.path.unlink(missing_ok=True)
+        file.clips = []
+        file.note("rejected", "mismatch", message)
+
+    def _note_transcription(self, file: RecordingFile, heard: Sequence[Heard], transcriber: Transcriber) -> None:
+        """What was heard goes into the report, for the owner to correct."""
+        text = " ".join(one.text for one in heard if one.text)
+        told = [one.confidence for one in heard if one.confidence is not None]
+        confidence = round(sum(told) / len(told), 3) if told else None
+        file.transcription = Transcription(text=text, by=transcriber.name, confidence=confidence)
+        sure = "" if confidence is None else f" with a confidence of {percent(confidence)}"
+        message = f"{file.source.name}: no transcript; {transcriber.name} heard {len(words_of(text))} words{sure}."
+        file.note("check", "transcribed", f"{message} Check them, and send the right text where they are wrong.")
 
     def _keep(self, file: RecordingFile, recording: Recording, made: Cut, text: str) -> KeptClip | None:
         """Levels and writes one clip, unless it is too short, too long, or out of reach of the gain."""
@@ -292,6 +378,12 @@ class _Preparation:
         if wanted_db - allowed_db > PEAKY_DB:
             message = f"{name}: peaks keep the clip at {at} {wanted_db - allowed_db:.0f} dB quieter than the others."
             file.note("check", "peaks", message, span_s)
+
+
+def _without_none(cuts: Sequence[Cut], clips: Sequence[KeptClip | None]) -> tuple[list[Cut], list[KeptClip | None]]:
+    """Both without the places where there is no clip."""
+    pairs = [(made, kept) for made, kept in zip(cuts, clips, strict=True) if kept is not None]
+    return [made for made, _ in pairs], [kept for _, kept in pairs]
 
 
 def _sha256(path: Path) -> str:

@@ -1,42 +1,40 @@
-"""The text of a clip, from any OpenAI-compatible transcription endpoint, compared with what it should be."""
+"""Which recogniser there is for a language.
+
+In this order: an OpenAI-compatible endpoint, a local whisper where the operator has set one, and for English the
+recogniser that comes with Carillon.
+"""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import httpx
 
 from app.errors import CarillonError, ConfigurationError, DeadlineExceeded
+from app.hearing import moonshine
+from app.hearing.ear import Heard, Transcriber, is_english
+from app.hearing.moonshine import Moonshine
+from app.hearing.whisper import Whisper
 from app.platform.settings import CloningSettings
 
-_WORD = re.compile(r"[^\W_]+(?:['\N{RIGHT SINGLE QUOTATION MARK}][^\W_]+)*")
-_TAG = re.compile(r"<[a-z]+>")
 _ATTEMPTS = 3
 _TIMEOUT_S = 60.0
-
-
-class Transcriber(Protocol):
-    """Transcribes a recording."""
-
-    def transcribe(self, path: Path, *, language: str | None = None) -> str:
-        """The words of an audio file of at most half a minute. Raises CarillonError where they cannot be had."""
-        ...
 
 
 class EndpointTranscriber:
     """POST `{base_url}/audio/transcriptions`, as OpenAI, speaches, vLLM and whisper.cpp's server answer it."""
 
+    coarse = False
+
     def __init__(self, client: httpx.Client, *, model: str) -> None:
         """`client` has the base URL (with its `/v1`), the key's header and a timeout; it stays the caller's."""
         self._client = client
         self._model = model
+        self.name = f"{model} at the configured endpoint"
 
-    def transcribe(self, path: Path, *, language: str | None = None) -> str:
+    def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
         """Asks up to three times where the endpoint does not answer or is overloaded.
 
         Raises ConfigurationError for a refused request, DeadlineExceeded where no answer came.
@@ -51,7 +49,7 @@ class EndpointTranscriber:
                 failure = type(error).__name__
                 continue
             if answer.is_success:
-                return _text_of(answer)
+                return Heard(_text_of(answer))
             if answer.status_code < 500 and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
                 raise ConfigurationError(
                     f"the transcription endpoint refused a clip with status {answer.status_code}; "
@@ -61,11 +59,20 @@ class EndpointTranscriber:
         raise DeadlineExceeded(f"the transcription endpoint failed {_ATTEMPTS} times ({failure}); try again later")
 
 
+NO_EAR = (
+    "no recogniser for {language} is configured: "
+    "set CARILLON_CLONING__TRANSCRIBER_URL or CARILLON_CLONING__WHISPER_MODEL"
+)
+
+
 @contextmanager
-def open_transcriber(settings: CloningSettings) -> Iterator[Transcriber | None]:
-    """The operator's transcription endpoint while the context lasts; None where none is configured."""
+def open_transcriber(settings: CloningSettings, language: str) -> Iterator[Transcriber | None]:
+    """The recogniser for a language while the context lasts; None where there is none, as NO_EAR says.
+
+    Raises ConfigurationError for one that is configured and does not load.
+    """
     if settings.transcriber_url is None:
-        yield None
+        yield _local(settings, language)
         return
     key = settings.transcriber_key.get_secret_value()
     with httpx.Client(
@@ -76,47 +83,14 @@ def open_transcriber(settings: CloningSettings) -> Iterator[Transcriber | None]:
         yield EndpointTranscriber(client, model=settings.transcriber_model)
 
 
+def _local(settings: CloningSettings, language: str) -> Transcriber | None:
+    if settings.whisper_model is not None:
+        return Whisper.loaded(settings.whisper_model)
+    return Moonshine() if is_english(language) and moonshine.installed() else None
+
+
 def _text_of(answer: httpx.Response) -> str:
     try:
         return str(answer.json()["text"]).strip()
     except (ValueError, KeyError, TypeError):
         raise CarillonError("the transcription endpoint answered without a text; it must speak OpenAI's JSON") from None
-
-
-def words_of(text: str) -> list[str]:
-    """The words to compare: lower case, without punctuation and emotion tags."""
-    return [word.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'") for word in _WORD.findall(_TAG.sub(" ", text.lower()))]
-
-
-def spoken_chars(text: str) -> int:
-    """About how many characters are spoken: a digit reads like four letters (`seven`), a tag sounds like eight."""
-    words = _TAG.sub(" ", text)
-    return max(len(words) + 3 * sum(char.isdigit() for char in words) + 8 * len(_TAG.findall(text)), 1)
-
-
-def word_agreement(given: str, heard: str) -> float:
-    """How many of the words of both are the same in the same order, 0 to 1 (difflib's ratio)."""
-    return difflib.SequenceMatcher(None, words_of(given), words_of(heard), autojunk=False).ratio()
-
-
-def shared_out(given: str, heard: Sequence[str]) -> list[str]:
-    """A transcript of a whole recording, cut where its segments, each `heard` separately, end.
-
-    Each word of `given` goes, with its punctuation, to the segment where it or the last recognised word before it was
-    heard. The parts joined are `given` again, but for its white space.
-    """
-    pieces = given.split()
-    owner_of_heard = [segment for segment, text in enumerate(heard) for _ in words_of(text)]
-    heard_words = [word for text in heard for word in words_of(text)]
-    words = [(word, piece) for piece, text in enumerate(pieces) for word in words_of(text)]
-    matcher = difflib.SequenceMatcher(None, [word for word, _ in words], heard_words, autojunk=False)
-    owners: dict[int, int] = {}
-    for block in matcher.get_matching_blocks():
-        for offset in range(block.size):
-            owners.setdefault(words[block.a + offset][1], owner_of_heard[block.b + offset])
-    parts: list[list[str]] = [[] for _ in heard]
-    owner = 0
-    for piece, text in enumerate(pieces):
-        owner = max(owners.get(piece, owner), owner)
-        parts[owner].append(text)
-    return [" ".join(part) for part in parts]

@@ -1,9 +1,9 @@
 """The recordings of a voice, sent in forms: `/v1/voices/{id}/samples`. The scope is `clone`.
 
-A form has any number of `files`, of WAV, FLAC, MP3, OGG or M4A, and the words to them, if they are known, in one of
-three ways: `transcripts` (as many as files, in their order), one `manifest` (`app.voices.transcripts`), or `.txt` files
-among the others with a recording's name. Each file is answered for: a bad one never spoils the rest. For sets above a
-few gigabytes, or connections that break, there is `app.api.uploads`.
+A form has any number of `files`, of WAV, FLAC, MP3, OGG, M4A, AAC or WebM, and the words to them, if they are known,
+in one of three ways: `transcripts` (as many as files, in their order), one `manifest` (`app.voices.transcripts`), or
+`.txt` files among the others with a recording's name. Each file is answered for: a bad one never spoils the rest. For
+sets above a few gigabytes, or connections that break, there is `app.api.uploads`.
 """
 
 from __future__ import annotations
@@ -103,21 +103,32 @@ def _sorted(form: Form) -> tuple[list[SentFile], list[tuple[str, str]]]:
             raise InvalidRequest(f"{name[:64]!r} is no field of this form; it has: {', '.join(FIELDS)}", param="form")
     sent = [file for file in form.files if file.field.startswith("files")]
     texts = _Texts()
-    manifests = form.values("manifest") + [texts.read(file) for file in form.files if file.field == "manifest"]
+    manifests = form.values("manifest") + [
+        transcripts.decoded(texts.read(file), name=shown_name(file.name))
+        for file in form.files
+        if file.field == "manifest"
+    ]
     if len(manifests) > 1:
         raise InvalidRequest("manifest: there are several; send one", param="manifest")
     files = [file for file in sent if not transcripts.is_sidecar(file.name)]
     if not files:
         raise InvalidRequest("the form has no recordings; send them as `files`", param="files")
     names = [shown_name(file.name) for file in files]
+    sidecars: list[tuple[str, str]] = []
+    unread: list[tuple[str, str]] = []
+    for name, data in [(shown_name(file.name), texts.read(file)) for file in sent if transcripts.is_sidecar(file.name)]:
+        try:
+            sidecars.append((name, transcripts.decoded(data, name=name)))
+        except InvalidRequest as error:
+            unread.append((name, error.message))
     words, strays = transcripts.assign(
         names,
         given=form.values("transcripts") + form.values("transcripts[]"),
         manifest=transcripts.parse_manifest(manifests[0]) if manifests else [],
-        sidecars=[(shown_name(file.name), texts.read(file)) for file in sent if transcripts.is_sidecar(file.name)],
+        sidecars=sidecars,
     )
     paths = [file.path if file.whole else None for file in files]
-    return [SentFile(*sent) for sent in zip(names, paths, words, strict=True)], strays
+    return [SentFile(*sent) for sent in zip(names, paths, words, strict=True)], unread + strays
 
 
 class _Texts:
@@ -126,11 +137,11 @@ class _Texts:
     def __init__(self) -> None:
         self._left_bytes = MAX_FIELD_BYTES
 
-    def read(self, file: FormFile) -> str:
+    def read(self, file: FormFile) -> bytes:
         self._left_bytes -= file.size_bytes
         if not file.whole or self._left_bytes < 0:
             raise InvalidRequest(f"the form's text files have more than {MAX_FIELD_BYTES} bytes", param=file.field)
-        return file.path.read_text("utf-8-sig", errors="replace")
+        return file.path.read_bytes()
 
 
 def _rejected_json(rejected: Rejected) -> dict[str, str]:

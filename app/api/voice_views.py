@@ -18,7 +18,7 @@ def voice_json(record: VoiceRecord) -> dict[str, Any]:
 
 
 def consent_json(consent: Consent) -> dict[str, Any]:
-    return {**consent.model_dump(mode="json", exclude={"object_key"}), "checked": False}
+    return {**consent.model_dump(mode="json", exclude={"object_key"}), "checked": consent.checked}
 
 
 def sample_json(sample: Sample) -> dict[str, Any]:

@@ -5,8 +5,9 @@ version, with which it can be spoken with. Its `state` is `empty` without record
 version, `ready` with a version in force. `GET /v1/audio/voices` lists what can be spoken with, built-in voices too.
 
 Consent is either a recording of `consent_phrase`, whose number is issued for this voice alone, or an operator's word
-that it is kept elsewhere (scope `admin`, and a line in the log). The words of a recording are not checked here:
-`checked` says so. Consent is withdrawn by deleting the voice, with everything that was made of it.
+that it is kept elsewhere (scope `admin`, and a line in the log). An English recording is heard: `checked` says that the
+phrase and the number were in it, and `statement` what was heard; another is refused. In other languages `checked` is
+false. Consent is withdrawn by deleting the voice, with everything that was made of it.
 """
 
 from __future__ import annotations
@@ -112,7 +113,12 @@ async def consent(voice_id: str, request: Request, services: TheServices, key: C
     async with received_form(request, services.uploads_directory, FormLimits.one_file(MAX_CONSENT_BYTES)) as form:
         file = form.file("recording", max_bytes=MAX_CONSENT_BYTES)
         kept = await services.ingest.keep_consent(
-            voice_id, file.path, file_name=shown_name(file.name), number=record.consent_number, key_id=key_id
+            voice_id,
+            file.path,
+            file_name=shown_name(file.name),
+            language=record.language,
+            number=record.consent_number,
+            key_id=key_id,
         )
     return consent_json(kept)
 

@@ -113,6 +113,35 @@ def bench_speech(
     )
 
 
+@bench.command("voice")
+def bench_voice(
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Directories of WAV or FLAC, each with its words in a .txt beside it.")
+    ] = None,
+    *,
+    voice: Annotated[list[str] | None, typer.Option(help="Of a running fleet; repeat for more.")] = None,
+    sentences: Annotated[int, typer.Option(min=1, help="That each voice of the fleet speaks.")] = 20,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """How well voices are understood: word error rates by two recognisers, DNSMOS, head silence.
+
+    Of the directories given and the voices named; of every voice of the fleet where neither is.
+    """
+    from app.bench.voice import recorded, run, spoken
+    from app.client.http import ApiClient
+    from training.gate import bundled_prompts
+
+    rows = {path.name or str(path): list(recorded(path)) for path in recordings or ()}
+    if voice or not rows:
+        url, key = running_fleet(url, key)
+        with ApiClient(url, key) as client:
+            for name in voice or voices_of([url], key):
+                rows[name] = list(spoken(client, name, bundled_prompts()[:sentences]))
+    run(rows, json_path=json_path, out=sys.stdout)
+
+
 @bench.command("narration")
 def bench_narration(
     *,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 Watch = Annotated[bool, typer.Option(help="Follow the job to its end.")]
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".aac", ".webm"})
 FILES_AT_ONCE = 16
 
 
@@ -200,20 +200,33 @@ def _manifest(path: Path) -> dict[str, str]:
 def _text(path: Path) -> str:
     """A text file as people's programs write them, with a byte order mark or without. Raises ConfigurationError."""
     try:
-        return path.read_text("utf-8-sig")
+        data = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}, line {line}: it is not UTF-8; save it as UTF-8") from None
 
 
 def upload(client: ApiClient, voice_id: str, files: list[Path], transcripts: Mapping[str, str], *, out: TextIO) -> None:
     """Send what the front door does not have yet, some files at a time, and say what it refused.
 
+    Recordings that are there get the transcripts that have changed.
+
     Raises RecordingUnfit when the voice has no recording in the end.
     """
-    there = {(sample["file_name"], sample["size_bytes"]) for sample in client.voices.samples(voice_id)}
+    there = {(sample["file_name"], sample["size_bytes"]): sample for sample in client.voices.samples(voice_id)}
     missing = [path for path in files if (path.name, path.stat().st_size) not in there]
+    corrected = 0
+    for sample in there.values():
+        text = " ".join(transcripts.get(sample["file_name"], "").split())
+        if text and text != sample["transcript"]:
+            client.voices.set_transcript(voice_id, sample["id"], text)
+            corrected += 1
+    if corrected:
+        out.write(f"sent {corrected} transcripts that were missing or different\n")
     sent = 0
     for start in range(0, len(missing), FILES_AT_ONCE):
         try:

@@ -45,6 +45,7 @@ async def examine(settings: Settings) -> list[Finding]:
         python,
         packages,
         natives,
+        hearing,
         engine,
         gpu,
         memory,
@@ -78,6 +79,22 @@ def packages(_: Settings) -> Iterator[Finding]:
         yield failure("packages", ", ".join(wrong), "make env")
     else:
         yield ok("packages", "as pyproject.toml asks")
+
+
+def hearing(settings: Settings) -> Iterator[Finding]:
+    """What hears recordings and clones."""
+    from app.hearing import moonshine, naturalness, sphinx
+
+    found = [f"English by {moonshine.Moonshine.name}"] if moonshine.installed() else []
+    if settings.cloning.transcriber_url:
+        found.insert(0, "the configured endpoint")
+    elif settings.cloning.whisper_model:
+        found.insert(0, f"whisper {settings.cloning.whisper_model}")
+    if not found:
+        yield warning("hearing", "nothing transcribes recordings or hears consents", moonshine.MISSING)
+        return
+    more = [name for name, module in (("pocketsphinx", sphinx), ("DNSMOS", naturalness)) if module.installed()]
+    yield ok("hearing", ", ".join([*found, *more]) + ("" if len(more) == 2 else "; more with the extra `ears`"))
 
 
 def natives(_: Settings) -> Iterator[Finding]:

@@ -20,6 +20,11 @@ class Voices:
         """Every voice that can be spoken with now, built-in ones first."""
         return self._connection.request("GET", "/v1/audio/voices")["voices"]
 
+    def speak(self, voice: str, text: str) -> bytes:
+        """The text as a WAV."""
+        fields = {"input": text, "voice": voice, "response_format": "wav"}
+        return self._connection.send("POST", "/v1/audio/speech", json=fields).content
+
     def named(self, name: str, model: str | None) -> list[Json]:
         """The voices of that name that were made here, of every model without one."""
         voices = self._connection.request("GET", "/v1/voices")["data"]
@@ -46,6 +51,11 @@ class Voices:
                 lines = "\n".join(json.dumps(entry) for entry in known)
                 parts.append(("manifest", ("manifest.jsonl", io.BytesIO(lines.encode()), "application/jsonl")))
             return self._connection.request("POST", f"/v1/voices/{voice_id}/samples", files=parts)
+
+    def set_transcript(self, voice_id: str, sample_id: str, text: str) -> Json:
+        """What is said in a recording."""
+        path = f"/v1/voices/{voice_id}/samples/{sample_id}/transcript"
+        return self._connection.request("PUT", path, json={"text": text})
 
     def record_consent(self, voice_id: str, *, recording: Path | None, statement: str | None) -> Json:
         """The speaker's consent: a recording of the phrase, or an operator's statement."""

@@ -157,10 +157,15 @@ class CloningSettings(BaseModel):
     max_consent_s: float = Field(default=60.0, gt=0, description="Of a recorded consent.")
     inspection_timeout_s: float = Field(default=120.0, gt=0, description="Of looking at one uploaded file.")
     transcriber_url: str | None = Field(
-        default=None, description="An OpenAI-compatible /v1/audio/transcriptions; without it transcripts are uploaded."
+        default=None, description="An OpenAI-compatible /v1/audio/transcriptions; default: what is here hears."
     )
     transcriber_key: SecretStr = Field(default=SecretStr(""), description="The bearer token for that endpoint.")
     transcriber_model: str = Field(default="whisper-1", description="The `model` asked of that endpoint.")
+    whisper_model: str | None = Field(
+        default=None,
+        description="Of a local faster-whisper (extra `whisper`): a directory or a name on a hub; default: English is "
+        "heard by the recogniser that comes with Carillon, other languages by none.",
+    )
     webhook_secret: SecretStr = Field(
         default=SecretStr(""), description="Signs webhooks (Standard Webhooks, `whsec_…`); without it none are sent."
     )

@@ -103,7 +103,12 @@ class GateConfig(Frozen):
     duration_ratio: tuple[float, float] = Field(default=(0.5, 2.0), description="Median, of the speaker's own pace.")
     max_silence_run_s: float = Field(default=1.0, gt=0, description="The longest silence inside the speech.")
     require_closeness: bool = Field(default=True, description="To be nearer to the speaker than any base voice is.")
-    max_word_error_rate: float = Field(default=0.10, ge=0, le=1, description="Where a transcriber is configured.")
+    max_word_error_rate: float = Field(
+        default=0.15,
+        ge=0,
+        le=1,
+        description="Above the base voice's own on the same prompts, where both are heard.",
+    )
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:

@@ -35,11 +35,15 @@ _SPARE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was written: `clipped_share` of the source's samples were at full scale, first at `first_clip_s`."""
+    """What was written: `clipped_share` of the source's samples were at full scale, first at `first_clip_s`.
+
+    `lone_channel` says why one channel of two was taken alone, to be read after the file's name.
+    """
 
     facts: AudioFacts
     clipped_share: float
     first_clip_s: float | None
+    lone_channel: str | None = None
 
 
 def probe(path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits = LIMITS) -> AudioFacts:
@@ -62,7 +66,7 @@ async def probe_async(
     return AudioFacts(**answer["facts"])
 
 
-def decode(
+async def decode_async(
     source: Path,
     target: Path,
     *,
@@ -73,8 +77,8 @@ def decode(
 ) -> Decoded:
     """Writes the source to `target` as raw mono little-endian float32 at `sample_rate_hz`: read it with `np.fromfile`.
 
-    Channels are averaged; the codec's delay is removed, so that sample 0 is sample 0. Raises what `probe` does, and
-    leaves no target then.
+    Channels are averaged, unless one of two is dead or the other's inverse; the codec's delay is removed, so that
+    sample 0 is sample 0. Raises what `probe` does, and leaves no target then; cancelled, it kills the subprocess.
     """
     request = {
         "source": str(source),
@@ -82,14 +86,39 @@ def decode(
         "target": str(target),
         "sample_rate_hz": sample_rate_hz,
     }
-    limits = replace(limits, file_bytes=int(4 * max_duration_s * sample_rate_hz) + _SPARE_BYTES)
+    limits = replace(limits, file_bytes=int(8 * max_duration_s * sample_rate_hz) + _SPARE_BYTES)
     try:
         with _refusals_of(name or source.name):
-            answer = sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
+            answer = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
-    return Decoded(AudioFacts(**answer["facts"]), answer["clipped_share"], answer["first_clip_s"])
+    lone_channel = answer["taken"] and _lone_channel(*answer["taken"])
+    return Decoded(AudioFacts(**answer["facts"]), answer["clipped_share"], answer["first_clip_s"], lone_channel)
+
+
+def decode(
+    source: Path,
+    target: Path,
+    *,
+    max_duration_s: float,
+    sample_rate_hz: int = 24_000,
+    name: str | None = None,
+    limits: Limits = LIMITS,
+) -> Decoded:
+    """`decode_async` for those who are no coroutines."""
+    return asyncio.run(
+        decode_async(
+            source, target, max_duration_s=max_duration_s, sample_rate_hz=sample_rate_hz, name=name, limits=limits
+        )
+    )
+
+
+def _lone_channel(taken: int, why: str) -> str:
+    heard, other = ("left", "right") if taken == 0 else ("right", "left")
+    if why == "dead":
+        return f"the {other} channel is silent; the {heard} one is used alone"
+    return f"one channel is the other's inverse, and both together would be silent; the {heard} one is used alone"
 
 
 @contextmanager

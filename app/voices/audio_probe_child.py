@@ -3,7 +3,8 @@
     {"source": …, "target": …, "max_duration_s": …, "sample_rate_hz": …} -> {"facts": …, "clipped_share": …, …}
 
 It decodes block by block and answers with the file's facts. With a `target` it writes there what it heard: mono float32
-at `sample_rate_hz`, raw and little-endian. ffmpeg gets to see the file alone, through the one demuxer that its first
+at `sample_rate_hz`, raw and little-endian. Channels are averaged, unless one of two is dead or the other's inverse:
+then one is taken, and the answer says so. ffmpeg gets to see the file alone, through the one demuxer that its first
 bytes name and the codecs that belong in there.
 """
 
@@ -31,15 +32,24 @@ MAX_EXPANSION = 400  # decoded 16-bit PCM over the file's size; Opus at its lowe
 BOMB_BYTES = 64 * 2**20  # of decoded PCM, below which no file is a bomb
 FULL_SCALE = 0.999
 TORN_S = 0.15  # a file that plays so much less than its header says was cut off
+PLACEHOLDER_BYTES = 1_900_000_000  # no recording that is accepted is so large
+STRAY_S = 0.5  # sound behind the end that a WAV's header states
 MAX_DAMAGED_SHARE = 0.01  # of the packets
 
-_DEMUXERS = {"wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov"}
+DEAD_DB = 30.0  # a channel so much quieter than the other one recorded nothing
+INVERSE = -0.95  # the correlation of two channels of which averaging leaves next to nothing
+
+_DEMUXERS = {
+    "wav": "wav", "flac": "flac", "mp3": "mp3", "ogg": "ogg", "m4a": "mov", "webm": "matroska", "aac": "aac"
+}  # fmt: skip
 _CODECS = {
     "wav": ("pcm_",),
     "flac": ("flac",),
     "mp3": ("mp3",),
     "ogg": ("vorbis", "opus", "libopus", "libvorbis", "flac"),
     "m4a": ("aac", "alac"),
+    "webm": ("vorbis", "opus", "libopus", "libvorbis", "pcm_"),
+    "aac": ("aac",),
 }
 
 
@@ -54,6 +64,8 @@ class Heard:
     first_clip: int | None = None
     packets: int = 0
     damaged: list[float] = field(default_factory=list)
+    products: np.ndarray = field(default_factory=lambda: np.zeros((2, 2)))
+    """Of two channels with each other, summed up."""
 
     @property
     def seconds(self) -> float:
@@ -68,6 +80,20 @@ class Heard:
             self.first_clip = self.samples + int(clipped[0])
         self.clipped += len(clipped)
         self.samples += block.shape[1]
+        if self.channels == 2:
+            self.products += block.astype(np.float64) @ block.T
+
+    @property
+    def taken(self) -> tuple[int, str] | None:
+        """Which of two channels is to be heard alone, and why; None to average them."""
+        (left, both), (_, right) = self.products.tolist()
+        if not (left or right) or self.channels != 2:
+            return None
+        louder = int(right > left)
+        quiet, loud = sorted((left, right))
+        if quiet < loud * 10 ** (-DEAD_DB / 10):
+            return louder, "dead"
+        return (louder, "inverse") if both < INVERSE * (left * right) ** 0.5 else None
 
     def facts(self, container: str) -> dict[str, Any]:
         return {
@@ -85,32 +111,35 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
 
 
-def container_of(head: bytes) -> str:
-    """The container that a file's first bytes name."""
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return "wav"
-    if head[:4] == b"fLaC":
-        return "flac"
-    if head[:4] == b"OggS":
-        return "ogg"
-    if head[4:8] == b"ftyp":
-        return "m4a"
-    if head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):  # MPEG audio, layer 3
-        return "mp3"
+def container_of(head: bytes, behind_tag: bytes) -> str:
+    """The container that a file's first bytes name; `behind_tag` are those behind an ID3 tag, the same without one."""
+    sync = behind_tag[:2] if len(behind_tag) > 2 else bytes(2)
+    named = {
+        "wav": head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE",
+        "flac": behind_tag[:4] == b"fLaC",
+        "ogg": head[:4] == b"OggS",
+        "m4a": head[4:8] == b"ftyp",
+        "webm": head[:4] == b"\x1aE\xdf\xa3",  # EBML
+        "aac": sync[0] == 0xFF and sync[1] & 0xF6 == 0xF0,  # ADTS
+        "mp3": head[:3] == b"ID3" or (sync[0] == 0xFF and sync[1] & 0xE6 == 0xE2),  # MPEG audio, layer 3
+    }
+    for container, is_it in named.items():
+        if is_it:
+            return container
     if not head:
         raise Fault("is empty (0 bytes); upload it again")
     if not head.strip(b"\x00"):
         raise Fault("holds nothing but zero bytes; upload it again")
     if all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head):
         raise Fault("is a text file, not audio; upload the recording itself")
-    raise Fault("is neither WAV, FLAC, MP3, OGG nor M4A by its first bytes; convert it to one of them")
+    raise Fault("is neither WAV, FLAC, MP3, OGG, M4A, AAC nor WebM by its first bytes; convert it to one of them")
 
 
 def decode(request: dict[str, Any]) -> dict[str, Any]:
     """Facts of the source; writes the target if there is one."""
     source = Path(request["source"])
     with source.open("rb") as file:
-        container_name = container_of(file.read(4096))
+        container_name = container_of(file.read(4096), _behind_tag(source))
     cap_s, size_bytes, heard = float(request["max_duration_s"]), source.stat().st_size, Heard()
     options = {"protocol_whitelist": "file"}
     with av.open(f"file:{source.absolute()}", format=_DEMUXERS[container_name], options=options) as container:
@@ -119,18 +148,21 @@ def decode(request: dict[str, Any]) -> dict[str, Any]:
         promised_s = _promised_s(source, container_name, stream)
         if promised_s and promised_s > cap_s and not _is_torn(source, container_name):
             raise Fault(_too_long(promised_s, cap_s))
-        with _writer(request, stream.rate) as write:
+        with _writer(request, stream.rate, stream.channels) as write:
             for block in _blocks(container, stream, heard):
                 heard.hear(block)
                 _check_size(heard, size_bytes, cap_s)
                 write(block)
     _check_whole(heard, promised_s, source, container_name)
+    if request.get("target") and heard.channels == 2:
+        _mix_down(Path(request["target"]), heard.taken)
     facts = heard.facts(container_name)
     facts["sample_rate_hz"] = _original_rate_hz(stream)
     return {
         "facts": facts,
         "clipped_share": heard.clipped / heard.samples,
         "first_clip_s": None if heard.first_clip is None else heard.first_clip / heard.sample_rate_hz,
+        "taken": heard.taken,
     }
 
 
@@ -178,30 +210,48 @@ def _float32(frame: av.AudioFrame, channels: int) -> np.ndarray:
 
 
 class _writer:
-    """Mixes blocks down, resamples them and writes raw float32; without a target it does nothing."""
+    """Resamples blocks and writes raw float32: both channels of two, else their mean. Without a target it rests."""
 
-    def __init__(self, request: dict[str, Any], source_rate_hz: int) -> None:
+    def __init__(self, request: dict[str, Any], source_rate_hz: int, channels: int) -> None:
         self._target: str | None = request.get("target")
         self._rates = (source_rate_hz, int(request.get("sample_rate_hz", source_rate_hz)))
+        self._channels = 2 if channels == 2 else 1
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Callable[[np.ndarray], None]:
         if self._target is None:
             return lambda block: None
         self._file = file = open(self._target, "wb")
-        self._resampler = None if self._rates[0] == self._rates[1] else soxr.ResampleStream(*self._rates, 1)
-        return lambda block: self._write(file, block.mean(axis=0, dtype=np.float32), last=False)
+        same = self._rates[0] == self._rates[1]
+        self._resampler = None if same else soxr.ResampleStream(*self._rates, self._channels)
+        return lambda block: self._write(file, self._mixed(block), last=False)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._file is not None:
             if kind is None:
-                self._write(self._file, np.zeros(0, np.float32), last=True)
+                self._write(self._file, np.zeros((0, self._channels), np.float32), last=True)
             self._file.close()
 
-    def _write(self, file: BinaryIO, mono: np.ndarray, *, last: bool) -> None:
+    def _mixed(self, block: np.ndarray) -> np.ndarray:
+        """[channels, samples] -> [samples, channels kept]."""
+        kept = block if self._channels == 2 else block.mean(axis=0, dtype=np.float32, keepdims=True)
+        return np.ascontiguousarray(kept.T)
+
+    def _write(self, file: BinaryIO, samples: np.ndarray, *, last: bool) -> None:
         if self._resampler is not None:
-            mono = self._resampler.resample_chunk(mono, last=last)
-        file.write(mono.astype("<f4").tobytes())
+            samples = self._resampler.resample_chunk(samples, last=last)
+        file.write(samples.astype("<f4").tobytes())
+
+
+def _mix_down(target: Path, taken: tuple[int, str] | None) -> None:
+    """Makes a file of two channels one of one, in place: what is written never overtakes what is read."""
+    with target.open("r+b") as source, target.open("r+b") as mixed:
+        while piece := source.read(8 * 2**18):
+            pairs = np.frombuffer(piece, "<f4").reshape(-1, 2)
+            mono = pairs.mean(axis=1, dtype=np.float32) if taken is None else pairs[:, taken[0]]
+            mixed.write(mono.astype("<f4").tobytes())
+            mixed.flush()
+        mixed.truncate()
 
 
 # What the header promises, and whether the file keeps it.
@@ -213,20 +263,27 @@ def _promised_s(source: Path, container_name: str, stream: av.AudioStream) -> fl
         return _wav_s(source)
     if container_name == "mp3" and not _has_xing(source):
         return None
-    if container_name == "ogg" or stream.duration is None or stream.time_base is None:
+    if container_name in ("ogg", "webm", "aac") or stream.duration is None or stream.time_base is None:
         return None
     return float(stream.duration * stream.time_base)
 
 
 def _wav_s(source: Path) -> float | None:
-    """From the size of the data chunk; 0 and 0xFFFFFFFF mean "until the end"."""
+    """From the size of the data chunk, unless it is a placeholder: then the sound goes on until the end.
+
+    Recorders that do not know the length yet write 0, 0xFFFFFFFF (ffmpeg), 0x7FFFFFFF or 0x7FFFF000 (sox, arecord),
+    2,000,000,000 …; nothing so large is accepted. Raises Fault where more sound lies behind the data.
+    """
     bytes_per_s = 0
     with source.open("rb") as file:
         file.seek(12)
         while len(header := file.read(8)) == 8:
             name, size = header[:4], struct.unpack("<I", header[4:])[0]
             if name == b"data":
-                return None if size in (0, 0xFFFFFFFF) or not bytes_per_s else size / bytes_per_s
+                if not bytes_per_s or size == 0 or size >= PLACEHOLDER_BYTES:
+                    return None
+                _check_behind_data(file, size, bytes_per_s)
+                return size / bytes_per_s
             if name == b"fmt " and size >= 16:
                 bytes_per_s = struct.unpack("<I", file.read(16)[8:12])[0]
                 file.seek(size - 16 + size % 2, os.SEEK_CUR)
@@ -235,8 +292,23 @@ def _wav_s(source: Path) -> float | None:
     return None
 
 
-def _first_mp3_frame(source: Path) -> bytes:
-    """The first bytes behind an ID3 tag, whose size is four times seven bits."""
+def _check_behind_data(file: BinaryIO, size: int, bytes_per_s: int) -> None:
+    """Raises Fault where what follows the data chunk is no chunk, and so much that it must be sound."""
+    end = file.tell() + size + size % 2
+    rest = file.seek(0, os.SEEK_END) - end
+    if rest < STRAY_S * bytes_per_s:
+        return
+    file.seek(end)
+    name, length = struct.unpack("<4sI", file.read(8))
+    if not (name.isascii() and name.decode().isprintable() and length <= rest):
+        raise Fault(
+            f"has {clock(size / bytes_per_s)} of sound by its header and {clock(rest / bytes_per_s)} more behind it: "
+            "the recorder did not finish it; open it in an audio editor and export it again"
+        )
+
+
+def _behind_tag(source: Path) -> bytes:
+    """The first bytes behind an ID3 tag, whose size is four times seven bits; the file's first without one."""
     with source.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3":
@@ -250,7 +322,7 @@ def _first_mp3_frame(source: Path) -> bytes:
 
 
 def _has_xing(source: Path) -> bool:
-    frame = _first_mp3_frame(source)
+    frame = _behind_tag(source)
     return b"Xing" in frame[:256] or b"Info" in frame[:256]
 
 
@@ -262,7 +334,7 @@ def _is_torn(source: Path, container_name: str) -> bool:
 def _riff_bytes(source: Path) -> int:
     with source.open("rb") as file:
         size = struct.unpack("<4sI", file.read(8))[1]
-    return 0 if size == 0xFFFFFFFF else size
+    return 0 if size >= PLACEHOLDER_BYTES else size
 
 
 def _original_rate_hz(stream: av.AudioStream) -> int:

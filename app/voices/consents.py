@@ -65,7 +65,7 @@ class ConsentService:
         record = await self.service.create(name, language=language)
         try:
             consent = await self.ingest.keep_consent(
-                record.id, recording, file_name=file_name, number="", key_id=key_id
+                record.id, recording, file_name=file_name, language=language, number="", key_id=key_id
             )
         except BaseException:
             await self.service.delete(record.id)

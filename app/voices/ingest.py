@@ -21,8 +21,10 @@ from app.platform.cancellation import to_the_end
 from app.platform.database import utc_now
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore, configured
+from app.platform.sandbox import Limits
 from app.platform.settings import Settings
 from app.voices import audio_probe
+from app.voices.consent_check import heard_consent
 from app.voices.models import AudioFacts, Consent, Sample, VoiceRecord
 from app.voices.store import VoiceStore
 
@@ -132,14 +134,26 @@ class Ingest:
         return await to_the_end(keep())
 
     async def keep_consent(
-        self, voice_id: str, path: Path, *, file_name: str, number: str, key_id: str | None
+        self, voice_id: str, path: Path, *, file_name: str, language: str, number: str, key_id: str | None
     ) -> Consent:
-        """A recorded consent. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
+        """A recorded consent, heard where there is a recogniser of the language.
+
+        Raises InvalidRequest for one that cannot be used or says something else, NotFound for a deleted voice.
+        """
         facts = await self._probed(path, file_name, max_duration_s=self.settings.cloning.max_consent_s)
         if facts.duration_s < MIN_CONSENT_S:
             raise RecordingUnfit(
                 f"{file_name} has {facts.duration_s:.1f} s; the consent takes at least {MIN_CONSENT_S:g} s to say",
                 param="recording",
+            )
+        async with self.probes:
+            heard = await heard_consent(
+                path,
+                name=file_name,
+                language=language,
+                number=number,
+                max_duration_s=self.settings.cloning.max_consent_s,
+                limits=self._limits(),
             )
         consent_id = new_consent_id()
         key = f"{voice_prefix(voice_id)}consent/{consent_id}.{facts.container}"
@@ -148,6 +162,7 @@ class Ingest:
             voice_id=voice_id,
             kind="recording",
             number=number,
+            statement=heard,
             object_key=key,
             key_id=key_id,
             created_at=utc_now(),
@@ -175,10 +190,12 @@ class Ingest:
 
     async def _probed(self, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
         """What the file is, found out in a bounded subprocess. Raises InvalidRequest."""
-        timeout_s = self.settings.cloning.inspection_timeout_s
-        limits = replace(audio_probe.LIMITS, cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
         async with self.probes:
-            return await audio_probe.probe_async(path, max_duration_s=max_duration_s, name=name, limits=limits)
+            return await audio_probe.probe_async(path, max_duration_s=max_duration_s, name=name, limits=self._limits())
+
+    def _limits(self) -> Limits:
+        timeout_s = self.settings.cloning.inspection_timeout_s
+        return replace(audio_probe.LIMITS, cpu_s=math.ceil(timeout_s), wall_s=timeout_s)
 
     @asynccontextmanager
     async def _stored(self, path: Path, key: str) -> AsyncIterator[None]:

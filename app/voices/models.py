@@ -35,7 +35,7 @@ CONSENT_PHRASE = (
 class AudioFacts(Frozen):
     """What inspection found in a file."""
 
-    container: Literal["wav", "flac", "mp3", "ogg", "m4a"]
+    container: Literal["wav", "flac", "mp3", "ogg", "m4a", "webm", "aac"]
     sample_rate_hz: int
     channels: int
     duration_s: float
@@ -61,10 +61,17 @@ class Consent(Frozen):
     voice_id: str
     kind: Literal["recording", "operator"]
     number: str
-    statement: str | None = Field(default=None, description="An operator's: where the consent is kept.")
+    statement: str | None = Field(
+        default=None, description="An operator's: where the consent is kept. A recording's: what was heard in it."
+    )
     object_key: str | None = None
     key_id: str | None = Field(default=None, description="The API key that recorded it.")
     created_at: datetime
+
+    @property
+    def checked(self) -> bool:
+        """Whether the words of a recording were heard, and were those of the consent."""
+        return self.kind == "recording" and self.statement is not None
 
 
 class VoiceRecord(Frozen):
@@ -105,6 +112,14 @@ class Finding(Frozen):
     end_s: float | None = None
 
 
+class Transcription(Frozen):
+    """What was heard in a recording that came without a transcript; its owner should correct it."""
+
+    text: str
+    by: str = Field(description="The recogniser.")
+    confidence: float | None = Field(default=None, description="0 to 1, where the recogniser tells it.")
+
+
 class RecordingReport(Frozen):
     """What became of one file."""
 
@@ -113,6 +128,7 @@ class RecordingReport(Frozen):
     used_s: float = 0.0
     clips: int = 0
     snr_db: float | None = None
+    transcription: Transcription | None = None
     findings: tuple[Finding, ...] = ()
 
 

@@ -38,6 +38,15 @@ def transcript(text: str) -> str | None:
     return line or None
 
 
+def decoded(data: bytes, *, name: str) -> str:
+    """The text of a UTF-8 file, with a byte order mark or without. Raises InvalidRequest naming a line that is none."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidRequest(f"{name}, line {line}: it is not UTF-8; save it as UTF-8", param="transcripts") from None
+
+
 def is_sidecar(name: str) -> bool:
     return name.lower().endswith(".txt")
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.api.conftest import Studio
 from tests.support.recordings import recording
+from tests.support.speech import spoken_consent
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +23,7 @@ async def sdk(studio: Studio) -> AsyncIterator[openai.AsyncOpenAI]:
 
 async def test_a_consent_and_a_sample_become_a_voice(studio: Studio, sdk: openai.AsyncOpenAI) -> None:
     consents = sdk.audio.voice_consents
-    consent = await consents.create(name="Mary's word", language="en-US", recording=("me.wav", recording(3)))
+    consent = await consents.create(name="Mary's word", language="en-US", recording=("me.wav", spoken_consent()))
     assert consent.id.startswith("cons_")
     assert (consent.object, consent.name, consent.language) == ("audio.voice_consent", "Mary's word", "en-US")
     assert await consents.retrieve(consent.id) == consent
@@ -48,7 +49,7 @@ async def test_a_consent_is_renamed_and_deleted_before_its_voice_is_made(
     studio: Studio, sdk: openai.AsyncOpenAI
 ) -> None:
     consents = sdk.audio.voice_consents
-    consent = await consents.create(name="Mary", language="en", recording=("me.wav", recording(3)))
+    consent = await consents.create(name="Mary", language="de", recording=("me.wav", recording(3)))
     assert (await consents.update(consent.id, name="Anna")).name == "Anna"
     deleted = await consents.delete(consent.id)
     assert (deleted.id, deleted.deleted) == (consent.id, True)
@@ -59,7 +60,7 @@ async def test_a_consent_is_renamed_and_deleted_before_its_voice_is_made(
 
 async def test_the_list_of_consents_has_pages(sdk: openai.AsyncOpenAI) -> None:
     consents = sdk.audio.voice_consents
-    made = [(await consents.create(name=name, language="en", recording=("me.wav", recording(3)))).id for name in "abc"]
+    made = [(await consents.create(name=name, language="de", recording=("me.wav", recording(3)))).id for name in "abc"]
     assert [one.id async for one in consents.list(limit=1)] == made[::-1]
     first = await consents.list(limit=2)
     assert (first.has_next_page(), [one.id for one in first.data]) == (True, made[:0:-1])
@@ -75,7 +76,7 @@ async def test_what_is_refused_leaves_no_voice(studio: Studio, sdk: openai.Async
         await voices.create(name="Mary", audio_sample=("a.wav", recording()), consent="cons_x")
     assert (await studio.http.get("/v1/voices")).json()["data"] == []
 
-    consent = await consents.create(name="Mary", language="en", recording=("me.wav", recording(3)))
+    consent = await consents.create(name="Mary", language="de", recording=("me.wav", recording(3)))
     with pytest.raises(openai.BadRequestError, match="text file"):
         await voices.create(name="Anna", audio_sample=("a.wav", b"no audio"), consent=consent.id)
     assert (await consents.retrieve(consent.id)).name == "Mary"

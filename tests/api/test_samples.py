@@ -312,3 +312,17 @@ async def test_what_is_too_large_is_refused_before_it_is_sent(open_studio: OpenS
         answer = await studio.http.post(f"/v1/voices/{voice}/uploads", json=body)
         assert refusal(answer) == (400, "recording_unfit")
         assert "big.wav has 60001 bytes" in message(answer)
+
+
+async def test_a_transcript_in_another_encoding_is_refused_with_its_line_and_the_recording_is_kept(
+    studio: Studio,
+) -> None:
+    voice = await studio.voice()
+    words = "One.\nZwei Grüße.\n".encode("latin-1")
+    answer = await send(studio, voice, [("a.wav", GOOD), ("a.txt", words)])
+    assert transcripts_of(answer) == {"a.wav": None}
+    (rejected,) = answer.json()["rejected"]
+    assert rejected["message"] == "a.txt, line 2: it is not UTF-8; save it as UTF-8"
+    manifest = {"manifest": ("manifest.csv", "file,text\na.wav,Grüße\n".encode("latin-1"))}
+    answer = await studio.http.post(f"/v1/voices/{voice}/samples", files={"files": ("a.wav", GOOD), **manifest})
+    assert (answer.status_code, "manifest.csv, line 2" in message(answer)) == (400, True)

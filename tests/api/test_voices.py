@@ -9,8 +9,10 @@ import pytest
 
 from app.speech.choices import Scope
 from tests.api.conftest import House, Studio
+from tests.support.deadlines import HANG_S
 from tests.support.published import publish
 from tests.support.recordings import recording
+from tests.support.speech import spoken_consent
 
 pytestmark = pytest.mark.anyio
 
@@ -151,14 +153,44 @@ async def test_a_recorded_consent_is_kept_with_the_number_of_the_voice(studio: S
     before = (await studio.http.get(path)).json()
     assert before["consent"] is None
     assert "My number is" in before["phrase"]
-    answer = await studio.http.post(path, files={"recording": ("me.flac", recording(3, format="FLAC"))})
-    assert answer.status_code == 201
-    consent = answer.json()
     record = await studio.house.catalog.voices.get(voice)
-    assert (consent["kind"], consent["number"], consent["checked"]) == ("recording", record.consent_number, False)
+    said = {"recording": ("me.wav", spoken_consent(record.consent_number))}
+    answer = await studio.http.post(path, files=said, timeout=HANG_S)
+    assert answer.status_code == 201, answer.text
+    consent = answer.json()
+    assert (consent["kind"], consent["number"], consent["checked"]) == ("recording", record.consent_number, True)
+    assert "owner of this voice" in consent["statement"]
     assert (await studio.http.get(path)).json()["consent"] == consent
     assert (await studio.http.get(f"/v1/voices/{voice}")).json()["consent"] == consent
-    assert studio.keys(voice) == [f"voices/{voice}/consent/{consent['id']}.flac"]
+    assert studio.keys(voice) == [f"voices/{voice}/consent/{consent['id']}.wav"]
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [("", "has not the number of this voice: heard was"), ("other", "has not the number of this voice: heard was")],
+)
+async def test_a_consent_without_the_voices_own_number_is_refused_with_what_was_heard(
+    studio: Studio, number: str, why: str
+) -> None:
+    voice = await studio.voice()
+    own = (await studio.house.catalog.voices.get(voice)).consent_number
+    other = "".join(str((int(digit) + 5) % 10) for digit in own) if number else ""
+    said = {"recording": ("me.wav", spoken_consent(other))}
+    answer = await studio.http.post(f"/v1/voices/{voice}/consent", files=said, timeout=HANG_S)
+    assert answer.status_code == 400
+    assert why in message(answer)
+    assert studio.keys(voice) == []
+
+
+async def test_a_tone_is_no_consent_and_in_another_language_it_is_kept_unchecked(studio: Studio) -> None:
+    voice = await studio.voice()
+    tone = {"recording": ("me.wav", recording(3))}
+    answer = await studio.http.post(f"/v1/voices/{voice}/consent", files=tone, timeout=HANG_S)
+    assert answer.status_code == 400
+    assert "is not the consent" in message(answer)
+    german = (await studio.http.post("/v1/voices", json={"name": "Grete", "language": "de"})).json()["id"]
+    kept = (await studio.http.post(f"/v1/voices/{german}/consent", files=tone, timeout=HANG_S)).json()
+    assert (kept["checked"], kept["statement"]) == (False, None)
 
 
 @pytest.mark.parametrize(("seconds", "why"), [(1, "at least 2 s"), (61, "1:00")])

@@ -85,7 +85,7 @@ def test_transcripts_are_read_as_other_programs_write_them(recordings: Path) -> 
 @pytest.mark.parametrize("name", ["00.txt", "manifest.csv", "manifest.jsonl"])
 def test_a_file_in_another_encoding_is_named_with_the_remedy(recordings: Path, name: str) -> None:
     (recordings / name).write_text("file,text\n00.wav,Grüße\n", "latin-1")
-    with pytest.raises(ConfigurationError, match=rf"{name} is not UTF-8.*save it as UTF-8"):
+    with pytest.raises(ConfigurationError, match=rf"{name}, line 2: it is not UTF-8; save it as UTF-8"):
         found(recordings)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.errors import DeadlineExceeded, EngineFailed
+from app.hearing.ear import Heard
 from app.realtime.background import Spoken
 from app.speech.recipe import GateConfig
 from app.speech.voices import AdapterVersion, Voice
@@ -150,16 +151,39 @@ async def test_a_polished_voice_that_became_another_fails() -> None:
     assert [failure.name for failure in report.failures] == ["closeness"]
 
 
-async def test_words_are_compared_where_they_were_written_down() -> None:
+@pytest.mark.parametrize(
+    ("heard_of_clone", "heard_of_base", "measured", "passed", "note"),
+    [
+        (4, 4, 0.0, True, "the base voice's is 0.00"),
+        (3, 4, 0.25, False, "the base voice's is 0.00; check the transcripts"),
+        (3, 3, 0.25, True, "the base voice's is"),
+        (2, 3, 0.5, False, "check the transcripts"),
+        (0, 0, None, None, "not measured: the base voice itself is not understood (the base voice's is 1.00"),
+    ],
+)
+async def test_words_are_compared_with_the_base_voices(
+    heard_of_clone: int, heard_of_base: int, measured: float | None, passed: bool | None, note: str
+) -> None:
+    """So many of four prompts of equal length are heard, and of the others other words than these."""
     texts = bundled_prompts()[:PROMPTS]
-    right = await judged(HERON, transcripts=[text.upper().rstrip(".?") for text in texts])
-    assert figure(right, "word_error_rate").measured == 0.0
-    wrong = await judged(HERON, transcripts=["something else entirely", *texts[1:]])
-    assert figure(wrong, "word_error_rate").passed is False
+    report = await judged(
+        HERON,
+        transcripts=[text.upper() if number < heard_of_clone else "x" for number, text in enumerate(texts)],
+        base_transcripts=[text if number < heard_of_base else "x" for number, text in enumerate(texts)],
+    )
+    words = figure(report, "word_error_rate")
+    assert words.passed is passed
+    assert words.measured == (None if measured is None else pytest.approx(measured, abs=0.1))
+    assert note in words.note
+    assert words.limit == "≤ the base voice's + 0.15"
+    assert report.base["word_error_rate"] == pytest.approx(1 - heard_of_base / 4, abs=0.1)
 
 
 class Deaf:
-    def transcribe(self, path: Path, *, language: str | None = None) -> str:
+    name = "a deaf one"
+    coarse = False
+
+    def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
         raise DeadlineExceeded("the endpoint failed 3 times")
 
 

@@ -51,6 +51,7 @@ WRITERS: dict[str, Callable[[Path, Samples], None]] = {
     "a.ogg": lambda path, samples: soundfile.write(path, samples, RATE_HZ, format="OGG", subtype="VORBIS"),
     "opus.ogg": lambda path, samples: ffmpeg(path, "libopus", "ogg", samples),
     "a.m4a": lambda path, samples: ffmpeg(path, "aac", "ipod", samples),
+    "a.webm": lambda path, samples: ffmpeg(path, "libopus", "webm", samples),
 }
 
 
@@ -89,7 +90,7 @@ def test_a_wav_that_was_piped_has_no_length_in_its_header_and_is_measured(tmp_pa
         ("notes.wav", b"Dear all, please find the recording attached.\n", "is a text file, not audio"),
         ("empty.wav", b"", "is empty (0 bytes)"),
         ("blank.wav", bytes(1000), "nothing but zero bytes"),
-        ("photo.wav", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "neither WAV, FLAC, MP3, OGG nor M4A"),
+        ("photo.wav", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "neither WAV, FLAC, MP3, OGG, M4A, AAC nor WebM"),
         ("torn.wav", b"RIFF\x00\x01\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00", "is damaged or cut off"),
         ("list.wav", b"#EXTM3U\nfile:///etc/passwd\n", "is a text file"),
     ],
@@ -241,13 +242,15 @@ def test_decoded_sample_0_is_sample_0(tmp_path: Path, name: str) -> None:
 
 
 def test_channels_are_averaged_and_rates_converted(tmp_path: Path) -> None:
-    left, right = hum(2.0, 44_100), np.zeros(2 * 44_100, np.float32)
+    left = hum(2.0, 44_100)
+    right = 0.5 * left
     soundfile.write(tmp_path / "a.wav", np.stack([left, right], axis=1), 44_100)
     decoded = decode(tmp_path / "a.wav", tmp_path / "out.f32", max_duration_s=CAP_S, sample_rate_hz=RATE_HZ)
     assert decoded.facts == AudioFacts(container="wav", sample_rate_hz=44_100, channels=2, duration_s=2.0)
     heard = np.fromfile(tmp_path / "out.f32", "<f4")
     assert len(heard) == 2 * RATE_HZ
-    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.5 * np.sqrt(np.mean(left**2)), rel=0.02)
+    assert np.sqrt(np.mean(heard**2)) == pytest.approx(0.75 * np.sqrt(np.mean(left**2)), rel=0.02)
+    assert decoded.lone_channel is None
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
