@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -20,6 +20,7 @@ class Cut(StrEnum):
     CLAUSE = "clause"
     WORDS = "words"  # enough words for a start
     IDLE = "idle"  # the text stopped coming
+    PAUSE = "pause"  # a mark for silence, which is a chunk of its own
     LENGTH = "length"  # no better place within the longest chunk
     FLUSH = "flush"
     END = "end"
@@ -27,12 +28,16 @@ class Cut(StrEnum):
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece to speak: `text` is characters [start, end) of the cleaned stream, its paragraph marks made spaces."""
+    """One piece to speak: `text` is characters [start, end) of the cleaned stream, its paragraph marks made spaces.
+
+    `source` has them, and one at its end where a paragraph or the text ends with it: what `spoken` is given.
+    """
 
     text: str
     start: int
     end: int
     cut: Cut
+    source: str = field(default="", compare=False)
 
 
 # A run of stops with the quotes and brackets that close after it. Possessive: a run still growing is no match.
@@ -41,6 +46,7 @@ _CLOSERS = rf"[{re.escape(_CLOSING)}]*+"
 _WIDE_CLOSERS = rf"[{re.escape(_CLOSING)}」』）】》〉]*+"
 _BOUNDARY = re.compile(
     rf"(?P<stop>[.!?…]++{_CLOSERS}(?=\s))"
+    r"|(?P<glued>(?<=[a-z]{2})[.!?…](?=[A-Z][a-z\s]))"  # "First one.Second one"
     rf"|(?P<wide_stop>[。！？｡।॥؟۔]++{_WIDE_CLOSERS}(?=[\s\S]))"
     rf"|(?P<clause>[,;:،؛]++{_CLOSERS}(?=\s)|[，、；：]++{_WIDE_CLOSERS}(?=[\s\S])|\s[-–—]++(?=\s)|—++(?=[^\s—]))"
     r"|(?P<paragraph>\n)"
@@ -48,6 +54,15 @@ _BOUNDARY = re.compile(
 # The end of text gone idle that needs no following space to be whole; "3." and "1," may be half a number.
 WHOLE_END = re.compile(rf"(?:[!?…;。！？।؟۔]|(?<!\d)[.,:]){_CLOSERS}\Z")
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_NUMBER_END = re.compile(r"\d[,.:;/–—%()-]?\)?\s?[–—-]?\Z")
+_AFTER_NUMBER = re.compile(
+    r"[(%°€£$+*/=×–—-]|(?i:million|billion|trillion|thousand|hundred|percent|[ap]\.?m\b|[a-z]{1,3}\b|degrees?|dollars?|euros?|"
+    r"pounds?|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+)
+_BEFORE_NUMBER = re.compile(
+    r"[$€£¥#+(–—-]\Z|(?<![A-Za-z])(?i:no|nos|p|pp|vol|ch|fig|chapter|january|february|march|april|may|june|july|august|"
+    r"september|october|november|december|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.?\Z"
+)
 _OPENERS = "\"'“‘«([{*_—-"
 
 
@@ -77,14 +92,26 @@ def boundaries(text: str) -> Iterator[tuple[int, Cut]]:
     for match in _BOUNDARY.finditer(text):
         if match["stop"]:
             cut = _judge_stop(text, sentence_start, match)
-        elif match["wide_stop"]:
+        elif match["wide_stop"] or match["glued"]:
             cut = Cut.SENTENCE
         else:
             cut = Cut.PARAGRAPH if match["paragraph"] else Cut.CLAUSE
+        if cut is Cut.CLAUSE and parts_number(text, match.end()):
+            continue
         if cut in (Cut.SENTENCE, Cut.PARAGRAPH):
             sentence_start = match.end()
         if cut:
             yield (match.start() if cut is Cut.PARAGRAPH else match.end()), cut
+
+
+def parts_number(text: str, at: int) -> bool:
+    """Whether a cut at `at` would part a number, a date or a sum, or a number from its unit or currency."""
+    before, after = text[max(0, at - 24) : at].rstrip(), text[at : at + 24].lstrip()
+    if not before or not after:
+        return False
+    if before[-1].isdigit() or (before[-1] in ",.:;/–—-%()" and _NUMBER_END.search(before)):
+        return after[0].isdigit() or (before[-1].isdigit() and _AFTER_NUMBER.match(after) is not None)
+    return _BEFORE_NUMBER.search(before) is not None and after[0].isdigit()
 
 
 def _judge_stop(text: str, sentence_start: int, match: re.Match[str]) -> Cut | None:

@@ -11,11 +11,13 @@ import unicodedata
 from collections.abc import Sequence
 
 from app.errors import ConfigurationError
+from app.speech.text.html import KNOWN
 from app.speech.token_layout import ORPHEUS_TAGS
 
 MAX_MARKS = 30  # combining marks on one letter, the bound of Unicode's Stream-Safe format (UAX #15, section 13)
 _TAG_HOLD_CHARS = 12  # a "<" waits this long to become a tag
 _TOKEN = re.compile(r"\s+|</?[A-Za-z][A-Za-z_-]*/?>|[^\s<]+|<")
+_JOINERS = "\u200c\u200d"
 _TAG_SHAPE = re.compile(r"<[A-Za-z][A-Za-z_-]{0,30}>")
 
 
@@ -45,12 +47,13 @@ class Cleaner:
     """Makes cleaned text of pieces of any size; the pieces' borders leave no trace.
 
     * Unicode is composed (NFC); beyond 30 combining marks on one letter the rest are dropped.
-    * Control characters (NUL, ESC, ...) and invisible format characters (zero-width spaces and joiners, byte-order and
-      direction marks, soft hyphens) are dropped. Lone surrogates become U+FFFD.
+    * Control characters (NUL, ESC, ...) and invisible format characters (zero-width spaces, byte-order and direction
+      marks, soft hyphens) are dropped; zero-width joiners and non-joiners are, but where spelling needs them: between
+      letters of a script that joins, as Persian or Hindi. Lone surrogates become U+FFFD.
     * Whitespace of every kind becomes one space, or one newline where it holds a blank line: a paragraph ends there.
       Text neither begins nor ends with whitespace.
     * Known tags are kept, written as the checkpoint writes them ("<Laugh>" becomes "<laugh>"). Other markup of that
-      shape ("<b>", "</laugh>", "<br/>") is dropped; any other "<" is kept.
+      shape ("<b>", "</laugh>", "<br/>") is dropped; any other "<" is kept, as in `List<String>`.
     * Emoji and all scripts pass unchanged.
     """
 
@@ -61,11 +64,14 @@ class Cleaner:
         self._hold = max([_TAG_HOLD_CHARS, *(len(tag) - 1 for tag in tags)])
         self._partial_tag = re.compile(rf"<[A-Za-z_/-]{{0,{self._hold - 1}}}\Z")
         self._marks = 0
+        self._joiner = ""  # dropped, unless what is on either side needs it
+        self._spelt = False  # whether the last character is of a script that joins
         self._unsettled = ""  # a coming mark may still change it
         self._undecided = ""  # normalised, but may be the beginning of a tag
         self._gap = ""  # whitespace since the last character given out
         self._newlines = 0
         self._began = False
+        self._last = ""
 
     @property
     def in_gap(self) -> bool:
@@ -94,11 +100,15 @@ class Cleaner:
 
     def _filter(self, piece: str) -> str:
         if piece.isascii() and piece.isprintable():
-            self._marks = 0 if piece else self._marks
+            if piece:
+                self._marks, self._joiner, self._spelt = 0, "", False
             return piece
         kept: list[str] = []
         for char in piece:
             category = unicodedata.category(char)
+            if char in _JOINERS:
+                self._joiner = char if self._spelt else ""
+                continue
             if joins_previous(char):
                 self._marks += 1
                 if self._marks > MAX_MARKS:
@@ -107,6 +117,10 @@ class Cleaner:
                 continue
             else:
                 self._marks = 0
+            joins = char > "\u0530" and category[0] in "LM"
+            if self._joiner and joins:
+                kept.append(self._joiner)
+            self._joiner, self._spelt = "", joins
             kept.append("\ufffd" if category == "Cs" else char)
         return "".join(kept)
 
@@ -124,8 +138,14 @@ class Cleaner:
                 self._gap = "\n" if self._newlines > 1 else " "
                 continue
             if len(token) <= self._hold + 1 and token[0] == "<" and token[-1] == ">":
-                token = self._tags.get(token.lower(), "")
+                token = self._tags.get(token.lower()) or ("" if self._is_markup(token) else token)
             if token:
                 out += (self._gap, token) if self._began else (token,)
                 self._gap, self._newlines, self._began = "", 0, True
+                self._last = token[-1]
         return "".join(out)
+
+    def _is_markup(self, token: str) -> bool:
+        """Whether what has the shape of a tag is one: behind a letter only what HTML knows, or what closes."""
+        generic = self._last.isalnum() and not self._gap and "/" not in token
+        return not generic or token[1:-1].lower() in KNOWN

@@ -11,9 +11,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from app.errors import ConfigurationError, TextAfterEnd
-from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries
+from app.speech.text import marks
+from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries, parts_number
 from app.speech.text.characters import MAX_MARKS, Cleaner, has_speech, joins_previous
 from app.speech.token_layout import ORPHEUS_TAGS
+
+
+MAX_SPOKEN_CHARS = 600
+"""Of what one chunk becomes as words: three quarters of a minute of English, which still fits a context of 4096 tokens."""
+
+GROWTH_CHARS = 5
+"""A digit is read as five letters or six; signs as "/" likewise."""
+
+_MANY_WORDS = re.compile(r"[\d/@#%&+=€£$¥_^<>*]")
 
 
 class TextSplitter:
@@ -28,7 +38,9 @@ class TextSplitter:
     end, clause of 20 characters and 4 words, or 12 words; a later one takes all the whole sentences that are there, up
     to `batch_chars`, or else the longest clause or row of words that would do for a start. Not eager, a chunk is cut
     only when a full batch is there. Text before a flush or the close is always ready, in batches of whole sentences. No
-    chunk is longer than `max_chunk_chars`; a tag is never cut, and goes with the words after it.
+    chunk is longer than `max_chunk_chars`, and one of many digits is shorter, for it is spoken in many words; a tag is
+    never cut, and goes with the words after it; a number is not cut where there is any other place. A pause is a chunk
+    of its own.
     """
 
     def __init__(
@@ -59,6 +71,7 @@ class TextSplitter:
         self._clause_words = first_clause_words
         self._first_words = first_words
         self._idle_words = idle_words
+        self._room = max_chunk_chars
         self._text = ""
         self._base = 0  # where in the cleaned stream `_text` begins
         self._start = 0  # where in `_text` the next chunk begins
@@ -99,9 +112,18 @@ class TextSplitter:
         while self._text[self._start : self._start + 1].isspace():
             self._start += 1
         window = self._text[self._start : self._start + self._window_chars]
+        if pause := marks.PAUSE.search(window):
+            if not pause.start():
+                return self._take(window, pause.end(), Cut.PAUSE)
+            window = window[: pause.start()]
+            self._room = self._room_in(window)
+            ahead = min(pause.start(), self._marks[0][0] - self._base - self._start) if self._marks else pause.start()
+            end, cut = self._cut_before(window[:ahead], ahead, Cut.PARAGRAPH)
+            return self._take(window, end, cut)
+        self._room = self._room_in(window)
         if self._marks:
             remaining = self._marks[0][0] - self._base - self._start
-            end, cut = self._cut_before_mark(window[:remaining], remaining)
+            end, cut = self._cut_before(window[:remaining], remaining, self._marks[0][1])
         else:
             end, cut = self._cut_in_the_open(window, eager)
         return self._take(window, end, cut) if end else None
@@ -117,7 +139,8 @@ class TextSplitter:
 
     def _take(self, window: str, end: int, cut: Cut) -> Chunk:
         start = self._base + self._start
-        chunk = Chunk(window[:end].replace("\n", " "), start, start + end, cut)
+        ends = "\n" if cut in (Cut.PARAGRAPH, Cut.END) else ""
+        chunk = Chunk(window[:end].replace("\n", " "), start, start + end, cut, source=window[:end] + ends)
         self._start += end
         self._first = bool(self._marks) and chunk.end == self._marks[0][0]
         if self._first:
@@ -128,9 +151,21 @@ class TextSplitter:
             self._start = 0
         return chunk
 
-    def _cut_before_mark(self, window: str, remaining: int) -> tuple[int, Cut]:
-        if remaining <= self._max_chars:
-            return remaining, self._marks[0][1]
+    def _room_in(self, window: str) -> int:
+        """The longest chunk that may begin here: less than `max_chunk_chars` where it would be too long when spoken."""
+        if len(_MANY_WORDS.findall(window)) * GROWTH_CHARS + len(window) <= MAX_SPOKEN_CHARS:
+            return self._max_chars
+        chars = 0
+        for end, char in enumerate(window):
+            chars += 1 + GROWTH_CHARS * (_MANY_WORDS.match(char) is not None)
+            if chars > MAX_SPOKEN_CHARS:
+                return max(1, min(end, self._max_chars))
+        return self._max_chars
+
+    def _cut_before(self, window: str, remaining: int, cut: Cut) -> tuple[int, Cut]:
+        """Up to a place that no chunk crosses, and why it ends there."""
+        if remaining <= self._room:
+            return remaining, cut
         cuts = self._good_cuts(window)
         return self._batch(cuts) or self._forced(window, cuts)
 
@@ -138,9 +173,9 @@ class TextSplitter:
         cuts = self._good_cuts(window)
         if eager and (found := self._earliest(window, cuts) if self._first else self._most(window, cuts)):
             return found
-        if len(window) > self._batch_chars and (found := self._batch(cuts)):
+        if len(window) > min(self._batch_chars, self._room) and (found := self._batch(cuts)):
             return found
-        if len(window) > self._max_chars:
+        if len(window) > self._room:
             return self._forced(window, cuts)
         if eager and self._idle:
             return self._idle_end(window), Cut.IDLE
@@ -152,9 +187,12 @@ class TextSplitter:
         Clauses are listed only when they would do for a start.
         """
         cuts: list[tuple[int, Cut]] = []
+        readings = marks.spans(window)
         for boundary, cut in boundaries(window):
             end = self._before_trailing_tags(window, boundary)
-            if end > self._max_chars or not has_speech(self._tag.sub("", window[:end])):
+            if any(start < end < stop for start, stop in readings):
+                continue
+            if end > self._room or not has_speech(self._tag.sub("", window[:end])):
                 continue
             words = self._count_words(window[:end])
             if cut is not Cut.CLAUSE or (end >= self._clause_chars and words >= self._clause_words):
@@ -163,7 +201,7 @@ class TextSplitter:
 
     def _earliest(self, window: str, cuts: list[tuple[int, Cut]]) -> tuple[int, Cut] | None:
         candidates = cuts[:1]
-        if words := [end for end in self._word_ends(window) if end <= self._max_chars]:
+        if words := [end for end in self._word_ends(window) if end <= self._room]:
             candidates.append((words[0], Cut.WORDS))
         return min(candidates, key=lambda candidate: candidate[0], default=None)
 
@@ -172,12 +210,12 @@ class TextSplitter:
             return found
         if cuts:
             return cuts[-1]
-        words = [end for end in self._word_ends(window) if end <= self._max_chars]
+        words = [end for end in self._word_ends(window) if end <= self._room]
         return (words[-1], Cut.WORDS) if words else None
 
     def _batch(self, cuts: list[tuple[int, Cut]]) -> tuple[int, Cut] | None:
         """The last sentence end within a batch."""
-        sentences = [c for c in cuts if c[1] is not Cut.CLAUSE and c[0] <= self._batch_chars]
+        sentences = [c for c in cuts if c[1] is not Cut.CLAUSE and c[0] <= min(self._batch_chars, self._room)]
         return sentences[-1] if sentences else None
 
     def _forced(self, window: str, cuts: list[tuple[int, Cut]]) -> tuple[int, Cut]:
@@ -185,10 +223,18 @@ class TextSplitter:
         sentences = [c for c in cuts if c[1] is not Cut.CLAUSE]
         if found := (sentences or cuts)[-1:]:
             return found[0]
-        for space in reversed(list(re.finditer(r"\s", window[: self._max_chars + 1]))):
-            if end := self._before_trailing_tags(window, space.start()):
+        readings = marks.spans(window)
+        spaces = [found.start() for found in re.finditer(r"\s", window[: self._room + 1])]
+        spaces = [at for at in reversed(spaces) if not any(start < at < stop for start, stop in readings)]
+        for space in sorted(spaces, key=lambda at: parts_number(window, at)):
+            if end := self._before_trailing_tags(window, space):
                 return end, Cut.LENGTH
-        end = self._max_chars
+        end = self._room
+        for start, stop in readings:
+            if start < end < stop:
+                end = start or stop
+        if end >= len(window):
+            return len(window), Cut.LENGTH
         while joins_previous(window[end]):  # ends: the cleaner leaves no longer rows of marks
             end -= 1
         for tag in self._tag.finditer(window):
@@ -204,6 +250,10 @@ class TextSplitter:
         sentence = any(end == len(window) and cut is Cut.SENTENCE for end, cut in boundaries(window + " A"))
         if window.endswith(".") and not sentence:  # "I saw Mr."
             window = window[: max(window.rfind(" "), 0)]
+        while window[-1:].isdigit() and not sentence:  # "1,234 567" may go on
+            window = window[: max(window.rfind(" "), 0)]
+        if window.count(marks.START) > window.count(marks.END):
+            window = window[: window.rindex(marks.START)].rstrip()
         end = self._before_trailing_tags(window, len(window))
         sentence = sentence and end == len(window) and has_speech(self._tag.sub("", window))
         return end if sentence or self._count_words(window[:end]) >= self._idle_words else 0
@@ -214,11 +264,12 @@ class TextSplitter:
 
     def _word_ends(self, window: str) -> Iterator[int]:
         """The ends of whole words from the first at which there are enough for a start."""
-        words = 0
-        for match in re.finditer(r"\S+", window):
-            here = self._count_words(match[0]) if match.end() < len(window) else 0
+        words, text, readings = 0, window, marks.spans(window)
+        for match in re.finditer(r"\S+", text):
+            here = self._count_words(match[0]) if match.end() < len(text) else 0
             words += here
-            if here and words >= self._first_words:
+            inside = any(start < match.end() < stop for start, stop in readings)
+            if here and words >= self._first_words and not inside and not parts_number(text, match.end()):
                 yield match.end()
 
     def _count_words(self, text: str) -> int:

@@ -1,0 +1,693 @@
+"""Markdown, HTML and SSML read away from text that streams in: what is left is what a person would read aloud.
+
+`Markup` is incremental and pure: a character, a word or a page at a time gives the same plain text. It holds back no
+more than it must: a "*" until the next character, a tag until its ">", a link's text until its "]". Whatever is a block
+ends in a blank line, cells are parted by commas. Pauses and respoken words become marks (`app.speech.text.marks`).
+
+Its whole state is `MarkupState`, plain values, so that a session can be taken up by another process. It knows nothing of
+how words are read, of chunks or of the model, but for its tags.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from app.speech.text import emoji, marks
+from app.speech.text.html import BLOCKS, KNOWN, PARTIAL, REASONING, SSML_IGNORED, UNSPOKEN, Partial, Tag, tag_at
+from app.speech.text.markdown import Line, opening
+from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
+from app.speech.text.say_as import said_as
+from app.speech.token_layout import ORPHEUS_TAGS
+
+MAX_LINK_CHARS = 400
+MAX_NESTED_LINKS = 2
+
+_PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff"
+_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|\u200d{emoji.CHARS}{_PRIVATE}]+")
+_XML = re.compile(rf"[^<&\u200d{emoji.CHARS}{_PRIVATE}]+")
+_CODE = re.compile(rf"[^`\n{_PRIVATE}]+")
+_EMOJI = re.compile(f"[{emoji.CHARS}]")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY_PART = re.compile(r"&(?:#(?:\d{0,7}|[xX][0-9a-fA-F]{0,6})?|[A-Za-z][A-Za-z0-9]{0,31})?\Z")
+_DECLARATION = re.compile(r"<[!?][^<>]*>|<!\[CDATA\[|\]\]>")
+_CONTROL = re.compile(r"<\|[\w-]{1,40}\|>")
+_CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
+_AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
+_AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
+_BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
+_THOUGHT = "[THINK]"
+_ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + marks.END
+_CLOSERS = "\"'”’)]}»*_ \n"
+_PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
+_TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
+
+
+@dataclass
+class MarkupState:
+    """Where a reading stands. Every field is of JSON."""
+
+    held: str = ""
+    """Received, and not yet decided."""
+    raw_chars: int = 0
+    """Of the text as it was written, up to `held`."""
+    plain_chars: int = 0
+    line_start: bool = True
+    block: str = ""
+    """What the present line is: a heading, an item, a row; empty: a paragraph's."""
+    tail: str = ""
+    """The last characters given out, without the space behind them."""
+    prev: str = ""
+    """The last character read."""
+    cell: bool = False
+    """A comma is due before the next words of a row …"""
+    gap: bool = False
+    """… or a space."""
+    fence: str = ""
+    """The run that opened a listing."""
+    code_run: int = 0
+    """Backticks that opened code within a line."""
+    emphasis: int = 0
+    """Open runs of "*"."""
+    skipped: str = ""
+    """The element whose content is not read …"""
+    depth: int = 0
+    """… how deep in itself, and, in a link's target, open brackets."""
+    said: str = ""
+    """An element whose text is spoken otherwise is open: its name …"""
+    said_as: str = ""
+    """… and its alias, or how it is to be interpreted."""
+    inner: str = ""
+    """The text within it so far."""
+    sentence: bool = False
+    """An `<s>` is a sentence of SSML, rather than HTML's struck text."""
+    ignored: list[str] = field(default_factory=list)
+    """Elements that were met and not done."""
+
+
+class Markup:
+    """Makes plain text of written text, piece by piece; `source` says where plain text came from."""
+
+    def __init__(
+        self,
+        options: TextOptions | None = None,
+        *,
+        tags: Sequence[str] = ORPHEUS_TAGS,
+        state: MarkupState | None = None,
+        nested: int = 0,
+    ) -> None:
+        self.options = options or TextOptions()
+        self.state = state or MarkupState()
+        self._tags = {tag.strip("<>").lower(): tag for tag in tags}
+        self._known = frozenset(self._tags) | KNOWN
+        self._list = tuple(tags)
+        self._nested = nested
+        kind = self.options.markup
+        self._markdown = kind in (MarkupKind.AUTO, MarkupKind.MARKDOWN)
+        self._ssml = kind in (MarkupKind.AUTO, MarkupKind.SSML)
+        self._out: list[str] = []
+        self._anchors: list[tuple[int, int]] = []
+
+    # What a session needs.
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of what was met and is not done, each once."""
+        return tuple(self.state.ignored)
+
+    def push(self, piece: str) -> str:
+        """Take a piece; returns the plain text that nothing to come can change."""
+        if self.options.markup is MarkupKind.PLAIN:
+            return self._plainly(piece)
+        return self._read(piece, final=False)
+
+    def finish(self) -> str:
+        """Return what was held back, as if nothing came after it; more may follow all the same."""
+        if self.options.markup is MarkupKind.PLAIN:
+            return ""
+        text = self._read("", final=True)
+        if self.state.said:
+            self._end_said()
+        return text + self._taken()
+
+    def source(self, plain: int) -> int:
+        """Where in the text as it was written the plain text from `plain` on came from."""
+        found = bisect_right(self._anchors, (plain, 1 << 62)) - 1
+        if found < 0:
+            return plain
+        at, raw = self._anchors[found]
+        return min(raw + plain - at, self.state.raw_chars)
+
+    def forget(self, plain: int) -> None:
+        """Let go of what `source` needs for plain text before `plain`."""
+        found = bisect_right(self._anchors, (plain, 1 << 62)) - 1
+        if found > 0:
+            del self._anchors[:found]
+
+    def record(self) -> dict[str, Any]:
+        """All of it, as JSON has it; see `restored`."""
+        return {"options": asdict(self.options), "state": asdict(self.state), "anchors": self._anchors}
+
+    @classmethod
+    def restored(cls, record: dict[str, Any], *, tags: Sequence[str]) -> Markup:
+        """The reading that a `record` is of."""
+        markup = cls(TextOptions(**record["options"]), tags=tags, state=MarkupState(**record["state"]))
+        markup._anchors = [(plain, raw) for plain, raw in record["anchors"]]
+        return markup
+
+    # Reading.
+
+    def _plainly(self, piece: str) -> str:
+        plain = marks.without_marks(piece)
+        if len(plain) < len(piece):  # nobody writes them: all of this piece is then taken to come from its beginning
+            self._anchors.append((self.state.plain_chars, self.state.raw_chars))
+            self._anchors.append((self.state.plain_chars + len(plain), self.state.raw_chars + len(piece)))
+        self.state.raw_chars += len(piece)
+        self.state.plain_chars += len(plain)
+        return plain
+
+    def _read(self, piece: str, *, final: bool) -> str:
+        state = self.state
+        text, at = state.held + piece, 0
+        self._base = state.raw_chars
+        while at < len(text):
+            self._at = at
+            end = self._step(text, at, final=final)
+            if end <= at:
+                break
+            at = end
+        state.held = text[at:]
+        state.raw_chars = self._base + at
+        self._at = 0
+        self._base = state.raw_chars
+        return self._taken()
+
+    def _taken(self) -> str:
+        out = "".join(self._out)
+        self._out.clear()
+        return out
+
+    def _step(self, text: str, at: int, *, final: bool) -> int:
+        """Read on from `at`; returns up to where. No further: more must come."""
+        state = self.state
+        if state.skipped:
+            return self._skip(text, at, final=final)
+        if state.fence:
+            return self._listing(text, at, final=final)
+        if not self._markdown:
+            return self._inline(text, at, _XML, final=final)
+        if state.code_run and not (state.line_start and text[at] == "\n"):
+            state.line_start = False
+            return self._code(text, at, final=final)
+        if state.line_start:
+            return self._line(text, at, final=final)
+        return self._inline(text, at, _INLINE, final=final)
+
+    def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:
+        if found := plain.match(text, at):
+            self._say(found[0])
+            self.state.prev = text[found.end() - 1]
+            return found.end()
+        char = text[at]
+        if char == "<":
+            return self._angle(text, at, final=final)
+        if char == "&":
+            return self._entity(text, at, final=final)
+        if char == "\u200d":  # of a sequence of emoji, or where spelling needs it
+            return at + 1 if _EMOJI.match(self.state.prev) else self._literal(text, at, at + 1)
+        if char == "\n":
+            return self._newline(at)
+        if char in "*_~":
+            return self._run(text, at, final=final)
+        if char == "`":
+            return self._backticks(text, at, final=final)
+        if char in "![":
+            return self._bracket(text, at, final=final)
+        if char == "\\":
+            return self._escape(text, at, final=final)
+        if char == "|":
+            return self._pipe(text, at, final=final)
+        if _EMOJI.match(char):
+            return self._emoji(text, at, final=final)
+        return at + 1  # a private character
+
+    def _literal(self, text: str, at: int, end: int) -> int:
+        self._say(text[at:end])
+        self.state.prev = text[end - 1]
+        return end
+
+    # Lines.
+
+    def _line(self, text: str, at: int, *, final: bool) -> int:
+        state = self.state
+        if text[at] in " \t\r":
+            return at + 1
+        if text[at] == "\n":
+            self._end_block()
+            return at + 1
+        listed = state.block == "item" or state.prev in ("", "\n") or not state.tail or state.tail[-1] in _ENDED
+        found = opening(text, at, final=final, lists=listed)
+        if found is None:
+            return at
+        state.line_start = found.kind is Line.QUOTE or found.kind is Line.FOOTNOTE
+        if found.kind is Line.TEXT:
+            return found.end if found.end > at else self._first(text, at, final=final)
+        if found.kind is not Line.QUOTE:
+            self._end_block()
+        self._begin(found.kind)
+        if found.kind is Line.FENCE:
+            state.fence = found.fence
+            state.line_start = True
+            self._announce_code()
+        elif found.kind in (Line.DEFINITION, Line.RULER):
+            state.line_start = True
+        return found.end if found.end > at else self._first(text, at, final=final)
+
+    def _begin(self, kind: Line) -> None:
+        state = self.state
+        state.cell = False
+        if kind in (Line.ITEM, Line.NUMBERED):
+            state.block = "item"
+        elif kind in (Line.HEADING, Line.ROW):
+            state.block = kind.value
+        else:
+            state.block = ""
+        state.prev = ""
+
+    def _first(self, text: str, at: int, *, final: bool) -> int:
+        """The first characters of a line that are text; `line_start` comes back where more must come."""
+        end = self._inline(text, at, _INLINE, final=final)
+        if end <= at:
+            self.state.line_start = True
+        return end
+
+    def _newline(self, at: int) -> int:
+        state = self.state
+        if state.block in ("heading", "row"):
+            self._end_block()
+        else:
+            self._say("\n")
+        state.line_start = True
+        state.prev = "\n"
+        return at + 1
+
+    def _end_block(self) -> None:
+        """A blank line, or the border of an element."""
+        state = self.state
+        state.block, state.code_run, state.emphasis, state.cell, state.gap = "", 0, 0, False, False
+        if state.tail:
+            self._say("\n\n")
+        state.prev = "\n"
+
+    # Code.
+
+    def _announce_code(self) -> None:
+        if self.options.code is CodeReading.ANNOUNCE and self.options.language_code == "en":
+            self._say(marks.reading("", "Code block."))
+            self._say(" ")
+
+    def _listing(self, text: str, at: int, *, final: bool) -> int:
+        """Within a fence: up to the line that closes it."""
+        state = self.state
+        end = text.find("\n", at)
+        line = text[at:] if end < 0 else text[at:end]
+        run = state.fence
+        closes = state.line_start and line.strip() and not line.strip().strip(run[0]) and len(line.strip()) >= len(run)
+        if end < 0 and not final and state.line_start and not line.strip().strip(run[0]):
+            return at
+        if closes:
+            state.fence = ""
+            self._end_block()
+        elif self.options.code is CodeReading.READ:
+            self._say(marks.without_marks(line if end < 0 else line + "\n"))
+        state.line_start = end >= 0
+        return len(text) if end < 0 else end + 1
+
+    def _backticks(self, text: str, at: int, *, final: bool) -> int:
+        state = self.state
+        end = at
+        while end < len(text) and text[end] == "`":
+            end += 1
+        if end == len(text) and not final:
+            return at
+        run = end - at
+        if not state.code_run:
+            state.code_run = run
+            if run >= 3:
+                self._announce_code()
+        elif run == state.code_run:
+            state.code_run = 0
+        state.prev = "x"
+        return end
+
+    def _code(self, text: str, at: int, *, final: bool) -> int:
+        """Within code in a line, where nothing is markup. Three backticks make a listing of it."""
+        if text[at] == "`":
+            return self._backticks(text, at, final=final)
+        if text[at] == "\n":
+            return self._newline(at)
+        found = _CODE.match(text, at)
+        if found is None:
+            return at + 1
+        if self.state.code_run < 3 or self.options.code is CodeReading.READ:
+            self._say(found[0])
+        return found.end()
+
+    # Emphasis, escapes, cells, emoji.
+
+    def _run(self, text: str, at: int, *, final: bool) -> int:
+        """A run of "*", "_" or "~": emphasis, which is not heard, or text."""
+        state, sign, end = self.state, text[at], at
+        while end < len(text) and text[end] == sign:
+            end += 1
+        if end == len(text) and not final:
+            return at
+        run, following = end - at, text[end : end + 1]
+        opens = bool(following) and not following.isspace()
+        closes = bool(state.prev) and not state.prev.isspace()
+        if sign == "~":
+            literal = run == 1
+        elif sign == "_":
+            literal = (state.prev.isalnum() and following.isalnum()) or not (opens or closes)
+        else:
+            between = state.prev.isalnum() and following.isalnum()
+            digits = state.prev.isdigit() or following.isdigit()
+            factor = state.prev.isdigit() and not state.emphasis and (not opens or following in "([")
+            literal = not (opens or closes) or (between and (digits or run == 1) and not state.emphasis) or factor
+            if not literal:
+                state.emphasis = max(0, state.emphasis - 1) if closes and state.emphasis else state.emphasis + opens
+        return self._literal(text, at, end) if literal else end
+
+    def _escape(self, text: str, at: int, *, final: bool) -> int:
+        if at + 1 == len(text):
+            return self._literal(text, at, at + 1) if final else at
+        following = text[at + 1]
+        if following.isascii() and following.isprintable() and not following.isalnum() and following != " ":
+            self._say(following)
+            self.state.prev = following
+            return at + 2
+        return self._literal(text, at, at + 1)
+
+    def _pipe(self, text: str, at: int, *, final: bool) -> int:
+        """Between two cells, also of a table whose rows do not begin with one."""
+        state = self.state
+        if state.block != "row":
+            if state.prev not in (" ", "\t"):
+                return self._literal(text, at, at + 1)
+            if at + 1 == len(text) and not final:
+                return at
+            if text[at + 1 : at + 2] not in (" ", "\t"):
+                return self._literal(text, at, at + 1)
+        state.block, state.cell, state.prev = "row", True, " "
+        return at + 1
+
+    def _emoji(self, text: str, at: int, *, final: bool) -> int:
+        end = emoji.run_end(text, at)
+        if self.options.emoji is EmojiReading.DROP:
+            self.state.prev = text[at]
+            return end  # of a sequence that is cut, the rest is emoji by itself
+        if end == len(text) and not final:
+            return at
+        if name := emoji.named(text[at:end]):
+            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + marks.reading(text[at:end], name))
+            self.state.prev = "x"
+        return end
+
+    def _entity(self, text: str, at: int, *, final: bool) -> int:
+        if found := _ENTITY.match(text, at):
+            char = html.unescape(found[0])
+            self._say(marks.without_marks(char.replace("\xa0", " ")))
+            self.state.prev = char[-1:]
+            return found.end()
+        if not final and _ENTITY_PART.match(text, at):
+            return at
+        return self._literal(text, at, at + 1)
+
+    # Links, pictures, footnotes.
+
+    def _bracket(self, text: str, at: int, *, final: bool) -> int:
+        """A link becomes its text, a picture its description; what points to a note is not read."""
+        state, picture = self.state, text[at] == "!"
+        if picture:
+            if state.prev and not state.prev.isspace():
+                return self._literal(text, at, at + 1)
+            if at + 1 == len(text) and not final:
+                return at
+            if text[at + 1 : at + 2] != "[":
+                return self._literal(text, at, at + 1)
+        begin = at + picture
+        if len(text) - begin < len(_THOUGHT) and _THOUGHT.startswith(text[begin:]) and not final:
+            return at
+        if text.startswith(_THOUGHT, begin):
+            state.skipped = _THOUGHT
+            return begin + len(_THOUGHT)
+        end = _closing_bracket(text, begin)
+        if end is None and len(text) - begin < MAX_LINK_CHARS and not final:
+            return at
+        if not end:
+            return self._literal(text, at, begin + 1)
+        if end == len(text) and not final:
+            return at
+        inner, following = text[begin + 1 : end - 1], text[end : end + 1]
+        if inner.startswith("^") or (inner.isdigit() and len(inner) < 4 and state.prev and not state.prev.isspace()):
+            if following != "(":
+                return end
+        if following == "(":
+            state.skipped, state.depth = "(", 1
+            return self._link(inner, end + 1)
+        if following == "[":
+            target = text.find("]", end)
+            if target < 0 and len(text) - end < MAX_LINK_CHARS and "\n" not in text[end:] and not final:
+                return at
+            if 0 <= target < end + MAX_LINK_CHARS and "\n" not in text[end:target]:
+                return self._link(inner, target + 1)
+        if picture:
+            return self._link(inner, end)
+        return self._literal(text, at, begin + 1)
+
+    def _link(self, inner: str, end: int) -> int:
+        if self._nested < MAX_NESTED_LINKS:
+            child = Markup(self.options, tags=self._list, nested=self._nested + 1)
+            child.state.line_start, child.state.prev = False, self.state.prev
+            inner = child.push(inner) + child.finish()
+        self._say(inner)
+        self.state.prev = inner[-1:] or self.state.prev
+        return end
+
+    # Tags.
+
+    def _angle(self, text: str, at: int, *, final: bool) -> int:
+        state = self.state
+        if text.startswith("<!--", at):
+            state.skipped = "!--"
+            return at + 4
+        if found := _DECLARATION.match(text, at) or _CONTROL.match(text, at):
+            return found.end()
+        rest = text[at : at + 50]
+        waits = rest in ("<", "<!", "<!-", "<?") or _CONTROL_PART.match(rest)
+        if waits or (rest.startswith(("<!", "<?")) and ">" not in text[at:] and len(text) - at < MAX_LINK_CHARS):
+            return self._literal(text, at, at + 1) if final else at
+        if address := _AUTOLINK.match(text, at):
+            self._say(address[1])
+            state.prev = "x"
+            return address.end()
+        if not final and _AUTOLINK_PART.match(text, at):
+            return at if len(text) - at < MAX_LINK_CHARS else self._literal(text, at, at + 1)
+        tag = tag_at(text, at, after_word=state.prev.isalnum(), known=self._known)
+        if isinstance(tag, Partial) and not final:
+            return at
+        if tag is None or isinstance(tag, Partial):
+            return self._literal(text, at, at + 1)
+        self._obey(tag)
+        return tag.end
+
+    def _obey(self, tag: Tag) -> None:
+        """Do what a tag says."""
+        state, name = self.state, tag.name
+        if name in self._tags and not tag.closing and not tag.attributes:
+            self._say(self._tags[name])
+            state.prev = ">"
+            return
+        if state.said and (tag.closing and name == state.said):
+            self._end_said()
+            return
+        if not tag.closing and not tag.empty and self._is_silent(tag):
+            state.skipped, state.depth = name, 1
+            if name not in REASONING:
+                state.prev = state.prev or " "
+            if name == "pre":
+                self._announce_code()
+            return
+        if name == "break" and self._ssml:
+            self._break(tag)
+        elif name == "sub" and "alias" in tag.attributes and self._ssml:
+            self._begin_said("sub", tag.attributes["alias"])
+        elif name == "say-as" and self._ssml and not tag.closing:
+            self._begin_said("say-as", f"{tag.attributes.get('interpret-as', '')} {tag.attributes.get('format', '')}")
+        elif name == "s" and self._ssml:
+            self._sentence(tag)
+        elif name in BLOCKS:
+            self._end_block()
+        elif name == "br":
+            self._say("\n")
+            state.prev = "\n"
+        elif name in ("td", "th"):
+            state.block, state.cell = "row", True
+        elif name == "img":
+            self._say(marks.without_marks(html.unescape(tag.attributes.get("alt", ""))))
+        elif name in SSML_IGNORED and not tag.closing and name not in state.ignored:
+            state.ignored.append(name)
+
+    def _is_silent(self, tag: Tag) -> bool:
+        listing = tag.name == "pre" and self.options.code is not CodeReading.READ
+        return tag.name in UNSPOKEN or listing or (tag.hidden and tag.name not in ("br", "img", "hr", "input"))
+
+    def _sentence(self, tag: Tag) -> None:
+        state = self.state
+        if not tag.closing:
+            core = state.tail.rstrip(_CLOSERS)
+            state.sentence = not core or core[-1] in _ENDED or self.options.markup is MarkupKind.SSML
+        elif state.sentence:
+            self._end_block()
+
+    def _break(self, tag: Tag) -> None:
+        if tag.closing:
+            return
+        time, strength = tag.attributes.get("time", ""), tag.attributes.get("strength", "medium")
+        found = _TIME.fullmatch(time.strip())
+        pause_s = _PAUSES_S.get(strength, 0.5)
+        if found:
+            pause_s = float(found[1]) / (1000 if found[2].lower() == "ms" else 1)
+        if (time and not found) or pause_s > marks.MAX_PAUSE_S:
+            if "break" not in self.state.ignored:
+                self.state.ignored.append("break")
+        if pause_s:
+            self._say(f" {marks.pause(pause_s)} ")
+            self.state.prev = " "
+
+    def _begin_said(self, name: str, how: str) -> None:
+        if self.state.said:
+            self._end_said()
+        self._say(marks.START)
+        self.state.said, self.state.said_as, self.state.inner = name, how[: marks.MAX_READING_CHARS], ""
+
+    def _end_said(self) -> None:
+        state = self.state
+        spoken = html.unescape(state.said_as)
+        if state.said == "say-as":
+            spoken = said_as(state.inner, state.said_as, state.ignored)
+        state.said = ""
+        end = marks.AS + marks.without_marks(spoken)[: marks.MAX_READING_CHARS] + marks.END
+        self._say(end)
+        state.tail = (state.tail + (spoken or state.inner))[-3:]
+        state.prev = "x"
+
+    # What is not read.
+
+    def _skip(self, text: str, at: int, *, final: bool) -> int:
+        """On to the end of what is skipped; a flush does not end it."""
+        name = self.state.skipped
+        if name == "(":
+            return self._target(text, at)
+        if name in ("!--", _THOUGHT):
+            return self._skip_to("-->" if name == "!--" else "[/THINK]", text, at, final=final)
+        pattern = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.I)
+        for found in pattern.finditer(text, at):
+            raw = name in REASONING or name in ("script", "style")  # whose text may speak of tags
+            self.state.depth += -1 if found[1] else 0 if raw or found[0].endswith("/>") else 1
+            if self.state.depth <= 0:
+                self.state.skipped = ""
+                return found.end()
+            at = found.end()
+        last = text.rfind("<", at)
+        rest = text[last:].lower() if last >= 0 else ""
+        part = rest and ">" not in rest and len(rest) < MAX_LINK_CHARS
+        if part and not final and any(tag.startswith(rest) or rest.startswith(tag) for tag in (f"<{name}", f"</{name}")):
+            return last
+        return len(text)
+
+    def _skip_to(self, end: str, text: str, at: int, *, final: bool) -> int:
+        found = text.find(end, at)
+        if found >= 0:
+            self.state.skipped = ""
+            return found + len(end)
+        if final:
+            return len(text)
+        keep = next((n for n in range(min(len(end) - 1, len(text) - at), 0, -1) if text.endswith(end[:n])), 0)
+        return len(text) - keep
+
+    def _target(self, text: str, at: int) -> int:
+        """A link's target and title, up to the bracket that closes it, or the paragraph's end."""
+        state = self.state
+        while at < len(text):
+            char = text[at]
+            if char == "\n" and state.prev == "\n":
+                state.skipped, state.line_start = "", True
+                self._end_block()
+                return at + 1
+            state.prev = char if char == "\n" else "x"
+            at += 1
+            state.depth += (char == "(") - (char == ")")
+            if not state.depth:
+                state.skipped = ""
+                break
+        return at
+
+    # What is given out.
+
+    def _say(self, text: str) -> None:
+        state = self.state
+        if not text:
+            return
+        words = text.strip()
+        if state.block == "row":
+            text = self._in_row(words, text)
+            if not text:
+                return
+        raw = self._base + self._at
+        if not self._anchors or raw - state.plain_chars != self._anchors[-1][1] - self._anchors[-1][0]:
+            self._anchors.append((state.plain_chars, raw))
+        self._out.append(text)
+        state.plain_chars += len(text)
+        if words:
+            state.tail = (state.tail + words)[-3:]
+        if state.said:
+            self._within_said(words and text)
+
+    def _in_row(self, words: str, text: str) -> str:
+        """Cells parted by commas, with no space before them."""
+        state = self.state
+        if not words:
+            state.gap = True
+            return ""
+        core = state.tail.rstrip(_CLOSERS)
+        spaced = state.gap or state.cell or text[0].isspace()
+        before = ", " if state.cell and core and core[-1] not in _ENDED else " " if spaced else ""
+        state.gap, state.cell = text[-1].isspace(), False
+        return before + " ".join(words.split())
+
+    def _within_said(self, text: str) -> None:
+        self.state.inner += text
+        if len(self.state.inner) > marks.MAX_READING_CHARS:
+            self._end_said()
+
+
+def _closing_bracket(text: str, begin: int) -> int | None:
+    """The end of what the bracket at `begin` opens; 0: it has none within this paragraph or near; None: not yet."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, begin, begin + MAX_LINK_CHARS):
+        if found[0] == "[":
+            depth += 1
+        elif found[0] == "]":
+            depth -= 1
+        elif found[0].startswith("\n"):
+            return 0
+        if not depth:
+            return found.end()
+        if depth > MAX_NESTED_LINKS + 1:
+            return 0
+    return None
