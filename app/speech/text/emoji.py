@@ -14,12 +14,14 @@ The zero-width joiner makes part of one only between these."""
 
 _PART = re.compile(f"[{CHARS}\u200d]")
 _MODIFIER = re.compile("[\u200d\u20e3\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+MAX_RUN_CHARS = 40
 _FLAG_A = 0x1F1E6
 
 
 def run_end(text: str, at: int) -> int:
-    """Where a run of emoji that begins at `at` ends."""
-    while at < len(text) and _PART.match(text, at):
+    """Where a run of emoji that begins at `at` ends, or MAX_RUN_CHARS of it do."""
+    last = at + MAX_RUN_CHARS
+    while at < min(len(text), last) and _PART.match(text, at):
         at += 1
     return at
 

@@ -20,13 +20,13 @@ _TASK_PART = re.compile(r"[-*+•‣▪◦●○][ \t]*(?:\[[ xX]?\]?)?\Z")
 _NUMBERED = re.compile(r"(\d{1,3})[.)](?=[ \t])")
 _NUMBER_PART = re.compile(r"\d{1,3}[.)]?\Z")
 _QUOTE = re.compile(r">[ \t]?")
-_FENCE = re.compile(r"(`{3,})([^`\n]*)\n|(~{3,})([^\n]*)\n")
-_FENCE_PART = re.compile(r"(?:`{1,2}|`{3,}[^`\n]*|~{1,2}|~{3,}[^\n]*)\Z")
+_FENCE = re.compile(r"(`{3,100})([^`\n]{0,200})\n|(~{3,100})([^\n]{0,200})\n")
+_FENCE_PART = re.compile(r"(?:`{1,2}|`{3,100}[^`\n]{0,200}|~{1,2}|~{3,100}[^\n]{0,200})\Z")
 _DEFINITION = re.compile(
     r"\[(?!\^)[^\]\n]{1,200}\]:[ \t]*(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:/|mailto:|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
-    r"[^\n]*(?:\n|\Z)"
+    r"[^\n]{0,1000}(?:\n|\Z)"
 )
-_DEFINITION_PART = re.compile(r"\[(?!\^)[^\]\n]{0,200}(?:\](?::[ \t]*\S*)?)?\Z")
+_DEFINITION_PART = re.compile(r"\[(?!\^)[^\]\n]{0,200}(?:\](?::[ \t]{0,9}\S{0,300})?)?\Z")
 _FOOTNOTE = re.compile(r"\[\^[^\]\n]{1,100}\]:[ \t]*")
 _FOOTNOTE_PART = re.compile(r"\[\^[^\]\n]{0,100}\]?\Z")
 

@@ -18,14 +18,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from app.speech.text import emoji, marks
+from app.speech.text.characters import clean
 from app.speech.text.html import BLOCKS, KNOWN, PARTIAL, REASONING, SSML_IGNORED, UNSPOKEN, Partial, Tag, tag_at
 from app.speech.text.markdown import Line, opening
-from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
+from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
 from app.speech.text.say_as import said_as
+from app.speech.text.spoken import is_silent
 from app.speech.token_layout import ORPHEUS_TAGS
 
 MAX_LINK_CHARS = 400
 MAX_NESTED_LINKS = 2
+MAX_RUN_CHARS = 40
+"""Of a row of one sign; a longer one is an ornament."""
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff"
 _INLINE = re.compile(rf"[^\n*_~`\[!<&\\|\u200d{emoji.CHARS}{_PRIVATE}]+")
@@ -119,6 +123,11 @@ class Markup:
         """Names of what was met and is not done, each once."""
         return tuple(self.state.ignored)
 
+    @property
+    def received_chars(self) -> int:
+        """Characters of written text that were pushed."""
+        return self.state.raw_chars + len(self.state.held)
+
     def push(self, piece: str) -> str:
         """Take a piece; returns the plain text that nothing to come can change."""
         if self.options.markup is MarkupKind.PLAIN:
@@ -155,7 +164,7 @@ class Markup:
     @classmethod
     def restored(cls, record: dict[str, Any], *, tags: Sequence[str]) -> Markup:
         """The reading that a `record` is of."""
-        markup = cls(TextOptions(**record["options"]), tags=tags, state=MarkupState(**record["state"]))
+        markup = cls(options_of(record["options"]), tags=tags, state=MarkupState(**record["state"]))
         markup._anchors = [(plain, raw) for plain, raw in record["anchors"]]
         return markup
 
@@ -329,12 +338,12 @@ class Markup:
 
     def _backticks(self, text: str, at: int, *, final: bool) -> int:
         state = self.state
-        end = at
-        while end < len(text) and text[end] == "`":
-            end += 1
+        end = _run_end(text, at)
+        run = end - at
+        if run == MAX_RUN_CHARS:
+            return end
         if end == len(text) and not final:
             return at
-        run = end - at
         if not state.code_run:
             state.code_run = run
             if run >= 3:
@@ -361,9 +370,9 @@ class Markup:
 
     def _run(self, text: str, at: int, *, final: bool) -> int:
         """A run of "*", "_" or "~": emphasis, which is not heard, or text."""
-        state, sign, end = self.state, text[at], at
-        while end < len(text) and text[end] == sign:
-            end += 1
+        state, sign, end = self.state, text[at], _run_end(text, at)
+        if end - at == MAX_RUN_CHARS:
+            return end
         if end == len(text) and not final:
             return at
         run, following = end - at, text[end : end + 1]
@@ -410,7 +419,7 @@ class Markup:
         if self.options.emoji is EmojiReading.DROP:
             self.state.prev = text[at]
             return end  # of a sequence that is cut, the rest is emoji by itself
-        if end == len(text) and not final:
+        if end == len(text) and end - at < emoji.MAX_RUN_CHARS and not final:
             return at
         if name := emoji.named(text[at:end]):
             self._say(("" if self.state.prev in ("", " ", "\n") else " ") + marks.reading(text[at:end], name))
@@ -606,7 +615,11 @@ class Markup:
         last = text.rfind("<", at)
         rest = text[last:].lower() if last >= 0 else ""
         part = rest and ">" not in rest and len(rest) < MAX_LINK_CHARS
-        if part and not final and any(tag.startswith(rest) or rest.startswith(tag) for tag in (f"<{name}", f"</{name}")):
+        if (
+            part
+            and not final
+            and any(tag.startswith(rest) or rest.startswith(tag) for tag in (f"<{name}", f"</{name}"))
+        ):
             return last
         return len(text)
 
@@ -674,6 +687,20 @@ class Markup:
         self.state.inner += text
         if len(self.state.inner) > marks.MAX_READING_CHARS:
             self._end_said()
+
+
+def has_nothing_to_speak(text: str, options: TextOptions, *, tags: Sequence[str] = ORPHEUS_TAGS) -> bool:
+    """Whether a whole text leaves no word, no tag and no pause: an emoji, "…", a thought. That is no error."""
+    markup = Markup(options, tags=tags)
+    return is_silent(clean(markup.push(text) + markup.finish(), tags=tags))
+
+
+def _run_end(text: str, at: int) -> int:
+    """Where a row of one character ends, or MAX_RUN_CHARS of it do."""
+    end = at
+    while end < min(len(text), at + MAX_RUN_CHARS) and text[end] == text[at]:
+        end += 1
+    return end
 
 
 def _closing_bracket(text: str, begin: int) -> int | None:

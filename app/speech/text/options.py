@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 
 class MarkupKind(StrEnum):
@@ -46,6 +47,11 @@ class TextOptions:
     def language_code(self) -> str:
         """`en` of `en-GB`."""
         return self.language.replace("_", "-").partition("-")[0].lower()
+
+
+def options_of(fields: dict[str, Any]) -> TextOptions:
+    """The options that `dataclasses.asdict` made `fields` of, and JSON carried."""
+    return TypeAdapter(TextOptions).validate_python(fields)
 
 
 class TextFields(BaseModel):

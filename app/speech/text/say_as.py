@@ -18,7 +18,9 @@ def said_as(written: str, how: str, ignored: list[str]) -> str:
             return spelt(written)
         case "digits":
             return digits(figures)
-        case "cardinal" | "number" if figures and int(figures) < MAX_NAMED and len(figures) == len(written.strip(" -+").replace(",", "")):
+        case "cardinal" | "number" if (
+            figures and int(figures) < MAX_NAMED and len(figures) == len(written.strip(" -+").replace(",", ""))
+        ):
             return cardinal(int(figures) * (-1 if written.strip().startswith("-") else 1))
         case "ordinal" if figures:
             return ordinal(int(figures))
@@ -26,7 +28,18 @@ def said_as(written: str, how: str, ignored: list[str]) -> str:
             return ", ".join(digits(group) for group in re.findall(r"\d+", written))
         case "date":
             return _date(written, form.strip())
-        case "cardinal" | "number" | "ordinal" | "time" | "fraction" | "unit" | "currency" | "address" | "duration" | "expletive":
+        case (
+            "cardinal"
+            | "number"
+            | "ordinal"
+            | "time"
+            | "fraction"
+            | "unit"
+            | "currency"
+            | "address"
+            | "duration"
+            | "expletive"
+        ):
             return read(written)
         case _:
             if "say-as" not in ignored:

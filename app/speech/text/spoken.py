@@ -34,6 +34,12 @@ def spoken(text: str, options: TextOptions, *, tags: Sequence[str] = ()) -> str:
     return _spoken(text, options, frozenset(tags))
 
 
+def is_plain(text: str, options: TextOptions) -> bool:
+    """Whether a chunk takes next to no time, as most do: it is words already."""
+    reads = options.normalise and options.language_code == "en"
+    return not reads or english.is_plain(text.replace("\n", " "))
+
+
 def is_silent(text: str) -> bool:
     """Whether a text has nothing to speak: no letter, no digit, no tag, no pause."""
     return not has_speech(text) and marks.PAUSE.search(text) is None

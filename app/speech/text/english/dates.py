@@ -21,9 +21,7 @@ _DAYS = {
 _ISO = re.compile(
     r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T(?=\d\d:)|(?![\w/-]))"
 )
-_SLASHED = re.compile(
-    r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])"
-)
+_SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
 _MONTH_DAY = re.compile(
     rf"\b{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?P<dash>\s?[-–]\s?)(?P<last>\d{{1,2}})(?:st|nd|rd|th)?)?\b"
@@ -33,15 +31,23 @@ _DAY_MONTH = re.compile(
     rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>[12]\d{{3}}))?(?!\w)"
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
-_DAY = re.compile(rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))")
+_DAY = re.compile(
+    rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
+)
 _SHORT_MONTH = re.compile(r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\.(?=\s)")
-_DECADE = re.compile(r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<![\w.,$€£])(?P<bare>[2-9])0['’]?s\b")
-_ERA = re.compile(r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.) (?P<after>\d{1,4})\b")
+_DECADE = re.compile(
+    r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<![\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
+)
+_ERA = re.compile(
+    r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.) (?P<after>\d{1,4})\b"
+)
 _TIME = re.compile(
     r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
     r"(?:\s?(?P<half>[aApP]\.?\s?[mM]\b\.?))?(?P<zulu>Z\b)?(?![\w:])"
 )
-_HOUR = re.compile(r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)")
+_HOUR = re.compile(
+    r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
+)
 _HOURS = re.compile(
     r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])(?::(?P<m2>[0-5]\d))?\s?"
     r"(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
@@ -49,13 +55,19 @@ _HOURS = re.compile(
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
 _CALENDAR = re.compile(rf" (?:{'|'.join((*_MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
 _HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
-_YEARS = re.compile(r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)")
-_YEAR = re.compile(r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))")
+_YEARS = re.compile(
+    r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
+)
+_YEAR = re.compile(
+    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))"
+)
 
 
 def read_dates(text: str) -> str:
     """The text with dates and times as words."""
-    text = _ISO.sub(lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text)
+    text = _ISO.sub(
+        lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text
+    )
     if "/" in text:
         text = _SLASHED.sub(_slashed, text)
     text = _DOTTED.sub(_dotted, text)

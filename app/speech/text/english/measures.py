@@ -8,7 +8,15 @@ from app.speech.text.english.words import cardinal, count, number
 
 NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
 _SCALE = r"(?P<scale>\s?(?:thousand|million|billion|trillion)\b|\s?(?:mn|bn|tn)\b|[kKmMbBT](?![\w]))"
-_SCALES = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion", "mn": "million", "bn": "billion", "tn": "trillion"}
+_SCALES = {
+    "k": "thousand",
+    "m": "million",
+    "b": "billion",
+    "t": "trillion",
+    "mn": "million",
+    "bn": "billion",
+    "tn": "trillion",
+}
 
 _CURRENCIES = {
     "US$": ("US dollar", "US dollars", "cent", "cents"),
@@ -37,18 +45,41 @@ _CURRENCIES = {
 }
 _SIGN = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
 _PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m)\b)?"
-_PERS = {"mo": "month", "yr": "year", "hr": "hour", "h": "hour", "wk": "week", "kg": "kilogram", "lb": "pound", "d": "day", "m": "month", "GB": "gigabyte", "TB": "terabyte", "sq ft": "square foot"}
-_MONEY = re.compile(rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)")
-_MONEY_RANGE = re.compile(rf"(?<![\w$])(?P<sign>{_SIGN})(?P<first>{NUMBER})(?P<s1>[kKmMbB](?=[-–—\s]))?\s?[-–—]\s?(?:{_SIGN})?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)")
-_MONEY_AFTER = re.compile(rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)")
+_PERS = {
+    "mo": "month",
+    "yr": "year",
+    "hr": "hour",
+    "h": "hour",
+    "wk": "week",
+    "kg": "kilogram",
+    "lb": "pound",
+    "d": "day",
+    "m": "month",
+    "GB": "gigabyte",
+    "TB": "terabyte",
+    "sq ft": "square foot",
+}
+_MONEY = re.compile(
+    rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
+)
+_MONEY_RANGE = re.compile(
+    rf"(?<![\w$])(?P<sign>{_SIGN})(?P<first>{NUMBER})(?P<s1>[kKmMbB](?=[-–—\s]))?\s?[-–—]\s?(?:{_SIGN})?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
+)
+_MONEY_AFTER = re.compile(
+    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)"
+)
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
 _CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d+)p\b(?! ?m)")
 _PERCENT = re.compile(rf"(?P<minus>(?<!\w)[-−+])?(?P<figures>{NUMBER})\s?(?P<sign>%|‰|percent\b|pct\b)")
-_DEGREES = re.compile(rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)\s?(?P<scale>[CFK](?!\w))?")
+_DEGREES = re.compile(
+    rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)\s?(?P<scale>[CFK](?!\w))?"
+)
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
-_FEET = re.compile(r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high|deep|screen|monitor|display|pipe|thick)))")
+_FEET = re.compile(
+    r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high|deep|screen|monitor|display|pipe|thick)))"
+)
 _SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)")
 
 _UNITS: dict[str, tuple[str, str]] = {}
@@ -81,27 +112,89 @@ _units(
     "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
 )
 _UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
-_DENOMINATORS = {"h": "hour", "hr": "hour", "hour": "hour", "s": "second", "sec": "second", "min": "minute", "day": "day", "d": "day", "week": "week", "month": "month", "mo": "month", "year": "year", "yr": "year", "kg": "kilogram", "L": "liter", "l": "liter", "m": "meter", "km": "kilometer", "lb": "pound", "100g": "hundred grams", "m²": "square meter", "m2": "square meter", "m³": "cubic meter", "m3": "cubic meter", "dL": "deciliter", "mL": "milliliter", "ml": "milliliter", "cm²": "square centimeter", "s²": "second squared", "s2": "second squared"}
-_AMBIGUOUS_GAP = frozenset({"in", "m", "s", "t", "A", "K", "B", "V", "h", "g", "l", "L", "W", "J", "N", "pt", "bar", "min", "mo", "ac", "cal", "sq"})
+_DENOMINATORS = {
+    "h": "hour",
+    "hr": "hour",
+    "hour": "hour",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "day": "day",
+    "d": "day",
+    "week": "week",
+    "month": "month",
+    "mo": "month",
+    "year": "year",
+    "yr": "year",
+    "kg": "kilogram",
+    "L": "liter",
+    "l": "liter",
+    "m": "meter",
+    "km": "kilometer",
+    "lb": "pound",
+    "100g": "hundred grams",
+    "m²": "square meter",
+    "m2": "square meter",
+    "m³": "cubic meter",
+    "m3": "cubic meter",
+    "dL": "deciliter",
+    "mL": "milliliter",
+    "ml": "milliliter",
+    "cm²": "square centimeter",
+    "s²": "second squared",
+    "s2": "second squared",
+}
+_AMBIGUOUS_GAP = frozenset(
+    {
+        "in",
+        "m",
+        "s",
+        "t",
+        "A",
+        "K",
+        "B",
+        "V",
+        "h",
+        "g",
+        "l",
+        "L",
+        "W",
+        "J",
+        "N",
+        "pt",
+        "bar",
+        "min",
+        "mo",
+        "ac",
+        "cal",
+        "sq",
+    }
+)
 """Units that with a space before them may be words: "5 in a row", "the 5 A students"."""
 _UNIT = re.compile(
     rf"(?<![\w.,$€£¥])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.? |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
     rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\.(?=\s*\Z|\s))?(?![\w/])"
 )
-_MAGNITUDE = re.compile(rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])")
+_MAGNITUDE = re.compile(
+    rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
+)
 _FOUR_K = frozenset({"2K", "4K", "5K", "8K"})
 
 
 def read_measures(text: str) -> str:
     """The text with amounts of money and of other things as words."""
-    if any(sign in text for sign in "$€£¥₹₩₽₿₺₪¢") or re.search(r"\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR)\b|\d[dp]\b", text):
+    if any(sign in text for sign in "$€£¥₹₩₽₿₺₪¢") or re.search(
+        r"\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR)\b|\d[dp]\b", text
+    ):
         text = _read_money(text)
     if "%" in text or "‰" in text or "percent" in text or "pct" in text:
         text = _PERCENT.sub(_percent, text)
     if re.search("[°º℃℉]|deg", text):
         text = _DEGREES.sub(_degrees, _KELVIN.sub(lambda m: "°" + {"℃": "C", "℉": "F"}[m[0]], text))
     text = _HEIGHT.sub(_height, text)
-    text = _FEET.sub(lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text)
+    text = _FEET.sub(
+        lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text
+    )
     text = _SIZE.sub(lambda m: f"{m['first']} by ", text)
     text = _UNIT.sub(_unit, text)
     return _MAGNITUDE.sub(_magnitude, text)

@@ -64,14 +64,31 @@ _WORDS = {
     "tel.": "telephone", "Tel.": "Telephone", "Ph.D.": "P H D", "M.D.": "M D", "B.A.": "B A", "M.A.": "M A",
     "a.k.a.": "also known as", "w.r.t.": "with respect to", "P.S.": "P S", "R.S.V.P.": "R S V P",
 }  # fmt: skip
-_ONLY_BEFORE_NUMBERS = frozenset("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.".split())
+_ONLY_BEFORE_NUMBERS = frozenset(
+    "Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.".split()
+)
 _ENDS = frozenset("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros.".split())
-_ABBREVIATION = re.compile(r"(?<![\w.])(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?P<comma>,)?(?!\w)")
-_COMMON = {"w/": "with", "w/o": "without", "b/c": "because", "&c": "et cetera", "vs": "versus", "approx": "approximately", "aka": "also known as", "AKA": "also known as", "ASAP": "A S A P", "FAQ": "F A Q"}
+_ABBREVIATION = re.compile(
+    r"(?<![\w.])(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?P<comma>,)?(?!\w)"
+)
+_COMMON = {
+    "w/": "with",
+    "w/o": "without",
+    "b/c": "because",
+    "&c": "et cetera",
+    "vs": "versus",
+    "approx": "approximately",
+    "aka": "also known as",
+    "AKA": "also known as",
+    "ASAP": "A S A P",
+    "FAQ": "F A Q",
+}
 _SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA)(?![\w/])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,})(?P<more>[A-Za-z](?!\w))?")
 
-_WORD = re.compile(r"(?<![\w'’&.-])(?P<word>[A-Z][A-Z0-9]*(?:[-/&][A-Z0-9]+)*)(?P<own>['’]?s)?(?![\w&-])(?!['’][A-Za-z])")
+_WORD = re.compile(
+    r"(?<![\w'’&.-])(?P<word>[A-Z][A-Z0-9]*(?:[-/&][A-Z0-9]+)*)(?P<own>['’]?s)?(?![\w&-])(?!['’][A-Za-z])"
+)
 _SHOUTED = frozenset(
     "A ABOUT AFTER AGAIN ALL ALSO ALWAYS AM AN AND ANY ANYONE ARE AS ASK AT AWAY BACK BAD BAN BE BEEN BEFORE BEST BIG "
     "BOTH BUT BUY BY CALL CAN CLICK COME COULD DAY DEAL DEAR DELETE DID DO DOES DONE DOWN DROP EACH END EVEN EVER EVERY "
@@ -91,7 +108,15 @@ _SAID = frozenset(
     "NIMBY GUI WYSIWYG OPUS FLAC BERT LORA ANSI ASCII UTC_ ENUM CRISPR DARPA NOAA STEM SAT_ MIDI".split()
 )
 """Acronyms that are said as words; others are spelt, as FBI is."""
-_SAID_AS = {"JPEG": "jay peg", "SQL": "S Q L", "OK": "okay", "WIFI": "wi-fi", "SAAS": "sass", "JSON": "jason", "GIF": "gif"}
+_SAID_AS = {
+    "JPEG": "jay peg",
+    "SQL": "S Q L",
+    "OK": "okay",
+    "WIFI": "wi-fi",
+    "SAAS": "sass",
+    "JSON": "jason",
+    "GIF": "gif",
+}
 _ROMAN_ONLY = re.compile(rf"(?=[IVX]{{2,}}){ROMAN}\Z")
 MIN_SHOUTED_CHARS = 6
 """A word of so many capitals is one, not letters."""

@@ -16,7 +16,9 @@ _TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>800|888|877|866|900)-(?P<word>[A-Z0
 _FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7})(?![\w])")
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
-_EMERGENCY = re.compile(r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)")
+_EMERGENCY = re.compile(
+    r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)"
+)
 
 _VULGAR = {
     "½": "one half", "⅓": "one third", "⅔": "two thirds", "¼": "one quarter", "¾": "three quarters",
@@ -24,10 +26,14 @@ _VULGAR = {
     "⅛": "one eighth", "⅜": "three eighths", "⅝": "five eighths", "⅞": "seven eighths",
 }  # fmt: skip
 _VULGAR_FRACTION = re.compile(rf"(?:(?P<whole>\d+)\s?)?(?P<sign>[{''.join(_VULGAR)}])")
-_FRACTION = re.compile(r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths|rds?|nds?)?(?![\w/]|[.,]\d)")
+_FRACTION = re.compile(
+    r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths|rds?|nds?)?(?![\w/]|[.,]\d)"
+)
 _ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
 _ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
-_OUT_OF = re.compile(rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b|rating|score|[.!?,]|\Z))")
+_OUT_OF = re.compile(
+    rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b|rating|score|[.!?,]|\Z))"
+)
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
 _RANGE = re.compile(
@@ -37,7 +43,9 @@ _SCORE = re.compile(
     r"(?i:\b(?:won|win|wins|lost|lose|loses|lead|leads|led|beat|beats|score|scores|scored|tied|draw|drew|trail|trailed|victory|defeat|record|vote|final)\b[^.!?\d]{0,40}?)(?P<first>\d{1,3})[-–](?P<last>\d{1,3})(?![\w-])"
 )
 _RATIO = re.compile(r"(?<![\w:.,])(?P<first>\d{1,4}):(?P<last>\d{1,4})(?::(?P<third>\d{1,4}))?(?![\w:])")
-_POWER = re.compile(rf"(?P<base>(?<![\w.]){NUMBER}|(?<![A-Za-z])[a-zA-Z])(?:\^|\*\*)(?P<minus>[-−])?(?P<power>\d+)(?!\w)")
+_POWER = re.compile(
+    rf"(?P<base>(?<![\w.]){NUMBER}|(?<![A-Za-z])[a-zA-Z])(?:\^|\*\*)(?P<minus>[-−])?(?P<power>\d+)(?!\w)"
+)
 _SUPERSCRIPT = re.compile(r"(?P<base>\w)(?P<power>[²³])(?!\w)")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹⁴⁵⁶⁷⁸⁹", "012345678901456789")
 _ROOT = re.compile(r"√\s?")
@@ -47,11 +55,24 @@ _OPERATORS = {
     "≈": "is about", "<=": "is at most", ">=": "is at least", "!=": "does not equal", "==": "equals", "±": "plus or minus", "→": "to", "=>": "gives", "->": "to",
 }  # fmt: skip
 _SPACED = re.compile(r"(?P<left>[\w)%.²³?]) (?P<sign>[×÷=<>≤≥≠≈±]|<=|>=|!=|==|\+) (?=[-−(√]?[\w$€£.?])")
-_MINUS = re.compile(r"(?P<left>\d|(?<![A-Za-z'’])[a-zA-Z]|\)) (?P<sign>[-−–/*·]|(?<=\d )x(?= \d)) (?=[(√]?(?:\d|[a-zA-Z](?![A-Za-z'’])))")
-_TIGHT = re.compile(r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)")
+_MINUS = re.compile(
+    r"(?P<left>\d|(?<![A-Za-z'’])[a-zA-Z]|\)) (?P<sign>[-−–/*·]|(?<=\d )x(?= \d)) (?=[(√]?(?:\d|[a-zA-Z](?![A-Za-z'’])))"
+)
+_TIGHT = re.compile(
+    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
+)
 _DIVIDED = re.compile(r"(?<=\))/(?=[\d(])|(?<=\d)/(?=\()")
 _TIMES = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[x×](?![\w])")
-_BEFORE = {"~": "about", "≈": "about", "±": "plus or minus", "<": "less than", ">": "more than", "≤": "at most", "≥": "at least", "+": "plus"}
+_BEFORE = {
+    "~": "about",
+    "≈": "about",
+    "±": "plus or minus",
+    "<": "less than",
+    ">": "more than",
+    "≤": "at most",
+    "≥": "at least",
+    "+": "plus",
+}
 _SIGNED = re.compile(r"(?<![\w)])(?P<sign>[~≈±<>≤≥+])\s?(?=[.$€£]?\d)")
 _NEGATIVE = re.compile(r"(?<![\w.,)])[-−–](?=\.?\d)")
 _PLUS_AFTER = re.compile(r"(?<=\d)\+(?!\w)")
@@ -83,7 +104,9 @@ def read_numbers(text: str) -> str:
     text = _read_fractions(text)
     text = _ORDINAL.sub(lambda m: ordinal(int(m["figures"].replace(",", ""))), text)
     text = _SPACED_GROUPS.sub(lambda m: cardinal(int(re.sub(r"\D", "", m[0]))), text)
-    text = _SCORE.sub(lambda m: f"{m[0][: m.start('first') - m.start()]}{number(m['first'])} to {number(m['last'])}", text)
+    text = _SCORE.sub(
+        lambda m: f"{m[0][: m.start('first') - m.start()]}{number(m['first'])} to {number(m['last'])}", text
+    )
     text = _RANGE.sub(_range, text)
     text = _RATIO.sub(lambda m: " to ".join(number(part) for part in m.groups() if part), text)
     text = _read_sums(text)

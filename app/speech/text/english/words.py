@@ -66,7 +66,9 @@ def spelt(letters: str) -> str:
 def number(figures: str) -> str:
     """A number as it is written: "1,234", "-5", "3.14", ".5", "007"."""
     negative = figures[:1] in "-−–" and bool(figures[:1])
-    whole, point, fraction = figures.lstrip("-−–+").replace(",", "").replace(" ", "").replace("\u202f", "").partition(".")
+    whole, point, fraction = (
+        figures.lstrip("-−–+").replace(",", "").replace(" ", "").replace("\u202f", "").partition(".")
+    )
     named = digits(whole) if len(whole) > 1 and whole[0] == "0" or len(whole) > 18 else cardinal(int(whole or 0))
     if point and fraction:
         named = f"{named} point {digits(fraction)}"
