@@ -467,22 +467,23 @@ class Markup:
                 return end
         if following == "(":
             state.skipped, state.depth = "(", 1
-            return self._link(inner, end + 1)
+            return self._link(inner, end + 1, picture=picture)
         if following == "[":
             target = text.find("]", end)
             if target < 0 and len(text) - end < MAX_LINK_CHARS and "\n" not in text[end:] and not final:
                 return at
             if 0 <= target < end + MAX_LINK_CHARS and "\n" not in text[end:target]:
-                return self._link(inner, target + 1)
+                return self._link(inner, target + 1, picture=picture)
         if picture:
-            return self._link(inner, end)
+            return self._link(inner, end, picture=picture)
         return self._literal(text, at, begin + 1)
 
-    def _link(self, inner: str, end: int) -> int:
+    def _link(self, inner: str, end: int, *, picture: bool) -> int:
         if self._nested < MAX_NESTED_LINKS:
             child = Markup(self.options, tags=self._list, nested=self._nested + 1)
             child.state.line_start, child.state.prev = False, self.state.prev
             inner = child.push(inner) + child.finish()
+        self._at += 2 if picture else 1
         self._say(inner)
         self.state.prev = inner[-1:] or self.state.prev
         return end

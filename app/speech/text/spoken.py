@@ -31,7 +31,7 @@ def has_rules(language_code: str) -> bool:
 
 def spoken(text: str, options: TextOptions, *, tags: Sequence[str] = ()) -> str:
     """A chunk, with its marks and paragraph ends, as words. Remembers what it read last."""
-    return _spoken(text, options, frozenset(tags))
+    return _remembered(text, options, frozenset(tags))
 
 
 def is_plain(text: str, options: TextOptions) -> bool:
@@ -45,8 +45,8 @@ def is_silent(text: str) -> bool:
     return not has_speech(text) and marks.PAUSE.search(text) is None
 
 
-@lru_cache(maxsize=256)
-def _spoken(text: str, options: TextOptions, tags: frozenset[str]) -> str:
+def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
+    """What `spoken` says, without remembering."""
     if options.normalise:
         text = _parted(text)
     read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marks.parts(text))
@@ -57,6 +57,9 @@ def _read(text: str, options: TextOptions, tags: frozenset[str]) -> str:
     if not options.normalise or options.language_code != "en":
         return text
     return english.read(_GLUED.sub(r"\1 ", text), tags=tags, urls=options.urls)
+
+
+_remembered = lru_cache(maxsize=256)(read_out)
 
 
 def _parted(text: str) -> str:

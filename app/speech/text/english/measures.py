@@ -112,6 +112,10 @@ _units(
     "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
 )
 _UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_RANGED = re.compile(
+    rf"(?<![\w.,/:–-])(?P<first>{NUMBER})\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?(?:{{units}})(?![\w/])))"
+    .replace("{units}", _UNIT_NAMES)
+)
 _DENOMINATORS = {
     "h": "hour",
     "hr": "hour",
@@ -187,6 +191,7 @@ def read_measures(text: str) -> str:
         r"\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR)\b|\d[dp]\b", text
     ):
         text = _read_money(text)
+    text = _RANGED.sub(lambda m: f"{m['first']} to ", text)
     if "%" in text or "‰" in text or "percent" in text or "pct" in text:
         text = _PERCENT.sub(_percent, text)
     if re.search("[°º℃℉]|deg", text):

@@ -14,6 +14,7 @@ from app.speech.text.options import UrlReading
 _NEEDS_READING = re.compile(
     r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№]|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/)(?!\w)"
+    r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
 _SIGN_WORDS = {
     "&": " and ", "@": " at ", "%": " percent", "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
