@@ -44,6 +44,7 @@ SHORT_CHARS = 60
 """A last breath shorter than this takes a sentence from the one before: voices are unsteady in very short texts."""
 
 _PUSH_CHARS = 8192
+_TAG_SHAPE = re.compile(r"(?<!\w)<[A-Za-z][A-Za-z_-]{0,30}>")
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class Draft:
             author=self._options.author or self._manuscript.author,
             language=language,
             chapters=tuple(chapters),
-            findings=(*self._manuscript.findings, *findings, *layout.findings.listed()),
+            findings=(*self._manuscript.findings, *findings, *self._unknown_tags(), *layout.findings.listed()),
         )
 
     def _stretches(self, number: int) -> Iterator[_Stretch]:
@@ -133,6 +134,17 @@ class Draft:
             yield self._stretch(_Stretch(chapter.title, NARRATOR, None, None, is_title=True))
         for p in chapter.paragraphs:
             yield self._stretch(_Stretch(p.text, p.character, p.voice, p.pause_s, joined=p.joined))
+
+    def _unknown_tags(self) -> Iterator[TextFinding]:
+        """What has the shape of a tag and is none that the voice knows: it is not spoken."""
+        known = {tag.lower() for tag in self._tags}
+        findings = Findings()
+        for number, chapter in enumerate(self._manuscript.chapters, start=1):
+            for tag in dict.fromkeys(found[0] for p in chapter.paragraphs for found in _TAG_SHAPE.finditer(p.text)):
+                if tag.lower() not in known:
+                    tags = ", ".join(self._tags)
+                    findings.add("left_out", "unknown_tag", f"{tag} is no tag that the voice knows ({tags})", number)
+        yield from findings.listed()
 
     def _stretch(self, stretch: _Stretch) -> _Stretch:
         stretch.text, stretch.pieces = _cut(stretch.text, self._tags, self._tag)
