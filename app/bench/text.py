@@ -1,8 +1,8 @@
 """`carillon bench text`: what becomes of text on its way to the voice, case by case, and how long it takes.
 
-A case is a line of JSON: `text` or `pieces`, perhaps an `option` object, and what is expected: `spoken` (compared in small
-letters and without hyphens), `spoken_has`, `spoken_not`, `keeps` (a character), `sentences`, `silence_ms`. Cases without a
-text are of other tests. Two ways are compared: our rules as sessions use them, and the grammars of other languages' books.
+A case is a line of JSON: `text` or `pieces`, perhaps an `option` object, and what is expected: `spoken` (compared by
+its words, in small letters), `spoken_has`, `spoken_not`, `keeps` (a character), `sentences`, `silence_ms`. Two ways are
+compared: our rules as sessions use them, and the grammars that books in other languages are read with.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 It refuses what would hurt (a zip bomb), what is locked or copy-protected, and what is no book or damaged; it writes a
 copy whose texts are whole and whose pictures, fonts and sounds are empty. In it every document has a name of its own,
-since pandoc tells but the last part of it. What a reader would not see goes from its documents: hidden elements, glosses
-of ruby, drawings and lists of pages; where the contents name places within a document that has no heading, each gets
-one. It answers with `author`, `contents`, the documents' entries in the table of
+since pandoc tells but the last part of it. What a reader would not see goes from its documents: hidden elements,
+glosses of ruby, drawings and lists of pages; where the contents name places within a document that has no heading, each
+gets one. It answers with `author`, `contents`, the documents' entries in the table of
 contents, `dropped`, the kinds of what is left out, and `cover`, in base64 and unseen.
 """
 
@@ -33,6 +33,10 @@ MAX_LABEL_CHARS = 300
 BOMB_BYTES = 16 * 2**20  # unpacked, below which no book is a bomb
 
 
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _NAMES = {
     "container": "{urn:oasis:names:tc:opendocument:xmlns:container}",
     "dc": "{http://purl.org/dc/elements/1.1/}",
@@ -47,7 +51,7 @@ _HEADING = re.compile(rb"<h([1-6])[\s>]", re.I)
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _UNREAD = frozenset({"rt", "rp", "rtc", "svg", "script", "style", "template"})
 _LISTS = frozenset({"page-list", "landmarks", "loi", "lot"})
-_BLOCKS = frozenset("p div section article blockquote ul ol dl table pre figure li aside header hr".split())
+_BLOCKS = frozenset(_listed("p div section article blockquote ul ol dl table pre figure li aside header hr"))
 _XHTML = "application/xhtml+xml"
 _DOCUMENTS = (_XHTML, "text/html", "application/x-dtbook+xml", "text/x-oeb1-document", "application/xml", "text/xml")
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")

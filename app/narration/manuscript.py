@@ -97,8 +97,8 @@ def compose(
     """
     listed = list(blocks)
     findings = Findings()
-    for what, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
-        what, _, name_of = what.partition(": ")
+    for dropped, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
+        what, _, name_of = dropped.partition(": ")
         if name_of:
             findings.add("left_out", what, f"{name_of!r} is named by the book, and is not in it; the rest is read")
             continue

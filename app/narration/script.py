@@ -13,7 +13,6 @@ in the segments' `written`, in order, whatever becomes of it in `spoken`.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -63,7 +63,7 @@ Command = Text | Flush | Eos | Cancel
 
 @dataclass(slots=True)
 class Cursor:
-    """A place in a turn's text: `offset` in it as the worker got it, `chars` in what `cleaner` has made of it so far."""
+    """A place in a turn's text: `offset` in it as the worker got it, `chars` in what `cleaner` made of that so far."""
 
     cleaner: Cleaner
     offset: int = 0

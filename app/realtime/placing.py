@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -65,7 +65,7 @@ class Lease:
     pace: AssignedPace
     temperature: float | None
     resume: Resumption | None = None
-    text: TextOptions = TextOptions()
+    text: TextOptions = field(default_factory=TextOptions)
 
     @property
     def background(self) -> bool:

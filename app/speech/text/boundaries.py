@@ -56,7 +56,8 @@ WHOLE_END = re.compile(rf"(?:[!?…;。！？।؟۔]|(?<!\d)[.,:]){_CLOSERS}\Z"
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _NUMBER_END = re.compile(r"\d[,.:;/–—%()-]?\)?\s?[–—-]?\Z")
 _AFTER_NUMBER = re.compile(
-    r"[(%°€£$+*/=×–—-]|(?i:million|billion|trillion|thousand|hundred|percent|[ap]\.?m\b|[a-z]{1,3}\b|degrees?|dollars?|euros?|"
+    r"[(%°€£$+*/=×–—-]|(?i:million|billion|trillion|thousand|hundred|percent|[ap]\.?m\b|[a-z]{1,3}\b"
+    r"|degrees?|dollars?|euros?|"
     r"pounds?|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 )
 _BEFORE_NUMBER = re.compile(

@@ -1,6 +1,6 @@
 """Tags of HTML and SSML as they stand in a text: where one ends, what it is called, and what it means to a reader.
 
-A "<" is a tag only where everything up to its ">" has the shape of one; "3 < 4", "x<y" and `List<String>` are text. What
+A "<" is a tag only where everything up to its ">" has the shape of one; "3 < 4" and `List<String>` are text. What
 has come of a tag so far may be a part: `PARTIAL`. What is done about a tag is `app.speech.text.markup`'s matter.
 """
 
@@ -99,7 +99,7 @@ def tag_at(text: str, at: int, *, after_word: bool, known: frozenset[str]) -> Ta
     return _attributes(text, found.end(), name, closing=closing, longest=at + MAX_TAG_CHARS)
 
 
-def _attributes(text: str, at: int, name: str, *, closing: bool, longest: int) -> Tag | Partial | None:
+def _attributes(text: str, at: int, name: str, *, closing: bool, longest: int) -> Tag | Partial | None:  # noqa: PLR0911
     attributes: dict[str, str] = {}
     while at <= longest:
         at = _end(_SPACE, text, at)

@@ -1,7 +1,7 @@
 """What the beginning of a line means in Markdown, decided as early as it can be.
 
 Pure functions of the text from the first character of a line that is no space; None says that more must come. The rules
-are CommonMark's with tables, task lists and footnotes, as far as they change what is heard; indented code is prose here.
+are CommonMark's with tables, task lists and footnotes, as far as that is heard; indented code is prose here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _QUOTE = re.compile(r">[ \t]?")
 _FENCE = re.compile(r"(`{3,100})([^`\n]{0,200})\n|(~{3,100})([^\n]{0,200})\n")
 _FENCE_PART = re.compile(r"(?:`{1,2}|`{3,100}[^`\n]{0,200}|~{1,2}|~{3,100}[^\n]{0,200})\Z")
 _DEFINITION = re.compile(
-    r"\[(?!\^)[^\]\n]{1,200}\]:[ \t]*(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:/|mailto:|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
+    r"\[(?!\^)[^\]\n]{1,200}\]:[ \t]*(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:/|mailto:|\S+\.(?:html?"
+    r"|md|pdf|png|jpe?g|gif|svg)\b)"
     r"[^\n]{0,1000}(?:\n|\Z)"
 )
 _DEFINITION_PART = re.compile(r"\[(?!\^)[^\]\n]{0,200}(?:\](?::[ \t]{0,9}\S{0,300})?)?\Z")
@@ -54,7 +55,7 @@ class Opening(NamedTuple):
     fence: str = ""
 
 
-def opening(text: str, at: int, *, final: bool, lists: bool) -> Opening | None:
+def opening(text: str, at: int, *, final: bool, lists: bool) -> Opening | None:  # noqa: PLR0911
     """What the line from `at` on begins; None while that cannot be told. `lists`: a number may begin an item here."""
     first = text[at]
     if first in "-*_=|:+•‣▪◦●○":

@@ -4,7 +4,7 @@
 more than it must: a "*" until the next character, a tag until its ">", a link's text until its "]". Whatever is a block
 ends in a blank line, cells are parted by commas. Pauses and respoken words become marks (`app.speech.text.marks`).
 
-Its whole state is `MarkupState`, plain values, so that a session can be taken up by another process. It knows nothing of
+Its whole state is `MarkupState`, plain values, so that another process can take a session up. It knows nothing of
 how words are read, of chunks or of the model, but for its tags.
 """
 
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import html
 import re
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from app.speech.text import emoji, marks
 from app.speech.text.characters import clean
-from app.speech.text.html import BLOCKS, KNOWN, PARTIAL, REASONING, SSML_IGNORED, UNSPOKEN, Partial, Tag, tag_at
+from app.speech.text.elements import THOUGHT, Elements
+from app.speech.text.html import KNOWN, Partial, tag_at
 from app.speech.text.markdown import Line, opening
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
-from app.speech.text.say_as import said_as
+from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
 from app.speech.token_layout import ORPHEUS_TAGS
 
@@ -44,56 +44,9 @@ _CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
 _AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
 _BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
-_THOUGHT = "[THINK]"
-_ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + marks.END
-_CLOSERS = "\"'”’)]}»*_ \n"
-_PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
-_TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
 
 
-@dataclass
-class MarkupState:
-    """Where a reading stands. Every field is of JSON."""
-
-    held: str = ""
-    """Received, and not yet decided."""
-    raw_chars: int = 0
-    """Of the text as it was written, up to `held`."""
-    plain_chars: int = 0
-    line_start: bool = True
-    block: str = ""
-    """What the present line is: a heading, an item, a row; empty: a paragraph's."""
-    tail: str = ""
-    """The last characters given out, without the space behind them."""
-    prev: str = ""
-    """The last character read."""
-    cell: bool = False
-    """A comma is due before the next words of a row …"""
-    gap: bool = False
-    """… or a space."""
-    fence: str = ""
-    """The run that opened a listing."""
-    code_run: int = 0
-    """Backticks that opened code within a line."""
-    emphasis: int = 0
-    """Open runs of "*"."""
-    skipped: str = ""
-    """The element whose content is not read …"""
-    depth: int = 0
-    """… how deep in itself, and, in a link's target, open brackets."""
-    said: str = ""
-    """An element whose text is spoken otherwise is open: its name …"""
-    said_as: str = ""
-    """… and its alias, or how it is to be interpreted."""
-    inner: str = ""
-    """The text within it so far."""
-    sentence: bool = False
-    """An `<s>` is a sentence of SSML, rather than HTML's struck text."""
-    ignored: list[str] = field(default_factory=list)
-    """Elements that were met and not done."""
-
-
-class Markup:
+class Markup(Elements):
     """Makes plain text of written text, piece by piece; `source` says where plain text came from."""
 
     def __init__(
@@ -104,17 +57,11 @@ class Markup:
         state: MarkupState | None = None,
         nested: int = 0,
     ) -> None:
-        self.options = options or TextOptions()
-        self.state = state or MarkupState()
-        self._tags = {tag.strip("<>").lower(): tag for tag in tags}
+        super().__init__(options or TextOptions(), tags, state or MarkupState())
         self._known = frozenset(self._tags) | KNOWN
         self._list = tuple(tags)
         self._nested = nested
-        kind = self.options.markup
-        self._markdown = kind in (MarkupKind.AUTO, MarkupKind.MARKDOWN)
-        self._ssml = kind in (MarkupKind.AUTO, MarkupKind.SSML)
-        self._out: list[str] = []
-        self._anchors: list[tuple[int, int]] = []
+        self._markdown = self.options.markup in (MarkupKind.AUTO, MarkupKind.MARKDOWN)
 
     # What a session needs.
 
@@ -142,20 +89,6 @@ class Markup:
         if self.state.said:
             self._end_said()
         return text + self._taken()
-
-    def source(self, plain: int) -> int:
-        """Where in the text as it was written the plain text from `plain` on came from."""
-        found = bisect_right(self._anchors, (plain, 1 << 62)) - 1
-        if found < 0:
-            return plain
-        at, raw = self._anchors[found]
-        return min(raw + plain - at, self.state.raw_chars)
-
-    def forget(self, plain: int) -> None:
-        """Let go of what `source` needs for plain text before `plain`."""
-        found = bisect_right(self._anchors, (plain, 1 << 62)) - 1
-        if found > 0:
-            del self._anchors[:found]
 
     def record(self) -> dict[str, Any]:
         """All of it, as JSON has it; see `restored`."""
@@ -195,11 +128,6 @@ class Markup:
         self._base = state.raw_chars
         return self._taken()
 
-    def _taken(self) -> str:
-        out = "".join(self._out)
-        self._out.clear()
-        return out
-
     def _step(self, text: str, at: int, *, final: bool) -> int:
         """Read on from `at`; returns up to where. No further: more must come."""
         state = self.state
@@ -216,7 +144,7 @@ class Markup:
             return self._line(text, at, final=final)
         return self._inline(text, at, _INLINE, final=final)
 
-    def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:
+    def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:  # noqa: PLR0911 - one a sign
         if found := plain.match(text, at):
             self._say(found[0])
             self.state.prev = text[found.end() - 1]
@@ -258,7 +186,7 @@ class Markup:
         if text[at] == "\n":
             self._end_block()
             return at + 1
-        listed = state.block == "item" or state.prev in ("", "\n") or not state.tail or state.tail[-1] in _ENDED
+        listed = state.block == "item" or state.prev in ("", "\n") or not state.tail or state.tail[-1] in ENDED
         found = opening(text, at, final=final, lists=listed)
         if found is None:
             return at
@@ -304,20 +232,7 @@ class Markup:
         state.prev = "\n"
         return at + 1
 
-    def _end_block(self) -> None:
-        """A blank line, or the border of an element."""
-        state = self.state
-        state.block, state.code_run, state.emphasis, state.cell, state.gap = "", 0, 0, False, False
-        if state.tail:
-            self._say("\n\n")
-        state.prev = "\n"
-
     # Code.
-
-    def _announce_code(self) -> None:
-        if self.options.code is CodeReading.ANNOUNCE and self.options.language_code == "en":
-            self._say(marks.reading("", "Code block."))
-            self._say(" ")
 
     def _listing(self, text: str, at: int, *, final: bool) -> int:
         """Within a fence: up to the line that closes it."""
@@ -438,7 +353,7 @@ class Markup:
 
     # Links, pictures, footnotes.
 
-    def _bracket(self, text: str, at: int, *, final: bool) -> int:
+    def _bracket(self, text: str, at: int, *, final: bool) -> int:  # noqa: PLR0911, PLR0912 - one a kind
         """A link becomes its text, a picture its description; what points to a note is not read."""
         state, picture = self.state, text[at] == "!"
         if picture:
@@ -449,11 +364,11 @@ class Markup:
             if text[at + 1 : at + 2] != "[":
                 return self._literal(text, at, at + 1)
         begin = at + picture
-        if len(text) - begin < len(_THOUGHT) and _THOUGHT.startswith(text[begin:]) and not final:
+        if len(text) - begin < len(THOUGHT) and THOUGHT.startswith(text[begin:]) and not final:
             return at
-        if text.startswith(_THOUGHT, begin):
-            state.skipped = _THOUGHT
-            return begin + len(_THOUGHT)
+        if text.startswith(THOUGHT, begin):
+            state.skipped = THOUGHT
+            return begin + len(THOUGHT)
         end = _closing_bracket(text, begin)
         if end is None and len(text) - begin < MAX_LINK_CHARS and not final:
             return at
@@ -463,7 +378,8 @@ class Markup:
             return at
         inner, following = text[begin + 1 : end - 1], text[end : end + 1]
         if inner.startswith("^") or (inner.isdigit() and len(inner) < 4 and state.prev and not state.prev.isspace()):
-            if following != "(":
+            note = following != "("
+            if note:
                 return end
         if following == "(":
             state.skipped, state.depth = "(", 1
@@ -490,7 +406,7 @@ class Markup:
 
     # Tags.
 
-    def _angle(self, text: str, at: int, *, final: bool) -> int:
+    def _angle(self, text: str, at: int, *, final: bool) -> int:  # noqa: PLR0911 - one a kind
         state = self.state
         if text.startswith("<!--", at):
             state.skipped = "!--"
@@ -514,180 +430,6 @@ class Markup:
             return self._literal(text, at, at + 1)
         self._obey(tag)
         return tag.end
-
-    def _obey(self, tag: Tag) -> None:
-        """Do what a tag says."""
-        state, name = self.state, tag.name
-        if name in self._tags and not tag.closing and not tag.attributes:
-            self._say(self._tags[name])
-            state.prev = ">"
-            return
-        if state.said and (tag.closing and name == state.said):
-            self._end_said()
-            return
-        if not tag.closing and not tag.empty and self._is_silent(tag):
-            state.skipped, state.depth = name, 1
-            if name not in REASONING:
-                state.prev = state.prev or " "
-            if name == "pre":
-                self._announce_code()
-            return
-        if name == "break" and self._ssml:
-            self._break(tag)
-        elif name == "sub" and "alias" in tag.attributes and self._ssml:
-            self._begin_said("sub", tag.attributes["alias"])
-        elif name == "say-as" and self._ssml and not tag.closing:
-            self._begin_said("say-as", f"{tag.attributes.get('interpret-as', '')} {tag.attributes.get('format', '')}")
-        elif name == "s" and self._ssml:
-            self._sentence(tag)
-        elif name in BLOCKS:
-            self._end_block()
-        elif name == "br":
-            self._say("\n")
-            state.prev = "\n"
-        elif name in ("td", "th"):
-            state.block, state.cell = "row", True
-        elif name == "img":
-            self._say(marks.without_marks(html.unescape(tag.attributes.get("alt", ""))))
-        elif name in SSML_IGNORED and not tag.closing and name not in state.ignored:
-            state.ignored.append(name)
-
-    def _is_silent(self, tag: Tag) -> bool:
-        listing = tag.name == "pre" and self.options.code is not CodeReading.READ
-        return tag.name in UNSPOKEN or listing or (tag.hidden and tag.name not in ("br", "img", "hr", "input"))
-
-    def _sentence(self, tag: Tag) -> None:
-        state = self.state
-        if not tag.closing:
-            core = state.tail.rstrip(_CLOSERS)
-            state.sentence = not core or core[-1] in _ENDED or self.options.markup is MarkupKind.SSML
-        elif state.sentence:
-            self._end_block()
-
-    def _break(self, tag: Tag) -> None:
-        if tag.closing:
-            return
-        time, strength = tag.attributes.get("time", ""), tag.attributes.get("strength", "medium")
-        found = _TIME.fullmatch(time.strip())
-        pause_s = _PAUSES_S.get(strength, 0.5)
-        if found:
-            pause_s = float(found[1]) / (1000 if found[2].lower() == "ms" else 1)
-        if (time and not found) or pause_s > marks.MAX_PAUSE_S:
-            if "break" not in self.state.ignored:
-                self.state.ignored.append("break")
-        if pause_s:
-            self._say(f" {marks.pause(pause_s)} ")
-            self.state.prev = " "
-
-    def _begin_said(self, name: str, how: str) -> None:
-        if self.state.said:
-            self._end_said()
-        self._say(marks.START)
-        self.state.said, self.state.said_as, self.state.inner = name, how[: marks.MAX_READING_CHARS], ""
-
-    def _end_said(self) -> None:
-        state = self.state
-        spoken = html.unescape(state.said_as)
-        if state.said == "say-as":
-            spoken = said_as(state.inner, state.said_as, state.ignored)
-        state.said = ""
-        end = marks.AS + marks.without_marks(spoken)[: marks.MAX_READING_CHARS] + marks.END
-        self._say(end)
-        state.tail = (state.tail + (spoken or state.inner))[-3:]
-        state.prev = "x"
-
-    # What is not read.
-
-    def _skip(self, text: str, at: int, *, final: bool) -> int:
-        """On to the end of what is skipped; a flush does not end it."""
-        name = self.state.skipped
-        if name == "(":
-            return self._target(text, at)
-        if name in ("!--", _THOUGHT):
-            return self._skip_to("-->" if name == "!--" else "[/THINK]", text, at, final=final)
-        pattern = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.I)
-        for found in pattern.finditer(text, at):
-            raw = name in REASONING or name in ("script", "style")  # whose text may speak of tags
-            self.state.depth += -1 if found[1] else 0 if raw or found[0].endswith("/>") else 1
-            if self.state.depth <= 0:
-                self.state.skipped = ""
-                return found.end()
-            at = found.end()
-        last = text.rfind("<", at)
-        rest = text[last:].lower() if last >= 0 else ""
-        part = rest and ">" not in rest and len(rest) < MAX_LINK_CHARS
-        if (
-            part
-            and not final
-            and any(tag.startswith(rest) or rest.startswith(tag) for tag in (f"<{name}", f"</{name}"))
-        ):
-            return last
-        return len(text)
-
-    def _skip_to(self, end: str, text: str, at: int, *, final: bool) -> int:
-        found = text.find(end, at)
-        if found >= 0:
-            self.state.skipped = ""
-            return found + len(end)
-        if final:
-            return len(text)
-        keep = next((n for n in range(min(len(end) - 1, len(text) - at), 0, -1) if text.endswith(end[:n])), 0)
-        return len(text) - keep
-
-    def _target(self, text: str, at: int) -> int:
-        """A link's target and title, up to the bracket that closes it, or the paragraph's end."""
-        state = self.state
-        while at < len(text):
-            char = text[at]
-            if char == "\n" and state.prev == "\n":
-                state.skipped, state.line_start = "", True
-                self._end_block()
-                return at + 1
-            state.prev = char if char == "\n" else "x"
-            at += 1
-            state.depth += (char == "(") - (char == ")")
-            if not state.depth:
-                state.skipped = ""
-                break
-        return at
-
-    # What is given out.
-
-    def _say(self, text: str) -> None:
-        state = self.state
-        if not text:
-            return
-        words = text.strip()
-        if state.block == "row":
-            text = self._in_row(words, text)
-            if not text:
-                return
-        raw = self._base + self._at
-        if not self._anchors or raw - state.plain_chars != self._anchors[-1][1] - self._anchors[-1][0]:
-            self._anchors.append((state.plain_chars, raw))
-        self._out.append(text)
-        state.plain_chars += len(text)
-        if words:
-            state.tail = (state.tail + words)[-3:]
-        if state.said:
-            self._within_said(words and text)
-
-    def _in_row(self, words: str, text: str) -> str:
-        """Cells parted by commas, with no space before them."""
-        state = self.state
-        if not words:
-            state.gap = True
-            return ""
-        core = state.tail.rstrip(_CLOSERS)
-        spaced = state.gap or state.cell or text[0].isspace()
-        before = ", " if state.cell and core and core[-1] not in _ENDED else " " if spaced else ""
-        state.gap, state.cell = text[-1].isspace(), False
-        return before + " ".join(words.split())
-
-    def _within_said(self, text: str) -> None:
-        self.state.inner += text
-        if len(self.state.inner) > marks.MAX_READING_CHARS:
-            self._end_said()
 
 
 def has_nothing_to_speak(text: str, options: TextOptions, *, tags: Sequence[str] = ORPHEUS_TAGS) -> bool:

@@ -9,7 +9,7 @@ from app.speech.text.english.reading import read
 from app.speech.text.english.words import MAX_NAMED, cardinal, digits, ordinal, spelt
 
 
-def said_as(written: str, how: str, ignored: list[str]) -> str:
+def said_as(written: str, how: str, ignored: list[str]) -> str:  # noqa: PLR0911 - one a kind
     """`written`, as `how` has it: the kind, and perhaps a format. What is no kind is noted in `ignored`."""
     kind, _, form = how.lower().partition(" ")
     figures = re.sub(r"\D", "", written)

@@ -16,9 +16,8 @@ from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries, p
 from app.speech.text.characters import MAX_MARKS, Cleaner, has_speech, joins_previous
 from app.speech.token_layout import ORPHEUS_TAGS
 
-
 MAX_SPOKEN_CHARS = 600
-"""Of what one chunk becomes as words: three quarters of a minute of English, which still fits a context of 4096 tokens."""
+"""Of what one chunk becomes as words: three quarters of a minute of English, which fit a context of 4096 tokens."""
 
 GROWTH_CHARS = 5
 """A digit is read as five letters or six; signs as "/" likewise."""

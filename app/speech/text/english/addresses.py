@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from app.speech.text.english.words import cardinal, digits, number, spelt
+from app.speech.text.english.words import cardinal, digits, listed, number, spelt
 from app.speech.text.options import UrlReading
 
 _TLD = (
@@ -19,16 +19,21 @@ _URL = re.compile(
 _MAIL = re.compile(r"(?:mailto:)?(?<![\w.])(?P<user>[\w.+-]+)@(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
 _IP = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?P<port>:\d{1,5})?(?P<net>/\d{1,2})?(?![\w]|\.\d)")
 _VERSION = re.compile(
-    r"(?<![\w.])(?:(?P<sign>[vV])(?:ersion )?(?P<marked>\d+(?:\.\d+)*)|(?P<bare>\d+(?:\.\d+){2,3}))(?P<more>-?(?:alpha|beta|rc|a|b|dev)\.?\d*)?(?![\w]|\.\d)"
+    r"(?<![\w.])(?:(?P<sign>[vV])(?:ersion )?(?P<marked>\d+(?:\.\d+)*)|(?P<bare>\d+(?:\.\d+){2,3}))"
+    r"(?P<more>-?(?:alpha|beta|rc|a|b|dev)\.?\d*)?(?![\w]|\.\d)"
 )
 _HASH = re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d[0-9a-f]*\d)[0-9a-f]{7,64}(?![\w-])")
 _UUID = re.compile(r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])")
 _FILE = re.compile(
-    r"(?<![\w./])(?P<name>[\w~-]+(?:[./\\][\w~-]+)*)\.(?P<ending>py|js|ts|tsx|jsx|json|ya?ml|toml|md|txt|csv|html?|css|xml|pdf|"
-    r"docx?|xlsx?|pptx?|png|jpe?g|gif|svg|mp3|mp4|wav|flac|ogg|zip|tar|gz|exe|sh|rs|go|cpp|hpp|java|rb|php|sql|ini|cfg|log|env|epub)\b"
+    r"(?<![\w./])(?P<name>[\w~-]+(?:[./\\][\w~-]+)*)\.(?P<ending>py|js|ts|tsx|jsx|json|ya?ml|toml"
+    r"|md|txt|csv|html?|css|xml|pdf|"
+    r"docx?|xlsx?|pptx?|png|jpe?g|gif|svg|mp3|mp4|wav|flac|ogg|zip|tar|gz|exe|sh|rs|go|cpp|hpp|java"
+    r"|rb|php|sql|ini|cfg|log|env|epub)\b"
 )
 _SPELT_ENDINGS = frozenset(
-    "py js ts md csv html htm css xml pdf png jpg jpeg gif svg mp3 mp4 yml rs cpp hpp rb php sql cfg exe sh tsx jsx".split()
+    listed(
+        "py js ts md csv html htm css xml pdf png jpg jpeg gif svg mp3 mp4 yml rs cpp hpp rb php sql cfg exe sh tsx jsx"
+    )
 )
 _TRAILING = ".,;:!?)]}'\"’”»*_"
 _SIGNS = {

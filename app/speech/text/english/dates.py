@@ -19,7 +19,8 @@ _DAYS = {
     "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
 _ISO = re.compile(
-    r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T(?=\d\d:)|(?![\w/-]))"
+    r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T"
+    r"(?=\d\d:)|(?![\w/-]))"
 )
 _SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
@@ -28,7 +29,8 @@ _MONTH_DAY = re.compile(
     r"(?!\s?[:%])(?:(?P<comma>,?) (?P<year>[12]\d{3})\b)?"
 )
 _DAY_MONTH = re.compile(
-    rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>[12]\d{{3}}))?(?!\w)"
+    rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>"
+    rf"[12]\d{{3}}))?(?!\w)"
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
@@ -36,10 +38,12 @@ _DAY = re.compile(
 )
 _SHORT_MONTH = re.compile(r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\.(?=\s)")
 _DECADE = re.compile(
-    r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<![\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
+    r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
+    r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
 )
 _ERA = re.compile(
-    r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.) (?P<after>\d{1,4})\b"
+    r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.)"
+    r" (?P<after>\d{1,4})\b"
 )
 _TIME = re.compile(
     r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
@@ -49,7 +53,8 @@ _HOUR = re.compile(
     r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
 )
 _HOURS = re.compile(
-    r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])(?::(?P<m2>[0-5]\d))?\s?"
+    r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])"
+    r"(?::(?P<m2>[0-5]\d))?\s?"
     r"(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
 )
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
@@ -59,7 +64,9 @@ _YEARS = re.compile(
     r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
 )
 _YEAR = re.compile(
-    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))"
+    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%"
+    r"|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion"
+    r"|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))"
 )
 
 

@@ -60,13 +60,16 @@ _PERS = {
     "sq ft": "square foot",
 }
 _MONEY = re.compile(
-    rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
+    rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}"
+    rf"(?![\w]|[.,]\d)"
 )
 _MONEY_RANGE = re.compile(
-    rf"(?<![\w$])(?P<sign>{_SIGN})(?P<first>{NUMBER})(?P<s1>[kKmMbB](?=[-–—\s]))?\s?[-–—]\s?(?:{_SIGN})?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
+    rf"(?<![\w$])(?P<sign>{_SIGN})(?P<first>{NUMBER})(?P<s1>[kKmMbB](?=[-–—\s]))?\s?[-–—]\s?(?:{_SIGN})?"
+    rf"(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
 )
 _MONEY_AFTER = re.compile(
-    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)"
+    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR"
+    rf"|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)"
 )
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
@@ -78,7 +81,8 @@ _DEGREES = re.compile(
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
-    r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high|deep|screen|monitor|display|pipe|thick)))"
+    r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
+    r"|deep|screen|monitor|display|pipe|thick)))"
 )
 _SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)")
 
@@ -98,23 +102,28 @@ _units(
     "ft=foot|feet; in=inch|inches; kg=kilogram; g=gram; mg=milligram; µg μg mcg=microgram; lb lbs=pound; oz=ounce; "
     "t=ton; L l=liter; ml mL=milliliter; cl=centiliter; dl=deciliter; gal=gallon; tbsp=tablespoon; tsp=teaspoon; "
     "h hr hrs=hour; min mins=minute; s sec secs=second; ms=millisecond; µs μs=microsecond; ns=nanosecond; wk wks=week; "
-    "yr yrs=year; mo mos=month; B=byte; KB kB=kilobyte; MB=megabyte; GB=gigabyte; TB=terabyte; PB=petabyte; KiB=kibibyte; "
-    "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per second|bits per second; "
+    "yr yrs=year; mo mos=month; B=byte; KB kB=kilobyte; MB=megabyte; GB=gigabyte; TB=terabyte; PB=petabyte;"
+    " KiB=kibibyte; "
+    "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per"
+    " second|bits per second; "
     "kbps Kbps=kilobit per second|kilobits per second; Mbps=megabit per second|megabits per second; "
-    "Gbps=gigabit per second|gigabits per second; Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz|megahertz; "
+    "Gbps=gigabit per second|gigabits per second; Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
+    "|megahertz; "
     "GHz=gigahertz|gigahertz; W=watt; kW=kilowatt; MW=megawatt; GW=gigawatt; Wh=watt hour; kWh=kilowatt hour; "
     "MWh=megawatt hour; V=volt; kV=kilovolt; mV=millivolt; A=amp; mA=milliamp; mAh=milliamp hour; Ah=amp hour; "
     "J=joule; kJ=kilojoule; cal=calorie; kcal=kilocalorie; N=newton; Pa=pascal; kPa=kilopascal; hPa=hectopascal; "
-    "MPa=megapascal; bar=bar; psi=P S I|P S I; mph=mile per hour|miles per hour; kph kmh=kilometer per hour|kilometers per hour; "
-    "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second|frames per second; "
+    "MPa=megapascal; bar=bar; psi=P S I|P S I; mph=mile per hour|miles per hour; kph kmh=kilometer"
+    " per hour|kilometers per hour; "
+    "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
+    "|frames per second; "
     "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
     "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
     "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
 )
 _UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _RANGED = re.compile(
-    rf"(?<![\w.,/:–-])(?P<first>{NUMBER})\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?(?:{{units}})(?![\w/])))"
-    .replace("{units}", _UNIT_NAMES)
+    rf"(?<![\w.,/:–-])(?P<first>{NUMBER})\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
+    rf"(?:{{units}})(?![\w/])))".replace("{units}", _UNIT_NAMES)
 )
 _DENOMINATORS = {
     "h": "hour",
@@ -176,8 +185,10 @@ _AMBIGUOUS_GAP = frozenset(
 )
 """Units that with a space before them may be words: "5 in a row", "the 5 A students"."""
 _UNIT = re.compile(
-    rf"(?<![\w.,$€£¥])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.? |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
-    rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\.(?=\s*\Z|\s))?(?![\w/])"
+    rf"(?<![\w.,$€£¥])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
+    rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
+    rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
+    rf"(?=\s*\Z|\s))?(?![\w/])"
 )
 _MAGNITUDE = re.compile(
     rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
@@ -287,7 +298,7 @@ def _unit(match: re.Match[str]) -> str:
     following = match.string[match.end() : match.end() + 12]
     if unit in _AMBIGUOUS_GAP and gap == " " and not match["power"] and not match["per"] and not match["square"]:
         word = unit in ("in", "pt", "bar", "A", "K", "B", "s", "t") and not match["stop"]
-        if word or following[:1] in "'’" and following:
+        if word or (following[:1] in "'’" and following):
             return match[0]
     if gap == "-" and unit in ("m", "s", "t", "A", "B", "K", "V", "in") and not match["per"]:
         return match[0]

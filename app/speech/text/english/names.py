@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from app.speech.text.english.words import cardinal, ordinal
+from app.speech.text.english.words import cardinal, listed, ordinal
 
 ROMAN = r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 NUMBERED = (
@@ -46,7 +46,8 @@ _BEFORE_NAME = re.compile(r"(?<![\w.])(?:" + "|".join(t[:-1] for t in _TITLES) +
 _BARE_BEFORE_NAME = re.compile(r"(?<![\w.])(?P<title>Mr|Mrs|Ms|Dr)(?=\s+[A-Z][a-z])")
 _NAME_END = re.compile(r"(?<=[a-z]),? (?P<title>[JS]r)\.(?P<end>(?=\s+[A-Z])|(?=[\"'”’)]*\Z))?")
 _STREET = re.compile(
-    r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;\n]|\Z|[a-z]|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))))"
+    r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;\n]|\Z|[a-z]"
+    r"|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))))"
 )
 _STREETS = {
     "St": "Street", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway",
@@ -66,9 +67,9 @@ _WORDS = {
     "a.k.a.": "also known as", "w.r.t.": "with respect to", "P.S.": "P S", "R.S.V.P.": "R S V P",
 }  # fmt: skip
 _ONLY_BEFORE_NUMBERS = frozenset(
-    "Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.".split()
+    listed("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.")
 )
-_ENDS = frozenset("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros.".split())
+_ENDS = frozenset(listed("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros."))
 _ABBREVIATION = re.compile(
     r"(?<![\w.])(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?P<comma>,)?(?!\w)"
 )
@@ -91,22 +92,28 @@ _WORD = re.compile(
     r"(?<![\w'’&.-])(?P<word>[A-Z][A-Z0-9]*(?:[-/&][A-Z0-9]+)*)(?P<own>['’]?s)?(?![\w&-])(?!['’][A-Za-z])"
 )
 _SHOUTED = frozenset(
-    "A ABOUT AFTER AGAIN ALL ALSO ALWAYS AM AN AND ANY ANYONE ARE AS ASK AT AWAY BACK BAD BAN BE BEEN BEFORE BEST BIG "
-    "BOTH BUT BUY BY CALL CAN CLICK COME COULD DAY DEAL DEAR DELETE DID DO DOES DONE DOWN DROP EACH END EVEN EVER EVERY "
-    "FAR FAST FIND FIRE FIRST FIX FOR FREE FROM FULL FUN GET GIVE GO GOD GOOD GOT GREAT HAD HAS HATE HAVE HE HELL HELLO HELP "
-    "HER HERE HEY HIM HIS HOT HOW HUGE IF IN INTO IS IT ITS JOB JUST KEEP KNOW LAST LATE LEFT LESS LET LIFE LIKE LIVE LONG LOOK LOT LOVE "
-    "LOW MADE MAKE MAN MANY MAY ME MIX MORE MOST MUCH MUST MY NAME NEED NEVER NEW NEXT NICE NO NOBODY NONE NOPE NOT NOTE NOTHING "
-    "NOW OF OFF OH OK OLD ON ONCE ONE ONLY OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT READ REAL REALLY REST RIGHT RUN SAD SAFE "
-    "SAID SALE SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN THANK THANKS THAT "
-    "THE THEIR THEM THEN THERE THESE THEY THING THIS THOSE TIME TO TODAY TOLD TOO TOP TRUE TRY TURN TWO UP USE VERY "
-    "WAIT WALK WANT WAR WARNING WAS WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHO WHY WILL WIN WITH WON WORD WORK "
-    "WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO".split()
+    listed(
+        "A ABOUT AFTER AGAIN ALL ALSO ALWAYS AM AN AND ANY ANYONE ARE AS ASK AT AWAY BACK BAD BAN BE BEEN BEFORE BEST "
+        "BIG BOTH BUT BUY BY CALL CAN CLICK COME COULD DAY DEAL DEAR DELETE DID DO DOES DONE DOWN DROP EACH END EVEN "
+        "EVER EVERY FAR FAST FIND FIRE FIRST FIX FOR FREE FROM FULL FUN GET GIVE GO GOD GOOD GOT GREAT HAD HAS HATE "
+        "HAVE HE HELL HELLO HELP HER HERE HEY HIM HIS HOT HOW HUGE IF IN INTO IS IT ITS JOB JUST KEEP KNOW LAST LATE "
+        "LEFT LESS LET LIFE LIKE LIVE LONG LOOK LOT LOVE LOW MADE MAKE MAN MANY MAY ME MIX MORE MOST MUCH MUST MY "
+        "NAME NEED NEVER NEW NEXT NICE NO NOBODY NONE NOPE NOT NOTE NOTHING NOW OF OFF OH OK OLD ON ONCE ONE ONLY "
+        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT READ REAL REALLY REST RIGHT RUN SAD SAFE SAID SALE "
+        "SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
+        "THANK THANKS THAT THE THEIR THEM THEN THERE THESE THEY THING THIS THOSE TIME TO TODAY TOLD TOO TOP TRUE TRY "
+        "TURN TWO UP USE VERY WAIT WALK WANT WAR WARNING WAS WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHO "
+        "WHY WILL WIN WITH WON WORD WORK WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO"
+    )
 )
 _SAID = frozenset(
-    "NASA NATO UNESCO UNICEF OPEC ASAP RAM ROM LASER RADAR SONAR SCUBA AIDS SARS COVID FIFA UEFA NAFTA NAFTAS ASEAN "
-    "JPEG GIF PIN SIM RAID LAN WAN VOIP SAAS JSON YAML TOML BIOS SWAT NASDAQ IKEA LEGO OSHA PETA POTUS SCOTUS FOMO YOLO "
-    "LOL DRAM SRAM CAPTCHA CUDA LIDAR ISIS HIPAA FEMA NORAD WASP BASIC COBOL FORTRAN ACID REST CRUD SAM TED MOMA SOHO "
-    "NIMBY GUI WYSIWYG OPUS FLAC BERT LORA ANSI ASCII UTC_ ENUM CRISPR DARPA NOAA STEM SAT_ MIDI".split()
+    listed(
+        "NASA NATO UNESCO UNICEF OPEC ASAP RAM ROM LASER RADAR SONAR SCUBA AIDS SARS COVID FIFA UEFA NAFTA NAFTAS "
+        "ASEAN JPEG GIF PIN SIM RAID LAN WAN VOIP SAAS JSON YAML TOML BIOS SWAT NASDAQ IKEA LEGO OSHA PETA POTUS "
+        "SCOTUS FOMO YOLO LOL DRAM SRAM CAPTCHA CUDA LIDAR ISIS HIPAA FEMA NORAD WASP BASIC COBOL FORTRAN ACID REST "
+        "CRUD SAM TED MOMA SOHO NIMBY GUI WYSIWYG OPUS FLAC BERT LORA ANSI ASCII UTC_ ENUM CRISPR DARPA NOAA STEM "
+        "SAT_ MIDI"
+    )
 )
 """Acronyms that are said as words; others are spelt, as FBI is."""
 _SAID_AS = {
@@ -231,7 +238,7 @@ def _in_a_row(text: str):
     return lambda at: any(start <= at < end for start, end in spans)
 
 
-def _capital(match: re.Match[str], *, shouted: bool) -> str:
+def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - one a kind
     word, own = match["word"], match["own"] or ""
     if word in _SAID_AS:
         return _SAID_AS[word] + own

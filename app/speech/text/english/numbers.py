@@ -8,7 +8,8 @@ from app.speech.text.english.measures import NUMBER
 from app.speech.text.english.words import cardinal, digits, number, ordinal
 
 _TELEPHONE = re.compile(
-    r"(?<![\w.,/-])(?:(?P<plus>\+)(?P<country>\d{1,3})[ .-]?)?(?:(?P<one>1)[ .-])?\(?(?P<area>\d{3})\)?[ .-]?(?P<mid>\d{3})[ .-](?P<last>\d{4})"
+    r"(?<![\w.,/-])(?:(?P<plus>\+)(?P<country>\d{1,3})[ .-]?)?(?:(?P<one>1)[ .-])?\(?(?P<area>\d{3})\)?"
+    r"[ .-]?(?P<mid>\d{3})[ .-](?P<last>\d{4})"
     r"(?:\s?(?:ext\.?|x)\s?(?P<ext>\d{1,6}))?(?![\w-]|[.,]\d)"
 )
 _LOCAL = re.compile(r"(?<![\w.,/-])(?P<mid>555)-(?P<last>\d{4})(?![\w-])")
@@ -17,7 +18,8 @@ _FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
-    r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)"
+    r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
+    r"(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)"
 )
 
 _VULGAR = {
@@ -27,20 +29,25 @@ _VULGAR = {
 }  # fmt: skip
 _VULGAR_FRACTION = re.compile(rf"(?:(?P<whole>\d+)\s?)?(?P<sign>[{''.join(_VULGAR)}])")
 _FRACTION = re.compile(
-    r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths|rds?|nds?)?(?![\w/]|[.,]\d)"
+    r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths"
+    r"|rds?|nds?)?(?![\w/]|[.,]\d)"
 )
 _ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
 _ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
 _OUT_OF = re.compile(
-    rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b|rating|score|[.!?,]|\Z))"
+    rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b"
+    rf"|rating|score|[.!?,]|\Z))"
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
 _RANGE = re.compile(
-    rf"(?<![\w.,/:=+–-])(?P<minus>[-−])?(?P<first>{NUMBER})\s?(?P<sign>[-–—‑]|\.\.\.?)\s?(?P<last>{NUMBER})(?![\w/:=+°–-]|[.,]\d|\s[=+*×÷/<>])"
+    rf"(?<![\w.,/:=+–-])(?P<minus>[-−])?(?P<first>{NUMBER})\s?(?P<sign>[-–—‑]|\.\.\.?)\s?(?P<last>{NUMBER})"
+    rf"(?![\w/:=+°–-]|[.,]\d|\s[=+*×÷/<>])"
 )
 _SCORE = re.compile(
-    r"(?i:\b(?:won|win|wins|lost|lose|loses|lead|leads|led|beat|beats|score|scores|scored|tied|draw|drew|trail|trailed|victory|defeat|record|vote|final)\b[^.!?\d]{0,40}?)(?P<first>\d{1,3})[-–](?P<last>\d{1,3})(?![\w-])"
+    r"(?i:\b(?:won|win|wins|lost|lose|loses|lead|leads|led|beat|beats|score|scores|scored|tied|draw"
+    r"|drew|trail|trailed|victory|defeat|record|vote|final)\b[^.!?\d]{0,40}?)(?P<first>\d{1,3})[-–]"
+    r"(?P<last>\d{1,3})(?![\w-])"
 )
 _RATIO = re.compile(r"(?<![\w:.,])(?P<first>\d{1,4}):(?P<last>\d{1,4})(?::(?P<third>\d{1,4}))?(?![\w:])")
 _POWER = re.compile(
@@ -50,16 +57,20 @@ _SUPERSCRIPT = re.compile(r"(?P<base>\w)(?P<power>[²³])(?!\w)")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹⁴⁵⁶⁷⁸⁹", "012345678901456789")
 _ROOT = re.compile(r"√\s?")
 _OPERATORS = {
-    "+": "plus", "-": "minus", "−": "minus", "–": "minus", "*": "times", "×": "times", "x": "times", "·": "times", "/": "divided by", "÷": "divided by",
-    "=": "equals", "<": "is less than", ">": "is greater than", "≤": "is at most", "≥": "is at least", "≠": "does not equal",
-    "≈": "is about", "<=": "is at most", ">=": "is at least", "!=": "does not equal", "==": "equals", "±": "plus or minus", "→": "to", "=>": "gives", "->": "to",
+    "+": "plus", "-": "minus", "−": "minus", "–": "minus", "*": "times", "×": "times", "x": "times",
+    "·": "times", "/": "divided by", "÷": "divided by", "=": "equals", "<": "is less than",
+    ">": "is greater than", "≤": "is at most", "≥": "is at least", "≠": "does not equal", "≈": "is about",
+    "<=": "is at most", ">=": "is at least", "!=": "does not equal", "==": "equals", "±": "plus or minus",
+    "→": "to", "=>": "gives", "->": "to",
 }  # fmt: skip
 _SPACED = re.compile(r"(?P<left>[\w)%.²³?]) (?P<sign>[×÷=<>≤≥≠≈±]|<=|>=|!=|==|\+) (?=[-−(√]?[\w$€£.?])")
 _MINUS = re.compile(
-    r"(?P<left>\d|(?<![A-Za-z'’])[a-zA-Z]|\)) (?P<sign>[-−–/*·]|(?<=\d )x(?= \d)) (?=[(√]?(?:\d|[a-zA-Z](?![A-Za-z'’])))"
+    r"(?P<left>\d|(?<![A-Za-z'’])[a-zA-Z]|\)) (?P<sign>[-−–/*·]|(?<=\d )x(?= \d)) (?=[(√]?(?:\d|[a-zA-Z]"
+    r"(?![A-Za-z'’])))"
 )
 _TIGHT = re.compile(
-    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
+    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])"
+    r"(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
 )
 _DIVIDED = re.compile(r"(?<=\))/(?=[\d(])|(?<=\d)/(?=\()")
 _TIMES = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[x×](?![\w])")
@@ -168,7 +179,9 @@ def _vulgar(match: re.Match[str]) -> str:
     fraction = _VULGAR[match["sign"]]
     if not match["whole"]:
         return fraction
-    return f"{number(match['whole'])} and {fraction.replace('one ', 'a ') if fraction in ('one half', 'one quarter') else fraction}"
+    if fraction in ("one half", "one quarter"):
+        fraction = fraction.replace("one", "a")
+    return f"{number(match['whole'])} and {fraction}"
 
 
 def _fraction(match: re.Match[str]) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+def listed(words: str) -> tuple[str, ...]:
+    """The words of a list that is written in one string."""
+    return tuple(words.split())
+
+
+_ONES = listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TENS = listed("zero ten twenty thirty forty fifty sixty seventy eighty ninety")
 _SCALES = ("", "thousand", "million", "billion", "trillion", "quadrillion")
 _IRREGULAR = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
@@ -36,17 +42,15 @@ def cardinal(number: int) -> str:
 def ordinal(number: int) -> str:
     """`ordinal(21)` is "twenty first"."""
     head, _, last = cardinal(number).rpartition(" ")
-    if last in _IRREGULAR:
-        last = _IRREGULAR[last]
-    else:
-        last = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
+    regular = f"{last[:-1]}ieth" if last.endswith("y") else f"{last}th"
+    last = _IRREGULAR.get(last, regular)
     return f"{head} {last}".strip()
 
 
 def year(number: int) -> str:
     """As years are read: 1987, 1905, 1900, 2000, 2007, 2024."""
     high, low = divmod(number, 100)
-    if number < 1000 or number > 9999 or high % 10 == 0 and low < 10:
+    if number < 1000 or number > 9999 or (high % 10 == 0 and low < 10):
         return cardinal(number)
     if not low:
         return f"{cardinal(high)} hundred"
@@ -69,7 +73,7 @@ def number(figures: str) -> str:
     whole, point, fraction = (
         figures.lstrip("-−–+").replace(",", "").replace(" ", "").replace("\u202f", "").partition(".")
     )
-    named = digits(whole) if len(whole) > 1 and whole[0] == "0" or len(whole) > 18 else cardinal(int(whole or 0))
+    named = digits(whole) if (len(whole) > 1 and whole[0] == "0") or len(whole) > 18 else cardinal(int(whole or 0))
     if point and fraction:
         named = f"{named} point {digits(fraction)}"
     return f"minus {named}" if negative else named

@@ -13,12 +13,52 @@ from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
 
 SIGNS = (
-    *"*_`~[]()!#|&<>/\\=:.-+\n 5ax", "**", "```", "~~~", "\n\n", "- ", "1. ", "* ", "> ", "](", "<b>", "</b>", "<p>", "&amp;",
-    "<think>", "</think>", "<!--", "-->", "<script>", "</script>", "<br/>", '<break time="1s"/>', '<sub alias="z">', "</sub>",
-    "<laugh>", "[^1]", "[d]: http://a.b", "http://a.b", "---", "| a | b |", "é", "👍", "\u200d", "🏽", "\U000f0001", "[THINK]",
-)  # fmt: skip
+    *"*_`~[]()!#|&<>/=:.-+ 5ax",
+    "\\",
+    "\n",
+    "\xe9",
+    "\U0001f44d",
+    "\u200d",
+    "\U0001f3fd",
+    "\U000f0001",
+    "**",
+    "```",
+    "   ",
+    "\n\n",
+    "- ",
+    "1. ",
+    "* ",
+    "> ",
+    "](",
+    "<b>",
+    "</b>",
+    "<p>",
+    "&amp;",
+    "<think>",
+    "</think>",
+    "<!--",
+    "-->",
+    "<script>",
+    "</script>",
+    "<br/>",
+    '<break time="1s"/>',
+    '<sub alias="z">',
+    "</sub>",
+    "<laugh>",
+    "[^1]",
+    "[d]: http://a.b",
+    "http://a.b",
+    "---",
+    "| a | b |",
+    "[THINK]",
+)
 WRITTEN = st.lists(st.sampled_from(SIGNS), max_size=40).map("".join)
-OPTIONS = st.builds(TextOptions, markup=st.sampled_from(MarkupKind), code=st.sampled_from(CodeReading), emoji=st.sampled_from(EmojiReading))
+OPTIONS = st.builds(
+    TextOptions,
+    markup=st.sampled_from(MarkupKind),
+    code=st.sampled_from(CodeReading),
+    emoji=st.sampled_from(EmojiReading),
+)
 
 
 def plain(text: str, options: TextOptions | None = None) -> str:
@@ -65,12 +105,25 @@ def test_plain_text_knows_where_it_came_from(word: str) -> None:
 
 def test_no_more_is_held_back_than_must_be() -> None:
     markup = Markup()
-    assert [markup.push(piece) for piece in ("Hello", "!", " *", "so", "* 2 <", " 3")] == ["Hello", "!", " ", "so", " 2 ", "< 3"]
+    assert [markup.push(piece) for piece in ("Hello", "!", " *", "so", "* 2 <", " 3")] == [
+        "Hello",
+        "!",
+        " ",
+        "so",
+        " 2 ",
+        "< 3",
+    ]
 
 
 def test_a_thought_stays_open_over_flushes_and_never_speaks() -> None:
     markup = Markup()
-    said = [markup.push("<think>a"), markup.finish(), markup.push("b</thi"), markup.finish(), markup.push("nk>c</think>Yes.")]
+    said = [
+        markup.push("<think>a"),
+        markup.finish(),
+        markup.push("b</thi"),
+        markup.finish(),
+        markup.push("nk>c</think>Yes."),
+    ]
     assert "".join(said) == "Yes."
 
 
@@ -102,7 +155,9 @@ def test_a_text_with_nothing_to_speak_is_known(text: str, nothing: bool) -> None
     assert has_nothing_to_speak(text, TextOptions()) is nothing
 
 
-@pytest.mark.parametrize("sign", ["[", "*", "`", "<", "&", "#", "-", "|", "[x](", "<a ", "👍", "\\", "a_", "![", "<think>", "<!--"])
+@pytest.mark.parametrize(
+    "sign", ["[", "*", "`", "<", "&", "#", "-", "|", "[x](", "<a ", "👍", "\\", "a_", "![", "<think>", "<!--"]
+)
 def test_rows_of_signs_are_read_in_time_that_grows_with_them(sign: str) -> None:
     """A test that takes minutes where it does not."""
     markup = Markup(TextOptions(emoji=EmojiReading.NAME))

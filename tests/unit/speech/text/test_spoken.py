@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from app.speech.text import marks
 from app.speech.text.english.words import cardinal, number, ordinal, year
+from app.speech.text.markup import Markup
 from app.speech.text.options import EmojiReading, TextOptions, UrlReading
 from app.speech.text.respelling import Respellings, merged
 from app.speech.text.say_as import said_as
 from app.speech.text.spoken import has_rules, spoken
-from app.speech.text.markup import Markup
 
 EN = TextOptions()
 
