@@ -250,13 +250,13 @@ class Session:
         self._watch.mark("chunk")
         start_sample = chunk.start_sample if isinstance(chunk, PartialChunk) else self.samples
         source = _source(chunk)
-        so_far = _Spoken(" ".join(marks.written(source).split()), start_sample, start_sample)
+        so_far = _Spoken(" ".join(marks.as_written(source).split()), start_sample, start_sample)
         self._spoken.append(so_far)
         stream = None
         try:
             await self._begin(chunk)
             if marks.is_pause(source):
-                codes = await self._pause(marks.pause_s(source), so_far)
+                codes = await self._pause(marks.seconds_of(source), so_far)
             else:
                 words = await self._words(chunk)
                 stream = self._decoder.open(patient=self._patient)

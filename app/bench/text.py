@@ -75,7 +75,7 @@ def heard(pieces: Iterable[str], options: TextOptions, read: Callable[[str], str
     words, silence_ms, chunks = list[str](), 0.0, list[str]()
     while chunk := splitter.next_chunk(eager=True):
         if chunk.cut is Cut.PAUSE:
-            silence_ms += 1000 * marks.pause_s(chunk.source)
+            silence_ms += 1000 * marks.seconds_of(chunk.source)
         else:
             chunks.append(chunk.text)
             words.append(read(chunk.source))
@@ -151,7 +151,7 @@ async def _grammars(cases: Sequence[dict[str, Any]]) -> Score:
             chunks: list[str] = []
             heard(pieces, options, lambda chunk, chunks=chunks: chunks.append(chunk) or "")
             began = time.perf_counter()
-            plain = {chunk: marks.written(chunk).replace("\n", ". ").strip() for chunk in chunks}
+            plain = {chunk: marks.as_written(chunk).replace("\n", ". ").strip() for chunk in chunks}
             readings = await normaliser.read(list(plain.values()))
             ms = 1000 * (time.perf_counter() - began)
             said = {chunk: readings[plain[chunk]] or plain[chunk] for chunk in chunks}

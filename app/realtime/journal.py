@@ -443,7 +443,7 @@ class Journal:
 
     def spoken_text(self, until: int) -> str:
         """The words of the worker's turn that are played by the sample `until`."""
-        return marks.written(played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz))
+        return marks.as_written(played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz))
 
     def text_before_cancel(self) -> str:
         """The words that were played when the next cancel to be answered was sent."""

@@ -6,8 +6,8 @@ import html
 import re
 from collections.abc import Sequence
 
-from app.speech.text import marks
 from app.speech.text.html import BLOCKS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
+from app.speech.text.marks import MAX_PAUSE_S, MAX_READING_CHARS, START, pause_mark, reading_mark, without_marks
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
 
@@ -60,7 +60,7 @@ class Elements(PlainText):
         elif name in ("td", "th"):
             state.block, state.cell = "row", True
         elif name == "img":
-            self._say(marks.without_marks(html.unescape(tag.attributes.get("alt", ""))))
+            self._say(without_marks(html.unescape(tag.attributes.get("alt", ""))))
         elif name in SSML_IGNORED and not tag.closing and name not in state.ignored:
             state.ignored.append(name)
 
@@ -84,17 +84,17 @@ class Elements(PlainText):
         pause_s = _PAUSES_S.get(strength, 0.5)
         if found:
             pause_s = float(found[1]) / (1000 if found[2].lower() == "ms" else 1)
-        if ((time and not found) or pause_s > marks.MAX_PAUSE_S) and "break" not in self.state.ignored:
+        if ((time and not found) or pause_s > MAX_PAUSE_S) and "break" not in self.state.ignored:
             self.state.ignored.append("break")
         if pause_s:
-            self._say(f" {marks.pause(pause_s)} ")
+            self._say(f" {pause_mark(pause_s)} ")
             self.state.prev = " "
 
     def _begin_said(self, name: str, how: str) -> None:
         if self.state.said:
             self._end_said()
-        self._say(marks.START)
-        self.state.said, self.state.said_as, self.state.inner = name, how[: marks.MAX_READING_CHARS], ""
+        self._say(START)
+        self.state.said, self.state.said_as, self.state.inner = name, how[:MAX_READING_CHARS], ""
 
     def _end_block(self) -> None:
         """A blank line, or the border of an element."""
@@ -106,7 +106,7 @@ class Elements(PlainText):
 
     def _announce_code(self) -> None:
         if self.options.code is CodeReading.ANNOUNCE and self.options.language_code == "en":
-            self._say(marks.reading("", "Code block."))
+            self._say(reading_mark("", "Code block."))
             self._say(" ")
 
     def _skip(self, text: str, at: int, *, final: bool) -> int:

@@ -25,12 +25,12 @@ _READING = re.compile(f"{START}([^{START}{AS}{END}]*)(?:{AS}([^{START}{AS}{END}]
 PAUSE = re.compile("[\U00100000-\U0010ffff]")
 
 
-def pause(seconds: float) -> str:
+def pause_mark(seconds: float) -> str:
     """A mark for a pause of `seconds`, 0 to MAX_PAUSE_S."""
     return chr(_PAUSE_BASE + round(100 * max(0.0, min(seconds, MAX_PAUSE_S))))
 
 
-def pause_s(mark: str) -> float:
+def seconds_of(mark: str) -> float:
     """How long a pause is."""
     return (ord(mark) - _PAUSE_BASE) / 100
 
@@ -40,7 +40,7 @@ def is_pause(text: str) -> bool:
     return PAUSE.fullmatch(text) is not None
 
 
-def reading(written: str, spoken: str) -> str:
+def reading_mark(written: str, spoken: str) -> str:
     """`written`, to be spoken as `spoken`."""
     return f"{START}{written[:MAX_READING_CHARS]}{AS}{spoken[:MAX_READING_CHARS]}{END}"
 
@@ -50,12 +50,12 @@ def without_marks(text: str) -> str:
     return text if text.isascii() else _PRIVATE.sub("", text)
 
 
-def written(text: str) -> str:
+def as_written(text: str) -> str:
     """Text with marks as it was written."""
     return text if text.isascii() else PAUSE.sub("", _READING.sub(r"\1", text))
 
 
-def parts(text: str) -> Iterator[tuple[str, bool]]:
+def marked_parts(text: str) -> Iterator[tuple[str, bool]]:
     """Text with marks in parts: what is to be read, and what is `fixed`: spoken exactly so."""
     done = 0
     for found in _READING.finditer(text):
@@ -65,6 +65,6 @@ def parts(text: str) -> Iterator[tuple[str, bool]]:
     yield text[done:], False
 
 
-def spans(text: str) -> list[tuple[int, int]]:
+def reading_spans(text: str) -> list[tuple[int, int]]:
     """Where the readings are, within which nothing may be cut."""
     return [] if text.isascii() else [found.span() for found in _READING.finditer(text)]

@@ -16,11 +16,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from app.speech.text import emoji, marks
 from app.speech.text.characters import clean
 from app.speech.text.elements import THOUGHT, Elements
+from app.speech.text.emoji import CHARS as EMOJI_CHARS
+from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
+from app.speech.text.emoji import named, run_end
 from app.speech.text.html import KNOWN, Partial, tag_at
 from app.speech.text.markdown import Line, opening
+from app.speech.text.marks import reading_mark, without_marks
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
 from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
@@ -32,10 +35,10 @@ MAX_RUN_CHARS = 40
 """Of a row of one sign; a longer one is an ornament."""
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff"
-_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|\u200d{emoji.CHARS}{_PRIVATE}]+")
-_XML = re.compile(rf"[^<&\u200d{emoji.CHARS}{_PRIVATE}]+")
+_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|\u200d{EMOJI_CHARS}{_PRIVATE}]+")
+_XML = re.compile(rf"[^<&\u200d{EMOJI_CHARS}{_PRIVATE}]+")
 _CODE = re.compile(rf"[^`\n{_PRIVATE}]+")
-_EMOJI = re.compile(f"[{emoji.CHARS}]")
+_EMOJI = re.compile(f"[{EMOJI_CHARS}]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ENTITY_PART = re.compile(r"&(?:#(?:\d{0,7}|[xX][0-9a-fA-F]{0,6})?|[A-Za-z][A-Za-z0-9]{0,31})?\Z")
 _DECLARATION = re.compile(r"<[!?][^<>]*>|<!\[CDATA\[|\]\]>")
@@ -104,7 +107,7 @@ class Markup(Elements):
     # Reading.
 
     def _plainly(self, piece: str) -> str:
-        plain = marks.without_marks(piece)
+        plain = without_marks(piece)
         if len(plain) < len(piece):  # nobody writes them: all of this piece is then taken to come from its beginning
             self._anchors.append((self.state.plain_chars, self.state.raw_chars))
             self._anchors.append((self.state.plain_chars + len(plain), self.state.raw_chars + len(piece)))
@@ -247,7 +250,7 @@ class Markup(Elements):
             state.fence = ""
             self._end_block()
         elif self.options.code is CodeReading.READ:
-            self._say(marks.without_marks(line if end < 0 else line + "\n"))
+            self._say(without_marks(line if end < 0 else line + "\n"))
         state.line_start = end >= 0
         return len(text) if end < 0 else end + 1
 
@@ -330,21 +333,21 @@ class Markup(Elements):
         return at + 1
 
     def _emoji(self, text: str, at: int, *, final: bool) -> int:
-        end = emoji.run_end(text, at)
+        end = run_end(text, at)
         if self.options.emoji is EmojiReading.DROP:
             self.state.prev = text[at]
             return end  # of a sequence that is cut, the rest is emoji by itself
-        if end == len(text) and end - at < emoji.MAX_RUN_CHARS and not final:
+        if end == len(text) and end - at < MAX_EMOJI and not final:
             return at
-        if name := emoji.named(text[at:end]):
-            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + marks.reading(text[at:end], name))
+        if name := named(text[at:end]):
+            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + reading_mark(text[at:end], name))
             self.state.prev = "x"
         return end
 
     def _entity(self, text: str, at: int, *, final: bool) -> int:
         if found := _ENTITY.match(text, at):
             char = html.unescape(found[0])
-            self._say(marks.without_marks(char.replace("\xa0", " ")))
+            self._say(without_marks(char.replace("\xa0", " ")))
             self.state.prev = char[-1:]
             return found.end()
         if not final and _ENTITY_PART.match(text, at):

@@ -9,10 +9,10 @@ import html
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
-from app.speech.text import marks
+from app.speech.text.marks import AS, END, MAX_READING_CHARS, without_marks
 from app.speech.text.say_as import said_as
 
-ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + marks.END
+ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + END
 CLOSERS = "\"'”’)]}»*_ \n"
 
 
@@ -115,7 +115,7 @@ class PlainText:
 
     def _within_said(self, text: str) -> None:
         self.state.inner += text
-        if len(self.state.inner) > marks.MAX_READING_CHARS:
+        if len(self.state.inner) > MAX_READING_CHARS:
             self._end_said()
 
     def _end_said(self) -> None:
@@ -124,7 +124,7 @@ class PlainText:
         if state.said == "say-as":
             spoken = said_as(state.inner, state.said_as, state.ignored)
         state.said = ""
-        end = marks.AS + marks.without_marks(spoken)[: marks.MAX_READING_CHARS] + marks.END
+        end = AS + without_marks(spoken)[:MAX_READING_CHARS] + END
         self._say(end)
         state.tail = (state.tail + (spoken or state.inner))[-3:]
         state.prev = "x"

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from app.errors import ConfigurationError, TextAfterEnd
-from app.speech.text import marks
 from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries, parts_number
 from app.speech.text.characters import MAX_MARKS, Cleaner, has_speech, joins_previous
+from app.speech.text.marks import END, PAUSE, START, reading_spans
 from app.speech.token_layout import ORPHEUS_TAGS
 
 MAX_SPOKEN_CHARS = 600
@@ -111,7 +111,7 @@ class TextSplitter:
         while self._text[self._start : self._start + 1].isspace():
             self._start += 1
         window = self._text[self._start : self._start + self._window_chars]
-        if pause := marks.PAUSE.search(window):
+        if pause := PAUSE.search(window):
             if not pause.start():
                 return self._take(window, pause.end(), Cut.PAUSE)
             window = window[: pause.start()]
@@ -186,7 +186,7 @@ class TextSplitter:
         Clauses are listed only when they would do for a start.
         """
         cuts: list[tuple[int, Cut]] = []
-        readings = marks.spans(window)
+        readings = reading_spans(window)
         for boundary, cut in boundaries(window):
             end = self._before_trailing_tags(window, boundary)
             if any(start < end < stop for start, stop in readings):
@@ -222,7 +222,7 @@ class TextSplitter:
         sentences = [c for c in cuts if c[1] is not Cut.CLAUSE]
         if found := (sentences or cuts)[-1:]:
             return found[0]
-        readings = marks.spans(window)
+        readings = reading_spans(window)
         spaces = [found.start() for found in re.finditer(r"\s", window[: self._room + 1])]
         spaces = [at for at in reversed(spaces) if not any(start < at < stop for start, stop in readings)]
         for space in sorted(spaces, key=lambda at: parts_number(window, at)):
@@ -251,8 +251,8 @@ class TextSplitter:
             window = window[: max(window.rfind(" "), 0)]
         while window[-1:].isdigit() and not sentence:  # "1,234 567" may go on
             window = window[: max(window.rfind(" "), 0)]
-        if window.count(marks.START) > window.count(marks.END):
-            window = window[: window.rindex(marks.START)].rstrip()
+        if window.count(START) > window.count(END):
+            window = window[: window.rindex(START)].rstrip()
         end = self._before_trailing_tags(window, len(window))
         sentence = sentence and end == len(window) and has_speech(self._tag.sub("", window))
         return end if sentence or self._count_words(window[:end]) >= self._idle_words else 0
@@ -263,7 +263,7 @@ class TextSplitter:
 
     def _word_ends(self, window: str) -> Iterator[int]:
         """The ends of whole words from the first at which there are enough for a start."""
-        words, text, readings = 0, window, marks.spans(window)
+        words, text, readings = 0, window, reading_spans(window)
         for match in re.finditer(r"\S+", text):
             here = self._count_words(match[0]) if match.end() < len(text) else 0
             words += here

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from app.speech.text import marks
 from app.speech.text.characters import has_speech
 from app.speech.text.english import reading as english
+from app.speech.text.marks import PAUSE, marked_parts
 from app.speech.text.options import TextOptions
 
 LANGUAGES = frozenset({"en"})
@@ -42,14 +42,14 @@ def is_plain(text: str, options: TextOptions) -> bool:
 
 def is_silent(text: str) -> bool:
     """Whether a text has nothing to speak: no letter, no digit, no tag, no pause."""
-    return not has_speech(text) and marks.PAUSE.search(text) is None
+    return not has_speech(text) and PAUSE.search(text) is None
 
 
 def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
     """What `spoken` says, without remembering."""
     if options.normalise:
         text = _parted(text)
-    read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marks.parts(text))
+    read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marked_parts(text))
     return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read.replace("\n", " "))).strip()
 
 

@@ -131,7 +131,7 @@ def test_code_is_skipped_announced_or_read() -> None:
     written = "Run:\n```py\nx = 1\n```\nDone."
     assert clean(plain(written)) == "Run:\nDone."
     announced = plain(written, TextOptions(code=CodeReading.ANNOUNCE))
-    assert [part for part, fixed in marks.parts(announced) if fixed] == ["Code block."]
+    assert [part for part, fixed in marks.marked_parts(announced) if fixed] == ["Code block."]
     assert "x = 1" in plain(written, TextOptions(code=CodeReading.READ))
 
 

@@ -59,10 +59,10 @@ def test_paragraphs_end_in_stops_and_lines_that_have_one_keep_it() -> None:
 
 
 def test_marks_are_spoken_as_they_say_and_written_as_they_were() -> None:
-    text = f"The {marks.reading('WWW', 'World 3 Wide')} has 2."
+    text = f"The {marks.reading_mark('WWW', 'World 3 Wide')} has 2."
     assert spoken(text, EN) == "The World 3 Wide has two."
-    assert marks.written(text) == "The WWW has 2."
-    assert marks.pause_s(marks.pause(0.8)) == 0.8
+    assert marks.as_written(text) == "The WWW has 2."
+    assert marks.seconds_of(marks.pause_mark(0.8)) == 0.8
 
 
 def test_the_models_tags_stay() -> None:
@@ -80,7 +80,7 @@ def test_emoji_are_named_where_that_is_wanted() -> None:
     markup = Markup(options := TextOptions(emoji=EmojiReading.NAME))
     text = markup.push("Yes 👍🏽! 🇫🇷 ") + markup.finish()
     assert spoken(text, options) == "Yes thumbs up sign! flag of F R"
-    assert marks.written(text).split() == ["Yes", "👍🏽!", "🇫🇷"]
+    assert marks.as_written(text).split() == ["Yes", "👍🏽!", "🇫🇷"]
 
 
 @pytest.mark.parametrize(
