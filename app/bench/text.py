@@ -132,7 +132,7 @@ def _rules(cases: Sequence[dict[str, Any]]) -> Score:
     score = Score("rules")
     for case in cases:
         options, pieces = options_for(case), case.get("pieces") or [case["text"]]
-        times: list[float] = []
+        times, result = list[float](), Heard("", 0.0, ())
         for _ in range(ROUNDS):
             began = time.perf_counter()
             result = heard(pieces, options, lambda chunk, options=options: read_out(chunk, options))

@@ -201,7 +201,7 @@ class Journal:
         A text without a word to speak is sent all the same, so that the worker sees the session is not idle.
         """
         self.version += 1
-        commands = [command]
+        commands: list[Command] = [command]
         match command:
             case Text():
                 commands = [self._plain(command, self._markup.push(command.text))]
@@ -391,7 +391,7 @@ class Journal:
             "chunks": [
                 (
                     *(it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars),
-                    *(it.written, it.whole, it.kept, len(it.codes)),
+                    *(it.written if it.kept else 0, it.whole, it.kept, len(it.codes)),
                 )
                 for it in chunks
             ],
