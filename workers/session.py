@@ -39,7 +39,8 @@ from app.speech.protocol import (
 )
 from app.speech.repetition import repeated_frames
 from app.speech.spoken_text import played_text
-from app.speech.text import Chunk, has_speech
+from app.speech.text import Chunk, marks
+from app.speech.text.spoken import is_plain, is_silent, spoken
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Codes, Engine, EngineAdapter, Utterance
 from workers.playback import Haste, Playback
@@ -179,7 +180,7 @@ class Session:
     async def _speak_all(self) -> None:
         while (chunk := await self._next_chunk()) is not None:
             turn = self.generation
-            if has_speech(chunk.text):
+            if not is_silent(_source(chunk)):
                 await self._speak_unless_cancelled(chunk)
             if turn == self.generation and not isinstance(chunk, Utter):
                 await self._answer_flushes(chunk.end if isinstance(chunk, Chunk) else 0)
@@ -256,21 +257,45 @@ class Session:
         """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
         self._watch.mark("chunk")
         start_sample = chunk.start_sample if isinstance(chunk, PartialChunk) else self.samples
-        spoken = _Spoken(chunk.text, start_sample, start_sample)
-        self._spoken.append(spoken)
+        source = _source(chunk)
+        so_far = _Spoken(" ".join(marks.as_written(source).split()), start_sample, start_sample)
+        self._spoken.append(so_far)
         stream = None
         try:
             await self._begin(chunk)
-            stream = self._decoder.open(patient=self._patient)
-            codes = await self._generate(chunk, stream, spoken)
+            if marks.is_pause(source):
+                codes = await self._pause(marks.seconds_of(source), so_far)
+            else:
+                words = await self._words(chunk)
+                stream = self._decoder.open(patient=self._patient)
+                codes = await self._generate(chunk, words, stream, so_far)
         except CarillonError as error:
             return error
         finally:
             if stream is not None:
                 stream.close()
-        spoken.whole = True
-        await self.send_queue.put(self._report(chunk, spoken, codes))
+        so_far.whole = True
+        await self.send_queue.put(self._report(chunk, so_far, codes))
         return None
+
+    async def _words(self, chunk: Chunk | Utter | PartialChunk) -> str:
+        """What the model reads; numbers and the like are made words off the loop."""
+        if isinstance(chunk, Utter):
+            return chunk.text
+        source, options = _source(chunk), self._assign.text
+        tags = self._engine.layout.speech.tags
+        if is_plain(source, options):
+            return spoken(source, options, tags=tags)
+        return await asyncio.to_thread(spoken, source, options, tags=tags)
+
+    async def _pause(self, pause_s: float, so_far: _Spoken) -> list[int]:
+        """Send silence, or what of it the listener does not have yet; it has no codes."""
+        until = so_far.start_sample + round(pause_s * self._sample_rate_hz)
+        step = MAX_FRAMES * self._engine.layout.samples_per_frame
+        while self.samples < until:
+            await self._send(np.zeros(min(step, until - self.samples), dtype=np.float32))
+        so_far.end_sample = until
+        return []
 
     async def _begin(self, chunk: Chunk | Utter | PartialChunk) -> None:
         """Count a chunk that begins here, and report it where a journal is kept."""
@@ -283,44 +308,46 @@ class Session:
                 Begun(
                     session=self.id,
                     generation=self.generation,
-                    text=chunk.text,
+                    text=chunk.source,
                     start_char=self._text.first_char + chunk.start,
                     end_char=self._text.first_char + chunk.end,
                     start_sample=self.samples,
                 )
             )
 
-    def _report(self, chunk: Chunk | Utter | PartialChunk, spoken: _Spoken, codes: list[int]) -> Segment | Uttered:
+    def _report(self, chunk: Chunk | Utter | PartialChunk, so_far: _Spoken, codes: list[int]) -> Segment | Uttered:
         """The report of a chunk that has been spoken."""
         if not isinstance(chunk, Utter):
             return Segment(
                 session=self.id,
                 generation=self.generation,
-                text=chunk.text,
-                start_sample=spoken.start_sample,
-                end_sample=spoken.end_sample,
-                complete=spoken.complete,
+                text=so_far.text,
+                start_sample=so_far.start_sample,
+                end_sample=so_far.end_sample,
+                complete=so_far.complete,
             )
         frame_s = self._engine.layout.samples_per_frame / self._sample_rate_hz
         return Uttered(
             session=self.id,
-            start_sample=spoken.start_sample,
-            end_sample=spoken.end_sample,
-            complete=spoken.complete,
+            start_sample=so_far.start_sample,
+            end_sample=so_far.end_sample,
+            complete=so_far.complete,
             repeated_s=round(repeated_frames(codes) * frame_s, 3),
         )
 
-    async def _generate(self, chunk: Chunk | Utter | PartialChunk, stream: DecodeStream, spoken: _Spoken) -> list[int]:
-        """Have the engine speak a chunk, or the rest of it, and send it; returns the codes written here."""
+    async def _generate(
+        self, chunk: Chunk | Utter | PartialChunk, words: str, stream: DecodeStream, so_far: _Spoken
+    ) -> list[int]:
+        """Have the engine speak a chunk as `words`, or its rest, and send it; returns the codes written here."""
         written_before: tuple[int, ...] = ()
         if isinstance(chunk, PartialChunk):
             written_before = chunk.codes[: len(chunk.codes) // TOKENS_PER_FRAME * TOKENS_PER_FRAME]
-            await self._decode(stream, written_before, final=chunk.whole, spoken=spoken, hurried=False)
+            await self._decode(stream, written_before, final=chunk.whole, so_far=so_far, hurried=False)
             if chunk.whole:
                 return []
         utterance = Utterance(
             voice=self._assign.voice.prompt_name,
-            text=chunk.text,
+            text=words,
             adapter=self._adapter,
             temperature=self._assign.temperature,
             priority=PRIORITY[self._assign.pace],
@@ -341,10 +368,10 @@ class Session:
                     self._unsent_codes.extend(waiting)
                     hurried = hurried and not written_before  # a stream that goes on stays exact
                     final = written.ended is not None
-                    await self._decode(stream, waiting, final=final, spoken=spoken, hurried=hurried)
+                    await self._decode(stream, waiting, final=final, so_far=so_far, hurried=hurried)
                     waiting = []
                 if written.ended == "length":
-                    spoken.complete = False
+                    so_far.complete = False
                     frames = len(codes) // TOKENS_PER_FRAME
                     log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
         return codes
@@ -373,17 +400,17 @@ class Session:
         return self._assign.pace == "background"
 
     async def _decode(
-        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool
+        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
     ) -> None:
         """Decode and send, in frames that fit any wire."""
         step = MAX_FRAMES * TOKENS_PER_FRAME
         for start in range(0, max(1, len(codes)), step):
             rest = start + step < len(codes)
             some = codes[start : start + step]
-            await self._decode_some(stream, some, final=final and not rest, spoken=spoken, hurried=hurried)
+            await self._decode_some(stream, some, final=final and not rest, so_far=so_far, hurried=hurried)
 
     async def _decode_some(
-        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, spoken: _Spoken, hurried: bool
+        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
     ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
@@ -391,8 +418,8 @@ class Session:
         # A listener that has no audio yet has no deadline to miss; first packets go first in any case.
         deadline_s = self._playback.ends_at_s if self._playback.lead_s and not self._patient else None
         audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
-        sent = self.samples - spoken.end_sample  # more than none where the listener has the beginning already
-        spoken.end_sample += len(audio)
+        sent = self.samples - so_far.end_sample  # more than none where the listener has the beginning already
+        so_far.end_sample += len(audio)
         if len(audio) > sent:
             self._watch.mark("audio")
             await self._send(audio[max(0, sent) :])
@@ -418,3 +445,8 @@ class Session:
         turn = self.generation
         while turn == self.generation and self._text.pop_flush(end):
             await self.send_queue.put(Flushed(session=self.id, samples=self.samples))
+
+
+def _source(chunk: Chunk | Utter | PartialChunk) -> str:
+    """Its text with its marks and paragraphs."""
+    return chunk.source if isinstance(chunk, Chunk) else chunk.text

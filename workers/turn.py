@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from app.errors import InvalidRequest, TextAfterEnd, TextTooLong
 from app.platform.settings import SessionSettings
 from app.speech.protocol import MAX_UTTERANCE_CHARS, PartialChunk, Resumption, Utter
-from app.speech.text import Chunk, TextSplitter, clean, has_speech
+from app.speech.text import Chunk, TextSplitter, clean, has_speech, marks
 
 MAX_GROWTH = 3
 """Front doors hold clients to `max_pending_chars` as text was sent. Cleaned, a character may be three (U+FB2C in NFC),
@@ -66,7 +66,7 @@ class TurnText:
         """
         if self.ended:
             raise TextAfterEnd("an utterance after eos; start a new session for it")
-        text = clean(utter.text, tags=self._tags).replace("\n", " ")
+        text = clean(marks.without_marks(utter.text), tags=self._tags).replace("\n", " ")
         if len(text) > MAX_UTTERANCE_CHARS:
             raise TextTooLong(f"an utterance of {len(text)} characters; at most {MAX_UTTERANCE_CHARS}", param="text")
         if not has_speech(text):

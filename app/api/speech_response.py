@@ -25,6 +25,7 @@ from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
+from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
 TEXT_PIECE_CHARS = 16_000
@@ -85,7 +86,16 @@ class SpeechResponse(Response):
     """Speaks `text` and ends. A client that leaves cancels the session at its worker."""
 
     def __init__(
-        self, services: Services, voice: Voice, text: str, *, edge: str, format: AudioFormat, speed: float, form: Form
+        self,
+        services: Services,
+        voice: Voice,
+        text: str,
+        *,
+        edge: str,
+        format: AudioFormat,
+        speed: float,
+        form: Form,
+        options: TextOptions | None = None,
     ) -> None:
         self.background = None
         self._services = services
@@ -95,6 +105,7 @@ class SpeechResponse(Response):
         self._format = format
         self._speed = speed
         self._form = form
+        self._options = options
         self._begun = False
         self._stopwatch = Stopwatch(asyncio.get_running_loop().time)
         self._stopwatch.mark("asked")
@@ -119,7 +130,7 @@ class SpeechResponse(Response):
 
     async def _speak(self, send: Send) -> bytes:
         """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
-        async with self._services.session_router.open(self._voice, pace="unpaced") as session:
+        async with self._services.session_router.open(self._voice, pace="unpaced", text=self._options) as session:
             rate_hz = session.ready.sample_rate_hz
             with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
                 last = b""

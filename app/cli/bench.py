@@ -39,6 +39,19 @@ def bench_decode(
     typer.echo(report.to_json() if as_json else report.table())
 
 
+@bench.command("text")
+def bench_text(
+    cases: Annotated[Path | None, typer.Option(help="Lines of JSON; default: those that are shipped.")] = None,
+    grammars: Annotated[bool, typer.Option(help="Beside the grammars of other languages' books.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """How text is read: the share of cases that is right, and milliseconds a case."""
+    from app.bench import text
+
+    scores = text.run(cases, grammars=grammars)
+    typer.echo(text.as_json(scores) if as_json else text.table(scores))
+
+
 @bench.command("start")
 def bench_start(
     beside: Annotated[

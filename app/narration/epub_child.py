@@ -4,7 +4,9 @@
 
 It refuses what would hurt (a zip bomb), what is locked or copy-protected, and what is no book or damaged; it writes a
 copy whose texts are whole and whose pictures, fonts and sounds are empty. In it every document has a name of its own,
-since pandoc tells but the last part of it. It answers with `author`, `contents`, the documents' entries in the table of
+since pandoc tells but the last part of it. What a reader would not see goes from its documents: hidden elements,
+glosses of ruby, drawings and lists of pages; where the contents name places within a document that has no heading, each
+gets one. It answers with `author`, `contents`, the documents' entries in the table of
 contents, `dropped`, the kinds of what is left out, and `cover`, in base64 and unseen.
 """
 
@@ -16,6 +18,7 @@ import posixpath
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,10 @@ MAX_LABEL_CHARS = 300
 BOMB_BYTES = 16 * 2**20  # unpacked, below which no book is a bomb
 
 
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 _NAMES = {
     "container": "{urn:oasis:names:tc:opendocument:xmlns:container}",
     "dc": "{http://purl.org/dc/elements/1.1/}",
@@ -39,6 +46,12 @@ _NAMES = {
 }
 _EPUB_TYPE = "{http://www.idpf.org/2007/ops}type"
 _TEXTUAL = (".opf", ".ncx", ".xhtml", ".html", ".htm", ".xml")
+_TOUCHED = re.compile(rb"hidden|display\s*:\s*none|<r[tp]\b|<svg|page-list|landmarks", re.I)
+_HEADING = re.compile(rb"<h([1-6])[\s>]", re.I)
+_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+_UNREAD = frozenset({"rt", "rp", "rtc", "svg", "script", "style", "template"})
+_LISTS = frozenset({"page-list", "landmarks", "loi", "lot"})
+_BLOCKS = frozenset(_listed("p div section article blockquote ul ol dl table pre figure li aside header hr"))
 _XHTML = "application/xhtml+xml"
 _DOCUMENTS = (_XHTML, "text/html", "application/x-dtbook+xml", "text/x-oeb1-document", "application/xml", "text/xml")
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
@@ -56,7 +69,8 @@ def unpack(request: dict[str, Any]) -> dict[str, Any]:
             contents, dropped = package.contents()
             cover = package.cover(request["max_cover_bytes"])
             dropped += package.asides()
-            write_slim(book, Path(request["target"]), package.renamed, package.rewritten())
+            dropped += package.without_missing()
+            write_slim(book, Path(request["target"]), package)
             return {"author": package.author(), "contents": contents, "dropped": dropped, "cover": cover}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         raise Fault("is no EPUB, or a damaged one; export or download it again") from None
@@ -86,21 +100,23 @@ def check_zip(book: zipfile.ZipFile, size_bytes: int, request: dict[str, Any]) -
             raise Fault(f"is protected against copying (META-INF/encryption.xml: {said}); hand in a copy that is not")
 
 
-def write_slim(book: zipfile.ZipFile, target: Path, renamed: Mapping[str, str], package: tuple[str, bytes]) -> None:
-    """A copy with pictures, fonts and sounds empty; every text is unpacked and held against its checksum.
-
-    `renamed` maps documents to their names in the copy, `package` is its package document.
-    """
-    taken = {*renamed.values(), package[0]}
+def write_slim(book: zipfile.ZipFile, target: Path, package: _Package) -> None:
+    """A copy with pictures, fonts and sounds empty; every text is unpacked and held against its checksum."""
+    renamed, name_and_package = package.renamed, package.rewritten()
+    taken = {*renamed.values(), name_and_package[0]}
+    level = package.heading_level()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as slim:
-        slim.writestr(*package)
+        slim.writestr(*name_and_package)
         for entry in {entry.filename: entry for entry in book.infolist()}.values():
             document = entry.filename in renamed
             if not document and entry.filename in taken:
                 continue
             name = renamed[entry.filename] if document else entry.filename
             textual = document or name.lower().endswith(_TEXTUAL) or name == "mimetype"
-            slim.writestr(name, book.read(entry) if textual else b"")
+            content = book.read(entry) if textual else b""
+            if document:
+                content = prepared(content, package.anchors.get(entry.filename, {}), level=level)
+            slim.writestr(name, content)
 
 
 def _limited(book: zipfile.ZipFile, name: str, most: int) -> bytes:
@@ -122,6 +138,8 @@ class _Package:
         self._package = self._parsed(self._name)
         self._items = list(self._package.iter(f"{_NAMES['opf']}item"))
         self.renamed = self._new_names()
+        self.anchors: dict[str, dict[str, str]] = {}
+        """Documents to the ids in them at which chapters begin, and those chapters' names; known with the contents."""
 
     def _parsed(self, name: str) -> ElementTree.Element:
         parser = ElementTree.XMLParser()
@@ -153,6 +171,29 @@ class _Package:
                 item.set("href", posixpath.join(folder, posixpath.basename(name)))
                 item.set("media-type", _XHTML)
         return self._name, ElementTree.tostring(self._package, encoding="utf-8", xml_declaration=True)
+
+    def heading_level(self) -> int:
+        """The commonest level of headings in the book; 1 where there are none."""
+        levels = Counter(level for path in self.renamed for level in heading_levels(self._book.read(path)))
+        return levels.most_common(1)[0][0] if levels else 1
+
+    def without_missing(self) -> list[str]:
+        """Take out of the reading order what is not there: `missing: NAME` for each."""
+        by_id = {item.get("id"): item for item in self._items}
+        there, missing = {*self._book.namelist()}, list[str]()
+        for spine in self._package.iter(f"{_NAMES['opf']}spine"):
+            for reference in spine.findall(f"{_NAMES['opf']}itemref"):
+                item = by_id.get(reference.get("idref"))
+                if item is not None and self._path(item) in there:
+                    continue
+                spine.remove(reference)
+                name = self._path(item) if item is not None else reference.get("idref", "")
+                missing.append(f"missing: {name[:MAX_LABEL_CHARS]}")
+        for manifest in self._package.iter(f"{_NAMES['opf']}manifest"):
+            for item in manifest.findall(f"{_NAMES['opf']}item"):
+                if item.get("media-type") in _DOCUMENTS and self._path(item) not in there:
+                    manifest.remove(item)
+        return missing
 
     def asides(self) -> list[str]:
         """`aside` for each document with text that pandoc passes over: one outside of the reading order."""
@@ -202,6 +243,9 @@ class _Package:
             for href, label in _nav_entries(root) if is_nav else _ncx_entries(root):
                 path = posixpath.normpath(posixpath.join(folder, unquote(href.partition("#")[0])))
                 if path in self.renamed and label.strip():
+                    if anchor := unquote(href.partition("#")[2]):
+                        titles = self.anchors.setdefault(path, {})
+                        titles.setdefault(anchor, " ".join(label.split())[:MAX_LABEL_CHARS])
                     name = posixpath.basename(self.renamed[path])
                     entries.setdefault(name, " ".join(label.split())[:MAX_LABEL_CHARS])
         return entries, broken
@@ -237,6 +281,78 @@ def _ncx_entries(root: ElementTree.Element) -> Iterator[tuple[str, str]]:
         label = point.find(f"{_NAMES['ncx']}navLabel/{_NAMES['ncx']}text")
         if content is not None and label is not None:
             yield content.get("src", ""), label.text or ""
+
+
+# One document.
+
+
+def heading_levels(content: bytes) -> list[int]:
+    """The levels of a document's headings, in their order."""
+    return [int(level) for level in _HEADING.findall(content)]
+
+
+def prepared(content: bytes, anchors: Mapping[str, str], *, level: int) -> bytes:
+    """The document as it is to be read; `anchors` maps ids in it to the chapters that begin there."""
+    named = anchors if len(anchors) > 1 and not heading_levels(content) else {}
+    if not named and not _TOUCHED.search(content):
+        return content
+    parser = ElementTree.XMLParser()
+    parser.entity.update(html.entities.entitydefs)
+    try:
+        root = ElementTree.fromstring(content, parser)
+    except (ElementTree.ParseError, ValueError):
+        return content
+    for parent, child in [*_unread(root)]:
+        _remove(parent, child)
+    for anchor, label in named.items():
+        _insert_heading(root, anchor, label, level)
+    ElementTree.register_namespace("", _NAMES["html"].strip("{}"))
+    return ElementTree.tostring(root, encoding="utf-8", method="html")
+
+
+def _unread(element: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, ElementTree.Element]]:
+    """Each element that is not to be read, with its parent."""
+    for child in element:
+        if _is_unread(child):
+            yield element, child
+        else:
+            yield from _unread(child)
+
+
+def _is_unread(element: ElementTree.Element) -> bool:
+    if not isinstance(element.tag, str):
+        return False
+    name = element.tag.rpartition("}")[2].lower()
+    listed = name == "nav" and not _LISTS.isdisjoint(element.get(_EPUB_TYPE, "").split())
+    hidden = element.get("hidden") is not None or _HIDDEN_STYLE.search(element.get("style", "")) is not None
+    return name in _UNREAD or listed or (hidden and name != "body")
+
+
+def _remove(parent: ElementTree.Element, child: ElementTree.Element) -> None:
+    """Take an element away, and leave the text behind it."""
+    place = [*parent].index(child)
+    if child.tail and place:
+        parent[place - 1].tail = (parent[place - 1].tail or "") + child.tail
+    elif child.tail:
+        parent.text = (parent.text or "") + child.tail
+    parent.remove(child)
+
+
+def _insert_heading(root: ElementTree.Element, anchor: str, label: str, level: int) -> None:
+    """Put a heading before the block that an id is of, or lies in."""
+    parents = {child: parent for parent in root.iter() for child in parent}
+    target = next((it for it in root.iter() if anchor in (it.get("id"), it.get("name"))), None)
+    while target is not None and target.tag.rpartition("}")[2] not in _BLOCKS:
+        parent = parents.get(target)
+        if parent is None or parent.tag == f"{_NAMES['html']}body":
+            break
+        target = parent
+    if target is None or target not in parents:
+        return
+    heading = ElementTree.Element(f"{_NAMES['html']}h{level}")
+    heading.text = label
+    parent = parents[target]
+    parent.insert([*parent].index(target), heading)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ MAX_FINDINGS = 20
 """Of one code; how many more there are is told in one."""
 
 _MARKER = re.compile(r"\s*+\[(?P<inside>[^\]\n]{1,200}+)\]:?(?=\s|\Z)")  # in steps that grow with the text alone
+_INSIDE = re.compile(r"(?<=\S)\s+\[(?P<inside>[^\]\n]{1,64})\]")
 _VOICE = re.compile(r"voice\s*+:\s*+(?P<name>.{1,100})", re.I)
 _SIGNS_OF_NAMES = " ._'’-"
 MAX_CHARACTER_CHARS = 64
@@ -96,7 +97,11 @@ def compose(
     """
     listed = list(blocks)
     findings = Findings()
-    for what, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
+    for dropped, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
+        what, _, name_of = dropped.partition(": ")
+        if name_of:
+            findings.add("left_out", what, f"{name_of!r} is named by the book, and is not in it; the rest is read")
+            continue
         findings.add("left_out", what, f"{_DROPPED.get(what, what)} are not read aloud: {count} left out")
     depth = _chapter_level(listed)
     _tell_breaks_in_titles(listed, depth, findings)
@@ -302,6 +307,7 @@ class _Chapter:
                 self._tell_silent(silent)
                 character, silent = marker.character, marker
             voice = marker.voice
+        self._tell_inside(text)
         text, joined, start = _BREAK_END.sub("", text), False, 0
         parts: list[str] = []
         for found in _BREAK.finditer(text):
@@ -317,6 +323,16 @@ class _Chapter:
             self._tell_silent(silent)
         elif character == self._character:
             self._silent = None
+
+    def _tell_inside(self, text: str) -> None:
+        """A marker within a paragraph is text: read aloud, which may not have been meant."""
+        for found in _INSIDE.finditer(text):
+            if _marker(found["inside"]):
+                message = (
+                    f"paragraph {self._blocks}: {found[0]} stands within a paragraph and is read as text; a speaker's "
+                    "marker stands at its start, or alone on a line"
+                )
+                self.findings.add("check", "marker_inside", message)
 
     def _append(self, text: str, character: str, voice: str | None, joined: bool) -> bool:
         """Whether there was anything to speak in it."""

@@ -23,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from app.platform.jobs import JobError
 from app.speech.choices import NarrationFormat
+from app.speech.text.respelling import folded
 from app.speech.voices import Frozen, Voice
 
 MAX_TEXT_BYTES = 5 * 1024 * 1024
@@ -36,18 +37,12 @@ Respelling = Annotated[str, Field(max_length=200)]
 
 MAX_COMPOSED_CHARS = 256
 """Longer names are nobody's, and marks in thousands take quadratic time to compose."""
-_FOLDED = {"’": "'", "ʼ": "'"}
 
 
 def character_name(written: str) -> str:
     """A character's name as it is compared: `[Hero]` in the text is `hero` in the cast, accents composed (NFC)."""
     name = " ".join(written.lower().replace("’", "'").split())
     return unicodedata.normalize("NFC", name) if len(name) <= MAX_COMPOSED_CHARS else name
-
-
-def folded(written: str) -> str:
-    """Text in one case and with one apostrophe, character for character; what has no single small letter stays."""
-    return "".join(_FOLDED.get(char) or (small if len(small := char.casefold()) == 1 else char) for char in written)
 
 
 class SourceKind(StrEnum):

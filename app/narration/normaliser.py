@@ -1,4 +1,7 @@
-"""Numbers, dates, currency and abbreviations as words: by NeMo's grammars, in a process of their own.
+"""Numbers, dates, currency and abbreviations of a book as words.
+
+English is read as in live sessions, by `app.speech.text.spoken`; other languages by NeMo's grammars, in a process of
+their own.
 
 `write_script` makes the script of a manuscript; `Normaliser` reads sentences, and only bothers the subprocess
 (`app.narration.normaliser_child`) with what is not words already: a number and the words around it, since its time
@@ -22,11 +25,12 @@ from subprocess import PIPE
 from typing import Any, Self
 
 from app.errors import ManuscriptUnfit, StageFailed
-from app.narration.english import is_plain, prepare
 from app.narration.models import Manuscript, NarrationOptions, Script, TextFinding
 from app.narration.script import Draft
 from app.platform import sandbox
 from app.speech.text import has_speech
+from app.speech.text.options import TextOptions
+from app.speech.text.spoken import has_rules, spoken
 
 LANGUAGES = frozenset("ar de en es fr hi hu hy it ja ko pt sv vi zh".split())  # noqa: SIM905
 """What the grammars of NeMo 1.2 read, tried with a sentence of each; without Kinyarwanda, which speaks internals."""
@@ -67,7 +71,10 @@ async def write_script(
     """
     draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
     code, findings = language.partition("-")[0].lower(), list[TextFinding]()
-    if options.normalise and code in LANGUAGES:
+    if options.normalise and has_rules(code):
+        while unread := draft.unread:
+            await asyncio.to_thread(draft.take, await asyncio.to_thread(_readings, unread, language, tags))
+    elif options.normalise and code in LANGUAGES:
         async with Normaliser(code, tags=tags, limits=limits) as normaliser:
             while unread := draft.unread:
                 await asyncio.to_thread(draft.take, await normaliser.read(unread))
@@ -81,6 +88,11 @@ async def write_script(
         while unread := draft.unread:
             await asyncio.to_thread(draft.take, {sentence: sentence for sentence in unread})
     return await asyncio.to_thread(draft.script, language=language, findings=findings)
+
+
+def _readings(sentences: Sequence[str], language: str, tags: Sequence[str]) -> dict[str, str | None]:
+    options = TextOptions(language=language)
+    return {sentence: spoken(sentence, options, tags=tags) for sentence in sentences}
 
 
 class Normaliser:
@@ -116,7 +128,7 @@ class Normaliser:
 
     def _prepared(self, sentences: Sequence[str]) -> dict[str, list[str]]:
         """Each sentence in parts: words, what must be read, words, …"""
-        return {s: self._parts(prepare(s) if self._language == "en" else s) for s in sentences}
+        return {s: self._parts(s) for s in sentences}
 
     def _parts(self, text: str) -> list[str]:
         parts = [""]
@@ -146,7 +158,7 @@ class Normaliser:
         return spans
 
     def _is_plain(self, text: str) -> bool:
-        return is_plain(text) if self._language == "en" else _DIGIT_OR_SIGN.search(text) is None
+        return _DIGIT_OR_SIGN.search(text) is None
 
     async def _read(self, parts: Sequence[str]) -> str | None:
         spoken: list[str] = []

@@ -13,13 +13,11 @@ in the segments' `written`, in order, whatever becomes of it in `spoken`.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from app.errors import ManuscriptUnfit
-from app.narration.english import recased
 from app.narration.manuscript import Findings
 from app.narration.models import (
     NARRATOR,
@@ -29,9 +27,10 @@ from app.narration.models import (
     ScriptChapter,
     ScriptSegment,
     TextFinding,
-    folded,
 )
 from app.speech.text import Cut, TextSplitter, boundaries, clean, has_speech, joins_previous
+from app.speech.text.english.names import recased
+from app.speech.text.respelling import Respellings
 from app.speech.token_layout import ORPHEUS_TAGS
 
 BATCH_CHARS = 240
@@ -44,6 +43,7 @@ SHORT_CHARS = 60
 """A last breath shorter than this takes a sentence from the one before: voices are unsteady in very short texts."""
 
 _PUSH_CHARS = 8192
+_TAG_SHAPE = re.compile(r"(?<!\w)<[A-Za-z][A-Za-z_-]{0,30}>")
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Draft:
         self._options = options
         self._tags = tags
         self._tag = re.compile("|".join(map(re.escape, tags)) or "(?!)")
-        self._replace = _Replacements(options.replacements)
+        self._replace = Respellings(options.replacements)
         self._chapters = [list(self._stretches(number)) for number in range(len(manuscript.chapters))]
         self._waiting = [(s, p) for stretches in self._chapters for s in stretches for p in s.pieces]
         for stretch, piece in self._waiting:
@@ -124,7 +124,7 @@ class Draft:
             author=self._options.author or self._manuscript.author,
             language=language,
             chapters=tuple(chapters),
-            findings=(*self._manuscript.findings, *findings, *layout.findings.listed()),
+            findings=(*self._manuscript.findings, *findings, *self._unknown_tags(), *layout.findings.listed()),
         )
 
     def _stretches(self, number: int) -> Iterator[_Stretch]:
@@ -133,6 +133,17 @@ class Draft:
             yield self._stretch(_Stretch(chapter.title, NARRATOR, None, None, is_title=True))
         for p in chapter.paragraphs:
             yield self._stretch(_Stretch(p.text, p.character, p.voice, p.pause_s, joined=p.joined))
+
+    def _unknown_tags(self) -> Iterator[TextFinding]:
+        """What has the shape of a tag and is none that the voice knows: it is not spoken."""
+        known = {tag.lower() for tag in self._tags}
+        findings = Findings()
+        for number, chapter in enumerate(self._manuscript.chapters, start=1):
+            for tag in dict.fromkeys(found[0] for p in chapter.paragraphs for found in _TAG_SHAPE.finditer(p.text)):
+                if tag.lower() not in known:
+                    tags = ", ".join(self._tags)
+                    findings.add("left_out", "unknown_tag", f"{tag} is no tag that the voice knows ({tags})", number)
+        yield from findings.listed()
 
     def _stretch(self, stretch: _Stretch) -> _Stretch:
         stretch.text, stretch.pieces = _cut(stretch.text, self._tags, self._tag)
@@ -209,47 +220,6 @@ def _merged(text: str, pieces: Sequence[_Piece], tag: re.Pattern[str]) -> list[_
         else:
             wordless.append(piece)
     return merged + tagged()
-
-
-class _Replacements:
-    """Whole words, in any case, and what to say instead. Words that a sentence lacks cost it nothing."""
-
-    def __init__(self, replacements: Mapping[str, str]) -> None:
-        composed = {unicodedata.normalize("NFC", written): spoken for written, spoken in replacements.items()}
-        self._spoken = {folded(written): spoken for written, spoken in composed.items()}
-        self._by_word: dict[str, list[str]] = {}
-        for written in self._spoken:
-            first = re.search(r"\w+", written)
-            self._by_word.setdefault(first[0] if first else "", []).append(written)
-
-    def __call__(self, sentence: str) -> str:
-        if not self._spoken:
-            return sentence
-        text = folded(sentence)
-        words = {"", *re.findall(r"\w+", text)}
-        present = sorted((w for word in words & self._by_word.keys() for w in self._by_word[word]), key=len)
-        if not present:
-            return sentence
-        pattern = "|".join(("<[a-z_-]+>", *map(_whole, reversed(present))))  # no tag is taken for a word
-        parts, done = list[str](), 0
-        for found in re.finditer(pattern, text):
-            if found[0] in self._spoken and not _goes_on(text, *found.span()):
-                parts += (sentence[done : found.start()], self._spoken[found[0]])
-                done = found.end()
-        return "".join((*parts, sentence[done:]))
-
-
-def _whole(written: str) -> str:
-    """A pattern of it where no letter goes on; a sign as "&" may touch words."""
-    before, after = (r"(?<!\w)" if written[0].isalnum() else ""), (r"(?!\w)" if written[-1].isalnum() else "")
-    return before + re.escape(written) + after
-
-
-def _goes_on(text: str, start: int, end: int) -> bool:
-    """Whether a mark makes part of a longer word of it: राम in रामी; `re` takes no mark for a part of a word."""
-    if end < len(text) and joins_previous(text[end]):
-        return True
-    return start > 0 and text[start].isalnum() and joins_previous(text[start - 1])
 
 
 class _Layout:

@@ -205,6 +205,7 @@ _SKIPPED = {
     "rearnotes": "note", "toc": "contents", "landmarks": "contents", "page-list": "contents", "loi": "contents",
     "lot": "contents", "pagebreak": "", "page-number": "", "pagenum": "",
 }  # fmt: skip
+_POWERS = {"2": "²", "3": "³"}
 _NOTE_MARK = re.compile(r"\s*[\[(]?(?:\d{1,4}|[*†‡§]{1,3})[\])]?\s*")
 _HTML = re.compile(
     "a|abbr|acronym|address|area|article|aside|audio|b|base|bdi|bdo|big|blockquote|body|br|button|canvas|caption|"
@@ -368,6 +369,11 @@ class _Walk:
         skipped = next((_SKIPPED[name] for name in content[0][1] if name in _SKIPPED), None)
         self.drop(skipped or "")
         return self.inlines(content[1]) if skipped is None else ""
+
+    def inline_superscript(self, content: list[Any]) -> str:
+        """A power, which pandoc's text would run into what it is of; a note's mark is a link."""
+        text = self.inlines(content)
+        return _POWERS.get(text, text)
 
     def inline_cite(self, content: list[Any]) -> str:
         return self.inlines(content[1])

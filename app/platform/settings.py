@@ -21,6 +21,7 @@ from app.errors import ConfigurationError
 from app.platform.profiles import EngineProfile
 from app.speech.field_errors import reason
 from app.speech.recipe import CloneConfig
+from app.speech.text.options import EmojiReading, TextOptions, UrlReading
 from app.speech.token_layout import SpeechConfig
 
 PREFIX = "CARILLON_"
@@ -123,6 +124,13 @@ class SessionSettings(BaseModel):
         default=30.0, gt=0, description="How long a worker may take to load an adapter before the session is ready."
     )
     buffer_s: float = Field(default=8, gt=0, description="Audio held for a client that reads slowly.")
+    urls: UrlReading = Field(default=UrlReading.HOST, description="How much of a web address is read aloud.")
+    emoji: EmojiReading = Field(default=EmojiReading.DROP, description="Whether emoji are named, or left out.")
+
+    @property
+    def text_options(self) -> TextOptions:
+        """How text is read where its sender chose nothing."""
+        return TextOptions(urls=self.urls, emoji=self.emoji)
 
     @model_validator(mode="after")
     def _one_call_fits_into_a_session(self) -> Self:

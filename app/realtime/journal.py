@@ -5,6 +5,9 @@ to send to the next one, which then goes on at the very sample where the listene
 Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what `record` gave is
 enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and codes in memory,
 and never writes them to a log.
+
+What a client sends is read by a `Markup` here, whose state lives as long as the session, and plain text is all that a
+worker gets. Offsets are of plain text, but where they are said to be of what was written.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ from app.speech.protocol import (
     Text,
 )
 from app.speech.spoken_text import played_text
-from app.speech.text import Cleaner
+from app.speech.text import Cleaner, marks
+from app.speech.text.markup import Markup
+from app.speech.text.options import MarkupKind, TextOptions
 from app.speech.token_layout import ORPHEUS_TAGS, TOKENS_PER_FRAME
 
 BYTES_PER_SAMPLE = 2
@@ -49,7 +54,7 @@ RECORDED_CHARS = 10_000
 """Of what was spoken longer ago than can be gone back to, a record keeps so many characters, for `spoken_text`: that is
 twelve minutes of one turn."""
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 RECORD_HEAD = struct.Struct("<I")
 """A record: the length of its JSON (u32), the JSON, and the codes of all its chunks (u16), little-endian."""
 
@@ -58,7 +63,7 @@ Command = Text | Flush | Eos | Cancel
 
 @dataclass(slots=True)
 class Cursor:
-    """A place in a turn's text: `offset` in it as it was sent, `chars` in what `cleaner` has made of it so far."""
+    """A place in a turn's text: `offset` in it as the worker got it, `chars` in what `cleaner` made of that so far."""
 
     cleaner: Cleaner
     offset: int = 0
@@ -101,7 +106,9 @@ class SpokenChunk:
     start_sample: int
     end_sample: int
     end: Cursor
-    """Where the text that follows begins, in the text as it was sent."""
+    """Where the text that follows begins."""
+    written: tuple[int, int] | None = None
+    """Where it stands in the turn's text as it was written, `[start, end)`."""
     codes: array[int] = field(default_factory=lambda: array("H"))
     whole: bool = False
     kept: bool = True
@@ -112,7 +119,12 @@ class Journal:
     """One session's journal. `tags` are the checkpoint's; `keep_samples` of what was received stay resumable."""
 
     def __init__(
-        self, *, tags: Sequence[str] = ORPHEUS_TAGS, sample_rate_hz: int = 24_000, keep_samples: int = 0
+        self,
+        *,
+        tags: Sequence[str] = ORPHEUS_TAGS,
+        sample_rate_hz: int = 24_000,
+        keep_samples: int = 0,
+        options: TextOptions | None = None,
     ) -> None:
         self.generation = 0
         self.samples = 0
@@ -122,6 +134,8 @@ class Journal:
         self.version = 0
         """Another one after each change."""
         self._tags = tags
+        self._options = options or TextOptions(markup=MarkupKind.PLAIN)
+        self._ignored: dict[str, None] = {}
         self._sample_rate_hz = sample_rate_hz
         self._keep_samples = keep_samples
         self._cancels: deque[Cancel] = deque()
@@ -138,15 +152,31 @@ class Journal:
         self._flushes: deque[int] = deque()
         self._flushed: deque[tuple[int, int]] = deque(maxlen=MAX_FLUSHED)
         """Flushes that were answered, and at which sample, as far back as codes are kept."""
-        self.text_chars = 0
-        """Characters of text that this turn has been sent."""
+        self._text_chars = 0
+        """Characters of text that this turn's worker has been sent."""
+        self._markup = Markup(self._options, tags=self._tags)
         self._cursor = Cursor(Cleaner(self._tags))
         """The end of the last chunk begun."""
 
     @property
+    def text_chars(self) -> int:
+        """Characters of text that this turn has received, as they were written."""
+        return self._markup.received_chars
+
+    @property
     def pending_chars(self) -> int:
-        """Characters of text that no chunk has begun with, as they were sent."""
-        return self.text_chars - self._cursor.offset
+        """Characters of text that no chunk has begun with."""
+        return self._text_chars - self._cursor.offset
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """What the markup of its text names and is not done."""
+        return tuple(dict.fromkeys((*self._ignored, *self._markup.ignored)))
+
+    @property
+    def written_span(self) -> tuple[int, int] | None:
+        """Where the last chunk stands in its turn's text as it was written."""
+        return self._chunks[-1].written if self._chunks else None
 
     @property
     def is_new(self) -> bool:
@@ -165,20 +195,32 @@ class Journal:
 
     # What is sent and received.
 
-    def sent(self, command: Command) -> None:
-        """Note what the client sends."""
+    def sent(self, command: Command) -> list[Command]:
+        """Note what the client sends; returns what the worker is to be sent.
+
+        A text without a word to speak is sent all the same, so that the worker sees the session is not idle.
+        """
         self.version += 1
+        commands: list[Command] = [command]
         match command:
             case Text():
-                self._pieces.append(command.text)
-                self.text_chars += len(command.text)
-            case Flush():
-                self._flushes.append(self.text_chars)
-            case Eos():
-                self.ended = True
+                commands = [self._plain(command, self._markup.push(command.text))]
+            case Flush() | Eos():
+                if rest := self._markup.finish():
+                    commands.insert(0, self._plain(Text(session="-", text=""), rest))
+                if isinstance(command, Flush):
+                    self._flushes.append(self._text_chars)
+                self.ended |= isinstance(command, Eos)
             case Cancel():
                 self._cancels.append(command.model_copy(update={"session": "-"}))
+                self._ignored |= dict.fromkeys(self._markup.ignored)
                 self._begin_turn()
+        return commands
+
+    def _plain(self, command: Text, plain: str) -> Text:
+        self._pieces.append(plain)
+        self._text_chars += len(plain)
+        return command.model_copy(update={"text": plain})
 
     def received(self, event: Message | AudioFrame) -> None:
         """Note what the worker sends."""
@@ -210,12 +252,20 @@ class Journal:
 
     def _begin(self, begun: Begun) -> None:
         self._chunk_count += 1
-        end = copy(self._cursor)
+        end, written = copy(self._cursor), None
         if not self._cancels:
             ahead = (flush for flush in self._flushes if flush >= end.offset)
             end.advance(self._parted(ahead), begun.end_char)
+            written = self._written(self._cursor.offset, end.offset)
             self._cursor = end
-        self._chunks.append(SpokenChunk(begun.text, begun.start_sample, begun.start_sample, end))
+        self._chunks.append(SpokenChunk(begun.text, begun.start_sample, begun.start_sample, end, written))
+
+    def _written(self, start: int, end: int) -> tuple[int, int]:
+        """Where plain text `[start, end)`, without the space around it, comes from."""
+        text = self._text_from(start)[: end - start]
+        last = start + len(text.rstrip())
+        start += len(text) - len(text.lstrip())
+        return self._markup.source(start), self._markup.source(max(start, last - 1)) + (last > start)
 
     def _pass_flush(self, sample: int) -> None:
         """The oldest flush is answered: what there is before it is spoken, or has no word to speak."""
@@ -253,6 +303,7 @@ class Journal:
         while self._flushed and self._flushed[0][1] <= self.samples - self._keep_samples:
             self._flushed.popleft()
         self._text, self._text_start = self._text_from(oldest.end.offset), oldest.end.offset
+        self._markup.forget(self._text_start)
 
     # What the next worker gets.
 
@@ -330,13 +381,18 @@ class Journal:
             "cancels": [cancel.played_samples for cancel in self._cancels],
             "text": self._text_from(self._text_start),
             "text_start": self._text_start,
-            "text_chars": self.text_chars,
+            "text_chars": self._text_chars,
+            "markup": self._markup.record(),
+            "ignored": list(self._ignored),
             "flushes": list(self._flushes),
             "flushed": list(self._flushed),
             "cursor": (self._cursor.offset, self._cursor.chars),
             "chunk_count": self._chunk_count,
             "chunks": [
-                (it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars, it.whole, it.kept, len(it.codes))
+                (
+                    *(it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars),
+                    *(it.written if it.kept else 0, it.whole, it.kept, len(it.codes)),
+                )
                 for it in chunks
             ],
         }
@@ -363,13 +419,17 @@ class Journal:
         journal.tokens, journal.ended = fields["tokens"], fields["ended"]
         journal._cancels += (Cancel(session="-", played_samples=played) for played in fields["cancels"])
         journal._text, journal._text_start = fields["text"], fields["text_start"]
-        journal.text_chars = fields["text_chars"]
+        journal._text_chars = fields["text_chars"]
+        journal._markup = Markup.restored(fields["markup"], tags=fields["tags"])
+        journal._options = journal._markup.options
+        journal._ignored |= dict.fromkeys(fields["ignored"])
         journal._flushes += fields["flushes"]
         journal._flushed += map(tuple, fields["flushed"])
         journal._cursor = journal._cursor_at(*fields["cursor"])
         journal._chunk_count = fields["chunk_count"]
-        for text, start, end, offset, chars, whole, kept, count in fields["chunks"]:
+        for text, start, end, offset, chars, written, whole, kept, count in fields["chunks"]:
             chunk = SpokenChunk(text, start, end, journal._cursor_at(offset, chars), whole=whole, kept=kept)
+            chunk.written = tuple(written) if written else None
             chunk.codes.frombytes(record[codes_at : codes_at + count * chunk.codes.itemsize])
             codes_at += count * chunk.codes.itemsize
             journal._chunks.append(chunk)
@@ -383,7 +443,7 @@ class Journal:
 
     def spoken_text(self, until: int) -> str:
         """The words of the worker's turn that are played by the sample `until`."""
-        return played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz)
+        return marks.as_written(played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz))
 
     def text_before_cancel(self) -> str:
         """The words that were played when the next cancel to be answered was sent."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -29,6 +29,7 @@ from app.fleet.worker import Worker, WorkerState
 from app.platform.settings import Settings
 from app.realtime.worker_client import WorkerConnection, dial
 from app.speech.protocol import Assign, AssignedPace, Resumption
+from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
 RETRY_AFTER_S = 2.0
@@ -64,6 +65,7 @@ class Lease:
     pace: AssignedPace
     temperature: float | None
     resume: Resumption | None = None
+    text: TextOptions = field(default_factory=TextOptions)
 
     @property
     def background(self) -> bool:
@@ -77,6 +79,7 @@ class Lease:
             temperature=self.temperature,
             pace=self.pace,
             resume=self.resume,
+            text=self.text,
         )
 
 

@@ -22,6 +22,7 @@ from app.realtime.journal import Journal
 from app.realtime.placing import Lease, Place, Placer
 from app.realtime.session import RoutedSession
 from app.speech.protocol import AssignedPace
+from app.speech.text.options import MarkupKind, TextOptions
 from app.speech.voices import ModelCard, Voice
 
 WATCH_INTERVAL_S = 0.5
@@ -62,17 +63,20 @@ class SessionRouter:
         journal: Journal | None = None,
         from_sample: int | None = None,
         keep_s: float = 0,
+        text: TextOptions | None = None,
     ) -> AsyncIterator[RoutedSession]:
         """A session with `voice`, at the worker that placement ranks first of those with room.
 
         Waits `session.queue_timeout_s` for room; in the "background" for spare room, and the session may end at any
         time with Overloaded, when that is claimed. With the `journal` of a session that was broken off it goes on with
         that, at `from_sample` if that is still kept, and waits for room as one that moves. A new one's journal keeps
-        `keep_s` of audio resumable. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
+        `keep_s` of audio resumable. `text` says how text is read; without, it is plain text in the voice's language.
+        Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
         refuses with. Leaving the context ends the session at the worker and releases its place.
         """
         limits = self.settings.session
-        lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature), []
+        text = text or TextOptions(markup=MarkupKind.PLAIN, language=voice.language)
+        lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature, text=text), []
         if journal is not None and not journal.is_new:
             resumption, commands = journal.move(from_sample=from_sample)
             lease = replace(lease, resume=resumption)
@@ -95,7 +99,8 @@ class SessionRouter:
             return None
         card = place.connection.worker.model
         rate_hz = card.sample_rate_hz
-        return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
+        keep_samples = round(keep_s * rate_hz)
+        return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=keep_samples, options=lease.text)
 
     async def aclose(self) -> None:
         """Wait for sessions that are being ended."""

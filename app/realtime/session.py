@@ -33,6 +33,7 @@ from app.speech.protocol import (
     Utter,
     Waiting,
 )
+from app.speech.text.spoken import has_rules
 from app.speech.voices import Voice
 
 MAX_MOVES_PER_CHUNK = 5
@@ -51,7 +52,9 @@ class RoutedSession:
     """
 
     def __init__(self, placer: Placer, place: Place, journal: Journal | None) -> None:
-        self.ready = place.connection.ready
+        options = place.lease.text
+        unread = options.normalise and not has_rules(options.language_code)
+        self.ready = place.connection.ready.model_copy(update={"ignored": ("normalise",) if unread else ()})
         self.queue_ms = place.queue_ms
         self.route_ms = place.route_ms
         self.moves = 0
@@ -100,8 +103,7 @@ class RoutedSession:
             if self._journal is None or isinstance(command, Utter):
                 await self._connection().send(command)
                 return
-            self._journal.sent(command)
-            await self.resend([command])
+            await self.resend(self._journal.sent(command))
 
     def __aiter__(self) -> RoutedSession:
         return self
@@ -140,13 +142,16 @@ class RoutedSession:
             raise event.rebuilt()
         if isinstance(event, Done):
             self._over = True
-            return event.model_copy(update={"ledger": self._completed(event.ledger)})
+            ignored = self._journal.ignored if self._journal else ()
+            return event.model_copy(update={"ledger": self._completed(event.ledger), "ignored": ignored})
         if self._journal is not None:
             if isinstance(event, Cancelled) and self._lease.resume:
                 # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
             self._journal.received(event)
             if isinstance(event, Segment):
+                if span := self._journal.written_span:
+                    event = event.model_copy(update={"start_char": span[0], "end_char": span[1]})
                 self._moves_in_chunk = 0
                 self._leave_drained(connection, self._placer.now())
         return event

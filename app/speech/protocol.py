@@ -19,6 +19,7 @@ from app.errors import (
 from app.speech.choices import AudioFormat
 from app.speech.field_errors import first_fault
 from app.speech.latency import Ledger
+from app.speech.text.options import TextFields, TextOptions
 from app.speech.voices import Voice
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -40,7 +41,7 @@ class Message(BaseModel):
 # Client to server.
 
 
-class Start(Message):
+class Start(TextFields, Message):
     """Open a session: one voice, one format, any amount of text."""
 
     type: Literal["start"] = "start"
@@ -159,6 +160,7 @@ class Assign(Message):
     voice: Voice
     temperature: float | None = None
     pace: AssignedPace = "realtime"
+    text: TextOptions = Field(default=TextOptions(), description="How chunks are read; markup is gone by then.")
     resume: Resumption | None = Field(default=None, description="None: the session begins here.")
 
 
@@ -196,6 +198,11 @@ class Ready(Message):
     format: AudioFormat = AudioFormat.PCM
     sample_rate_hz: int
     limits: Limits
+    ignored: tuple[str, ...] = Field(
+        default=(),
+        description="Of the options of `start`, those that cannot be honoured: `normalise` where the "
+        "language has no rules.",
+    )
     resume_token: str | None = Field(
         default=None, description="Of a resumable session: keep it secret, whoever has it and the key has the session."
     )
@@ -243,9 +250,15 @@ class Segment(Message):
     type: Literal["segment"] = "segment"
     session: SessionId
     generation: int
-    text: str
+    text: str = Field(description="As it was written, without markup. Empty: a pause.")
     start_sample: int
     end_sample: int
+    start_char: int | None = Field(
+        default=None,
+        description="Where it stands in the turn's text as it was sent, `[start_char, end_char)`, in Unicode code "
+        "points. None: another turn has begun.",
+    )
+    end_char: int | None = None
     complete: bool = Field(default=True, description="False: the model was stopped before it ended by itself.")
 
 
@@ -283,6 +296,9 @@ class Done(Message):
     session: SessionId
     samples: int
     ledger: Ledger
+    ignored: tuple[str, ...] = Field(
+        default=(), description="Elements of the text's markup that were read, and not done: `prosody`."
+    )
 
 
 class Error(Message):

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.platform.settings import SessionSettings
 from app.speech.audio import samples_of
-from app.speech.protocol import Assign, AssignedPace, AudioFrame, Done
+from app.speech.protocol import Assign, AssignedPace, AudioFrame, Done, Resumption
 from app.speech.voices import Voice
 from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import TINY, random_codec
@@ -26,6 +26,7 @@ def session(
     *,
     pace: AssignedPace = "unpaced",
     clock: Callable[[], float] | None = None,
+    resume: Resumption | None = None,
     **limits: float,
 ) -> Session:
     return Session(
@@ -34,6 +35,7 @@ def session(
             epoch=1,
             voice=Voice(id="wren", name="wren", model="fake"),
             pace=pace,
+            resume=resume,
         ),
         engine=engine,
         decoder=decoder,

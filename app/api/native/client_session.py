@@ -42,6 +42,7 @@ from app.speech.protocol import (
     Start,
     Text,
 )
+from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
 EDGE = "sessions"
@@ -223,7 +224,7 @@ class ClientSession:
         voice = await self._services.resolver.find(start.voice, start.model)
         keep_s = limits.resume_window_s if start.resumable else 0
         async with self._services.session_router.open(
-            voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s
+            voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s, text=self._text_options(start, voice)
         ) as upstream:
             if start.resumable:
                 self._keep = self._services.journals.keep(
@@ -255,7 +256,12 @@ class ClientSession:
             raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
         from_sample = taken.sent if resume.received_samples is None else resume.received_samples
         async with self._services.session_router.open(
-            voice, pace=start.pace, temperature=start.temperature, journal=journal, from_sample=from_sample
+            voice,
+            pace=start.pace,
+            temperature=start.temperature,
+            journal=journal,
+            from_sample=from_sample,
+            text=self._text_options(start, voice),
         ) as upstream:
             self._box.sent_until = journal.samples
             self._ended, self._generation = journal.ended, journal.generation
@@ -272,6 +278,9 @@ class ClientSession:
                 )
             )
             await self._converse(upstream)
+
+    def _text_options(self, start: Start, voice: Voice) -> TextOptions:
+        return start.text_options(language=voice.language, operator=self._limits.text_options)
 
     def _open(self, upstream: RoutedSession, start: Start, voice: Voice) -> None:
         """Make ready to send audio, and say so."""

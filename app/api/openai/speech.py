@@ -27,6 +27,7 @@ from app.api.services import Services, TheServices
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
 from app.errors import InvalidRequest, TextTooLong, UnknownModel
 from app.speech.choices import AudioFormat, Scope
+from app.speech.text.options import TextFields
 from app.speech.voices import ModelCard
 
 EDGE = "openai"
@@ -59,7 +60,7 @@ VoiceField = Annotated[
 """A name, or `{"id": name}`."""
 
 
-class SpeechRequest(BaseModel):
+class SpeechRequest(TextFields):
     """The body of `POST /v1/audio/speech`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -102,6 +103,7 @@ async def speak(request: Request, services: TheServices) -> Response:
         edge=EDGE,
         format=wanted.response_format,
         speed=wanted.speed,
+        options=wanted.text_options(language=voice.language, operator=services.settings.session.text_options),
         form=EventForm() if wanted.stream_format == "sse" else AudioForm(),
     )
 

@@ -179,3 +179,35 @@ def test_a_book_whose_package_is_missing_or_broken_is_refused(tmp_path: Path) ->
     elsewhere = CONTAINER.replace("OEBPS/content.opf", "../../etc/passwd")
     path = epub(tmp_path / "c.epub", {"a.xhtml": "<p>Dark.</p>"}, extra={"META-INF/container.xml": elsewhere})
     assert "it has no '../../etc/passwd'" in refusal(tmp_path, path.read_bytes(), SourceKind.EPUB)
+
+
+def test_three_places_within_one_document_are_three_chapters(tmp_path: Path) -> None:
+    body = "<p>Before.</p><a id='c1'></a><p>First.</p><div id='c2'><p>Second.</p></div><p id='c3'>Third.</p>"
+    contents = "".join(
+        f'<li><a href="a.xhtml#c{n}">{name}</a></li>' for n, name in enumerate(("One", "Two", "Three"), 1)
+    )
+    book = read_epub(epub(tmp_path / "b.epub", {"a.xhtml": body}, contents=contents))
+    assert chapters(book.manuscript) == {"": ["Before."], "One": ["First."], "Two": ["Second."], "Three": ["Third."]}
+
+
+def test_what_a_reader_would_not_see_is_not_read(tmp_path: Path) -> None:
+    body = (
+        "<p>A <ruby>word<rt>gloss</rt></ruby>.</p><p hidden='hidden'>No</p><p style='display: none'>No</p>"
+        "<svg xmlns='http://www.w3.org/2000/svg'><title>No</title></svg>"
+        "<nav epub:type='page-list' hidden='hidden'><ol><li>No</li></ol></nav><p>H<sub>2</sub>O, x<sup>2</sup>.</p>"
+    )
+    book = read_epub(epub(tmp_path / "b.epub", {"a.xhtml": body}))
+    assert chapters(book.manuscript) == {"": ["A word.", "H2O, x²."]}
+
+
+def test_a_document_that_is_missing_costs_itself_alone_and_is_named(tmp_path: Path) -> None:
+    whole = epub(tmp_path / "b.epub", {"a.xhtml": "<p>Here.</p>", "gone.xhtml": "<p>x</p>"})
+    with zipfile.ZipFile(whole) as book, zipfile.ZipFile(tmp_path / "c.epub", "w") as part:
+        for name in book.namelist():
+            if "gone" not in name:
+                content = book.read(name).replace(b"</spine>", b'<itemref idref="nobody"/></spine>')
+                part.writestr(name, content)
+    manuscript = read_epub(tmp_path / "c.epub").manuscript
+    assert chapters(manuscript) == {"": ["Here."]}
+    assert [found.code for found in manuscript.findings] == ["missing", "missing"]
+    assert "gone.xhtml" in manuscript.findings[0].message

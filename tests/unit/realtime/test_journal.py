@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from app.realtime.journal import Command, Journal
 from app.speech.protocol import AudioFrame, Begun, Cancel, Cancelled, Eos, Flush, Flushed, Resumption, Segment, Text
 from app.speech.text import Chunk, Cleaner, TextSplitter
+from app.speech.text.options import TextOptions
 
 TAGS = ("<laugh>", "<sigh>")
 CODES_PER_CHAR = 7
 SAMPLES_PER_CHAR = 100
 
 ANY_TEXT = st.one_of(
-    st.text(max_size=600),
+    st.text(st.characters(exclude_categories=("Cs", "Co")), max_size=600),
     st.lists(
         st.sampled_from(
             [
@@ -329,3 +330,15 @@ def test_what_was_all_received_is_not_spoken_again() -> None:
     resumption, commands = journal.move(from_sample=journal.samples)
     assert resumption.chunk is None
     assert isinstance(commands[0], Text) and commands[0].text.strip().startswith("Four four")
+
+
+def test_markup_is_read_before_the_worker_and_a_move_sends_plain_text() -> None:
+    journal = Journal(tags=TAGS, options=TextOptions())
+    sent = [
+        *journal.sent(Text(session="s", text="<think>a")),
+        *journal.sent(Text(session="s", text="b</think>**One** [two](x")),
+    ]
+    assert [command.text for command in sent if isinstance(command, Text)] == ["", "One two"]
+    assert journal.text_chars == len("<think>ab</think>**One** [two](x")
+    _, commands = Journal.restored(journal.record()).move()
+    assert "".join(command.text for command in commands if isinstance(command, Text)) == "One two"

@@ -86,7 +86,7 @@ def test_each_change_gives_another_version() -> None:
 
 
 def test_a_record_of_another_version_is_refused() -> None:
-    record = Journal(tags=TAGS).record().replace(b'"version":1', b'"version":9')
+    record = Journal(tags=TAGS).record().replace(b'"version":2', b'"version":9')
     with pytest.raises(ValueError, match="version 9"):
         Journal.restored(record)
 

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from app.errors import CarillonError, DeadlineExceeded, EngineFailed, SlowReader, TextAfterEnd, TextTooLong
-from app.speech.protocol import AssignedPace, AudioFrame, Cancelled, Done, Flushed, Segment
+from app.speech.protocol import (
+    AssignedPace,
+    AudioFrame,
+    Cancelled,
+    Done,
+    Flushed,
+    PartialChunk,
+    Resumption,
+    Segment,
+)
+from app.speech.text import marks
 from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import full_decode
 from tests.support.worker_sessions import CODEC, everything, pcm, session, until
@@ -328,3 +338,30 @@ async def test_the_ledger_accounts_for_the_first_audio(decoder: Decoder) -> None
 def test_every_session_error_has_a_code_of_its_own() -> None:
     kinds = (CarillonError, DeadlineExceeded, EngineFailed, SlowReader, TextAfterEnd, TextTooLong)
     assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+async def test_a_pause_is_silence_and_numbers_are_spoken_as_words_while_segments_say_what_was_written(
+    decoder: Decoder,
+) -> None:
+    engine = FakeEngine()
+    speaking = session(engine, decoder)
+    speaking.push(f"I have 21. {marks.pause_mark(0.5)} Go.")
+    speaking.end()
+
+    said = await everything(speaking)
+
+    assert [utterance.text for utterance in engine.utterances] == ["I have twenty one.", "Go."]
+    segments = [item for item in said if isinstance(item, Segment)]
+    assert [segment.text for segment in segments] == ["I have 21.", "", "Go."]
+    assert segments[1].end_sample - segments[1].start_sample == 12_000
+    assert not pcm(said)[segments[1].start_sample : segments[1].end_sample].any()
+
+
+async def test_a_pause_goes_on_at_another_worker_where_the_listener_is(decoder: Decoder) -> None:
+    chunk = PartialChunk(text=marks.pause_mark(0.5), start_sample=0)
+    speaking = session(FakeEngine(), decoder, resume=Resumption(samples=4_000, chunks=1, chunk=chunk))
+    speaking.end()
+
+    said = await everything(speaking)
+
+    assert len(pcm(said)) == 8_000

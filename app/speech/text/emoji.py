@@ -1,0 +1,42 @@
+"""Emoji: which characters make them, and what they are called."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+CHARS = (
+    "\u203c\u2049\u20e3\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934"
+    "\u2935\u2b00-\u2bff\u3030\u303d\u3297\u3299\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
+)
+"""As the inside of a class of a regular expression: symbols, skin tones, flags, keycaps, and what selects or tags them.
+The zero-width joiner makes part of one only between these."""
+
+_PART = re.compile(f"[{CHARS}\u200d]")
+_MODIFIER = re.compile("[\u200d\u20e3\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
+MAX_RUN_CHARS = 40
+_FLAG_A = 0x1F1E6
+
+
+def run_end(text: str, at: int) -> int:
+    """Where a run of emoji that begins at `at` ends, or MAX_RUN_CHARS of it do."""
+    last = at + MAX_RUN_CHARS
+    while at < min(len(text), last) and _PART.match(text, at):
+        at += 1
+    return at
+
+
+def named(run: str) -> str:
+    """The names of a run of emoji, as Unicode has them; what modifies one is not named: `👍🏽` is `thumbs up sign`."""
+    names: list[str] = []
+    letters = ""
+    joined = False
+    for char in run:
+        if 0 <= ord(char) - _FLAG_A < 26:
+            letters += chr(ord("A") + ord(char) - _FLAG_A)
+            continue
+        if not joined and not _MODIFIER.match(char):
+            names.append(unicodedata.name(char, "").lower().replace("-", " "))
+        joined = char == "\u200d"
+    flags = [f"flag of {' '.join(letters[i : i + 2])}" for i in range(0, len(letters) - 1, 2)]
+    return ", ".join(name for name in (*names, *flags) if name)

@@ -1,0 +1,202 @@
+"""Dates and times of day."""
+
+from __future__ import annotations
+
+import re
+
+from app.speech.text.english.words import cardinal, ordinal, year
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+_MONTH = (
+    r"(?P<month>January|February|March|April|May|June|July|August|September|October|November|December|"
+    r"(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?)"
+)
+_DAYS = {
+    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
+    "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
+}  # fmt: skip
+_ISO = re.compile(
+    r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T"
+    r"(?=\d\d:)|(?![\w/-]))"
+)
+_SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
+_DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
+_MONTH_DAY = re.compile(
+    rf"\b{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?P<dash>\s?[-–]\s?)(?P<last>\d{{1,2}})(?:st|nd|rd|th)?)?\b"
+    r"(?!\s?[:%])(?:(?P<comma>,?) (?P<year>[12]\d{3})\b)?"
+)
+_DAY_MONTH = re.compile(
+    rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>"
+    rf"[12]\d{{3}}))?(?!\w)"
+)
+_MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
+_DAY = re.compile(
+    rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
+)
+_SHORT_MONTH = re.compile(r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\.(?=\s)")
+_DECADE = re.compile(
+    r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
+    r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
+)
+_ERA = re.compile(
+    r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.)"
+    r" (?P<after>\d{1,4})\b"
+)
+_TIME = re.compile(
+    r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?:\s?(?P<half>[aApP]\.?\s?[mM]\b\.?))?(?P<zulu>Z\b)?(?![\w:])"
+)
+_HOUR = re.compile(
+    r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
+)
+_HOURS = re.compile(
+    r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])"
+    r"(?::(?P<m2>[0-5]\d))?\s?"
+    r"(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
+)
+_OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
+_CALENDAR = re.compile(rf" (?:{'|'.join((*_MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
+_HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
+_YEARS = re.compile(
+    r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
+)
+_YEAR = re.compile(
+    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%"
+    r"|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion"
+    r"|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))"
+)
+
+
+def read_dates(text: str) -> str:
+    """The text with dates and times as words."""
+    text = _ISO.sub(
+        lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text
+    )
+    if "/" in text:
+        text = _SLASHED.sub(_slashed, text)
+    text = _DOTTED.sub(_dotted, text)
+    text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
+    text = _DAY_MONTH.sub(_day_month, text)
+    text = _MONTH_DAY.sub(_month_day, text)
+    text = _MONTH_YEAR.sub(lambda m: f"{_month(m['month'])} {year(int(m['year']))}", text)
+    text = _SHORT_MONTH.sub(lambda m: _month(m["month"]), text)
+    text = _HOURS.sub(_hours, text)
+    text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
+    text = _TIME.sub(_time, text)
+    text = _HOUR.sub(lambda m: _clock(m["hour"], m["minute"] or "00", m["half"], m), text)
+    text = _HALF.sub(lambda m: _half(m["half"], m), text)
+    return _read_years(text)
+
+
+def _read_years(text: str) -> str:
+    text = _DECADE.sub(_decade, text)
+    text = _ERA.sub(_era, text)
+    text = _YEARS.sub(_years, text)
+    return _YEAR.sub(lambda m: year(int(m["year"])) + (m["own"] or ""), text)
+
+
+def _month(name: str) -> str:
+    return next(month for month in _MONTHS if month.startswith(name.strip(".")[:3]))
+
+
+def _date(month: int, day: int, written_year: str) -> str:
+    spoken = f"{_MONTHS[month - 1]} {ordinal(day)}"
+    return f"{spoken}, {year(_full(written_year))}" if written_year else spoken
+
+
+def _full(written: str) -> int:
+    number = int(written)
+    return number if number > 99 else number + (2000 if number < 50 else 1900)
+
+
+def _slashed(match: re.Match[str]) -> str:
+    """Month first, as in America, unless it can only be the day."""
+    month, day = int(match["first"]), int(match["second"])
+    if month > 12:
+        month, day = day, month
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return match[0]
+    return _date(month, day, match["year"])
+
+
+def _dotted(match: re.Match[str]) -> str:
+    month, day = int(match["month"]), int(match["day"])
+    return _date(month, day, match["year"]) if 1 <= month <= 12 and 1 <= day <= 31 else match[0]
+
+
+def _month_day(match: re.Match[str]) -> str:
+    day = int(match["day"])
+    if not 1 <= day <= 31:
+        return match[0]
+    spoken = f"{_month(match['month'])} {ordinal(day)}"
+    if match["last"]:
+        spoken += f" to {ordinal(int(match['last']))}"
+    return f"{spoken}, {year(int(match['year']))}" if match["year"] else spoken
+
+
+def _day_month(match: re.Match[str]) -> str:
+    day = int(match["day"])
+    if not 1 <= day <= 31:
+        return match[0]
+    spoken = f"the {ordinal(day)} of {_month(match['month'])}"
+    return f"{spoken}, {year(int(match['year']))}" if match["year"] else spoken
+
+
+def _decade(match: re.Match[str]) -> str:
+    if match["century"]:
+        ten = int(match["ten"])
+        head = cardinal(int(match["century"]))
+        if not ten:
+            return "two thousands" if head == "twenty" else f"{head} hundreds"
+        return f"{head} {_plural(ten)}"
+    return _plural(int(match["short"] or match["bare"]))
+
+
+def _plural(ten: int) -> str:
+    return f"{cardinal(10 * ten).removesuffix('y')}ies" if ten > 1 else "tens" if ten else "hundreds"
+
+
+def _era(match: re.Match[str]) -> str:
+    if match["ad"]:
+        return f"A D {year(int(match['after']))}"
+    return f"{year(int(match['year']))} {' '.join(match['era'].replace('.', ''))}"
+
+
+def _years(match: re.Match[str]) -> str:
+    last = match["last"]
+    return f"{year(int(match['first']))} to {year(int(last)) if len(last) == 4 else cardinal(int(last))}"
+
+
+def _time(match: re.Match[str]) -> str:
+    read = _clock(match["hour"], match["minute"], match["half"], match)
+    if match["second"]:
+        seconds = cardinal(int(match["second"]))
+        read += f" and {seconds} second{'' if match['second'] == '01' else 's'}"
+    return read + (" U T C" if match["zulu"] else "")
+
+
+def _clock(hour: str, minute: str, half: str | None, match: re.Match[str]) -> str:
+    read = _hour_minute(hour, minute, halved=half is not None)
+    return f"{read} {_half(half, match)}" if half else read
+
+
+def _hour_minute(hour: str, minute: str, *, halved: bool) -> str:
+    read = cardinal(int(hour))
+    if minute != "00":
+        return f"{read} {'oh ' if minute[0] == '0' else ''}{cardinal(int(minute))}"
+    return read if halved else f"{read} hundred" if int(hour) > 12 else f"{read} o'clock"
+
+
+def _half(half: str, match: re.Match[str]) -> str:
+    """The letters; the stop of an abbreviation ends its sentence, too, before a capital that is no day's or month's."""
+    following = match.string[match.end() :].lstrip("\"'”’)")
+    goes_on = following.strip() and (not following[1:2].isupper() or _CALENDAR.match(following))
+    return f"{half[0].upper()} M{'.' if half.endswith('.') and not goes_on else ''}"
+
+
+def _hours(match: re.Match[str]) -> str:
+    first = _hour_minute(match["first"], match["m1"] or "00", halved=True)
+    return f"{first} to {_clock(match['last'], match['m2'] or '00', match['half'], match)}"

@@ -1,0 +1,326 @@
+"""Money, percent, units, temperatures and heights."""
+
+from __future__ import annotations
+
+import re
+
+from app.speech.text.english.words import cardinal, count, number
+
+NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+_SCALE = r"(?P<scale>\s?(?:thousand|million|billion|trillion)\b|\s?(?:mn|bn|tn)\b|[kKmMbBT](?![\w]))"
+_SCALES = {
+    "k": "thousand",
+    "m": "million",
+    "b": "billion",
+    "t": "trillion",
+    "mn": "million",
+    "bn": "billion",
+    "tn": "trillion",
+}
+
+_CURRENCIES = {
+    "US$": ("US dollar", "US dollars", "cent", "cents"),
+    "C$": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
+    "CA$": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
+    "A$": ("Australian dollar", "Australian dollars", "cent", "cents"),
+    "AU$": ("Australian dollar", "Australian dollars", "cent", "cents"),
+    "$": ("dollar", "dollars", "cent", "cents"),
+    "€": ("euro", "euros", "cent", "cents"),
+    "£": ("pound", "pounds", "penny", "pence"),
+    "¥": ("yen", "yen", "sen", "sen"),
+    "₹": ("rupee", "rupees", "paisa", "paise"),
+    "₩": ("won", "won", "jeon", "jeon"),
+    "₽": ("ruble", "rubles", "kopeck", "kopecks"),
+    "₿": ("bitcoin", "bitcoins", "", ""),
+    "₺": ("lira", "lira", "kurus", "kurus"),
+    "₪": ("shekel", "shekels", "agora", "agorot"),
+    "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
+    "USD": ("US dollar", "US dollars", "cent", "cents"),
+    "EUR": ("euro", "euros", "cent", "cents"),
+    "GBP": ("pound", "pounds", "penny", "pence"),
+    "JPY": ("yen", "yen", "sen", "sen"),
+    "INR": ("rupee", "rupees", "paisa", "paise"),
+    "CAD": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
+    "AUD": ("Australian dollar", "Australian dollars", "cent", "cents"),
+}
+_SIGN = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
+_PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m)\b)?"
+_PERS = {
+    "mo": "month",
+    "yr": "year",
+    "hr": "hour",
+    "h": "hour",
+    "wk": "week",
+    "kg": "kilogram",
+    "lb": "pound",
+    "d": "day",
+    "m": "month",
+    "GB": "gigabyte",
+    "TB": "terabyte",
+    "sq ft": "square foot",
+}
+_MONEY = re.compile(
+    rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}"
+    rf"(?![\w]|[.,]\d)"
+)
+_MONEY_RANGE = re.compile(
+    rf"(?<![\w$])(?P<sign>{_SIGN})(?P<first>{NUMBER})(?P<s1>[kKmMbB](?=[-–—\s]))?\s?[-–—]\s?(?:{_SIGN})?"
+    rf"(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
+)
+_MONEY_AFTER = re.compile(
+    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR"
+    rf"|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)"
+)
+_SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
+_PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
+_CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d+)p\b(?! ?m)")
+_PERCENT = re.compile(rf"(?P<minus>(?<!\w)[-−+])?(?P<figures>{NUMBER})\s?(?P<sign>%|‰|percent\b|pct\b)")
+_DEGREES = re.compile(
+    rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)\s?(?P<scale>[CFK](?!\w))?"
+)
+_KELVIN = re.compile(r"℃|℉")
+_HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
+_FEET = re.compile(
+    r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
+    r"|deep|screen|monitor|display|pipe|thick)))"
+)
+_SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)")
+
+_UNITS: dict[str, tuple[str, str]] = {}
+
+
+def _units(listed: str) -> None:
+    for entry in listed.split("; "):
+        names, _, words = entry.partition("=")
+        one, _, many = words.partition("|")
+        for name in names.split():
+            _UNITS[name] = (one, many or f"{one}s")
+
+
+_units(
+    "km=kilometer; m=meter; cm=centimeter; mm=millimeter; nm=nanometer; µm μm=micrometer; mi=mile; yd yds=yard; "
+    "ft=foot|feet; in=inch|inches; kg=kilogram; g=gram; mg=milligram; µg μg mcg=microgram; lb lbs=pound; oz=ounce; "
+    "t=ton; L l=liter; ml mL=milliliter; cl=centiliter; dl=deciliter; gal=gallon; tbsp=tablespoon; tsp=teaspoon; "
+    "h hr hrs=hour; min mins=minute; s sec secs=second; ms=millisecond; µs μs=microsecond; ns=nanosecond; wk wks=week; "
+    "yr yrs=year; mo mos=month; B=byte; KB kB=kilobyte; MB=megabyte; GB=gigabyte; TB=terabyte; PB=petabyte;"
+    " KiB=kibibyte; "
+    "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per"
+    " second|bits per second; "
+    "kbps Kbps=kilobit per second|kilobits per second; Mbps=megabit per second|megabits per second; "
+    "Gbps=gigabit per second|gigabits per second; Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
+    "|megahertz; "
+    "GHz=gigahertz|gigahertz; W=watt; kW=kilowatt; MW=megawatt; GW=gigawatt; Wh=watt hour; kWh=kilowatt hour; "
+    "MWh=megawatt hour; V=volt; kV=kilovolt; mV=millivolt; A=amp; mA=milliamp; mAh=milliamp hour; Ah=amp hour; "
+    "J=joule; kJ=kilojoule; cal=calorie; kcal=kilocalorie; N=newton; Pa=pascal; kPa=kilopascal; hPa=hectopascal; "
+    "MPa=megapascal; bar=bar; psi=P S I|P S I; mph=mile per hour|miles per hour; kph kmh=kilometer"
+    " per hour|kilometers per hour; "
+    "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
+    "|frames per second; "
+    "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
+    "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
+    "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
+)
+_UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_RANGED = re.compile(
+    rf"(?<![\w.,/:–-])(?P<first>{NUMBER})\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
+    rf"(?:{{units}})(?![\w/])))".replace("{units}", _UNIT_NAMES)
+)
+_DENOMINATORS = {
+    "h": "hour",
+    "hr": "hour",
+    "hour": "hour",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "day": "day",
+    "d": "day",
+    "week": "week",
+    "month": "month",
+    "mo": "month",
+    "year": "year",
+    "yr": "year",
+    "kg": "kilogram",
+    "L": "liter",
+    "l": "liter",
+    "m": "meter",
+    "km": "kilometer",
+    "lb": "pound",
+    "100g": "hundred grams",
+    "m²": "square meter",
+    "m2": "square meter",
+    "m³": "cubic meter",
+    "m3": "cubic meter",
+    "dL": "deciliter",
+    "mL": "milliliter",
+    "ml": "milliliter",
+    "cm²": "square centimeter",
+    "s²": "second squared",
+    "s2": "second squared",
+}
+_AMBIGUOUS_GAP = frozenset(
+    {
+        "in",
+        "m",
+        "s",
+        "t",
+        "A",
+        "K",
+        "B",
+        "V",
+        "h",
+        "g",
+        "l",
+        "L",
+        "W",
+        "J",
+        "N",
+        "pt",
+        "bar",
+        "min",
+        "mo",
+        "ac",
+        "cal",
+        "sq",
+    }
+)
+"""Units that with a space before them may be words: "5 in a row", "the 5 A students"."""
+_UNIT = re.compile(
+    rf"(?<![\w.,$€£¥])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
+    rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
+    rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
+    rf"(?=\s*\Z|\s))?(?![\w/])"
+)
+_MAGNITUDE = re.compile(
+    rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
+)
+_FOUR_K = frozenset({"2K", "4K", "5K", "8K"})
+
+
+def read_measures(text: str) -> str:
+    """The text with amounts of money and of other things as words."""
+    if any(sign in text for sign in "$€£¥₹₩₽₿₺₪¢") or re.search(
+        r"\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR)\b|\d[dp]\b", text
+    ):
+        text = _read_money(text)
+    text = _RANGED.sub(lambda m: f"{m['first']} to ", text)
+    if "%" in text or "‰" in text or "percent" in text or "pct" in text:
+        text = _PERCENT.sub(_percent, text)
+    if re.search("[°º℃℉]|deg", text):
+        text = _DEGREES.sub(_degrees, _KELVIN.sub(lambda m: "°" + {"℃": "C", "℉": "F"}[m[0]], text))
+    text = _HEIGHT.sub(_height, text)
+    text = _FEET.sub(
+        lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text
+    )
+    text = _SIZE.sub(lambda m: f"{m['first']} by ", text)
+    text = _UNIT.sub(_unit, text)
+    return _MAGNITUDE.sub(_magnitude, text)
+
+
+def _read_money(text: str) -> str:
+    text = _SHILLINGS.sub(r"\g<number> shillings", text)
+    text = _PENCE.sub(_pence, text)
+    text = _CENTS.sub(_cents, text)
+    text = _MONEY_RANGE.sub(_money_range, text)
+    text = _MONEY.sub(_money, text)
+    return _MONEY_AFTER.sub(_money, text)
+
+
+def _money(match: re.Match[str]) -> str:
+    found = match.groupdict()
+    minus = "minus " if found.get("minus") or found.get("minus2") else ""
+    return minus + _amount(match["sign"], match["figures"], match["scale"]) + _per(found.get("per"))
+
+
+def _amount(sign: str, figures: str, scale: str | None) -> str:
+    one, many, cent, cents = _CURRENCIES[sign]
+    figures = figures.replace(",", "")
+    if scale:
+        return f"{number(figures)} {_scale(scale)} {many}"
+    whole, point, fraction = figures.partition(".")
+    if not point or not fraction.strip("0"):
+        return count(str(int(whole or 0)), one, many)
+    if len(fraction) > 2 or not cent:
+        return f"{number(figures)} {many}"
+    small = int(fraction.ljust(2, "0"))
+    minor = count(str(small), cent, cents)
+    return f"{count(str(int(whole)), one, many)} {minor}" if int(whole or 0) else minor
+
+
+def _money_range(match: re.Match[str]) -> str:
+    first = number(match["first"]) + (f" {_scale(match['s1'])}" if match["s1"] else "")
+    return f"{first} to {_amount(match['sign'], match['figures'], match['scale'])}{_per(match['per'])}"
+
+
+def _per(written: str | None) -> str:
+    if not written:
+        return ""
+    return f" per {_PERS.get(written[1:], written[1:])}"
+
+
+def _scale(scale: str) -> str:
+    scale = scale.strip()
+    return _SCALES.get(scale.lower(), scale)
+
+
+def _pence(match: re.Match[str]) -> str:
+    """`10 shillings 6d` and `6d.` are money; `3d` alone is not."""
+    if not (match["shillings"] or match["stop"]):
+        return match[0]
+    stop = "" if match["goes_on"] is not None else match["stop"]
+    return f"{match['shillings'] or ''}{count(match['number'], 'penny', 'pence')}{stop}"
+
+
+def _cents(match: re.Match[str]) -> str:
+    if match["pence"]:
+        return count(match["pence"], "penny", "pence")
+    return count(match["before"] or match["after"], "cent", "cents")
+
+
+def _percent(match: re.Match[str]) -> str:
+    sign = {"-": "minus ", "−": "minus ", "+": "plus "}.get(match["minus"] or "", "")
+    return f"{sign}{number(match['figures'])} {'per mille' if match['sign'] == '‰' else 'percent'}"
+
+
+def _degrees(match: re.Match[str]) -> str:
+    scale = {"C": " Celsius", "F": " Fahrenheit", "K": " Kelvin"}.get(match["scale"] or "", "")
+    minus = "minus " if match["minus"] else ""
+    return f"{minus}{count(match['figures'], 'degree', 'degrees')}{scale}"
+
+
+def _height(match: re.Match[str]) -> str:
+    if int(match["inches"]) > 12:
+        return match[0]
+    return f"{count(match['feet'], 'foot', 'feet')} {cardinal(int(match['inches']))}"
+
+
+def _unit(match: re.Match[str]) -> str:
+    unit, gap = match["unit"], match["gap"]
+    following = match.string[match.end() : match.end() + 12]
+    if unit in _AMBIGUOUS_GAP and gap == " " and not match["power"] and not match["per"] and not match["square"]:
+        word = unit in ("in", "pt", "bar", "A", "K", "B", "s", "t") and not match["stop"]
+        if word or (following[:1] in "'’" and following):
+            return match[0]
+    if gap == "-" and unit in ("m", "s", "t", "A", "B", "K", "V", "in") and not match["per"]:
+        return match[0]
+    if unit in ("K", "B", "s") and not match["per"] and gap == "" and match["figures"].isdigit() and unit != "s":
+        return match[0]
+    if unit == "s" and len(match["figures"]) > 1 and match["figures"].endswith("0") and not gap and not match["per"]:
+        return match[0]  # the 1990s
+    if unit in ("m", "h") and following[:1] == ":":
+        return match[0]
+    one, many = _UNITS[unit]
+    square = {"sq": "square ", "cu": "cubic "}.get((match["square"] or "")[:2], "")
+    square = square or {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}.get(match["power"] or "", "")
+    attributive = gap == "-"
+    read = f"{number(match['figures'])} {square}{one if attributive or match['figures'] == '1' else many}"
+    if match["per"]:
+        read += f" per {_DENOMINATORS[match['per']]}"
+    ends = match["stop"] and (not following.strip() or following.lstrip()[:1].isupper())
+    return ("minus " if match["minus"] else "") + read + ("." if ends else "")
+
+
+def _magnitude(match: re.Match[str]) -> str:
+    if match["figures"] + match["scale"] in _FOUR_K and not match["plus"]:
+        return f"{number(match['figures'])} {match['scale']}"
+    minus = "minus " if match["minus"] else ""
+    return f"{minus}{number(match['figures'])} {_SCALES[match['scale'].lower()]}{' plus' if match['plus'] else ''}"

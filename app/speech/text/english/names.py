@@ -1,0 +1,269 @@
+"""Roman numerals, titles before names, abbreviations, acronyms, and words in capitals."""
+
+from __future__ import annotations
+
+import re
+
+from app.speech.text.english.words import cardinal, listed, ordinal
+
+ROMAN = r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+NUMBERED = (
+    r"chapter|part|book|volume|vol\.|act|scene|canto|letter|section|article|appendix|psalm|stave|fit|phase|war|type|"
+    r"class|figure|table|plate|number|page|stage|level|grade|title|step|episode|season|tier|mark|apollo|super bowl|"
+    r"rocky|final fantasy|mach"
+)
+_REIGNED = (
+    r"Albert|Alexander|Alfonso|Benedict|Boniface|Carl|Catherine|Charles|Christian|Clement|Constantine|Darius|David|"
+    r"Edward|Elizabeth|Ferdinand|Francis|Frederick|Friedrich|George|Gregory|Gustav|Gustavus|Henri|Henry|Innocent|Ivan|"
+    r"James|John|Joseph|Julius|Leo|Leopold|Louis|Malcolm|Margaret|Mary|Napoleon|Nicholas|Otto|Paul|Pedro|Peter|Philip|"
+    r"Philippe|Pius|Ptolemy|Rameses|Ramses|Richard|Robert|Sixtus|Stephen|Thutmose|Umberto|Urban|Victor|Vittorio|"
+    r"Wilhelm|William"
+)
+_RULERS = r"King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Prince|Duke"
+_ROMAN_AFTER_KEYWORD = re.compile(
+    rf"\b(?P<world>World )?(?P<word>(?i:{NUMBERED})) (?P<roman>(?=[IVXLCDM]){ROMAN})(?![\w'’-])"
+    r"(?P<end>\Z|(?=\s?[.,:;–—!?\n)]))?"
+)
+_ROMAN_AFTER_NAME = re.compile(
+    rf"\b(?P<name>(?:(?:{_RULERS}) [A-Z][a-z]+|{_REIGNED}(?: Paul)?)) "
+    rf"(?P<roman>(?=[IVXLCDM]){ROMAN})(?!\w|['’](?!s\b)|-\w)"
+)
+_ROMAN_CENTURY = re.compile(rf"\b(?P<roman>(?=[VXI]{{2,}}){ROMAN})(?:th)? (?=(?:century|centuries|dynasty|Olympiad)\b)")
+_PADDED = re.compile(rf"\b(?P<word>(?i:{NUMBERED})) 0+(?=[1-9])")
+_RULER = re.compile(rf"\A(?:{_RULERS}) ")
+_KEYWORD_END = re.compile(rf"\b(?i:{NUMBERED}) \Z")
+_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+
+_TITLES = {
+    "Mr.": "Mister", "Mrs.": "Missus", "Ms.": "Miz", "Dr.": "Doctor", "Prof.": "Professor", "St.": "Saint",
+    "Mme.": "Madame", "Mlle.": "Mademoiselle", "Messrs.": "Messieurs", "Capt.": "Captain", "Col.": "Colonel",
+    "Gen.": "General", "Lt.": "Lieutenant", "Sgt.": "Sergeant", "Maj.": "Major", "Rev.": "Reverend",
+    "Hon.": "Honorable", "Sen.": "Senator", "Rep.": "Representative", "Gov.": "Governor", "Pres.": "President",
+    "Mt.": "Mount", "Ft.": "Fort", "Sr.": "Senior", "Jr.": "Junior", "Fr.": "Father", "Cmdr.": "Commander",
+    "Adm.": "Admiral", "Sec.": "Secretary", "Supt.": "Superintendent",
+}  # fmt: skip
+_BEFORE_NAME = re.compile(r"(?<![\w.])(?:" + "|".join(t[:-1] for t in _TITLES) + r")\.(?=\s+[“\"'‘(]?[A-Z])")
+_BARE_BEFORE_NAME = re.compile(r"(?<![\w.])(?P<title>Mr|Mrs|Ms|Dr)(?=\s+[A-Z][a-z])")
+_NAME_END = re.compile(r"(?<=[a-z]),? (?P<title>[JS]r)\.(?P<end>(?=\s+[A-Z])|(?=[\"'”’)]*\Z))?")
+_STREET = re.compile(
+    r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;\n]|\Z|[a-z]"
+    r"|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))))"
+)
+_STREETS = {
+    "St": "Street", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway",
+    "Pkwy": "Parkway", "Sq": "Square", "Apt": "Apartment", "Dr": "Drive", "Ct": "Court", "Pl": "Place",
+}  # fmt: skip
+_NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
+_WORDS = {
+    "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "v.": "versus", "cf.": "compare",
+    "approx.": "approximately", "dept.": "department", "Dept.": "Department", "est.": "established", "min.": "minimum",
+    "max.": "maximum", "avg.": "average", "incl.": "including", "excl.": "excluding", "ca.": "circa", "c.": "circa",
+    "viz.": "namely", "al.": "al", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company",
+    "Bros.": "Brothers", "Esq.": "Esquire", "Univ.": "University", "Assn.": "Association", "bldg.": "building",
+    "Bldg.": "Building", "govt.": "government", "misc.": "miscellaneous", "Fig.": "Figure", "fig.": "figure",
+    "Figs.": "Figures", "Vol.": "Volume", "vol.": "volume", "Ch.": "Chapter", "ch.": "chapter", "Sect.": "Section",
+    "sec.": "section", "Eq.": "Equation", "eq.": "equation", "Ver.": "Version", "ver.": "version", "ext.": "extension",
+    "tel.": "telephone", "Tel.": "Telephone", "Ph.D.": "P H D", "M.D.": "M D", "B.A.": "B A", "M.A.": "M A",
+    "a.k.a.": "also known as", "w.r.t.": "with respect to", "P.S.": "P S", "R.S.V.P.": "R S V P",
+}  # fmt: skip
+_ONLY_BEFORE_NUMBERS = frozenset(
+    listed("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.")
+)
+_ENDS = frozenset(listed("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros."))
+_ABBREVIATION = re.compile(
+    r"(?<![\w.])(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?P<comma>,)?(?!\w)"
+)
+_COMMON = {
+    "w/": "with",
+    "w/o": "without",
+    "b/c": "because",
+    "&c": "et cetera",
+    "vs": "versus",
+    "approx": "approximately",
+    "aka": "also known as",
+    "AKA": "also known as",
+    "ASAP": "A S A P",
+    "FAQ": "F A Q",
+}
+_SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA)(?![\w/])")
+_DOTTED = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,})(?P<more>[A-Za-z](?!\w))?")
+
+_WORD = re.compile(
+    r"(?<![\w'’&.-])(?P<word>[A-Z][A-Z0-9]*(?:[-/&][A-Z0-9]+)*)(?P<own>['’]?s)?(?![\w&-])(?!['’][A-Za-z])"
+)
+_SHOUTED = frozenset(
+    listed(
+        "A ABOUT AFTER AGAIN ALL ALSO ALWAYS AM AN AND ANY ANYONE ARE AS ASK AT AWAY BACK BAD BAN BE BEEN BEFORE BEST "
+        "BIG BOTH BUT BUY BY CALL CAN CLICK COME COULD DAY DEAL DEAR DELETE DID DO DOES DONE DOWN DROP EACH END EVEN "
+        "EVER EVERY FAR FAST FIND FIRE FIRST FIX FOR FREE FROM FULL FUN GET GIVE GO GOD GOOD GOT GREAT HAD HAS HATE "
+        "HAVE HE HELL HELLO HELP HER HERE HEY HIM HIS HOT HOW HUGE IF IN INTO IS IT ITS JOB JUST KEEP KNOW LAST LATE "
+        "LEFT LESS LET LIFE LIKE LIVE LONG LOOK LOT LOVE LOW MADE MAKE MAN MANY MAY ME MIX MORE MOST MUCH MUST MY "
+        "NAME NEED NEVER NEW NEXT NICE NO NOBODY NONE NOPE NOT NOTE NOTHING NOW OF OFF OH OK OLD ON ONCE ONE ONLY "
+        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT READ REAL REALLY REST RIGHT RUN SAD SAFE SAID SALE "
+        "SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
+        "THANK THANKS THAT THE THEIR THEM THEN THERE THESE THEY THING THIS THOSE TIME TO TODAY TOLD TOO TOP TRUE TRY "
+        "TURN TWO UP USE VERY WAIT WALK WANT WAR WARNING WAS WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHO "
+        "WHY WILL WIN WITH WON WORD WORK WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO"
+    )
+)
+_SAID = frozenset(
+    listed(
+        "NASA NATO UNESCO UNICEF OPEC ASAP RAM ROM LASER RADAR SONAR SCUBA AIDS SARS COVID FIFA UEFA NAFTA NAFTAS "
+        "ASEAN JPEG GIF PIN SIM RAID LAN WAN VOIP SAAS JSON YAML TOML BIOS SWAT NASDAQ IKEA LEGO OSHA PETA POTUS "
+        "SCOTUS FOMO YOLO LOL DRAM SRAM CAPTCHA CUDA LIDAR ISIS HIPAA FEMA NORAD WASP BASIC COBOL FORTRAN ACID REST "
+        "CRUD SAM TED MOMA SOHO NIMBY GUI WYSIWYG OPUS FLAC BERT LORA ANSI ASCII UTC_ ENUM CRISPR DARPA NOAA STEM "
+        "SAT_ MIDI"
+    )
+)
+"""Acronyms that are said as words; others are spelt, as FBI is."""
+_SAID_AS = {
+    "JPEG": "jay peg",
+    "SQL": "S Q L",
+    "OK": "okay",
+    "WIFI": "wi-fi",
+    "SAAS": "sass",
+    "JSON": "jason",
+    "GIF": "gif",
+}
+_ROMAN_ONLY = re.compile(rf"(?=[IVX]{{2,}}){ROMAN}\Z")
+MIN_SHOUTED_CHARS = 6
+"""A word of so many capitals is one, not letters."""
+
+
+def read_numerals(text: str) -> str:
+    """The text with Roman numerals as words, where they can be nothing else."""
+    text = _PADDED.sub(r"\g<word> ", text)
+    text = _ROMAN_AFTER_KEYWORD.sub(_number, text)
+    text = _ROMAN_AFTER_NAME.sub(_reign, text)
+    return _ROMAN_CENTURY.sub(lambda m: f"{ordinal(value(m['roman']))} ", text)
+
+
+def read_abbreviations(text: str) -> str:
+    """The text with titles and other abbreviations in full."""
+    if "." in text:
+        text = _BEFORE_NAME.sub(lambda m: _TITLES[m[0]], text)
+        text = _NAME_END.sub(lambda m: f" {_TITLES[m['title'] + '.']}{'.' if m['end'] is not None else ''}", text)
+        text = _STREET.sub(lambda m: f" {_STREETS[m['kind']]}{'.' if _at_end(m) else ''}", text)
+        text = _NUMBER_SIGN.sub(_number_sign, text)
+        text = _ABBREVIATION.sub(_abbreviation, text)
+        text = _DOTTED.sub(_dotted, text)
+    text = _BARE_BEFORE_NAME.sub(lambda m: _TITLES[m["title"] + "."], text)
+    return _SHORT.sub(lambda m: _COMMON[m[0]], text)
+
+
+def read_capitals(text: str) -> str:
+    """The text with acronyms as letters or words, and what is shouted in small letters: voices spell capitals."""
+    words = list(_WORD.finditer(text))
+    if not words:
+        return text
+    shouted = _in_a_row(text)
+    parts, done = list[str](), 0
+    for found in words:
+        parts += (text[done : found.start()], _capital(found, shouted=shouted(found.start())))
+        done = found.end()
+    return "".join((*parts, text[done:]))
+
+
+def value(roman: str) -> int:
+    """Of a Roman numeral."""
+    values = [_VALUES[letter] for letter in roman]
+    return sum(-v if v < following else v for v, following in zip(values, [*values[1:], 0], strict=True))
+
+
+def recased(title: str) -> str:
+    """A title in capitals, as `CHAPTER IV. THE STORM`, in the case of other titles: voices spell capitals out."""
+    if not title.isupper() or len(title) < 4:
+        return title
+    return re.sub(r"[^\W\d_][\w'’]*", lambda m: m[0] if _counts(m) else m[0].capitalize(), title)
+
+
+def _counts(match: re.Match[str]) -> bool:
+    """Whether a word of a title in capitals is a Roman numeral; MIX may be a word, but for `CHAPTER MIX` and `MIX.`"""
+    word, title = match[0], match.string
+    if re.fullmatch(ROMAN, word) is None:
+        return False
+    alone = match.start() == 0 and title[match.end() : match.end() + 1] in ("", ".", ":", "–", "—")
+    return set(word) <= set("IVX") or alone or _KEYWORD_END.search(title[: match.start()]) is not None
+
+
+def _number(match: re.Match[str]) -> str:
+    """`Chapter IV` -> `Chapter four`; a lone letter counts where it can be nothing else: not in "the book I read"."""
+    word, roman = match["word"], match["roman"]
+    lone = len(roman) == 1 and roman not in "VX" and match["world"] is None
+    if lone and (roman != "I" or word[0].islower() or match["end"] is None):
+        return match[0]
+    return f"{match['world'] or ''}{word} {cardinal(value(roman))}"
+
+
+def _reign(match: re.Match[str]) -> str:
+    """`Henry VIII` -> `Henry the eighth`; `Henry I` may go on with a verb, unless he is a king."""
+    number = value(match["roman"])
+    if number == 1 and not _RULER.match(match["name"]):
+        return match[0]
+    return f"{match['name']} the {ordinal(number)}"
+
+
+def _number_sign(match: re.Match[str]) -> str:
+    word = "numbers" if match["sign"][-1] == "s" else "number"
+    return f"{word.capitalize() if match['sign'][0] == 'N' else word} "
+
+
+def _at_end(match: re.Match[str]) -> bool:
+    """Whether the stop of an abbreviation is its sentence's, too."""
+    following = match.string[match.end() :].lstrip(" \"'”’)")
+    return not following or (match.string[match.end() : match.end() + 1].isspace() and following[0].isupper())
+
+
+def _abbreviation(match: re.Match[str]) -> str:
+    written = match[0].rstrip(",")
+    if written in _ONLY_BEFORE_NUMBERS and not match.string[match.end() :].lstrip()[:1].isdigit():
+        return match[0]
+    ends = written in _ENDS and not match["comma"] and _at_end(match)
+    return _WORDS[written] + ("." if ends else "") + (match["comma"] or "")
+
+
+def _dotted(match: re.Match[str]) -> str:
+    """`U.S.`, `J.R.R.`: letters; the stop stays where a sentence ends with it."""
+    letters = " ".join((match["letters"] + (match["more"] or "")).replace(".", "").upper())
+    following = match.string[match.end() :].lstrip("\"'”’)")
+    return letters + ("." if not following.strip() and not match["more"] else "")
+
+
+def _in_a_row(text: str):
+    """Whether a place is in a row of three words in capitals or more, one of them no acronym."""
+    spans: list[tuple[int, int]] = []
+    for row in re.finditer(r"(?:(?<!\w)[A-Z][A-Z'’-]*\b(?:[^\w\n]+|\Z)){3,}", text):
+        if any(word in _SHOUTED or len(word) >= MIN_SHOUTED_CHARS for word in re.findall("[A-Z]+", row[0])):
+            spans.append(row.span())
+    return lambda at: any(start <= at < end for start, end in spans)
+
+
+def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - one a kind
+    word, own = match["word"], match["own"] or ""
+    if word in _SAID_AS:
+        return _SAID_AS[word] + own
+    if word in ("I", "A") or (len(word) == 1 and not own):
+        return match[0]
+    if not word.isalpha():
+        if not set(word) & set("-/&") or any(map(str.isdigit, word)):
+            return match[0]
+        return re.sub("[A-Z]+", lambda m: _part(m[0]), word.replace("&", " and ")).replace("-", " ") + own
+    if word in _SAID:
+        return match[0]
+    if shouted or word in _SHOUTED or len(word) >= MIN_SHOUTED_CHARS:
+        return _lowered(match, word) + own
+    if _ROMAN_ONLY.match(word):
+        return cardinal(value(word)) + own
+    return " ".join(word) + own
+
+
+def _part(part: str) -> str:
+    if part in _SAID or len(part) >= MIN_SHOUTED_CHARS or part in _SHOUTED:
+        return part.capitalize() if part not in _SAID else part
+    return " ".join(part)
+
+
+def _lowered(match: re.Match[str], word: str) -> str:
+    before = match.string[: match.start()].rstrip("\"'“‘( ")
+    begins = not before or before[-1] in ".!?…:\n"
+    return word.capitalize() if begins or word == "GOD" else word.lower()

@@ -1,0 +1,255 @@
+"""Numbers by themselves: telephones, fractions, ordinals, ranges, ratios, sums, and the signs between them."""
+
+from __future__ import annotations
+
+import re
+
+from app.speech.text.english.measures import NUMBER
+from app.speech.text.english.words import cardinal, digits, number, ordinal
+
+_TELEPHONE = re.compile(
+    r"(?<![\w.,/-])(?:(?P<plus>\+)(?P<country>\d{1,3})[ .-]?)?(?:(?P<one>1)[ .-])?\(?(?P<area>\d{3})\)?"
+    r"[ .-]?(?P<mid>\d{3})[ .-](?P<last>\d{4})"
+    r"(?:\s?(?:ext\.?|x)\s?(?P<ext>\d{1,6}))?(?![\w-]|[.,]\d)"
+)
+_LOCAL = re.compile(r"(?<![\w.,/-])(?P<mid>555)-(?P<last>\d{4})(?![\w-])")
+_TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>800|888|877|866|900)-(?P<word>[A-Z0-9]{3,}(?:-[A-Z0-9]+)*)(?!\w)")
+_FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7})(?![\w])")
+_SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
+_CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
+_EMERGENCY = re.compile(
+    r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
+    r"(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)"
+)
+
+_VULGAR = {
+    "½": "one half", "⅓": "one third", "⅔": "two thirds", "¼": "one quarter", "¾": "three quarters",
+    "⅕": "one fifth", "⅖": "two fifths", "⅗": "three fifths", "⅘": "four fifths", "⅙": "one sixth", "⅚": "five sixths",
+    "⅛": "one eighth", "⅜": "three eighths", "⅝": "five eighths", "⅞": "seven eighths",
+}  # fmt: skip
+_VULGAR_FRACTION = re.compile(rf"(?:(?P<whole>\d+)\s?)?(?P<sign>[{''.join(_VULGAR)}])")
+_FRACTION = re.compile(
+    r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths"
+    r"|rds?|nds?)?(?![\w/]|[.,]\d)"
+)
+_ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
+_ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
+_OUT_OF = re.compile(
+    rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b"
+    rf"|rating|score|[.!?,]|\Z))"
+)
+_ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
+_ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
+_RANGE = re.compile(
+    rf"(?<![\w.,/:=+–-])(?P<minus>[-−])?(?P<first>{NUMBER})\s?(?P<sign>[-–—‑]|\.\.\.?)\s?(?P<last>{NUMBER})"
+    rf"(?![\w/:=+°–-]|[.,]\d|\s[=+*×÷/<>])"
+)
+_SCORE = re.compile(
+    r"(?i:\b(?:won|win|wins|lost|lose|loses|lead|leads|led|beat|beats|score|scores|scored|tied|draw"
+    r"|drew|trail|trailed|victory|defeat|record|vote|final)\b[^.!?\d]{0,40}?)(?P<first>\d{1,3})[-–]"
+    r"(?P<last>\d{1,3})(?![\w-])"
+)
+_RATIO = re.compile(r"(?<![\w:.,])(?P<first>\d{1,4}):(?P<last>\d{1,4})(?::(?P<third>\d{1,4}))?(?![\w:])")
+_POWER = re.compile(
+    rf"(?P<base>(?<![\w.]){NUMBER}|(?<![A-Za-z])[a-zA-Z])(?:\^|\*\*)(?P<minus>[-−])?(?P<power>\d+)(?!\w)"
+)
+_SUPERSCRIPT = re.compile(r"(?P<base>\w)(?P<power>[²³])(?!\w)")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹⁴⁵⁶⁷⁸⁹", "012345678901456789")
+_ROOT = re.compile(r"√\s?")
+_OPERATORS = {
+    "+": "plus", "-": "minus", "−": "minus", "–": "minus", "*": "times", "×": "times", "x": "times",
+    "·": "times", "/": "divided by", "÷": "divided by", "=": "equals", "<": "is less than",
+    ">": "is greater than", "≤": "is at most", "≥": "is at least", "≠": "does not equal", "≈": "is about",
+    "<=": "is at most", ">=": "is at least", "!=": "does not equal", "==": "equals", "±": "plus or minus",
+    "→": "to", "=>": "gives", "->": "to",
+}  # fmt: skip
+_SPACED = re.compile(r"(?P<left>[\w)%.²³?]) (?P<sign>[×÷=<>≤≥≠≈±]|<=|>=|!=|==|\+) (?=[-−(√]?[\w$€£.?])")
+_MINUS = re.compile(
+    r"(?P<left>\d|(?<![A-Za-z'’])[a-zA-Z]|\)) (?P<sign>[-−–/*·]|(?<=\d )x(?= \d)) (?=[(√]?(?:\d|[a-zA-Z]"
+    r"(?![A-Za-z'’])))"
+)
+_TIGHT = re.compile(
+    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])"
+    r"(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
+)
+_DIVIDED = re.compile(r"(?<=\))/(?=[\d(])|(?<=\d)/(?=\()")
+_TIMES = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[x×](?![\w])")
+_BEFORE = {
+    "~": "about",
+    "≈": "about",
+    "±": "plus or minus",
+    "<": "less than",
+    ">": "more than",
+    "≤": "at most",
+    "≥": "at least",
+    "+": "plus",
+}
+_SIGNED = re.compile(r"(?<![\w)])(?P<sign>[~≈±<>≤≥+])\s?(?=[.$€£]?\d)")
+_NEGATIVE = re.compile(r"(?<![\w.,)])[-−–](?=\.?\d)")
+_PLUS_AFTER = re.compile(r"(?<=\d)\+(?!\w)")
+_NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
+_PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
+_SECTION = re.compile(r"§§?\s?(?=\d)")
+_CODE = re.compile(r"(?<![\w.,'’-])(?=[A-Za-z\d-]*\d)(?=[A-Za-z\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+)*(?!\w)")
+_CODE_PART = re.compile(r"[A-Za-z]+|\d+")
+_SPACED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\w]|[.,]\d)")
+_PLAIN = re.compile(rf"(?P<figures>\d+(?:\.\d+){{2,}}|{NUMBER})")
+
+
+def read_telephones(text: str) -> str:
+    """Numbers that are read digit by digit, in groups."""
+    text = _TELEPHONE.sub(_telephone, text)
+    text = _LOCAL.sub(lambda m: f"{digits(m['mid'])}, {digits(m['last'])}", text)
+    text = _TOLL.sub(_toll, text)
+    text = _FOREIGN.sub(_foreign, text)
+    text = _CARD.sub(lambda m: ", ".join(map(digits, re.split("[ -]", m[0]))), text)
+    text = _EMERGENCY.sub(_by_digits, text)
+    return _SOCIAL.sub(lambda m: ", ".join(map(digits, m[0].split("-"))), text)
+
+
+def read_numbers(text: str) -> str:
+    """The text with every number that is left as words."""
+    text = text.translate(_SUBSCRIPTS)
+    text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
+    text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
+    text = _read_fractions(text)
+    text = _ORDINAL.sub(lambda m: ordinal(int(m["figures"].replace(",", ""))), text)
+    text = _SPACED_GROUPS.sub(lambda m: cardinal(int(re.sub(r"\D", "", m[0]))), text)
+    text = _SCORE.sub(
+        lambda m: f"{m[0][: m.start('first') - m.start()]}{number(m['first'])} to {number(m['last'])}", text
+    )
+    text = _RANGE.sub(_range, text)
+    text = _RATIO.sub(lambda m: " to ".join(number(part) for part in m.groups() if part), text)
+    text = _read_sums(text)
+    text = _ROMAN_PLURAL.sub(_plural, text)
+    text = _CODE.sub(_code, text)
+    return _PLAIN.sub(_plain, text)
+
+
+def _read_fractions(text: str) -> str:
+    text = _ALWAYS.sub("twenty four seven", text)
+    text = _ELEVEN.sub("nine eleven", text)
+    text = _OUT_OF.sub(lambda m: f"{number(m['first'])} out of {number(m['last'])}", text)
+    text = _VULGAR_FRACTION.sub(_vulgar, text)
+    return _FRACTION.sub(_fraction, text)
+
+
+def _read_sums(text: str) -> str:
+    text = _POWER.sub(_power, text)
+    text = _SUPERSCRIPT.sub(lambda m: f"{m['base']} {'squared' if m['power'] == '²' else 'cubed'}", text)
+    text = _ROOT.sub("the square root of ", text)
+    text = _SPACED.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
+    text = _MINUS.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
+    text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['letter'] or m['by']]} ", text)
+    text = _DIVIDED.sub(" divided by ", text)
+    text = _TIMES.sub(lambda m: f"{number(m['figures'])} times", text)
+    text = _SIGNED.sub(lambda m: f"{_BEFORE[m['sign']]} ", text)
+    text = _PLUS_AFTER.sub(" plus", text)
+    return _NEGATIVE.sub("minus ", text)
+
+
+def _telephone(match: re.Match[str]) -> str:
+    groups = [match["one"], match["area"], match["mid"], match["last"]]
+    read = ", ".join(digits(group) for group in groups if group)
+    if match["plus"]:
+        read = f"plus {digits(match['country'])}, {read}"
+    return f"{read}, extension {digits(match['ext'])}" if match["ext"] else read
+
+
+def _toll(match: re.Match[str]) -> str:
+    word = match["word"]
+    area = {"800": "eight hundred", "900": "nine hundred"}.get(match["area"]) or digits(match["area"])
+    groups = (digits(part) if part.isdigit() else part.capitalize() for part in word.split("-"))
+    return f"one, {area}, {', '.join(groups)}"
+
+
+def _foreign(match: re.Match[str]) -> str:
+    groups = re.findall(r"\d+", match["groups"])
+    if len("".join(groups)) < 8:
+        return match[0]
+    return "plus " + ", ".join(map(digits, groups))
+
+
+def _by_digits(match: re.Match[str]) -> str:
+    figures = match["code"] or match["call"]
+    return cardinal(int(figures)) if figures.endswith("00") else digits(figures).replace("zero", "oh")
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    fraction = _VULGAR[match["sign"]]
+    if not match["whole"]:
+        return fraction
+    if fraction in ("one half", "one quarter"):
+        fraction = fraction.replace("one", "a")
+    return f"{number(match['whole'])} and {fraction}"
+
+
+def _fraction(match: re.Match[str]) -> str:
+    upper, lower, whole = int(match["upper"]), int(match["lower"]), match["whole"]
+    if not lower or (whole and upper >= lower) or (upper > lower and not match["th"]):
+        return f"{whole or ''} {cardinal(upper)} over {cardinal(lower)}".strip() if lower else match[0]
+    if lower == 2:
+        name = "half" if upper == 1 else "halves"
+    elif lower == 4:
+        name = "quarter" if upper == 1 else "quarters"
+    elif lower == 1:
+        return f"{cardinal(upper)} over one"
+    else:
+        name = ordinal(lower) + ("" if upper == 1 else "s")
+    read = f"{cardinal(upper)} {name}"
+    return f"{number(whole)} and {'a ' + name if upper == 1 else read}" if whole else read
+
+
+def _range(match: re.Match[str]) -> str:
+    minus = "minus " if match["minus"] else ""
+    return f"{minus}{_plain_number(match['first'])} to {_plain_number(match['last'])}"
+
+
+def _power(match: re.Match[str]) -> str:
+    base = match["base"]
+    read = number(base) if base[0].isdigit() or base[0] == "." else base
+    if match["power"] in "23" and not match["minus"] and len(match["power"]) == 1:
+        return f"{read} {'squared' if match['power'] == '2' else 'cubed'}"
+    return f"{read} to the power of {'minus ' if match['minus'] else ''}{cardinal(int(match['power']))}"
+
+
+def _plural(match: re.Match[str]) -> str:
+    read = cardinal(int(match["figures"]))
+    return f"{read[:-1]}ies" if read.endswith("y") else f"{read}es" if read.endswith("x") else f"{read}s"
+
+
+def _code(match: re.Match[str]) -> str:
+    """Letters and digits together: `H2O`, `B2B`, `COVID-19`, `A380`, `mp3`."""
+    parts = _CODE_PART.findall(match[0])
+    if sum(map(str.isdigit, parts)) > 3:
+        return " ".join(p.upper() if p.isalpha() else digits(p) for part in parts for p in part)
+    return " ".join(_code_part(part, len(parts)) for part in parts)
+
+
+def _code_part(part: str, parts: int) -> str:
+    if not part.isdigit():
+        return part.upper() if len(part) == 1 and parts > 1 else part
+    return _grouped(part)
+
+
+def _grouped(figures: str) -> str:
+    """The digits of a name: `380` is three eighty, `747` seven forty seven."""
+    if figures[0] == "0" or len(figures) > 4:
+        return digits(figures)
+    if len(figures) == 3 and figures[1:] != "00":
+        return f"{cardinal(int(figures[0]))} {'oh ' if figures[1] == '0' else ''}{cardinal(int(figures[1:]))}"
+    if len(figures) == 4 and figures[2:] != "00":
+        return f"{cardinal(int(figures[:2]))} {'oh ' if figures[2] == '0' else ''}{cardinal(int(figures[2:]))}"
+    return cardinal(int(figures))
+
+
+def _plain(match: re.Match[str]) -> str:
+    figures = match["figures"]
+    read = " point ".join(map(number, figures.split("."))) if figures.count(".") > 1 else _plain_number(figures)
+    before = match.string[match.start() - 1 : match.start()]
+    after = match.string[match.end() : match.end() + 1]
+    return f"{' ' if before.isalpha() else ''}{read}{' ' if after.isalpha() else ''}"
+
+
+def _plain_number(figures: str) -> str:
+    return digits(figures) if figures.isdigit() and len(figures) > 9 else number(figures)

@@ -1,0 +1,76 @@
+"""English text as words: the passes, in their order."""
+
+from __future__ import annotations
+
+import re
+
+from app.speech.text.english.addresses import read_addresses
+from app.speech.text.english.dates import read_dates
+from app.speech.text.english.measures import read_measures
+from app.speech.text.english.names import read_abbreviations, read_capitals, read_numerals
+from app.speech.text.english.numbers import read_numbers, read_telephones
+from app.speech.text.options import UrlReading
+
+_NEEDS_READING = re.compile(
+    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№]|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
+    r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/)(?!\w)"
+    r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
+)
+_SIGN_WORDS = {
+    "&": " and ", "@": " at ", "%": " percent", "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
+    "™": "", "¶": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ", "\\": " ", "^": " ", "~": " ",
+    "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
+    "÷": " divided by ", "±": " plus or minus ", "≈": " about ", "≠": " is not ", "≤": " at most ", "≥": " at least ",
+}  # fmt: skip
+_SIGN = re.compile(f"[{re.escape(''.join(_SIGN_WORDS))}]")
+_HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
+_HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
+_SLASH = re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_TAGGED = re.compile(r"((?<!\w)[#@][A-Za-z_]\w*)")
+_GENERIC = re.compile(r"(?<=\w)<(?=[A-Za-z])|>(?=[\s,.;:)]|\Z)")
+_STAR = re.compile(r"(?<!\S)\*(?!\S)")
+_LONE_HASH = re.compile(r"#")
+_PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
+_TAG = re.compile(r"(<[A-Za-z][A-Za-z_-]*>)")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is words already, as most sentences are."""
+    return _NEEDS_READING.search(text) is None
+
+
+def read(text: str, *, tags: frozenset[str] = frozenset(), urls: UrlReading = UrlReading.HOST) -> str:
+    """The text as words; `tags` of the model stay."""
+    if is_plain(text):
+        return text
+    if "<" not in text:
+        return _read(text, urls)
+    return "".join(part if part in tags else _read(part, urls) for part in _TAG.split(text))
+
+
+def _read(text: str, urls: UrlReading) -> str:
+    if is_plain(text):
+        return text
+    text = read_addresses(text, urls)
+    text = read_numerals(text)
+    if any(map(str.isdigit, text)) or _SIGN.search(text):
+        text = read_telephones(text)
+        text = read_dates(text)
+        text = read_measures(text)
+        text = read_abbreviations(text)
+        text = read_numbers(text)
+    else:
+        text = read_abbreviations(read_dates(text))
+    return read_capitals(_read_signs(text))
+
+
+def _read_signs(text: str) -> str:
+    text = _TAGGED.sub(lambda m: _CAMEL.sub(" ", m[0]), text)
+    text = _HASHTAG.sub("hashtag ", text)
+    text = _HANDLE.sub("at ", text)
+    text = _SLASH.sub(" ", text)
+    text = _STAR.sub("star", text)
+    text = _LONE_HASH.sub(" sharp" if re.search(r"\b[A-G]#", text) else " ", text)
+    text = _PLUS.sub(lambda m: " plus plus" if m[0] == "++" else " plus ", text)
+    return _SIGN.sub(lambda m: _SIGN_WORDS[m[0]], text)

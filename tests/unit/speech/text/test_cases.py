@@ -1,0 +1,28 @@
+"""The cases that are shipped, each a kind of text that an LLM or a person writes: `carillon bench text` counts them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.bench.text import heard, judged, load_cases, options_for
+
+CASES = load_cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
+def test_a_text_is_read_as_a_person_would(case: dict[str, Any]) -> None:
+    pieces = case.get("pieces") or [case["text"]]
+    for cut in (pieces, ["".join(pieces)], list("".join(pieces))):
+        result = heard(cut, options_for(case))
+        assert judged(case, result), result
+
+
+def test_no_chunk_ends_inside_a_number_whatever_the_pieces() -> None:
+    text = "The total is 1,234,567 euros, or $1,300.50 at 9:30 on 2024-03-05, from 10 000 of them."
+    parts = ("1,234,567", "$1,300.50", "9:30", "2024-03-05", "10 000")
+    for size in range(1, 12):
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        chunks = heard(pieces, options_for({})).chunks
+        assert all(any(part in chunk for chunk in chunks) for part in parts), chunks

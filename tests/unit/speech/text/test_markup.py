@@ -1,0 +1,170 @@
+"""Markup is read away, the same however a text is cut into pieces, and plain text knows where it came from."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.speech.text import clean, marks
+from app.speech.text.markup import Markup, has_nothing_to_speak
+from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
+
+SIGNS = (
+    *"*_`~[]()!#|&<>/=:.-+ 5ax",
+    "\\",
+    "\n",
+    "\xe9",
+    "\U0001f44d",
+    "\u200d",
+    "\U0001f3fd",
+    "\U000f0001",
+    "**",
+    "```",
+    "   ",
+    "\n\n",
+    "- ",
+    "1. ",
+    "* ",
+    "> ",
+    "](",
+    "<b>",
+    "</b>",
+    "<p>",
+    "&amp;",
+    "<think>",
+    "</think>",
+    "<!--",
+    "-->",
+    "<script>",
+    "</script>",
+    "<br/>",
+    '<break time="1s"/>',
+    '<sub alias="z">',
+    "</sub>",
+    "<laugh>",
+    "[^1]",
+    "[d]: http://a.b",
+    "http://a.b",
+    "---",
+    "| a | b |",
+    "[THINK]",
+)
+WRITTEN = st.lists(st.sampled_from(SIGNS), max_size=40).map("".join)
+OPTIONS = st.builds(
+    TextOptions,
+    markup=st.sampled_from(MarkupKind),
+    code=st.sampled_from(CodeReading),
+    emoji=st.sampled_from(EmojiReading),
+)
+
+
+def plain(text: str, options: TextOptions | None = None) -> str:
+    markup = Markup(options)
+    return markup.push(text) + markup.finish()
+
+
+@given(WRITTEN, OPTIONS, st.data())
+def test_the_pieces_leave_no_trace(written: str, options: TextOptions, data: st.DataObject) -> None:
+    markup, got, at = Markup(options), "", 0
+    while at < len(written):
+        size = data.draw(st.integers(1, 9))
+        got += markup.push(written[at : at + size])
+        at += size
+    assert got + markup.finish() == plain(written, options)
+    assert markup.received_chars == len(written)
+
+
+@given(WRITTEN, OPTIONS, st.integers(0, 40))
+def test_a_reading_goes_on_in_another_process_where_it_stood(written: str, options: TextOptions, cut: int) -> None:
+    markup = Markup(options)
+    before = markup.push(written[:cut])
+    restored = Markup.restored(json.loads(json.dumps(markup.record())), tags=("<laugh>",))
+    untouched = Markup(options, tags=("<laugh>",))
+    assert before == untouched.push(written[:cut])
+    assert restored.push(written[cut:]) + restored.finish() == untouched.push(written[cut:]) + untouched.finish()
+
+
+@given(WRITTEN)
+def test_nothing_that_a_user_writes_is_a_mark(written: str) -> None:
+    for options in (TextOptions(markup=MarkupKind.PLAIN), TextOptions(markup=MarkupKind.MARKDOWN)):
+        assert not any(char in plain(written, options) for char in (marks.START, marks.AS, marks.END))
+
+
+@pytest.mark.parametrize("word", ["plums", "the shop", "after"])
+def test_plain_text_knows_where_it_came_from(word: str) -> None:
+    written = "# List\n\n- **bread** &amp; *plums*\n- [the shop](https://a.b/c)\n\n<think>no</think>after"
+    markup = Markup()
+    got = "".join(map(markup.push, written)) + markup.finish()
+    assert markup.source(got.index(word)) == written.index(word)
+    markup.forget(got.index(word))
+    assert markup.source(got.index(word)) == written.index(word)
+
+
+def test_no_more_is_held_back_than_must_be() -> None:
+    markup = Markup()
+    assert [markup.push(piece) for piece in ("Hello", "!", " *", "so", "* 2 <", " 3")] == [
+        "Hello",
+        "!",
+        " ",
+        "so",
+        " 2 ",
+        "< 3",
+    ]
+
+
+def test_a_thought_stays_open_over_flushes_and_never_speaks() -> None:
+    markup = Markup()
+    said = [
+        markup.push("<think>a"),
+        markup.finish(),
+        markup.push("b</thi"),
+        markup.finish(),
+        markup.push("nk>c</think>Yes."),
+    ]
+    assert "".join(said) == "Yes."
+
+
+def test_code_is_skipped_announced_or_read() -> None:
+    written = "Run:\n```py\nx = 1\n```\nDone."
+    assert clean(plain(written)) == "Run:\nDone."
+    announced = plain(written, TextOptions(code=CodeReading.ANNOUNCE))
+    assert [part for part, fixed in marks.marked_parts(announced) if fixed] == ["Code block."]
+    assert "x = 1" in plain(written, TextOptions(code=CodeReading.READ))
+
+
+def test_what_cannot_be_done_is_named_once() -> None:
+    markup = Markup()
+    markup.push('<prosody rate="slow">a</prosody><prosody>b</prosody><emphasis>c</emphasis><break time="x"/>')
+    assert markup.ignored == ("prosody", "emphasis", "break")
+
+
+def test_plain_text_and_ssml_know_no_markdown() -> None:
+    assert plain("# *a* <b>", TextOptions(markup=MarkupKind.PLAIN)) == "# *a* <b>"
+    assert clean(plain("# *a* <foo x='1'>b</foo> &lt;", TextOptions(markup=MarkupKind.SSML))) == "# *a* b <"
+
+
+@pytest.mark.parametrize(
+    ("text", "nothing"),
+    [("✅", True), ("…", True), ("———.", True), ("<think>a</think>", True), ("👍🏽", True), ("", True), ("a", False),
+     ('<break time="1s"/>', False), ("<laugh>", False)],
+)  # fmt: skip
+def test_a_text_with_nothing_to_speak_is_known(text: str, nothing: bool) -> None:
+    assert has_nothing_to_speak(text, TextOptions()) is nothing
+
+
+@pytest.mark.parametrize(
+    "sign", ["[", "*", "`", "<", "&", "#", "-", "|", "[x](", "<a ", "👍", "\\", "a_", "![", "<think>", "<!--"]
+)
+def test_rows_of_signs_are_read_in_time_that_grows_with_them(sign: str) -> None:
+    """A test that takes minutes where it does not."""
+    markup = Markup(TextOptions(emoji=EmojiReading.NAME))
+    for _ in range(4_000):
+        markup.push(sign)
+    markup.finish()
+
+
+def test_twenty_thousand_characters_without_a_space_pass() -> None:
+    assert len(plain("x" * 20_000)) == 20_000
