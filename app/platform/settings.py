@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,6 +31,14 @@ ANY_HOST = frozenset({"0.0.0.0", "::", ""})
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names with commas or spaces between."""
 
 
 class EngineSettings(BaseModel):
@@ -235,6 +243,14 @@ class Settings(BaseSettings):
     api_host: str = Field(default="127.0.0.1", description="Where the front door listens; 0.0.0.0: on every interface.")
     api_port: int = Field(default=8000, ge=0, le=65_535, description="0: a free one.")
     auth: bool = Field(default=True, description="Off: any caller may do anything. For a private machine only.")
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Where auth is off: what requests may name as Host and Origin beside loopback names, with commas "
+        "between.",
+    )
+    connections_per_address: int = Field(
+        default=1000, ge=1, description="Open at once from one address; a proxy before the front door is one address."
+    )
     key_pepper: SecretStr = Field(default=SecretStr(""), description="HMAC key of stored API keys; same everywhere.")
     fleet_secret: SecretStr = Field(default=SecretStr(""), description="What front doors show to workers.")
 
