@@ -189,7 +189,11 @@ class NarrationSettings(BaseModel):
     max_cover_bytes: int = Field(
         default=8 * 1024**2, ge=1024, le=10 * 1024**2, description="At most 10 MiB: no FLAC holds more than 16."
     )
-    reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
+    reading_s_per_mb: float = Field(
+        default=30.0,
+        gt=0,
+        description="CPU time for taking a megabyte of a text apart, beside 15 s for any.",
+    )
     at_once: int = Field(
         default=2, ge=1, description="Chapters that one `carillon tasks --queue render` process renders at a time."
     )
