@@ -11,6 +11,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.metrics import Metrics
+from app.api.sse import JobWatches
 from app.catalog import Catalog
 from app.fleet.registry import Registry
 from app.narration.service import NarrationService
@@ -69,6 +70,7 @@ class Services:
     object_store: ObjectStore | None = None
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
     book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
+    watches: JobWatches = field(default_factory=JobWatches)
     sockets: set[Drainable] = field(default_factory=set)
 
     @property
