@@ -106,6 +106,12 @@ class SessionSettings(BaseModel):
     idle_text_s: float = Field(default=0.25, gt=0, description="Text that pauses so long is spoken as far as it goes.")
     lead_s: float = Field(default=1.5, gt=0, description="Later text is spoken once less audio than this is in hand.")
     idle_timeout_s: float = Field(default=60, gt=0, description="A session without messages for so long is ended.")
+    idle_place_s: float = Field(
+        default=10,
+        gt=0,
+        description="A session without text or audio for so long gives its place to others, after 1 s where none is "
+        "free, and takes one again with its next text.",
+    )
     slow_reader_timeout_s: float = Field(
         default=30, gt=0, description="A client that reads nothing for so long is disconnected."
     )

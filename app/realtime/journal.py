@@ -34,7 +34,7 @@ from app.speech.protocol import (
     Text,
 )
 from app.speech.spoken_text import played_text
-from app.speech.text import Cleaner
+from app.speech.text import Cleaner, has_speech
 from app.speech.token_layout import ORPHEUS_TAGS, TOKENS_PER_FRAME
 
 BYTES_PER_SAMPLE = 2
@@ -147,6 +147,11 @@ class Journal:
     def pending_chars(self) -> int:
         """Characters of text that no chunk has begun with, as they were sent."""
         return self.text_chars - self._cursor.offset
+
+    @property
+    def awaits_speech(self) -> bool:
+        """Whether there is text with words in it that no chunk has begun with."""
+        return self.pending_chars > 0 and has_speech(self._text_from(self._cursor.offset))
 
     @property
     def is_new(self) -> bool:

@@ -44,7 +44,10 @@ class Message(BaseModel):
 
 
 class Start(Message):
-    """Open a session: one voice, one format, any amount of text."""
+    """Open a session: one voice, one format, any amount of text.
+
+    It has a place at a worker while there is text to speak. After some seconds without, others may have the place, and
+    the session takes one again with its next text; `waiting` says what for, where that takes long."""
 
     type: Literal["start"] = "start"
     session: SessionId = Field(description="Chosen by the client, unique among the sessions open on this socket.")
