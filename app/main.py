@@ -9,13 +9,17 @@ import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
 from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
+from app.api.http_protocol import BoundedHttp, BoundedWebSocket
 from app.api.lingering import Lingering
+from app.api.local_callers import LocalCallers
 from app.api.metrics import Metrics
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
@@ -25,6 +29,7 @@ from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
+from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
@@ -46,6 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", lifespan=lifespan)
     app.add_middleware(Lingering)
+    if not settings.auth:
+        app.add_middleware(LocalCallers, allowed_hosts=settings.allowed_hosts)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
     edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
@@ -131,14 +138,19 @@ class _Untraced(logging.Filter):
 
 
 _UNTRACED = _Untraced()
+_SPARING = Throttle(per_minute=600)
+"""What strangers can have uvicorn say, and tracebacks, of which the first tell enough."""
 
 
 def make_server(settings: Settings) -> Server:
     """The front door's server, not yet started. Port 0 takes a free one."""
+    door = Connections(limit=connection_limit(), per_address=settings.connections_per_address)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.api_host,
         port=settings.api_port,
+        http=partial(BoundedHttp, door=door),  # type: ignore[arg-type]
+        ws=BoundedWebSocket,
         log_config=None,
         access_log=False,
         ws_max_size=MAX_SOCKET_MESSAGE_BYTES,
@@ -147,6 +159,7 @@ def make_server(settings: Settings) -> Server:
         ws_ping_timeout=None,
     )
     logging.getLogger("uvicorn.error").addFilter(_UNTRACED)
+    logging.getLogger("uvicorn.error").addFilter(_SPARING)
     return Server(config)
 
 
@@ -156,6 +169,7 @@ YOUNG_OBJECTS = 20_000
 
 def serve(settings: Settings) -> None:
     """Run the front door until SIGINT or SIGTERM."""
+    raise_descriptor_limit()
     server = make_server(settings)
     _spare_the_collector()
     server.run()

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from app.api.services import Services, TheServices
 from app.errors import AuthenticationFailed, PermissionDenied
 from app.platform.api_keys import ApiKey
+from app.platform.lanes import CALLER
 from app.speech.choices import Scope
 
 
@@ -26,6 +27,7 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
             "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
         )
     key = await services.catalog.keys.authenticate(token)
+    CALLER.set(key.id)
     if not key.allows(scope):
         raise PermissionDenied(
             f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.access import requires
 from app.api.bodies import json_body, read_json
 from app.api.services import TheServices
-from app.api.sse import event_stream
 from app.errors import InvalidRequest
 from app.speech.choices import Scope
 from app.voices.models import CloneJob
@@ -80,7 +79,7 @@ async def clone_events(job_id: str, services: TheServices) -> Response:
     def changed(job: CloneJob, told: CloneJob | None) -> dict[str, Any]:
         return shown(job, report=told is None or job.report is None or job.report != told.report)
 
-    return event_stream(job, again=lambda: services.catalog.jobs.get(job_id), shown=changed)
+    return services.watches.stream(job, again=lambda: services.catalog.jobs.get(job_id), shown=changed)
 
 
 @router.post("/v1/clones/{job_id}/cancel")

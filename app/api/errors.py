@@ -37,7 +37,11 @@ from app.errors import (
     UnknownVoice,
     WorkerLost,
 )
+from app.platform.logs import Throttle
 from app.speech.field_errors import first_fault
+
+REFUSALS_A_MINUTE = 120
+"""That are logged: enough to see what a client does wrong, and some 20 MB a day from one that does nothing else."""
 
 STATUS: dict[type[CarillonError], int] = {
     InvalidRequest: 400,
@@ -70,6 +74,7 @@ PLACES = frozenset({"body", "query", "path", "header"})
 """What FastAPI puts before a parameter's name."""
 
 log = logging.getLogger(__name__)
+log.addFilter(Throttle(REFUSALS_A_MINUTE))
 
 
 def status_of(error: CarillonError) -> int:
@@ -104,7 +109,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, CarillonError)
-        log.info("request refused", extra={"path": request.url.path, "code": error.code})
+        # `request.url` is made of the client's Host; the scope has what was asked for, and no query.
+        log.info("request refused", extra={"path": request.scope["path"], "code": error.code})
         return error_response(error)
 
     async def unfit(request: Request, error: Exception) -> JSONResponse:
@@ -114,8 +120,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         words = {
-            404: f"there is nothing at {request.url.path[:200]!r}; GET /docs shows what there is",
-            405: f"{request.url.path[:200]!r} takes no {request.method}; GET /docs shows what it takes",
+            404: f"there is nothing at {request.scope['path'][:200]!r}; GET /docs shows what there is",
+            405: f"{request.scope['path'][:200]!r} takes no {request.method}; GET /docs shows what it takes",
         }
         message = words.get(error.status_code, str(error.detail))
         body = error_body(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))

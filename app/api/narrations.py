@@ -17,7 +17,6 @@ from app.api.bodies import json_body, read_json
 from app.api.narration_submission import received
 from app.api.narration_views import narration_json, segments_json
 from app.api.services import TheServices
-from app.api.sse import event_stream
 from app.errors import InvalidRequest, NotFound
 from app.narration.models import Narration
 from app.narration.submission import Cast, NewNarration, VoiceName
@@ -91,7 +90,9 @@ async def narration_events(narration_id: str, services: TheServices, _: Narrator
         return narration_json(services, narration, without={"findings"} if old_news else frozenset())
 
     narration = await services.catalog.narrations.get(narration_id)
-    return event_stream(narration, again=lambda: services.catalog.narrations.get(narration_id), shown=changed)
+    return services.watches.stream(
+        narration, again=lambda: services.catalog.narrations.get(narration_id), shown=changed
+    )
 
 
 @router.post("/v1/narrations/{narration_id}/cancel")

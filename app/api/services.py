@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +11,12 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.metrics import Metrics
+from app.api.sse import JobWatches
 from app.catalog import Catalog
 from app.fleet.registry import Registry
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
+from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
@@ -30,8 +31,9 @@ from app.voices.resolver import VoiceResolver
 from app.voices.service import VoiceService
 from app.voices.uploads import UploadService
 
-MAX_PROBES = 2
-"""Recordings and books that one front door probes at once: each costs a core for as long as it is decoded."""
+RECORDING_LANES, BOOK_LANES = 3, 3
+"""Recordings, and books, that one front door inspects at once: each costs a core meanwhile. They wait for their own
+kind alone, and no caller has more than two of either."""
 
 
 def uploads_directory(settings: Settings) -> Path:
@@ -66,7 +68,9 @@ class Services:
     links: SignedLinks
     journals: JournalStore
     object_store: ObjectStore | None = None
-    probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_PROBES))
+    recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
+    book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
+    watches: JobWatches = field(default_factory=JobWatches)
     sockets: set[Drainable] = field(default_factory=set)
 
     @property
@@ -98,7 +102,7 @@ class Services:
 
     @cached_property
     def ingest(self) -> Ingest:
-        return Ingest(self.settings, self.catalog.voices, self.object_store, self.probes)
+        return Ingest(self.settings, self.catalog.voices, self.object_store, self.recording_lanes)
 
     @cached_property
     def uploads(self) -> UploadService:
@@ -113,7 +117,7 @@ class Services:
             object_store=self.object_store,
             queue=self.queue,
             find_voice=self.resolver.find,
-            probes=self.probes,
+            lanes=self.book_lanes,
             directory=uploads_directory(self.settings),
         )
 

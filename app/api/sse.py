@@ -1,19 +1,22 @@
 """Server-sent events about a job: itself whenever it has changed, until it is over.
 
-Progress is read from the catalogue, so that any front door can tell it; nothing here knows what kind of job it is.
+Progress is read from the catalogue, so that any front door can tell it: once for all who listen to the same job here,
+and less often the longer nothing happens. Nothing here knows what kind of job it is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-POLL_S = 0.5
+POLL_S, MAX_POLL_S = 0.5, 2.0
+POLL_GROWTH = 1.2
 KEEPALIVE_S = 15.0
 
 
@@ -27,6 +30,9 @@ class JobState(Protocol):
 
 class Job(Protocol):
     @property
+    def id(self) -> str: ...
+
+    @property
     def revision(self) -> int: ...
 
     @property
@@ -36,27 +42,94 @@ class Job(Protocol):
 AJob = TypeVar("AJob", bound=Job)
 
 
-def event_stream(
-    job: AJob, *, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
-) -> Response:
-    """`again` reads the job anew; `shown` tells it, knowing what was told last: nothing large need be told twice."""
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_changes(job, again, shown), media_type="text/event-stream", headers=headers)
+class JobWatches:
+    """The jobs that somebody listens to, each read by one task."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, _Watch[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    def stream(
+        self, job: AJob, *, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
+    ) -> Response:
+        """`again` reads the job once more; `shown` tells it, knowing what was told last: large things are told once."""
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._changes(job, again, shown), media_type="text/event-stream", headers=headers)
+
+    async def _changes(
+        self, job: AJob, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
+    ) -> AsyncIterator[str]:
+        told: AJob | None = None
+        with self._watched(job, again) as watch:
+            while True:
+                yield f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, told))}\n\n"
+                if job.state.over:
+                    return
+                told = job
+                while (news := await watch.after(told.revision)) is None:
+                    yield ": still here\n\n"
+                job = news
+
+    @contextmanager
+    def _watched(self, job: AJob, again: Callable[[], Awaitable[AJob]]) -> Iterator[_Watch[AJob]]:
+        watch = self._watches.get(job.id)
+        if watch is None or watch.failed:
+            watch = self._watches[job.id] = _Watch(job, again)
+        watch.listeners += 1
+        try:
+            yield watch
+        finally:
+            watch.listeners -= 1
+            if not watch.listeners:
+                watch.close()
+                if self._watches.get(job.id) is watch:
+                    del self._watches[job.id]
 
 
-async def _changes(
-    job: AJob, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
-) -> AsyncIterator[str]:
-    clock = asyncio.get_running_loop().time
-    told, quiet_since = None, clock()
-    while True:
-        yield f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, told))}\n\n"
-        if job.state.over:
-            return
-        told = job
-        while (job := await again()).revision == told.revision:
-            await asyncio.sleep(POLL_S)
-            if clock() - quiet_since > KEEPALIVE_S:
-                quiet_since = clock()
-                yield ": still here\n\n"
-        quiet_since = clock()
+class _Watch(Generic[AJob]):
+    """One job as it was last read, and the task that reads it."""
+
+    def __init__(self, job: AJob, again: Callable[[], Awaitable[AJob]]) -> None:
+        self.listeners = 0
+        self._job = job
+        self._again = again
+        self._failure: Exception | None = None
+        self._news = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(), name=f"watch of {job.id}")
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
+    async def after(self, revision: int) -> AJob | None:
+        """The job when it has another revision; None if it has none for KEEPALIVE_S. Raises what reading it did."""
+        try:
+            async with asyncio.timeout(KEEPALIVE_S):
+                while self._job.revision <= revision and self._failure is None:
+                    await self._news.wait()
+        except TimeoutError:
+            return None
+        if self._job.revision <= revision and self._failure is not None:
+            raise self._failure
+        return self._job
+
+    async def _read(self) -> None:
+        pause_s = POLL_S
+        while self._failure is None:
+            await asyncio.sleep(pause_s)
+            try:
+                job = await self._again()
+            except Exception as failure:
+                self._failure = failure
+            else:
+                if job.revision <= self._job.revision:
+                    pause_s = min(pause_s * POLL_GROWTH, MAX_POLL_S)
+                    continue
+                self._job, pause_s = job, POLL_S
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+
+    def close(self) -> None:
+        self._reading.cancel()

@@ -56,7 +56,7 @@ class Uploaded(BaseModel):
 async def announce(voice_id: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """An address for each file, in their order."""
     record = await services.catalog.voices.get(voice_id)
-    wanted = await read_json(request, NewUploads, max_bytes=2**20)
+    wanted = await read_json(request, NewUploads, max_bytes=2**20, max_values=3 * MAX_FILES)
     uploads = await services.uploads.announce(record, [(file.file_name, file.size_bytes) for file in wanted.files])
     return {"uploads": [asdict(upload) for upload in uploads], "method": "PUT", "expires_s": EXPIRES_S}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +25,21 @@ from app.platform import sandbox
 from app.platform.sandbox import Limits
 from app.platform.settings import NarrationSettings
 
-LIMITS = Limits(memory_bytes=2 * 2**30, cpu_s=60, wall_s=60.0, answer_bytes=128 * 2**20)
-"""What one reading may take. 5 MB of Markdown took 6 s of CPU, 0.7 GB in pandoc and 0.6 GB in Python; the answer,
-JSON, takes 30 MB at most, and a cover 11 MB."""
+LIMITS = Limits(memory_bytes=2 * 2**30, cpu_s=15, wall_s=60.0, answer_bytes=128 * 2**20)
+"""What reading the shortest text may take, but for the memory and the answer, which are of the longest: JSON, which
+takes 30 MB at most, and a cover 11 MB."""
+
+CPU_S_PER_MB = 30.0
+"""5 MB of Markdown took 6 s of CPU on one machine, and slow ones take ten times as long."""
+
+WALL_S_PER_CPU_S = 4
+
+HEAP_BYTES, HEAP_BYTES_PER_MB = 256 * 2**20, 160 * 2**20
+"""Pandoc's own bound, told as what it is; the kernel's bound on memory stands behind. 5 MB of Markdown took 0.7 GB in
+pandoc, and 0.6 GB in Python."""
+
+MARKUP_PER_TEXT = 4
+"""A book's files are some times as large as what is read of them; beyond that, size brings no more time."""
 
 _READING = Path(__file__).with_name("text_blocks_child.py")
 _UNPACKING = Path(__file__).with_name("epub_child.py")
@@ -48,13 +61,17 @@ class BookLimits:
     max_unpacked_bytes: int = 512 * 2**20
     max_cover_bytes: int = 8 * 2**20
     heap_bytes: int = 2**30
-    """Pandoc's own bound, told as what it is; the kernel's bound on memory stands behind."""
+    """The most for pandoc: a short text has less."""
+    cpu_s_per_mb: float = CPU_S_PER_MB
     reading: Limits = LIMITS
+    """Of the shortest text, and of a cover."""
 
-    @property
-    def unpacking(self) -> Limits:
-        """For what writes a copy of the text on its way."""
-        return replace(self.reading, file_bytes=self.max_unpacked_bytes)
+    def reading_of(self, size_bytes: int) -> Limits:
+        """For a file of this size, which may write a copy of the text on its way: a large one has more time."""
+        size_mb = min(size_bytes, MARKUP_PER_TEXT * self.max_text_bytes) / 2**20
+        cpu_s = self.reading.cpu_s + math.ceil(size_mb * self.cpu_s_per_mb)
+        wall_s = self.reading.wall_s + WALL_S_PER_CPU_S * (cpu_s - self.reading.cpu_s)
+        return replace(self.reading, cpu_s=cpu_s, wall_s=wall_s, file_bytes=self.max_unpacked_bytes)
 
     @classmethod
     def of(cls, settings: NarrationSettings) -> Self:
@@ -62,7 +79,7 @@ class BookLimits:
             max_text_bytes=settings.max_text_bytes,
             max_unpacked_bytes=8 * settings.max_file_bytes,
             max_cover_bytes=settings.max_cover_bytes,
-            reading=replace(LIMITS, cpu_s=max(1, round(settings.reading_timeout_s)), wall_s=settings.reading_timeout_s),
+            cpu_s_per_mb=settings.reading_s_per_mb,
         )
 
 
@@ -126,14 +143,15 @@ async def check_cover_async(path: Path, *, name: str, limits: BookLimits | None 
 
 
 async def _read(path: Path, kind: SourceKind, name: str, limits: BookLimits) -> dict[str, Any]:
+    size = path.stat().st_size
     request = {
         "source": str(path.absolute()),
         "kind": kind.value,
         "pandoc": pypandoc.get_pandoc_path(),
         "max_text_bytes": limits.max_text_bytes,
-        "heap_bytes": limits.heap_bytes,
+        "heap_bytes": min(limits.heap_bytes, HEAP_BYTES + size * HEAP_BYTES_PER_MB // 2**20),
     }
-    return await _run(_READING, request, name=name, param="file", limits=limits.unpacking)
+    return await _run(_READING, request, name=name, param="file", limits=limits.reading_of(size))
 
 
 async def _read_book(path: Path, name: str, limits: BookLimits) -> dict[str, Any]:
@@ -145,7 +163,8 @@ async def _read_book(path: Path, name: str, limits: BookLimits) -> dict[str, Any
             "max_unpacked_bytes": limits.max_unpacked_bytes,
             "max_cover_bytes": limits.max_cover_bytes,
         }
-        unpacked = await _run(_UNPACKING, request, name=name, param="file", limits=limits.unpacking)
+        unpacking = limits.reading_of(path.stat().st_size)
+        unpacked = await _run(_UNPACKING, request, name=name, param="file", limits=unpacking)
         return await _read(slim, SourceKind.EPUB, name, limits) | unpacked
 
 

@@ -34,6 +34,7 @@ from app.narration.store import NarrationStore
 from app.platform import webhooks
 from app.platform.broker import NARRATE, RENDER
 from app.platform.cancellation import to_the_end
+from app.platform.lanes import FairLanes
 from app.platform.object_keys import narration_prefix
 from app.platform.object_store import ObjectStore, configured
 from app.platform.settings import Settings
@@ -152,14 +153,14 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submissions:
-    """Takes submissions in. `probes` bounds how many books are read at once; `directory` is for files meanwhile."""
+    """Takes submissions in. `lanes` bounds how many books are read at once; `directory` is for files meanwhile."""
 
     settings: Settings
     narrations: NarrationStore
     object_store: ObjectStore | None
     queue: TaskQueue
     find_voice: FindVoice
-    probes: asyncio.Semaphore
+    lanes: FairLanes
     directory: Path
 
     async def accept(self, submission: Submission) -> Narration:
@@ -217,14 +218,14 @@ class Submissions:
 
     async def _read(self, path: Path, kind: SourceKind, name: str) -> Book:
         """Take a book apart, few at once. Raises ManuscriptUnfit."""
-        async with self.probes:
+        async with self.lanes.place():
             return await read_manuscript_async(path, kind, name=name, limits=BookLimits.of(self.settings.narration))
 
     async def _checked_cover(self, cover: SentCover, format: NarrationFormat) -> str:
         """The content type of a cover that the finished file can have. Raises ManuscriptUnfit."""
         if format is NarrationFormat.WAV:
             raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
-        async with self.probes:
+        async with self.lanes.place():
             return await check_cover_async(cover.path, name=cover.name, limits=BookLimits.of(self.settings.narration))
 
     def _store(self, narration_id: str, submission: Submission, book: Book, cover_type: str | None) -> NarrationSource:

@@ -125,11 +125,38 @@ def _heading_level(lines: list[str]) -> int:
 def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
     # "[hero]: Yes" would define a link; only an address does.
     text = re.sub(rf"(?m)^( {{0,3}})\[(?!\^)([^\]\n]{{1,80}})\]:(?![ \t]*{_ADDRESS})", r"\1\\[\2]:", text)
+    text, marks = without_note_marks(text)
+    before, end, after = text.rpartition("-->")
+    text = before + end + after.replace("<!--", r"\<!--")  # pandoc seeks the end of each, 20 s for 40,000 of them
     form = _MARKDOWN + ("+yaml_metadata_block" if re.match(r"---\n\w[\w -]*:.*\n", text) else "")
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "text.md"
         source.write_text(text, "utf-8")
-        return walked(pandoc(source, form, request))
+        answer = walked(pandoc(source, form, request))
+    answer["blocks"] += [("dropped", "note", 0)] * bool(marks)
+    return answer
+
+
+_NOTE = r"\[\^((?:\\.|[^\[\]\\\s]){1,200})\]"
+
+
+def without_note_marks(text: str) -> tuple[str, int]:
+    """Markdown without the marks of its footnotes, and how many there were.
+
+    Notes are not read aloud; pandoc would put each into the place of every mark of it, also where a note has the mark
+    of another: thirty notes with two marks each are a thousand million notes, and two that name each other have no end.
+    """
+    defined = {match[1].casefold() for match in re.finditer(rf"{_NOTE}:", text)}
+    marks = 0
+
+    def unless_defined(match: re.Match[str]) -> str:
+        nonlocal marks
+        if match[1].casefold() not in defined:
+            return match[0]
+        marks += 1
+        return ""
+
+    return re.sub(rf"{_NOTE}(?!:)", unless_defined, text), marks
 
 
 def pandoc(source: Path, form: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -215,23 +242,57 @@ _HTML = re.compile(
     "section|select|slot|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|template|textarea|"
     "tfoot|th|thead|time|title|tr|track|tt|u|ul|var|video|wbr"
 )
-_MARKUP = re.compile(
-    r"<!--.*?-->|<(script|style|svg)\b.*?</\1\s*>|<[!?][^>]*>|<(/?)([A-Za-z][\w-]*)([^<>]*)>", re.S | re.I
-)
+_TAG = re.compile(r"<(/?)([A-Za-z][\w-]*)([^<>]*)>")
+_UNHEARD = re.compile(r"<(script|style|svg)\b", re.I)
+_UNHEARD_END = {name: re.compile(rf"</{name}\s*>", re.I) for name in ("script", "style", "svg")}
 
 
 def spoken_html(html: str) -> str:
-    """What is to be heard of raw HTML: its text, pauses and speech tags, which have no attributes."""
+    """What is to be heard of raw HTML: its text, pauses and speech tags, which have no attributes.
 
-    def kept(match: re.Match[str]) -> str:
-        name = (match[3] or "").lower()
-        if match[2] or not name or _HTML.fullmatch(name):
-            return "\n" if name in ("p", "br", "div", "li") else ""
-        if name == "break":
-            return match[0]
-        return "" if match[4].strip(" /") else f"<{match[3]}>"
+    In time that grows with the text: what has no end from one place on has none from a later one, and is sought once.
+    """
+    heard: list[str] = []
+    endless: set[str] = set()
 
-    return _MARKUP.sub(kept, html)
+    def end_of(what: str, pattern: re.Pattern[str], start: int) -> int:
+        if what in endless:
+            return 0
+        if match := pattern.search(html, start):
+            return match.end()
+        endless.add(what)
+        return 0
+
+    at = 0
+    while (start := html.find("<", at)) >= 0:
+        heard.append(html[at:start])
+        at = 0
+        if html.startswith("<!--", start):
+            at = end_of("comment", _COMMENT_END, start + 4)
+        elif block := _UNHEARD.match(html, start):
+            at = end_of(block[1].lower(), _UNHEARD_END[block[1].lower()], block.end())
+        if not at and html.startswith(("<!", "<?"), start):
+            at = end_of("declaration", _DECLARATION_END, start + 2)
+        if not at and (tag := _TAG.match(html, start)):
+            heard.append(_spoken_tag(tag))
+            at = tag.end()
+        if not at:
+            heard.append("<")
+            at = start + 1
+    return "".join((*heard, html[at:]))
+
+
+_COMMENT_END = re.compile("-->")
+_DECLARATION_END = re.compile(">")
+
+
+def _spoken_tag(tag: re.Match[str]) -> str:
+    closing, name, attributes = tag[1], tag[2].lower(), tag[3]
+    if closing or _HTML.fullmatch(name):
+        return "\n" if name in ("p", "br", "div", "li") else ""
+    if name == "break":
+        return tag[0]
+    return "" if attributes.strip(" /") else f"<{tag[2]}>"
 
 
 @dataclass

@@ -2,6 +2,9 @@
 
 A record is a static event and its data: `log.info("session started", extra={"session": id})`. The text form appends the
 data as `key=value`; the JSON form makes one object a line. No text or audio of a user belongs in either.
+
+What strangers send can be logged, but harms no log: a value is cut, its control characters are escaped, and an event
+that strangers can cause at will comes so often a minute and no more (`Throttle`).
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,10 @@ from app.platform.settings import Settings
 LAST_WORDS = 20
 MAX_LINE_BYTES = 16 * 1024
 MAX_LOG_BYTES = 16 * 1024 * 1024
+MAX_VALUE_CHARS = 400
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would act on a terminal, begin a line, or turn its direction around."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +50,44 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def printable(text: str) -> str:
+    """The text on one line, cut, with what is no character to be seen written as `\\x1b`."""
+    cut = text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}… ({len(text)} characters)"
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), cut)
+
+
+class Throttle(logging.Filter):
+    """Lets `per_minute` records of each event through, and says with the first of the next minute how many it kept."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._per_minute = per_minute
+        self._clock = clock
+        self._counts: dict[str, tuple[float, int]] = {}
+        """Of each event, which are few: when its minute began, and how many there were."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now, event = self._clock(), str(record.msg)
+        since, count = self._counts.get(event, (now, 0))
+        if now - since >= 60:
+            if count > self._per_minute:
+                record.left_out = count - self._per_minute
+            since, count = now, 0
+        self._counts[event] = since, count + 1
+        return count < self._per_minute
+
+
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    return {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in vars(record).items()
+        if name not in _STANDARD
+    }
+
+
+def _event(record: logging.LogRecord) -> str:
+    """The event; a foreign one has its data in it."""
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), record.getMessage())
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -55,7 +99,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         data = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{_timestamp(record)} {record.levelname} {record.name}: {record.getMessage()}{data}"
+        line = f"{_timestamp(record)} {record.levelname} {record.name}: {_event(record)}{data}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
@@ -67,7 +111,7 @@ class JsonFormatter(logging.Formatter):
             "time": _timestamp(record),
             "level": record.levelname,
             "logger": record.name,
-            "event": record.getMessage(),
+            "event": _event(record),
             **_extra(record),
         }
         if record.exc_info:

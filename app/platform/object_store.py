@@ -52,7 +52,7 @@ _Result = TypeVar("_Result")
 class ObjectStore:
     """One bucket. Every method raises StoreUnavailable when the server fails or refuses.
 
-    What the server answered, and where it is, stands in the log alone: an error of ours may go to a client.
+    What the server answered, where it is, and under which key, stands in the log alone: an error may go to a client.
     """
 
     def __init__(self, settings: StoreSettings, *, timeout_s: float = 60, attempts: int = 4) -> None:
@@ -127,7 +127,7 @@ class ObjectStore:
                     "Body"
                 ].read()
             if len(piece) != last + 1 - first:
-                raise StoreUnavailable(f"the store gave {len(piece)} bytes of {key!r} for {last + 1 - first}")
+                raise StoreUnavailable(f"the store gave {len(piece)} bytes of an object for {last + 1 - first}")
             yield piece
 
     def upload(self, path: Path, key: str) -> None:
@@ -185,9 +185,9 @@ class ObjectStore:
                 )
             kept = [error for error in answer.get("Errors", ()) if error.get("Code") not in _MISSING]
             if kept:
+                log.warning("store kept objects", extra={"key": kept[0].get("Key"), "error": kept[0].get("Message")})
                 raise StoreUnavailable(
-                    f"the store kept {len(kept)} of {len(batch)} objects, "
-                    f"{kept[0].get('Key')!r} for one: {kept[0].get('Code')} {kept[0].get('Message')}"
+                    f"the store kept {len(kept)} of {len(batch)} objects that it was to delete: {kept[0].get('Code')}"
                 )
         return len(named)
 
@@ -228,15 +228,16 @@ class ObjectStore:
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in _MISSING:
-                raise ObjectMissing(f"{key!r} is not in the store") from error
-            self._log(error)
-            raise StoreUnavailable(f"the store refused {key!r}: {code}") from error
+                log.info("object missing", extra={"key": key})
+                raise ObjectMissing("what was kept of this is no longer in the store") from error
+            self._log(key, error)
+            raise StoreUnavailable(f"the store refused: {code}") from error
         except (BotoCoreError, Boto3Error) as error:
-            self._log(error)
-            raise StoreUnavailable(f"the store does not answer for {key!r}: {type(error).__name__}") from error
+            self._log(key, error)
+            raise StoreUnavailable(f"the store does not answer: {type(error).__name__}") from error
 
-    def _log(self, error: Exception) -> None:
-        log.warning("store failed", extra={"endpoint": self._endpoint, "error": str(error)})
+    def _log(self, key: str, error: Exception) -> None:
+        log.warning("store failed", extra={"endpoint": self._endpoint, "key": key, "error": str(error)})
 
 
 @cache

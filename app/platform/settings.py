@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -32,6 +32,14 @@ ANY_HOST = frozenset({"0.0.0.0", "::", ""})
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 STAND_IN = Path(__file__).resolve().parents[2] / "training" / "standin" / "checkpoint"
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names with commas or spaces between."""
 
 
 class EngineSettings(BaseModel):
@@ -99,6 +107,12 @@ class SessionSettings(BaseModel):
     idle_text_s: float = Field(default=0.25, gt=0, description="Text that pauses so long is spoken as far as it goes.")
     lead_s: float = Field(default=1.5, gt=0, description="Later text is spoken once less audio than this is in hand.")
     idle_timeout_s: float = Field(default=60, gt=0, description="A session without messages for so long is ended.")
+    idle_place_s: float = Field(
+        default=10,
+        gt=0,
+        description="A session without text or audio for so long gives its place to others, after 1 s where none is "
+        "free, and takes one again with its next text.",
+    )
     slow_reader_timeout_s: float = Field(
         default=30, gt=0, description="A client that reads nothing for so long is disconnected."
     )
@@ -194,7 +208,11 @@ class NarrationSettings(BaseModel):
     max_cover_bytes: int = Field(
         default=8 * 1024**2, ge=1024, le=10 * 1024**2, description="At most 10 MiB: no FLAC holds more than 16."
     )
-    reading_timeout_s: float = Field(default=60.0, gt=0, description="Of taking a text apart.")
+    reading_s_per_mb: float = Field(
+        default=30.0,
+        gt=0,
+        description="CPU time for taking a megabyte of a text apart, beside 15 s for any.",
+    )
     at_once: int = Field(
         default=2, ge=1, description="Chapters that one `carillon tasks --queue render` process renders at a time."
     )
@@ -253,6 +271,14 @@ class Settings(BaseSettings):
     api_host: str = Field(default="127.0.0.1", description="Where the front door listens; 0.0.0.0: on every interface.")
     api_port: int = Field(default=8000, ge=0, le=65_535, description="0: a free one.")
     auth: bool = Field(default=True, description="Off: any caller may do anything. For a private machine only.")
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Where auth is off: what requests may name as Host and Origin beside loopback names, with commas "
+        "between.",
+    )
+    connections_per_address: int = Field(
+        default=1000, ge=1, description="Open at once from one address; a proxy before the front door is one address."
+    )
     key_pepper: SecretStr = Field(default=SecretStr(""), description="HMAC key of stored API keys; same everywhere.")
     fleet_secret: SecretStr = Field(default=SecretStr(""), description="What front doors show to workers.")
 

@@ -40,6 +40,7 @@ from app.speech.spoken_text import played_text
 from app.speech.text import Cleaner, marks
 from app.speech.text.markup import Markup
 from app.speech.text.options import MarkupKind, TextOptions
+from app.speech.text.spoken import is_silent
 from app.speech.token_layout import ORPHEUS_TAGS, TOKENS_PER_FRAME
 
 BYTES_PER_SAMPLE = 2
@@ -177,6 +178,11 @@ class Journal:
     def written_span(self) -> tuple[int, int] | None:
         """Where the last chunk stands in its turn's text as it was written."""
         return self._chunks[-1].written if self._chunks else None
+
+    @property
+    def awaits_speech(self) -> bool:
+        """Whether there is text with something to speak that no chunk has begun with."""
+        return self.pending_chars > 0 and not is_silent(self._text_from(self._cursor.offset))
 
     @property
     def is_new(self) -> bool:

@@ -117,6 +117,10 @@ class Placer:
         """Whether a background session with `voice` would find room now, as far as is known here."""
         return any(True for _ in self._fleet.candidates(voice, background=True))
 
+    def has_room(self, voice: Voice) -> bool:
+        """Whether another session with `voice` would find room now, as far as is known here."""
+        return any(True for _ in self._fleet.candidates(voice))
+
     def has_room_beside(self, worker: Worker, voice: Voice) -> bool:
         """Whether another worker than `worker` seems to have room for a session with `voice`."""
         return any(candidate.worker.id != worker.id for candidate in self._fleet.candidates(voice))

@@ -114,4 +114,5 @@ class SessionRouter:
         while self._sessions:
             for session in tuple(self._sessions):
                 session.check_worker(self._fleet.missing, self._clock(), self.settings.worker_ttl_s)
+                session.rest_if_idle(self._clock())
             await asyncio.sleep(WATCH_INTERVAL_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -25,20 +26,30 @@ from app.realtime.placing import LOST, Place, Placer
 from app.realtime.worker_client import Command, Event, WorkerConnection
 from app.speech.latency import Ledger
 from app.speech.protocol import (
+    AudioFrame,
     Begun,
+    Cancel,
     Cancelled,
     Done,
+    Eos,
     Error,
+    Flush,
+    Flushed,
+    Resumption,
     Segment,
+    Text,
     Utter,
     Waiting,
 )
-from app.speech.text.spoken import has_rules
+from app.speech.text.spoken import has_rules, is_silent
 from app.speech.voices import Voice
 
 MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
+
+CROWDED_IDLE_S = 1.0
+"""After which an idle session makes room where there is none."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +80,12 @@ class RoutedSession:
         self._moving: asyncio.Task[None] | None = None
         self._leaving = False
         self._over = False
+        self._active_at = placer.now()
+        """When it last had words to speak, or audio of them came."""
+        self._resting = False
+        self._asked: deque[Command] = deque()
+        """What it is sent while it rests."""
+        self._woken = asyncio.Event()
 
     @property
     def worker(self) -> Worker:
@@ -103,7 +120,13 @@ class RoutedSession:
             if self._journal is None or isinstance(command, Utter):
                 await self._connection().send(command)
                 return
-            await self.resend(self._journal.sent(command))
+            commands = self._journal.sent(command)
+            if any(isinstance(part, Text) and not is_silent(part.text) for part in commands):
+                self._active_at = self._placer.now()
+            if self._resting:
+                self._asked.extend(commands)
+                self._woken.set()
+            await self.resend(commands)
 
     def __aiter__(self) -> RoutedSession:
         return self
@@ -112,11 +135,18 @@ class RoutedSession:
         while not self._over:
             if self._moving is not None and (waiting := await self._moved(self._moving)):
                 return waiting
+            if self._resting and self._place is None and self._journal is not None:
+                if answer := await self._rest(self._journal):
+                    return answer
+                continue
             try:
                 event = await self._next()
             except LOST as error:
                 if self._journal is None or isinstance(error, SessionIdle):
                     raise
+                if self._resting:
+                    await self._give_up_place(wait=False)
+                    continue
                 self._moving = asyncio.create_task(self._move(error, self._journal), name="session moves")
             else:
                 if not isinstance(event, Begun):
@@ -149,6 +179,8 @@ class RoutedSession:
                 # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
             self._journal.received(event)
+            if isinstance(event, AudioFrame | Begun | Segment):
+                self._active_at = self._placer.now()
             if isinstance(event, Segment):
                 if span := self._journal.written_span:
                     event = event.model_copy(update={"start_char": span[0], "end_char": span[1]})
@@ -191,6 +223,74 @@ class RoutedSession:
             self._place.connection.abort()
         elif self._journal.between_chunks:
             self._leave_drained(self._place.connection, now)
+
+    # Without a place while there is nothing to speak.
+
+    def rest_if_idle(self, now: float) -> None:
+        """Give the place back where there has been nothing to speak for a while, and sooner where no other is free.
+
+        It is taken again with the next text; until then the session is answered here. A `flush` or a `cancel` is
+        nothing to speak, and a text without words is none.
+        """
+        if self._place is None or self._journal is None or self._resting or self._moving is not None:
+            return
+        limits, journal, idle_s = self._placer.settings.session, self._journal, now - self._active_at
+        crowded_s = min(CROWDED_IDLE_S, limits.idle_place_s)
+        if idle_s <= crowded_s or not journal.between_chunks or journal.ended or journal.cancels:
+            return
+        patience_s = limits.stall_timeout_s if journal.awaits_speech else limits.idle_place_s
+        if idle_s > patience_s or not (journal.awaits_speech or self._placer.has_room(self.voice)):
+            log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
+            self._resting = True
+            self._place.connection.abort()
+
+    async def _rest(self, journal: Journal) -> Flushed | Cancelled | Done | None:
+        """An answer to what needs no worker; None once the session goes to one again.
+
+        Raises SessionIdle when nothing is sent for as long as a worker would wait.
+        """
+        idle_timeout_s = self._placer.settings.session.idle_timeout_s
+        while not self._asked:
+            self._woken.clear()
+            try:
+                async with asyncio.timeout(idle_timeout_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                raise SessionIdle(f"no text for {idle_timeout_s:g} s; start a new session when there is some") from None
+        command = self._asked.popleft()
+        answer: Flushed | Cancelled | None = None
+        if isinstance(command, Eos) and not journal.awaits_speech:
+            self._over = True
+            ledger = Ledger(samples=journal.samples, tokens=journal.tokens, sample_rate_hz=self.ready.sample_rate_hz)
+            ledger = self._completed(ledger)
+            return Done(session=self._lease.id, samples=journal.samples, ledger=ledger, ignored=journal.ignored)
+        if isinstance(command, Flush) and not journal.awaits_speech:
+            answer = Flushed(session=self._lease.id, samples=journal.samples)
+        elif isinstance(command, Cancel):
+            words = journal.text_before_cancel()
+            generation, samples = journal.generation + 1, journal.samples
+            answer = Cancelled(session=self._lease.id, generation=generation, spoken_text=words, samples=samples)
+        elif isinstance(command, Text) and is_silent(command.text):
+            return None  # it stays in the journal, and comes with the words that follow
+        if answer is not None:
+            journal.received(answer)
+            return answer
+        self._resting = False
+        self._asked.clear()  # the journal has it all
+        self._active_at = self._placer.now()
+        self._moving = asyncio.create_task(self._return(journal), name="session returns")
+        return None
+
+    async def _return(self, journal: Journal) -> None:
+        """Take a place again. Raises Overloaded or what else kept every worker from it."""
+        async with self._sending:
+            resumption, commands = journal.move()
+            resume = None if resumption == Resumption() else resumption
+            lease = replace(self._lease, id=uuid.uuid4().hex, resume=resume)
+            patience_s = self._placer.settings.session.move_timeout_s
+            place = await self._placer.place(lease, patience_s=patience_s)
+            self._place, self._lease, self._worker = place, lease, place.connection.worker
+            await self.resend(commands)
 
     def _leave_drained(self, connection: WorkerConnection, now: float) -> None:
         """Break the connection to a worker that wants its sessions gone by now; the reader then moves this one."""

@@ -6,10 +6,18 @@ programmers and are not passed on. Nothing here repeats the value itself, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from pydantic import ValidationError
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_ESCAPED_UNSTORABLE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+
+MAX_PLACE_CHARS = 200
+"""Of a field's place in a message: a name may be as long as a client likes."""
 
 WORDS = {
     "missing": "it is missing",
@@ -66,10 +74,43 @@ def first_fault(error: ValidationError | Faulty, *, without: frozenset[str] = fr
     """
     problems = error.errors(include_input=False) if isinstance(error, ValidationError) else error.errors()
     problem = problems[0]
-    return ".".join(str(part) for part in problem["loc"] if part not in without), reason(problem)
+    place = ".".join(str(part) for part in problem["loc"] if part not in without)
+    return place[:MAX_PLACE_CHARS], reason(problem)
 
 
 def reason(problem: Mapping[str, Any]) -> str:
     """One entry of a validation error's list, as the end of the sentence "<field>: …"."""
     words = WORDS.get(problem["type"], "it is not of the kind that is due here")
     return words.format(**problem.get("ctx", {}))
+
+
+def check_storable(raw: bytes) -> None:
+    """Raises ValueError, "<field>: <why>", for JSON with a text that no database and no file takes: with a NUL, or with
+    half of a surrogate pair. It costs a search where there is no such escape."""
+    if not _ESCAPED_UNSTORABLE.search(raw):
+        return
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return  # no JSON at all, as its parser says
+    for place, text in _texts(value):
+        if found := _UNSTORABLE.search(text):
+            what = "a NUL character" if found[0] == "\0" else "half of a surrogate pair, which is no character"
+            shown = _UNSTORABLE.sub("\ufffd", place)[:MAX_PLACE_CHARS]
+            raise ValueError(f"{shown or 'body'}: it holds {what}; leave it out")
+
+
+def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a value of JSON's kinds, names of fields too, with its place."""
+    waiting = [(place, value)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, str):
+            yield place, value
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                below = f"{place}.{name}" if place else name
+                yield below, name
+                waiting.append((below, inner))
+        elif isinstance(value, list):
+            waiting += ((f"{place}.{number}", inner) for number, inner in enumerate(value))

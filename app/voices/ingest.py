@@ -19,6 +19,7 @@ from pathlib import Path
 from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
 from app.platform.cancellation import to_the_end
 from app.platform.database import utc_now
+from app.platform.lanes import FairLanes
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore, configured
 from app.platform.sandbox import Limits
@@ -57,7 +58,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Ingest:
-    """Takes recordings in. `probes` bounds how many are probed at once: each costs a core meanwhile.
+    """Takes recordings in. `lanes` bounds how many are probed at once: each costs a core meanwhile.
 
     `object_store` is None where none is configured; nothing can be kept then, and StoreUnavailable is raised.
     """
@@ -65,7 +66,7 @@ class Ingest:
     settings: Settings
     voices: VoiceStore
     object_store: ObjectStore | None
-    probes: asyncio.Semaphore
+    lanes: FairLanes
 
     async def keep_samples(self, record: VoiceRecord, files: Sequence[SentFile]) -> tuple[list[Sample], list[Rejected]]:
         """Keep each file for which the voice has room; a bad one never spoils the rest.
@@ -146,7 +147,7 @@ class Ingest:
                 f"{file_name} has {facts.duration_s:.1f} s; the consent takes at least {MIN_CONSENT_S:g} s to say",
                 param="recording",
             )
-        async with self.probes:
+        async with self.lanes.place():
             heard = await heard_consent(
                 path,
                 name=file_name,
@@ -190,7 +191,7 @@ class Ingest:
 
     async def _probed(self, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
         """What the file is, found out in a bounded subprocess. Raises InvalidRequest."""
-        async with self.probes:
+        async with self.lanes.place():
             return await audio_probe.probe_async(path, max_duration_s=max_duration_s, name=name, limits=self._limits())
 
     def _limits(self) -> Limits:

@@ -25,7 +25,6 @@ from app.api.services import Services, TheServices
 from app.errors import CarillonError, InvalidRequest, Overloaded, SessionInUse, SlowReader, UnknownSession
 from app.speech.choices import Scope
 from app.speech.protocol import (
-    CLIENT_MESSAGES,
     Cancel,
     Credit,
     Eos,
@@ -37,7 +36,7 @@ from app.speech.protocol import (
     Resume,
     Start,
     Text,
-    parse,
+    parse_client,
 )
 
 SUBPROTOCOL = "carillon.v1"
@@ -191,7 +190,7 @@ def _parse(message: Mapping[str, Any]) -> _ClientMessage:
     text = message.get("text")
     if text is None:
         raise InvalidRequest("a binary message came where JSON text is due; clients send no audio")
-    return parse(CLIENT_MESSAGES, text)
+    return parse_client(text)
 
 
 _ClientMessage = Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping

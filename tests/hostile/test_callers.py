@@ -1,0 +1,146 @@
+"""What any caller may send: routes ask for the key first, names of this machine where there is none, and no text is
+taken that nothing can keep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from starlette.routing import WebSocketRoute
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from app.errors import StoreUnavailable
+from app.platform.object_store import ObjectStore
+from app.platform.settings import Settings, StoreSettings
+from tests.api.conftest import House, Library, Studio, serving
+from tests.support.fake_worker import FakeWorker
+from tests.support.loop_watchdog import HELD_S, watched_loop
+from tests.support.session_client import error_of, sessions_client, still_speaks
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_websocket_asks_for_the_key_before_it_hears_a_word(house: House) -> None:
+    app = house.server.config.app
+    sockets = [route for route in app.routes if isinstance(route, WebSocketRoute) or hasattr(route, "dependant")]  # type: ignore[union-attr]
+    paths = [route.path for route in sockets if not getattr(route, "methods", None)]
+    assert "/v1/sessions" in paths
+    for path in paths:
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(house.url.replace("http", "ws") + path, proxy=None):
+                pass
+        assert refused.value.response.status_code == 401, path
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "localhost:1", "Origin": "https://evil.example"}, 403),
+        ({"Host": "localhost:1", "Origin": "null"}, 403),
+        ({"Host": "localhost:1", "Origin": "http://127.0.0.1:3000"}, 200),
+        ({"Host": "bells.lan", "Origin": "http://bells.lan"}, 200),
+    ],
+)
+async def test_without_keys_host_and_origin_must_name_this_machine(
+    house: House, headers: dict[str, str], status: int
+) -> None:
+    settings = house.settings.model_copy(update={"auth": False, "allowed_hosts": ("bells.lan",)})
+    async with serving(settings) as (url, _), httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        assert (await client.get("/v1/models", headers=headers)).status_code == status
+        assert (await client.get("/healthz", headers=headers)).status_code == 200
+
+
+async def test_without_keys_no_foreign_page_opens_a_socket(house: House) -> None:
+    settings = house.settings.model_copy(update={"auth": False})
+    async with serving(settings) as (url, _):
+        address = url.replace("http", "ws") + "/v1/sessions"
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(address, origin="https://evil.example", proxy=None):  # type: ignore[arg-type]
+                pass
+        assert refused.value.response.status_code == 403
+        async with connect(address, proxy=None):
+            pass
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "a\\udfffb"])
+async def test_half_a_surrogate_pair_and_nul_are_400_with_the_fields_name(studio: Studio, text: str) -> None:
+    for path, body, field in [
+        ("/v1/clones", f'{{"voice": "v", "overrides": {{"train": {{"x": "{text}"}}}}}}', "overrides.train.x"),
+        ("/v1/clones", f'{{"voice": "{text}"}}', "voice"),
+        ("/v1/voices", f'{{"name": "{text}"}}', "name"),
+    ]:
+        answer = await studio.http.post(path, content=body)
+        assert (answer.status_code, error_of(answer)["param"]) == (400, field)
+
+
+async def test_a_socket_hears_of_it_too_and_goes_on(house: House, worker: FakeWorker) -> None:
+    async with sessions_client(house.sessions_url, house.key) as client:
+        await client.socket.send('{"type": "start", "session": "a", "voice": "\\u0000"}')
+        assert (await client.refusal()).param == "voice"
+        assert await still_speaks(client)
+
+
+async def test_22000_unknown_fields_of_one_message_are_counted_before_they_are_read(
+    house: House, worker: FakeWorker
+) -> None:
+    message = json.dumps({"type": "text", "session": "a", "text": "x"} | {f"k{n}": 0 for n in range(20_000)})
+    async with sessions_client(house.sessions_url, house.key) as client, watched_loop() as loop:
+        await client.socket.send(message)
+        assert "more fields" in (await client.refusal()).message
+        assert await still_speaks(client)
+    assert loop.held_s < HELD_S
+
+
+async def test_5_mb_of_unknown_fields_hold_nobody_up(library: Library) -> None:
+    body = json.dumps({f"key{n}": 0 for n in range(350_000)}).encode()
+    async with watched_loop() as loop:
+        refused = await library.http.post("/v1/narrations", content=body)
+    assert refused.status_code == 400
+    assert loop.held_s < HELD_S
+
+
+async def test_a_long_text_is_read_in_a_process_of_its_own(library: Library) -> None:
+    text = "It was dark. " * 2**17
+    body = json.dumps({"voice": "slt", "text": text}).encode()
+    async with watched_loop() as loop:
+        accepted = await library.http.post("/v1/narrations", content=body)
+    assert accepted.status_code == 202, accepted.text
+    assert loop.held_s < HELD_S
+
+
+async def test_90_idle_event_streams_of_one_job_are_read_for_by_one_task(library: Library) -> None:
+    narration = await library.queued()
+    services = library.house.server.config.app.state.services  # type: ignore[union-attr]
+    path = f"/v1/narrations/{narration['id']}/events"
+
+    async def listen(begun: asyncio.Semaphore) -> None:
+        async with library.http.stream("GET", path) as stream:
+            await anext(stream.aiter_lines())
+            begun.release()
+            await asyncio.Event().wait()
+
+    begun = asyncio.Semaphore(0)
+    listeners = [asyncio.create_task(listen(begun)) for _ in range(90)]  # of the 100 that httpx opens at once
+    for _ in listeners:
+        await begun.acquire()
+    assert len(services.watches) == 1
+    for listener in listeners:
+        listener.cancel()
+    await asyncio.gather(*listeners, return_exceptions=True)
+
+
+def test_a_store_that_is_away_says_neither_its_key_nor_its_host() -> None:
+    away = StoreSettings(endpoint_url="http://127.0.0.1:9", bucket="inner")
+    store = ObjectStore(away, timeout_s=1, attempts=1)
+    with pytest.raises(StoreUnavailable) as told:
+        store.get("voices/secret-key")
+    assert "secret-key" not in str(told.value) and "127.0.0.1" not in str(told.value)
+    store.close()
+
+
+def test_hosts_are_named_with_commas_between() -> None:
+    assert Settings(allowed_hosts="a.lan, b.lan").allowed_hosts == ("a.lan", "b.lan")  # type: ignore[arg-type]
