@@ -13,10 +13,14 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from app.platform.settings import Settings
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that this task works for; every log line has it."""
 
 LAST_WORDS = 20
 MAX_LINE_BYTES = 16 * 1024
@@ -43,7 +47,9 @@ def configure_logging(settings: Settings) -> None:
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    found = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    request_id = REQUEST_ID.get()
+    return found if request_id is None else {**found, "request": request_id}
 
 
 def _timestamp(record: logging.LogRecord) -> str:
