@@ -10,9 +10,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
@@ -24,6 +26,8 @@ from app.api.metrics import Metrics
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
+from app.api.openapi import describe
+from app.api.request_id import RequestIds
 from app.api.services import Services, uploads_directory
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
@@ -49,10 +53,20 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="Carillon", lifespan=lifespan)
+    app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
+    describe(app)
     app.add_middleware(Lingering)
     if not settings.auth:
         app.add_middleware(LocalCallers, allowed_hosts=settings.allowed_hosts)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
     edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
@@ -81,7 +95,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             catalog=catalog,
             session_router=session_router,
-            resolver=VoiceResolver(catalog.voices, session_router),
+            resolver=VoiceResolver(catalog.voices, session_router, aliases=settings.openai.voices),
             metrics=Metrics(lambda: session_router.workers),
             registry=registry,
             queue=TaskQueue(make_celery(settings)),

@@ -50,6 +50,12 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
     return admitted
 
 
+async def may_list(connection: HTTPConnection, services: TheServices) -> None:
+    """A dependency of listings that existing clients fetch without a key; `openai.open_listings` decides."""
+    if not services.settings.openai.open_listings:
+        await admit(services, bearer_token(connection), Scope.SPEAK)
+
+
 Admin = Annotated[ApiKey | None, Depends(requires(Scope.ADMIN))]
 Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE))]
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]

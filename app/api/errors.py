@@ -124,6 +124,10 @@ def add_error_handlers(app: FastAPI) -> None:
             405: f"{request.scope['path'][:200]!r} takes no {request.method}; GET /docs shows what it takes",
         }
         message = words.get(error.status_code, str(error.detail))
+        if request.method == "OPTIONS" and "origin" in request.headers:
+            message = (
+                "no web page of another origin may call this front door; CARILLON_CORS_ORIGINS names those that may"
+            )
         body = error_body(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 

@@ -1,6 +1,9 @@
-"""`/healthz` (the process lives), `/readyz` (it can speak) and `/metrics`. Open to all: they tell no secrets."""
+"""`/healthz` (the process lives), `/readyz` (it can speak), `/version` and `/metrics`. Open to all, for they tell no
+secrets; `/health` and `/v1/readyz` are the same where some clients look for them."""
 
 from __future__ import annotations
+
+from importlib.metadata import version as installed
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -13,11 +16,18 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
+@router.get("/health", include_in_schema=False)
 async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
+@router.get("/version")
+async def version() -> dict[str, str]:
+    return {"name": "carillon", "version": installed("carillon")}
+
+
 @router.get("/readyz")
+@router.get("/v1/readyz", include_in_schema=False)
 async def readyz(services: TheServices) -> JSONResponse:
     """200 once a worker is active; 503 before, with the part of its start that each worker is in."""
     workers = services.session_router.workers

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from app.api.disconnect import while_connected
 from app.api.errors import error_body, status_of
 from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
-from app.errors import CarillonError, InvalidRequest, SlowReader
+from app.errors import CarillonError, SlowReader
 from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
@@ -29,6 +30,9 @@ from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
 TEXT_PIECE_CHARS = 16_000
+
+SILENCE_S = 0.1
+"""What is heard of a text with nothing to say: players take no empty file."""
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +100,7 @@ class SpeechResponse(Response):
         speed: float,
         form: Form,
         options: TextOptions | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.background = None
         self._services = services
@@ -106,6 +111,7 @@ class SpeechResponse(Response):
         self._speed = speed
         self._form = form
         self._options = options
+        self._headers = headers or {}
         self._begun = False
         self._stopwatch = Stopwatch(asyncio.get_running_loop().time)
         self._stopwatch.mark("asked")
@@ -161,14 +167,16 @@ class SpeechResponse(Response):
             "x-carillon-voice": self._voice.id,
             "x-carillon-worker": session.worker.id,
             "x-carillon-sample-rate": str(session.ready.sample_rate_hz),
+            **self._headers,
         }
         raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": raw})
 
     async def _end(self, send: Send, session: RoutedSession, encoder: StreamEncoder, ledger: Ledger) -> bytes:
+        rest = b""
         if not ledger.samples:
-            raise InvalidRequest("the text holds nothing that can be spoken", param="input")
-        rest = encoder.finish()
+            rest = encoder.encode(bytes(2 * round(SILENCE_S * session.ready.sample_rate_hz)))
+        rest += encoder.finish()
         await self._begin(send, session, encoder)
         if rest:
             await self._write(send, self._form.piece(rest))

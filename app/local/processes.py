@@ -43,9 +43,16 @@ def environment(settings: Settings) -> dict[str, str]:
         "CARILLON_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "CARILLON_FLEET_SECRET": settings.fleet_secret.get_secret_value(),
         "CARILLON_CLONING__WEBHOOK_SECRET": settings.cloning.webhook_secret.get_secret_value(),
+        "CARILLON_OPENAI__OPEN_LISTINGS": str(_lists_openly(settings)).lower(),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _lists_openly(settings: Settings) -> bool:
+    """Models and voices are no secret on one machine, and existing clients list them without a key."""
+    chosen = "open_listings" in settings.openai.model_fields_set
+    return settings.openai.open_listings if chosen else True
 
 
 def _command(*words: str) -> list[str]:

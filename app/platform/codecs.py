@@ -117,6 +117,7 @@ _CODECS = {
     "flac": _Codec("audio/flac", "flac", "flac", None, {"metadata_header_padding": "0"}, {"compression_level": "2"}),
 }
 FORMATS = (*_CODECS, "wav", "pcm")
+CONTENT_TYPES = (*(codec.content_type for codec in _CODECS.values()), "audio/wav", "audio/pcm")
 
 
 class _Sink:

@@ -17,10 +17,14 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from app.platform.settings import Settings
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""Of the request that this task works for; every log line has it."""
 
 LAST_WORDS = 20
 MAX_LINE_BYTES = 16 * 1024
@@ -78,11 +82,13 @@ class Throttle(logging.Filter):
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {
+    found = {
         name: printable(value) if isinstance(value, str) else value
         for name, value in vars(record).items()
         if name not in _STANDARD
     }
+    request_id = REQUEST_ID.get()
+    return found if request_id is None else {**found, "request": request_id}
 
 
 def _event(record: logging.LogRecord) -> str:

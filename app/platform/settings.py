@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -156,6 +156,26 @@ class SessionSettings(BaseModel):
         return self
 
 
+class OpenAISettings(BaseModel):
+    """How `/v1/audio` meets clients that were written for OpenAI."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strict: bool = Field(
+        default=False,
+        description="Refuse fields that are not known or cannot be honoured; else they are ignored, and named in "
+        "`X-Carillon-Ignored`.",
+    )
+    voices: Mapping[str, str] = Field(
+        default={},
+        description='Which voice a name means that no voice has: `{"alloy": "wren"}`. OpenAI\'s 13 names have a '
+        "built-in voice each where nothing is said.",
+    )
+    open_listings: bool = Field(
+        default=False, description="`GET /v1/models` and `/v1/audio/voices` need no key; `make up` turns it on."
+    )
+
+
 class StoreSettings(BaseModel):
     """The S3-compatible object store."""
 
@@ -270,6 +290,9 @@ class Settings(BaseSettings):
 
     api_host: str = Field(default="127.0.0.1", description="Where the front door listens; 0.0.0.0: on every interface.")
     api_port: int = Field(default=8000, ge=0, le=65_535, description="0: a free one.")
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="Web pages that may call the front door, as JSON or words; `*`: all of them."
+    )
     auth: bool = Field(default=True, description="Off: any caller may do anything. For a private machine only.")
     allowed_hosts: HostNames = Field(
         default=(),
@@ -319,6 +342,7 @@ class Settings(BaseSettings):
     )
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
+    openai: OpenAISettings = OpenAISettings()
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
-from app.errors import Overloaded, UnknownModel, UnknownVoice
+from app.errors import NotFound, Overloaded, UnknownModel, UnknownVoice
 from app.realtime.router import SessionRouter
 from app.speech.voices import ModelCard, Voice
+from app.voices.aliases import ANY_MODEL, stand_in_for
 from app.voices.store import VoiceStore
 
 MAX_AGE_S = 1.0
@@ -24,9 +25,17 @@ NO_WORKER_RETRY_S = 5.0
 class VoiceResolver:
     """Finds voices by name. Two callers at one moment may both ask the catalogue; that is harmless."""
 
-    def __init__(self, voices: VoiceStore, upstream: SessionRouter, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        voices: VoiceStore,
+        upstream: SessionRouter,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self._store = voices
         self._upstream = upstream
+        self._aliases = aliases or {}
         self._clock = clock
         self._clones: tuple[Voice, ...] = ()
         self._read_at = float("-inf")
@@ -47,13 +56,36 @@ class VoiceResolver:
             return self._roster_of(cards, await self._published()).find(name, model)
         except UnknownVoice:
             clones = await self._published(max_age_s=0)  # it may have been published a moment ago
-            return self._roster_of(cards, clones).find(name, model)
+            try:
+                return self._roster_of(cards, clones).find(name, model)
+            except UnknownVoice as unknown:
+                raise await self._untrained(name) or unknown from None
+
+    async def _untrained(self, name: str) -> UnknownVoice | None:
+        """What is missing of a voice that exists and cannot speak yet."""
+        try:
+            record = await self._store.get(name)
+        except NotFound:
+            return None
+        return UnknownVoice(
+            f"voice {record.name!r} ({record.id}) is not trained yet; POST /v1/clones with its id trains it, and "
+            "`carillon jobs` shows how far that is",
+            param="voice",
+        )
+
+    def card(self, model: str) -> ModelCard:
+        """The model a name means, for whoever looks one up; an alias means the first. Raises UnknownModel."""
+        cards = self._upstream.models
+        named = [card for card in cards if card.name == model] or (list(cards) if model in ANY_MODEL else [])
+        if not named:
+            raise unknown_model(model, (card.name for card in cards))
+        return named[0]
 
     def _roster_of(self, cards: tuple[ModelCard, ...], clones: tuple[Voice, ...]) -> Roster:
         """Made anew when the fleet's models or the catalogue's voices have been looked at anew."""
         if self._roster is None or cards is not self._cards or clones is not self._listed:
             self._cards, self._listed = cards, clones
-            self._roster = Roster(cards, clones)
+            self._roster = Roster(cards, clones, self._aliases)
         return self._roster
 
     async def still_has(self, voice: Voice) -> bool:
@@ -82,7 +114,10 @@ class Roster:
     Made once, so that each of many starts costs a look and no more, however many voices there are.
     """
 
-    def __init__(self, cards: Iterable[ModelCard], clones: Iterable[Voice]) -> None:
+    def __init__(
+        self, cards: Iterable[ModelCard], clones: Iterable[Voice], aliases: Mapping[str, str] | None = None
+    ) -> None:
+        self._aliases = aliases or {}
         self._models = {card.name: card for card in cards}
         self._voices = [voice for voice in clones if voice.model in self._models]
         self._voices += [built_in for card in self._models.values() for built_in in built_in_voices(card)]
@@ -92,21 +127,31 @@ class Roster:
                 self._found.setdefault(key, voice)
 
     def find(self, name: str, model: str | None) -> Voice:
-        """The voice a request means; `model` None means any.
+        """The voice a request means; `model` None, or one of OpenAI's own names, means any.
 
         Raises UnknownModel or UnknownVoice, each with what there is to choose from.
         """
         if model is not None and model not in self._models:
-            raise UnknownModel(
-                f"model {model!r} is not served here; served are: {', '.join(sorted(self._models)) or 'none'}",
-                param="model",
-            )
-        voice = self._found.get((model, name))
+            if model not in ANY_MODEL:
+                raise unknown_model(model, self._models)
+            model = None
+        voice = self._found.get((model, name)) or self._found.get((model, self._alias(name, model)))
         if voice is not None:
             return voice
         known = sorted({voice.name for voice in self._voices if model in (None, voice.model)})
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
         raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+
+    def _alias(self, name: str, model: str | None) -> str:
+        cards = [card for card in self._models.values() if model in (None, card.name)]
+        built_in = [voice for card in cards for voice in card.voices]
+        return stand_in_for(name, built_in, self._aliases) or name
+
+
+def unknown_model(name: str, served: Iterable[str]) -> UnknownModel:
+    """The error for a model that no worker holds."""
+    names = ", ".join(sorted(served)) or "none"
+    return UnknownModel(f"model {name[:64]!r} is not served here; served are: {names}", param="model")
 
 
 def built_in_voices(card: ModelCard) -> list[Voice]:

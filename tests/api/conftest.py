@@ -19,7 +19,14 @@ from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.main import Server, make_server
 from app.platform.object_store import ObjectStore
-from app.platform.settings import CloningSettings, NarrationSettings, SessionSettings, Settings, StoreSettings
+from app.platform.settings import (
+    CloningSettings,
+    NarrationSettings,
+    OpenAISettings,
+    SessionSettings,
+    Settings,
+    StoreSettings,
+)
 from app.speech.choices import Scope
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker, running_worker
@@ -89,13 +96,15 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
-    """Open a front door; keyword arguments but for the first three are session settings."""
+    """Open a front door; keyword arguments but for those named are session settings."""
 
     @asynccontextmanager
     async def opened(
         store: StoreSettings | None = None,
         cloning: CloningSettings | None = None,
         narration: NarrationSettings | None = None,
+        openai: OpenAISettings | None = None,
+        cors_origins: tuple[str, ...] = (),
         **limits: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -109,6 +118,8 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             store=store or StoreSettings(),
             cloning=cloning or CloningSettings(),
             narration=narration or NarrationSettings(),
+            openai=openai or OpenAISettings(),
+            cors_origins=cors_origins,
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

@@ -14,6 +14,8 @@ import pytest
 
 from app.errors import EngineFailed, Overloaded
 from app.fleet.worker import WorkerState
+from app.platform.settings import OpenAISettings
+from app.voices.aliases import OPENAI_VOICES
 from tests.api.conftest import House, OpenHouse
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import SAMPLES_PER_CHARACTER, FakeWorker, tone
@@ -153,11 +155,26 @@ async def test_a_clone_can_be_spoken_with_as_soon_as_it_is_published(house: Hous
 # What cannot be honoured is refused, with what is wrong and what to do.
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\t\u00a0", "\u2003"])
-async def test_a_text_without_words_is_refused(house: House, worker: FakeWorker, text: str) -> None:
-    answer = await speak(house, text)
+async def test_no_text_at_all_is_refused(house: House, worker: FakeWorker) -> None:
+    answer = await speak(house, "")
     assert answer.status_code == 400
     assert error_of(answer)["param"] == "input"
+
+
+@pytest.mark.parametrize("text", [" ", "\n\t\u00a0", "👍", "———", "…", "."])
+@pytest.mark.parametrize("format", ["pcm", "wav", "mp3", "opus", "aac", "flac"])
+async def test_a_text_with_nothing_to_say_is_a_short_silence(
+    house: House, worker: FakeWorker, text: str, format: str
+) -> None:
+    worker.mute = True
+    answer = await speak(house, text, response_format=format)
+    assert answer.status_code == 200
+    assert answer.content
+
+
+async def test_the_silence_is_a_tenth_of_a_second(house: House, worker: FakeWorker) -> None:
+    worker.mute = True
+    assert (await speak(house, "👍", response_format="pcm")).content == bytes(2 * 2400)
 
 
 async def test_a_text_that_is_too_long_is_refused_with_the_limit(house: House, worker: FakeWorker) -> None:
@@ -180,12 +197,10 @@ async def test_the_longest_text_fits_however_it_is_escaped(house: House, worker:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"instructions": "Speak like a pirate."}, "instructions"),
         ({"speed": 0.1}, "speed"),
         ({"speed": 9}, "speed"),
         ({"response_format": "midi"}, "response_format"),
         ({"stream_format": "morse"}, "stream_format"),
-        ({"volume": 11}, "volume"),
         ({"voice": None}, "voice"),
         ({"voice": ""}, "voice.id"),
         ({"voice": 5}, "voice"),
@@ -210,8 +225,28 @@ async def test_every_parameter_is_honoured_or_refused(
     assert error_of(answer)["param"] == param
 
 
-async def test_empty_instructions_ask_for_nothing(house: House, worker: FakeWorker) -> None:
-    assert (await speak(house, instructions=" ")).status_code == 200
+async def test_what_cannot_be_followed_is_ignored_and_named(house: House, worker: FakeWorker) -> None:
+    fields = {"instructions": "calm", "stream": True, "lang_code": "a", "backend": "x", "naïve": 1, "seed": None}
+    answer = await speak(house, **fields)
+    assert answer.status_code == 200
+    assert answer.headers["x-carillon-ignored"] == r'instructions, backend, lang_code, "na\u00efve", stream'
+
+
+async def test_nothing_is_named_where_nothing_was_ignored(house: House, worker: FakeWorker) -> None:
+    assert "x-carillon-ignored" not in (await speak(house, instructions=" ")).headers
+
+
+async def test_null_is_the_default(house: House, worker: FakeWorker) -> None:
+    answer = await speak(house, response_format=None, speed=None, stream_format=None, model=None)
+    assert answer.headers["content-type"] == "audio/mpeg"
+
+
+@pytest.mark.parametrize("field", ["instructions", "volume"])
+async def test_a_strict_front_door_refuses_what_it_cannot_follow(open_house: OpenHouse, field: str) -> None:
+    async with open_house(openai=OpenAISettings(strict=True)) as house, house.worker():
+        answer = await speak(house, **{field: "x"})
+        assert answer.status_code == 400
+        assert error_of(answer)["param"] == field
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b'{"input": "\\ud83d"}'])
@@ -222,10 +257,28 @@ async def test_a_body_that_is_no_speech_request_is_refused(house: House, worker:
 
 
 async def test_an_unknown_voice_is_never_replaced(house: House, worker: FakeWorker) -> None:
-    answer = await speak(house, voice="alloy")
+    answer = await speak(house, voice="slit")
     assert answer.status_code == 404
     assert error_of(answer)["code"] == "unknown_voice"
     assert "slt" in error_of(answer)["message"]
+
+
+@pytest.mark.parametrize("name", sorted(OPENAI_VOICES))
+async def test_every_voice_name_of_openai_speaks(house: House, worker: FakeWorker, name: str) -> None:
+    assert (await speak(house, voice=name)).headers["x-carillon-voice"] in ("slt", "rms")
+
+
+async def test_an_operator_says_which_voice_a_name_means(open_house: OpenHouse) -> None:
+    async with open_house(openai=OpenAISettings(voices={"alloy": "rms", "narrator": "rms"})) as house, house.worker():
+        for name in ("alloy", "narrator"):
+            assert (await speak(house, voice=name)).headers["x-carillon-voice"] == "rms"
+
+
+async def test_a_voice_that_is_not_trained_yet_says_how_it_would_be(house: House, worker: FakeWorker) -> None:
+    voice = await house.catalog.voices.create("Mary", model="standin")
+    answer = await speak(house, voice=voice.id)
+    assert answer.status_code == 404
+    assert "not trained yet" in error_of(answer)["message"] and "POST /v1/clones" in error_of(answer)["message"]
 
 
 async def test_an_unknown_model_is_refused_with_those_served(house: House, worker: FakeWorker) -> None:
@@ -250,16 +303,6 @@ async def test_odd_text_reaches_the_worker_and_is_answered(house: House, worker:
     answer = await speak(house, text)
     assert answer.status_code == 200
     assert answer.content
-
-
-async def test_a_text_of_which_nothing_can_be_spoken_is_refused(house: House, worker: FakeWorker) -> None:
-    worker.mute = True
-    answer = await speak(house, "\u200b")
-    assert answer.status_code == 400
-    assert "nothing that can be spoken" in error_of(answer)["message"]
-
-
-# Workers that are full, gone, or fail.
 
 
 async def test_while_there_is_no_worker_one_is_to_come_again(house: House) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,9 @@ MAX_CHANNEL = 65_535
 OWN_CHANNEL = 0
 
 POLICY_VIOLATION = 1008
+
+MAX_READ_AGAIN_CHARS = 16 * 1024
+"""Of a refused message, to find whose it is: reading more would hold the event loop."""
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["sessions"])
@@ -134,7 +138,9 @@ class SessionSocket:
             try:
                 self._obey(_parse(message), group, speaking)
             except CarillonError as error:
-                self._own.post(Error.of(error))
+                session, starts = _meant(message)
+                closed = starts and session is not None and not self._is_open(session)
+                self._own.post(Error.of(error, session=session, closed=closed))
 
     def _obey(self, message: _ClientMessage, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         if isinstance(message, Ping):
@@ -191,6 +197,20 @@ def _parse(message: Mapping[str, Any]) -> _ClientMessage:
     if text is None:
         raise InvalidRequest("a binary message came where JSON text is due; clients send no audio")
     return parse_client(text)
+
+
+def _meant(message: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """The session a message that cannot be obeyed is about, if it can be made out, and whether it was to begin it."""
+    text = message.get("text") or ""
+    if len(text) > MAX_READ_AGAIN_CHARS:
+        return None, False
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return None, False
+    if not isinstance(fields, dict) or not isinstance(session := fields.get("session"), str) or len(session) > 64:
+        return None, False
+    return session, fields.get("type") in ("start", "resume")
 
 
 _ClientMessage = Start | Resume | Text | Flush | Eos | Cancel | Credit | Ping

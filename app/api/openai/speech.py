@@ -1,11 +1,13 @@
-"""OpenAI's speech API, as its SDKs send it: `POST /v1/audio/speech`, `GET /v1/models`, and `GET /v1/audio/voices`.
+"""OpenAI's speech API, as its SDKs and the clients written for it send it: `/v1/audio/speech`, `/v1/models`, listings.
 
 Rules where OpenAI's and ours differ:
 
-* `model` is a model served here. `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts`, which clients send by default, mean
-  whichever model has the voice.
-* `voice` is never replaced: one that does not exist is refused with the nearest names, OpenAI's own names included.
-* `instructions` cannot be followed and is refused; an unknown parameter is refused too.
+* `model` is a model served here; OpenAI's own names (`tts-1`, …) mean whichever model has the voice.
+* `voice` is a voice of that name; OpenAI's thirteen names mean a built-in voice that sounds alike, or the one that
+  `CARILLON_OPENAI__VOICES` names. Any other that does not exist is refused with the nearest names.
+* A field that is not known, or that no model here can follow (`instructions`), is ignored and named in
+  `X-Carillon-Ignored`; with `CARILLON_OPENAI__STRICT` it is refused. `null` means the default.
+* A text with nothing to say is a tenth of a second of silence: an agent that speaks sentence by sentence goes on.
 * What is known before the first byte of audio is told in the headers `Server-Timing` (queue, route, first_audio; ms),
   `X-Carillon-Model`, `-Voice`, `-Worker` and `-Sample-Rate`; the whole ledger is in the last event of
   `stream_format=sse`, and in the metrics.
@@ -16,27 +18,27 @@ Rules where OpenAI's and ours differ:
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from app.api.access import requires
+from app.api.access import may_list, requires
 from app.api.bodies import json_body, read_json
-from app.api.services import Services, TheServices
+from app.api.services import TheServices
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
-from app.errors import InvalidRequest, TextTooLong, UnknownModel
+from app.errors import InvalidRequest, TextTooLong
 from app.speech.choices import AudioFormat, Scope
 from app.speech.text.options import TextFields
 from app.speech.voices import ModelCard
 
 EDGE = "openai"
 
-ANY_MODEL = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
-"""OpenAI's own model names: a client that sends one has not chosen among ours."""
-
 MAX_BODY_BYTES_PER_CHAR = 12
 """A character beyond the BMP, escaped in JSON, takes twelve bytes."""
+
+MAX_IGNORED = 20
 
 router = APIRouter(tags=["openai"])
 
@@ -63,15 +65,26 @@ VoiceField = Annotated[
 class SpeechRequest(TextFields):
     """The body of `POST /v1/audio/speech`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="allow")
 
-    model: str = Field(min_length=1, max_length=128)
+    model: str = Field(default="tts-1", min_length=1, max_length=128)
     input: str
     voice: VoiceField
     instructions: str | None = None
     response_format: AudioFormat = AudioFormat.MP3
     speed: float = Field(default=1.0, ge=0.25, le=4.0)
     stream_format: Literal["audio", "sse"] = "audio"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+
+    @property
+    def ignored(self) -> list[str]:
+        """The fields that change nothing: unknown ones, and instructions."""
+        asked = [] if not (self.instructions and self.instructions.strip()) else ["instructions"]
+        return asked + sorted(self.model_extra or {})
 
 
 @router.post(
@@ -83,11 +96,12 @@ async def speak(request: Request, services: TheServices) -> Response:
     """Speak a text; the audio is sent as it is made."""
     limit = services.settings.session.max_input_chars
     wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
-    if wanted.instructions and wanted.instructions.strip():
+    if wanted.ignored and services.settings.openai.strict:
         raise InvalidRequest(
-            "instructions cannot be followed by the models served here; leave them out", param="instructions"
+            f"{wanted.ignored[0][:64]!r} is not known or cannot be followed by the models served here; leave it out",
+            param=wanted.ignored[0][:64],
         )
-    if not wanted.input.strip():
+    if not wanted.input:
         raise InvalidRequest("input is empty; there is nothing to speak", param="input")
     if len(wanted.input) > limit:
         raise TextTooLong(
@@ -95,7 +109,7 @@ async def speak(request: Request, services: TheServices) -> Response:
             "which takes any amount of text",
             param="input",
         )
-    voice = await services.resolver.find(wanted.voice.id, model=_model_name(wanted.model, services))
+    voice = await services.resolver.find(wanted.voice.id, model=wanted.model)
     return SpeechResponse(
         services,
         voice,
@@ -105,12 +119,14 @@ async def speak(request: Request, services: TheServices) -> Response:
         speed=wanted.speed,
         options=wanted.text_options(language=voice.language, operator=services.settings.session.text_options),
         form=EventForm() if wanted.stream_format == "sse" else AudioForm(),
+        headers=_ignored_header(wanted.ignored),
     )
 
 
-def _model_name(name: str, services: Services) -> str | None:
-    served = {card.name for card in services.session_router.models}
-    return None if name in ANY_MODEL and name not in served else name
+def _ignored_header(names: list[str]) -> dict[str, str]:
+    """`X-Carillon-Ignored`, of at most MAX_IGNORED names; each as a JSON string where it is no plain word."""
+    shown = [name if name.isidentifier() and name.isascii() else json.dumps(name) for name in names[:MAX_IGNORED]]
+    return {"x-carillon-ignored": ", ".join(name[:64] for name in shown)} if shown else {}
 
 
 def _model(card: ModelCard) -> dict[str, Any]:
@@ -125,22 +141,25 @@ def _model(card: ModelCard) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/models", dependencies=[Depends(requires(Scope.SPEAK))])
+@router.get("/v1/models", dependencies=[Depends(may_list)])
 async def list_models(services: TheServices) -> dict[str, Any]:
     """The models that living workers hold; `stand_in` marks a small one that is no real voice."""
     return {"object": "list", "data": [_model(card) for card in services.session_router.models]}
 
 
-@router.get("/v1/models/{name}", dependencies=[Depends(requires(Scope.SPEAK))])
+@router.get("/v1/audio/models", dependencies=[Depends(may_list)])
+async def list_speech_models(services: TheServices) -> dict[str, Any]:
+    """The same models, where Open WebUI looks for them."""
+    return {"models": [_model(card) for card in services.session_router.models]}
+
+
+@router.get("/v1/models/{name}", dependencies=[Depends(may_list)])
 async def one_model(name: str, services: TheServices) -> dict[str, Any]:
-    for card in services.session_router.models:
-        if card.name == name:
-            return _model(card)
-    served = ", ".join(sorted(card.name for card in services.session_router.models)) or "none"
-    raise UnknownModel(f"model {name[:64]!r} is not served here; served are: {served}", param="model")
+    """A model by name; one of OpenAI's names is answered with the first that is served, under the name asked for."""
+    return {**_model(services.resolver.card(name)), "id": name}
 
 
-@router.get("/v1/audio/voices", dependencies=[Depends(requires(Scope.SPEAK))])
+@router.get("/v1/audio/voices", dependencies=[Depends(may_list)])
 async def list_voices(services: TheServices) -> dict[str, Any]:
     """The voices of the models being served: built-in ones and clones."""
     return {
