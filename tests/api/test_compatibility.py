@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 
 import pytest
 
+from app.platform.logs import REQUEST_ID, TextFormatter
 from app.platform.settings import OpenAISettings
+from app.speech.protocol import Done, Ready
 from tests.api.conftest import House, OpenHouse
 from tests.support.fake_worker import FakeWorker
-from tests.support.session_client import error_of, speak
+from tests.support.session_client import SPEECH, error_of, sessions_client
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +43,8 @@ async def test_listings_are_open_where_the_operator_says_so(open_house: OpenHous
     async with open_house(openai=OpenAISettings(open_listings=True)) as house, house.worker():
         for path in (*LISTINGS, "/v1/models/tts-1"):
             assert (await house.http.get(path, headers={"Authorization": ""})).status_code == 200
-        assert (await speak(house, headers={"Authorization": ""})).status_code == 401
+        unsigned = await house.http.post(SPEECH, json={}, headers={"Authorization": ""})
+        assert unsigned.status_code == 401
 
 
 async def test_open_webui_finds_models_and_voices(house: House, worker: FakeWorker) -> None:
@@ -58,9 +62,28 @@ async def test_a_model_of_openais_name_is_the_one_served(house: House, worker: F
 
 
 async def test_a_session_takes_openais_names_too(house: House, worker: FakeWorker) -> None:
-    async with house.sessions() as client:
-        await client.start("a", voice="alloy", model="tts-1")
-        assert (await client.expect("ready"))["voice"] in ("slt", "rms")
+    async with sessions_client(house.sessions_url, house.key) as client:
+        await client.send("start", "a", voice="alloy", model="tts-1")
+        assert (await client.until(Ready, "a")).voice in ("slt", "rms")
+
+
+async def test_a_start_that_cannot_be_read_is_refused_under_its_session(house: House, worker: FakeWorker) -> None:
+    async with sessions_client(house.sessions_url, house.key) as client:
+        await client.send("start", "b", voice="slt", speed=9)
+        refusal = await client.refusal("b")
+        assert (refusal.closed, refusal.param) == (True, "start.speed")
+        await client.say("b", "Hi.")
+        await client.until(Done, "b")
+
+
+async def test_a_mistaken_message_to_an_open_session_does_not_close_it(house: House, worker: FakeWorker) -> None:
+    async with sessions_client(house.sessions_url, house.key) as client:
+        await client.send("start", "b", voice="slt")
+        await client.until(Ready, "b")
+        await client.send("start", "b", voice="slt", speed=9)
+        await client.send("text", "b", text=7)
+        assert not (await client.refusal("b", count=1)).closed
+        assert not (await client.refusal("b", count=2)).closed
 
 
 PREFLIGHT = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
@@ -90,13 +113,9 @@ async def test_a_request_id_is_echoed_or_made(house: House) -> None:
 
 
 async def test_a_request_id_is_on_the_log_lines_of_its_request(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    from app.platform.logs import REQUEST_ID, TextFormatter
-
     token = REQUEST_ID.set("turn-7")
     try:
         caplog.set_level("INFO")
-        import logging
-
         logging.getLogger("app.test").info("speaking", extra={"voice": "slt"})
         assert TextFormatter().format(caplog.records[-1]).endswith("speaking voice=slt request=turn-7")
     finally:

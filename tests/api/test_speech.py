@@ -292,7 +292,7 @@ async def test_an_unknown_model_is_refused_with_those_served(house: House, worke
     "text",
     [
         "<laugh>",
-        "\x00\x01\x07 hi \x7f",
+        "\x01\x07 hi \x7f",
         "\U0001f514\U0001f514",
         "Привет, мир. 你好。",
         "e\u0301\u200d\ufeff",
