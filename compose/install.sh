@@ -59,7 +59,7 @@ case $build in
             say "on a GPU host a C compiler and Python's headers are needed: sudo apt-get install gcc python3-dev" >&2
         ;;
     cpu)
-        size="0.6 GB"
+        size="0.7 GB"
         "$python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null ||
             fail "vLLM's CPU build needs libnuma.so.1: sudo apt-get install libnuma1"
         ;;
