@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from app.speech.text.html import BLOCKS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
+from app.speech.text.html import BLOCKS, CALLS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
 from app.speech.text.marks import MAX_PAUSE_S, MAX_READING_CHARS, START, pause_mark, reading_mark, without_marks
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
@@ -52,7 +52,7 @@ class Elements(PlainText):
             self._begin_said("say-as", f"{tag.attributes.get('interpret-as', '')} {tag.attributes.get('format', '')}")
         elif name == "s" and self._ssml:
             self._sentence(tag)
-        elif name in BLOCKS:
+        elif name in BLOCKS or (tag.closing and name in REASONING):  # a thought whose beginning was not sent
             self._end_block()
         elif name == "br":
             self._say("\n")
@@ -118,7 +118,7 @@ class Elements(PlainText):
             return self._skip_to("-->" if name == "!--" else "[/THINK]", text, at, final=final)
         pattern = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.I)
         for found in pattern.finditer(text, at):
-            raw = name in REASONING or name in ("script", "style")  # whose text may speak of tags
+            raw = name in REASONING | CALLS or name in ("script", "style")  # whose text may speak of tags
             self.state.depth += -1 if found[1] else 0 if raw or found[0].endswith("/>") else 1
             if self.state.depth <= 0:
                 self.state.skipped = ""

@@ -19,7 +19,10 @@ def _names(listed: str) -> frozenset[str]:
 REASONING = _names("think thinking thought thoughts reasoning reflection scratchpad")
 """Elements in which language models think aloud."""
 
-UNSPOKEN = REASONING | _names("script style svg template head title iframe object rt rp metadata")
+CALLS = _names("tool_call tool_calls tool_response tool_result function_call function_calls")
+"""Elements in which they call tools."""
+
+UNSPOKEN = REASONING | CALLS | _names("script style svg template head title iframe object rt rp metadata")
 """Elements whose content is not read."""
 
 BLOCKS = _names(

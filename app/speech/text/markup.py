@@ -46,6 +46,7 @@ _CONTROL = re.compile(r"<\|[\w-]{1,40}\|>")
 _CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
 _AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
+_AFTER_NOTE = ("", "\n", ".", ",", ";", ":", "[")
 _BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
 
 
@@ -242,9 +243,9 @@ class Markup(Elements):
         state = self.state
         end = text.find("\n", at)
         line = text[at:] if end < 0 else text[at:end]
-        run = state.fence
-        closes = state.line_start and line.strip() and not line.strip().strip(run[0]) and len(line.strip()) >= len(run)
-        if end < 0 and not final and state.line_start and not line.strip().strip(run[0]):
+        run, mark = state.fence, line.lstrip("> \t").rstrip()  # within a quotation, too
+        closes = state.line_start and mark and not mark.strip(run[0]) and len(mark) >= len(run)
+        if end < 0 and not final and state.line_start and not mark.strip(run[0]):
             return at
         if closes:
             state.fence = ""
@@ -334,6 +335,8 @@ class Markup(Elements):
 
     def _emoji(self, text: str, at: int, *, final: bool) -> int:
         end = run_end(text, at)
+        if self.state.prev == "\n":  # lines that begin with emoji are a list
+            self._end_block()
         if self.options.emoji is EmojiReading.DROP:
             self.state.prev = text[at]
             return end  # of a sequence that is cut, the rest is emoji by itself
@@ -380,7 +383,8 @@ class Markup(Elements):
         if end == len(text) and not final:
             return at
         inner, following = text[begin + 1 : end - 1], text[end : end + 1]
-        if inner.startswith("^") or (inner.isdigit() and len(inner) < 4 and state.prev and not state.prev.isspace()):
+        cited = state.prev and (not state.prev.isspace() or (state.prev != "\n" and following in _AFTER_NOTE))
+        if inner.startswith("^") or (inner.isdigit() and len(inner) < 4 and cited):
             note = following != "("
             if note:
                 return end
@@ -414,7 +418,10 @@ class Markup(Elements):
         if text.startswith("<!--", at):
             state.skipped = "!--"
             return at + 4
-        if found := _DECLARATION.match(text, at) or _CONTROL.match(text, at):
+        if found := _DECLARATION.match(text, at):
+            return found.end()
+        if found := _CONTROL.match(text, at):
+            self._end_block()
             return found.end()
         rest = text[at : at + 50]
         waits = rest in ("<", "<!", "<!-", "<?") or _CONTROL_PART.match(rest)

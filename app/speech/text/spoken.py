@@ -19,6 +19,7 @@ LANGUAGES = frozenset({"en"})
 """Whose numbers and abbreviations are read."""
 
 _SPACE_BEFORE = re.compile(r"[ \t]+(?=[,.!?;:…](?:\s|\Z))")
+_BARE_COMMA = re.compile(r"[ \t]+[,;](?=[ \t]*[.,;](?:\s|\Z))")  # of "as is known [1], [2]."
 _SPACES = re.compile(r"[ \t]{2,}")
 _GLUED = re.compile(r"(?<=[a-z]{2})([.!?…])(?=[A-Z][a-z ])")
 _PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])([\"'”’)\]]*)\s*\n\s*")
@@ -50,7 +51,8 @@ def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()
     if options.normalise:
         text = _parted(text)
     read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marked_parts(text))
-    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read.replace("\n", " "))).strip()
+    read = _BARE_COMMA.sub("", read.replace("\n", " "))
+    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip()
 
 
 def _read(text: str, options: TextOptions, tags: frozenset[str]) -> str:

@@ -18,8 +18,10 @@ _URL = re.compile(
 )
 _MAIL = re.compile(r"(?:mailto:)?(?<![\w.])(?P<user>[\w.+-]+)@(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
 _IP = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?P<port>:\d{1,5})?(?P<net>/\d{1,2})?(?![\w]|\.\d)")
+_NO_VERSION = r"(?!\d{1,2}\.\d{1,2}\.[12]\d{3}\b|\d{3}\.\d{3}\.\d{4}\b)"
+"""A date or a telephone number."""
 _VERSION = re.compile(
-    r"(?<![\w.])(?:(?P<sign>[vV])(?:ersion )?(?P<marked>\d+(?:\.\d+)*)|(?P<bare>\d+(?:\.\d+){2,3}))"
+    rf"(?<![\w.])(?:(?P<sign>[vV])(?:ersion )?(?P<marked>\d+(?:\.\d+)*)|(?P<bare>{_NO_VERSION}\d+(?:\.\d+){{2,3}}))"
     r"(?P<more>-?(?:alpha|beta|rc|a|b|dev)\.?\d*)?(?![\w]|\.\d)"
 )
 _HASH = re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d[0-9a-f]*\d)[0-9a-f]{7,64}(?![\w-])")

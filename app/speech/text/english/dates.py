@@ -36,7 +36,10 @@ _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
     rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
 )
-_SHORT_MONTH = re.compile(r"\b(?P<month>Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\.(?=\s)")
+_SHORT_MONTH = re.compile(
+    r"\b(?P<month>(?<=in )Jan|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
+    r"(?:(?P<end>(?=\s+[A-Z]))|(?=\s))"
+)
 _DECADE = re.compile(
     r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
     r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
@@ -82,7 +85,7 @@ def read_dates(text: str) -> str:
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _MONTH_YEAR.sub(lambda m: f"{_month(m['month'])} {year(int(m['year']))}", text)
-    text = _SHORT_MONTH.sub(lambda m: _month(m["month"]), text)
+    text = _SHORT_MONTH.sub(lambda m: _month(m["month"]) + ("." if m["end"] is not None else ""), text)
     text = _HOURS.sub(_hours, text)
     text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
     text = _TIME.sub(_time, text)

@@ -73,10 +73,10 @@ _MONEY_AFTER = re.compile(
 )
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
-_CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d+)p\b(?! ?m)")
+_CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d{1,2})p\b(?! ?m)")
 _PERCENT = re.compile(rf"(?P<minus>(?<!\w)[-−+])?(?P<figures>{NUMBER})\s?(?P<sign>%|‰|percent\b|pct\b)")
 _DEGREES = re.compile(
-    rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)\s?(?P<scale>[CFK](?!\w))?"
+    rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)(?:\s?(?P<scale>[CFK](?!\w)))?"
 )
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
@@ -84,7 +84,7 @@ _FEET = re.compile(
     r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
     r"|deep|screen|monitor|display|pipe|thick)))"
 )
-_SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)")
+_SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻]))")
 
 _UNITS: dict[str, tuple[str, str]] = {}
 
@@ -302,7 +302,7 @@ def _unit(match: re.Match[str]) -> str:
             return match[0]
     if gap == "-" and unit in ("m", "s", "t", "A", "B", "K", "V", "in") and not match["per"]:
         return match[0]
-    if unit in ("K", "B", "s") and not match["per"] and gap == "" and match["figures"].isdigit() and unit != "s":
+    if unit in ("K", "B") and not match["per"] and not gap:
         return match[0]
     if unit == "s" and len(match["figures"]) > 1 and match["figures"].endswith("0") and not gap and not match["per"]:
         return match[0]  # the 1990s

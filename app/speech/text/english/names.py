@@ -42,12 +42,22 @@ _TITLES = {
     "Mt.": "Mount", "Ft.": "Fort", "Sr.": "Senior", "Jr.": "Junior", "Fr.": "Father", "Cmdr.": "Commander",
     "Adm.": "Admiral", "Sec.": "Secretary", "Supt.": "Superintendent",
 }  # fmt: skip
-_BEFORE_NAME = re.compile(r"(?<![\w.])(?:" + "|".join(t[:-1] for t in _TITLES) + r")\.(?=\s+[“\"'‘(]?[A-Z])")
+_OPENER = (
+    r"(?:He|She|It|They|We|I|You|The|This|That|These|Those|There|Then|But|And|So|His|Her|Its|Their|My|Our|Your|When|"
+    r"What|Who|How|Why|If|As|At|In|On|After|Before|Now|Nobody|Everyone)\b(?!\.)"
+)
+"""Words that after a full stop begin a sentence, and are no name."""
+_TITLE = "|".join(title[:-1] for title in _TITLES)
+_BEFORE_NAME = re.compile(
+    rf"(?<![\w.])(?:{_TITLE})\.(?=\s+(?:and|or|&)\s+(?:{_TITLE})\.)"
+    rf"|(?<![\w.])(?:(?!(?:St|Dr|Ft)\. {_OPENER})(?:{_TITLE}))\.(?=\s+[“\"'‘(]?[A-Z])"
+)
 _BARE_BEFORE_NAME = re.compile(r"(?<![\w.])(?P<title>Mr|Mrs|Ms|Dr)(?=\s+[A-Z][a-z])")
 _NAME_END = re.compile(r"(?<=[a-z]),? (?P<title>[JS]r)\.(?P<end>(?=\s+[A-Z])|(?=[\"'”’)]*\Z))?")
 _STREET = re.compile(
     r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;\n]|\Z|[a-z]"
-    r"|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))))"
+    r"|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))| "
+    rf"{_OPENER}))"
 )
 _STREETS = {
     "St": "Street", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway",
@@ -86,8 +96,11 @@ _COMMON = {
     "FAQ": "F A Q",
 }
 _SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA)(?![\w/])")
+_SENTENCE = re.compile(rf"\s+[“\"'‘(]?{_OPENER}")
 _DOTTED = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,})(?P<more>[A-Za-z](?!\w))?")
 
+_AMPERSAND = re.compile(r"(?<![\w&])(?P<before>[A-Z]{1,3})&(?P<after>[A-Z]{1,3})(?![\w&])")
+_CONTRACTED = re.compile(r"(?<![\w'’])(?P<stem>[A-Z]+)['’](?P<end>T|RE|VE|LL|D|M|S)(?![\w'’])")
 _WORD = re.compile(
     r"(?<![\w'’&.-])(?P<word>[A-Z][A-Z0-9]*(?:[-/&][A-Z0-9]+)*)(?P<own>['’]?s)?(?![\w&-])(?!['’][A-Za-z])"
 )
@@ -128,6 +141,20 @@ _SAID_AS = {
 _ROMAN_ONLY = re.compile(rf"(?=[IVX]{{2,}}){ROMAN}\Z")
 MIN_SHOUTED_CHARS = 6
 """A word of so many capitals is one, not letters."""
+_BEGIN = (
+    "(?:s?[pt]r|s?[pck]l|s?cr|s[cklmnptw]|str|[bfg][rl]|kr|"
+    "[dt][rw]|shr?|chr?|thr?|w[hr]|kn|qu|[gp]h|[bcdfghjklmnprstvwyz])"
+)
+_VOWEL = "(?:[aeiouy]|ai|au|aw|ay|ea|ee|ei|eo|eu|ew|ey|ia|ie|io|oa|oi|oo|ou|ow|oy|ue|ui)"
+_END = (
+    "(?:bb|dd|ff|gg|ll|mm|nn|pp|rr|ss|tt|zz|ck|ct|ft|ght|gh|l[bdfkmptv]|m[bp]|n[cdgkst]|pt|r[bcdfgklmnpstv]|s[hkpt]|ch|"
+    "rch|nch|rld|rst|hn|mn|tch|th|rth|nth|[bcdfgklmnprstvwxz])"
+)
+_SAYABLE = re.compile(f"{_BEGIN}?(?:{_VOWEL}(?:{_END}|{_BEGIN}|{_END}{_BEGIN}))*{_VOWEL}(?:{_END}s?)?", re.I)
+"""The shape of an English word: what may begin and end a syllable around its vowel."""
+_SPELT = frozenset(
+    listed("ACLU ACPI AARP APIS CEOS EBIT EEOC EULA IATA ICAO IDOR IEEE OLED UCLA UEFI USAA USAF USDA USPS YMCA YWCA")
+)
 
 
 def read_numerals(text: str) -> str:
@@ -147,6 +174,7 @@ def read_abbreviations(text: str) -> str:
         text = _NUMBER_SIGN.sub(_number_sign, text)
         text = _ABBREVIATION.sub(_abbreviation, text)
         text = _DOTTED.sub(_dotted, text)
+    text = _AMPERSAND.sub(lambda m: f"{' '.join(m['before'])} and {' '.join(m['after'])}", text)
     text = _BARE_BEFORE_NAME.sub(lambda m: _TITLES[m["title"] + "."], text)
     return _SHORT.sub(lambda m: _COMMON[m[0]], text)
 
@@ -155,13 +183,13 @@ def read_capitals(text: str) -> str:
     """The text with acronyms as letters or words, and what is shouted in small letters: voices spell capitals."""
     words = list(_WORD.finditer(text))
     if not words:
-        return text
+        return _CONTRACTED.sub(_contracted, text)
     shouted = _in_a_row(text)
     parts, done = list[str](), 0
     for found in words:
         parts += (text[done : found.start()], _capital(found, shouted=shouted(found.start())))
         done = found.end()
-    return "".join((*parts, text[done:]))
+    return _CONTRACTED.sub(_contracted, "".join((*parts, text[done:])))
 
 
 def value(roman: str) -> int:
@@ -226,16 +254,25 @@ def _dotted(match: re.Match[str]) -> str:
     """`U.S.`, `J.R.R.`: letters; the stop stays where a sentence ends with it."""
     letters = " ".join((match["letters"] + (match["more"] or "")).replace(".", "").upper())
     following = match.string[match.end() :].lstrip("\"'”’)")
-    return letters + ("." if not following.strip() and not match["more"] else "")
+    ends = not following.strip() or _SENTENCE.match(following)
+    return letters + ("." if ends and not match["more"] else "")
 
 
 def _in_a_row(text: str):
-    """Whether a place is in a row of three words in capitals or more, one of them no acronym."""
+    """Whether a place is in a row of three words in capitals or more, half of them no acronyms."""
     spans: list[tuple[int, int]] = []
     for row in re.finditer(r"(?:(?<!\w)[A-Z][A-Z'’-]*\b(?:[^\w\n]+|\Z)){3,}", text):
-        if any(word in _SHOUTED or len(word) >= MIN_SHOUTED_CHARS for word in re.findall("[A-Z]+", row[0])):
+        words = re.findall("[A-Z]+", row[0])
+        if 2 * sum(word not in _SAID and _is_word(word) for word in words) >= len(words):
             spans.append(row.span())
     return lambda at: any(start <= at < end for start, end in spans)
+
+
+def _is_word(word: str) -> bool:
+    """Whether capitals are a word that is shouted: a common one, a long one, or one with the shape of English."""
+    if word in _SHOUTED or len(word) >= MIN_SHOUTED_CHARS:
+        return True
+    return len(word) > 3 and word not in _SPELT and _SAYABLE.fullmatch(word) is not None
 
 
 def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - one a kind
@@ -250,11 +287,19 @@ def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - 
         return re.sub("[A-Z]+", lambda m: _part(m[0]), word.replace("&", " and ")).replace("-", " ") + own
     if word in _SAID:
         return match[0]
-    if shouted or word in _SHOUTED or len(word) >= MIN_SHOUTED_CHARS:
+    if shouted or _is_word(word):
         return _lowered(match, word) + own
     if _ROMAN_ONLY.match(word):
         return cardinal(value(word)) + own
     return " ".join(word) + own
+
+
+def _contracted(match: re.Match[str]) -> str:
+    """`DON'T` is no acronym; `FBI'S` may be one."""
+    stem = match["stem"]
+    if match["end"] == "S" and not _is_word(stem):
+        return match[0]
+    return f"I{match[0][1:].lower()}" if stem == "I" else _lowered(match, match[0])
 
 
 def _part(part: str) -> str:

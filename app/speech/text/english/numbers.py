@@ -15,6 +15,7 @@ _TELEPHONE = re.compile(
 _LOCAL = re.compile(r"(?<![\w.,/-])(?P<mid>555)-(?P<last>\d{4})(?![\w-])")
 _TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>800|888|877|866|900)-(?P<word>[A-Z0-9]{3,}(?:-[A-Z0-9]+)*)(?!\w)")
 _FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7})(?![\w])")
+_TRUNK = re.compile(r"(?<![\w.,/-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-]|[.,]\d)")
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
@@ -33,6 +34,7 @@ _FRACTION = re.compile(
     r"|rds?|nds?)?(?![\w/]|[.,]\d)"
 )
 _ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
+_EVEN = re.compile(r"(?<![\w./,:-])(?P<half>[25]0)[/-](?P=half)(?![\w/-]|[.,]\d)")
 _ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
 _OUT_OF = re.compile(
     rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b"
@@ -55,6 +57,8 @@ _POWER = re.compile(
 )
 _SUPERSCRIPT = re.compile(r"(?P<base>\w)(?P<power>[²³])(?!\w)")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹⁴⁵⁶⁷⁸⁹", "012345678901456789")
+_RAISED = re.compile(r"(?:(?<=\d)|(?<=\b[A-Za-z]))(?P<minus>⁻?)(?P<power>[⁰¹²³⁴-⁹]+)(?!\w)")
+_RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _ROOT = re.compile(r"√\s?")
 _OPERATORS = {
     "+": "plus", "-": "minus", "−": "minus", "–": "minus", "*": "times", "×": "times", "x": "times",
@@ -102,6 +106,7 @@ def read_telephones(text: str) -> str:
     text = _LOCAL.sub(lambda m: f"{digits(m['mid'])}, {digits(m['last'])}", text)
     text = _TOLL.sub(_toll, text)
     text = _FOREIGN.sub(_foreign, text)
+    text = _TRUNK.sub(lambda m: ", ".join(map(digits, re.findall(r"\d+", m[0]))), text)
     text = _CARD.sub(lambda m: ", ".join(map(digits, re.split("[ -]", m[0]))), text)
     text = _EMERGENCY.sub(_by_digits, text)
     return _SOCIAL.sub(lambda m: ", ".join(map(digits, m[0].split("-"))), text)
@@ -109,6 +114,7 @@ def read_telephones(text: str) -> str:
 
 def read_numbers(text: str) -> str:
     """The text with every number that is left as words."""
+    text = _RAISED.sub(lambda m: f"^{'-' if m['minus'] else ''}{m['power'].translate(_RAISED_DIGITS)}", text)
     text = text.translate(_SUBSCRIPTS)
     text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
     text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
@@ -128,6 +134,7 @@ def read_numbers(text: str) -> str:
 
 def _read_fractions(text: str) -> str:
     text = _ALWAYS.sub("twenty four seven", text)
+    text = _EVEN.sub(lambda m: f"{number(m['half'])} {number(m['half'])}", text)
     text = _ELEVEN.sub("nine eleven", text)
     text = _OUT_OF.sub(lambda m: f"{number(m['first'])} out of {number(m['last'])}", text)
     text = _VULGAR_FRACTION.sub(_vulgar, text)

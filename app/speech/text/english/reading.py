@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from app.speech.text.english.addresses import read_addresses
 from app.speech.text.english.dates import read_dates
@@ -12,10 +13,13 @@ from app.speech.text.english.numbers import read_numbers, read_telephones
 from app.speech.text.options import UrlReading
 
 _NEEDS_READING = re.compile(
-    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№]|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
+    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]"
+    r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/)(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
+_STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]+")
+"""Letters in another shape: wide, ligatures, the bold and script ones of mathematics."""
 _SIGN_WORDS = {
     "&": " and ", "@": " at ", "%": " percent", "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
     "™": "", "¶": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ", "\\": " ", "^": " ", "~": " ",
@@ -52,9 +56,10 @@ def read(text: str, *, tags: frozenset[str] = frozenset(), urls: UrlReading = Ur
 def _read(text: str, urls: UrlReading) -> str:
     if is_plain(text):
         return text
+    text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
     text = read_numerals(text)
-    if any(map(str.isdigit, text)) or _SIGN.search(text):
+    if any(map(str.isnumeric, text)) or _SIGN.search(text):
         text = read_telephones(text)
         text = read_dates(text)
         text = read_measures(text)

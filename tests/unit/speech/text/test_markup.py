@@ -168,3 +168,21 @@ def test_rows_of_signs_are_read_in_time_that_grows_with_them(sign: str) -> None:
 
 def test_twenty_thousand_characters_without_a_space_pass() -> None:
     assert len(plain("x" * 20_000)) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("> ```py\n> x = 1\n> ```\n> Done.", "Done."),
+        ('<tool_call>{"a": "<b>"}</tool_call>Done.', "Done."),
+        ("on it goes</think>Answer.", "on it goes\nAnswer."),
+        ("<|start|>assistant<|message|>Hello.", "assistant\nHello."),
+        ("Here:\n✅ Done\n❌ Not done", "Here:\nDone\nNot done"),
+        ("It rained [1], [2][3].", "It rained , ."),
+        ("Take a[1] or [2] of them.", "Take a or [2] of them."),
+    ],
+)
+def test_what_models_write_around_their_answers_is_no_part_of_them(written: str, said: str) -> None:
+    for pieces in ([written], list(written)):
+        markup = Markup()
+        assert clean("".join(map(markup.push, pieces)) + markup.finish()) == said

@@ -108,3 +108,60 @@ def test_say_as_of_an_unknown_kind_is_named() -> None:
 def test_a_dictionary_respells_whole_words_in_any_case_and_the_later_goes_first() -> None:
     words = merged({"GIF": "jif", "Siobhan": "Shivawn"}, {"gif": "ghif"})
     assert Respellings(words)("A gif of SIOBHAN, gifted.") == "A ghif of Shivawn, gifted."
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "‘Tis the season, ’twas ever so; rock ’n’ roll and the ’ol dog.",
+        "Then I—well, I couldn't—turned away… and then… nothing.",
+        "I may go, or I may not; in May we shall see. May I?",
+        '"Jan." He paused. "Jan. Come here."',
+        '"No." He shook his head. "No. I won\'t." And the answer was no.',
+        "“B-b-but I d-didn't!” H-h-help! Shh! Hmm... Mmm.",
+        "A well-known, twenty-one-year-old man-at-arms came; it reminds us of us.",
+        "J. R. R. Tolkien and T. S. Eliot were friends.",
+    ],
+)
+def test_prose_of_novels_is_left_as_it_is(prose: str) -> None:
+    assert spoken(prose, EN) == prose
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("Mr. and Mrs. Dursley", "Mister and Missus Dursley"),
+        ("He lives on Baker St. He is old.", "He lives on Baker Street. He is old."),
+        ("Dr. No met St. John.", "Doctor No met Saint John."),
+        ("He left the U.S. They stayed in the U.S. Army.", "He left the U S. They stayed in the U S Army."),
+        ("It began in Jan. The snow came.", "It began in January. The snow came."),
+        ('"HURRY, HARRY!" she said. "DON\'T GO!"', '"Hurry, harry!" she said. "Don\'t go!"'),
+        ("NO ENTRY", "No entry"),
+        ("IT'S the FBI.", "It's the F B I."),
+        ("Ask UCLA, HTML and NATO.", "Ask U C L A, H T M L and NATO."),
+        ("HR, IT, PR and VR", "H R, it, P R and V R"),
+        ("AT&T and R&D", "A T and T and R and D"),
+    ],
+)
+def test_titles_streets_and_capitals_are_read_as_they_are_meant(written: str, said: str) -> None:
+    assert spoken(written, EN) == said
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("½ cup", "one half cup"),
+        ("a 90° angle, 20 °C", "a ninety degrees angle, twenty degrees Celsius"),
+        ("a 1080p screen for 50p", "a ten eighty P screen for fifty pence"),
+        ("2.5B people", "two point five billion people"),
+        ("50/50 or 50-50", "fifty fifty or fifty fifty"),
+        ("on 05.06.2024, yes", "on June fifth, twenty twenty four, yes"),
+        ("212.555.0187, then", "two one two, five five five, zero one eight seven, then"),
+        ("(020) 7946 0958", "zero two zero, seven nine four six, zero nine five eight"),
+        ("10⁸ and 2⁻³", "ten to the power of eight and two to the power of minus three"),
+        ("3.0 × 10^8", "three point zero times ten to the power of eight"),
+        ("𝐁𝐨𝐥𝐝 and Ｗｉｄｅ", "Bold and Wide"),
+    ],
+)
+def test_figures_and_letters_of_other_shapes_are_read(written: str, said: str) -> None:
+    assert spoken(written, EN) == said
