@@ -266,9 +266,11 @@ class Session:
             if marks.is_pause(source):
                 codes = await self._pause(marks.seconds_of(source), so_far)
             else:
-                words = await self._words(chunk)
-                stream = self._decoder.open(patient=self._patient)
-                codes = await self._generate(chunk, words, stream, so_far)
+                words, codes = await self._words(chunk), []
+                # A substitute may be empty; without a word the model would make up what it says.
+                if isinstance(chunk, PartialChunk) or not is_silent(words):
+                    stream = self._decoder.open(patient=self._patient)
+                    codes = await self._generate(chunk, words, stream, so_far)
         except CarillonError as error:
             return error
         finally:

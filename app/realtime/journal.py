@@ -185,6 +185,11 @@ class Journal:
         return self.pending_chars > 0 and not is_silent(self._text_from(self._cursor.offset))
 
     @property
+    def awaits_flush(self) -> bool:
+        """Whether a flush has not been answered."""
+        return bool(self._flushes)
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing has been sent yet, by either side."""
         return not (self.text_chars or self.samples or self.generation or self.ended or self._cancels)

@@ -234,12 +234,15 @@ class RoutedSession:
         """
         if self._place is None or self._journal is None or self._resting or self._moving is not None:
             return
-        limits, journal, idle_s = self._placer.settings.session, self._journal, now - self._active_at
-        crowded_s = min(CROWDED_IDLE_S, limits.idle_place_s)
-        if idle_s <= crowded_s or not journal.between_chunks or journal.ended or journal.cancels:
+        journal = self._journal
+        if journal.awaits_speech or journal.awaits_flush or journal.ended or journal.cancels:
             return
-        patience_s = limits.stall_timeout_s if journal.awaits_speech else limits.idle_place_s
-        if idle_s > patience_s or not (journal.awaits_speech or self._placer.has_room(self.voice)):
+        # A worker that paces sends nothing while its listener hears what there is.
+        idle_s = now - max(self._active_at, self._place.connection.played_until)
+        idle_place_s = self._placer.settings.session.idle_place_s
+        if not journal.between_chunks or idle_s <= min(CROWDED_IDLE_S, idle_place_s):
+            return
+        if idle_s > idle_place_s or not self._placer.has_room(self.voice):
             log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
             self._resting = True
             self._place.connection.abort()
@@ -270,7 +273,7 @@ class RoutedSession:
             words = journal.text_before_cancel()
             generation, samples = journal.generation + 1, journal.samples
             answer = Cancelled(session=self._lease.id, generation=generation, spoken_text=words, samples=samples)
-        elif isinstance(command, Text) and is_silent(command.text):
+        elif isinstance(command, Text) and not journal.awaits_speech:
             return None  # it stays in the journal, and comes with the words that follow
         if answer is not None:
             journal.received(answer)

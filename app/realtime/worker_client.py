@@ -81,6 +81,11 @@ class WorkerConnection:
         until then, any other only for the stall timeout."""
 
     @property
+    def played_until(self) -> float:
+        """When a listener that began to hear at once has heard all that came, on the clock's scale."""
+        return self._played_until
+
+    @property
     def silence_s(self) -> float:
         """How long the worker has sent nothing."""
         return self._clock() - self._received_at
