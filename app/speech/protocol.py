@@ -6,6 +6,7 @@ worker, one session a socket, where `start` is replaced by `assign`. The referen
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -28,6 +29,7 @@ MAX_MESSAGE_BYTES = 256 * 1024
 MAX_CLIENT_QUOTES = 128
 """That a client's message may have outside of its texts: thirty fields' worth, where `start` has ten."""
 
+SESSION_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 SessionId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Pace = Literal["realtime", "unpaced"]
 AssignedPace = Literal["realtime", "unpaced", "background"]

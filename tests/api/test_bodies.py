@@ -25,7 +25,7 @@ from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/healthz", "/readyz", "/metrics", "/v1/sessions/reference"}
+OPEN = {"/healthz", "/health", "/readyz", "/v1/readyz", "/version", "/metrics", "/v1/sessions/reference"}
 """What anybody may ask; nothing of it takes a body."""
 
 PIECE = b"x" * 2**16

@@ -63,8 +63,9 @@ async def test_a_message_that_is_none_is_answered_and_the_socket_goes_on(
     client: SessionsClient, raw: str | bytes, code: str
 ) -> None:
     await client.socket.send(raw)
-    error = await client.refusal()
-    assert (error.code, error.closed) == (code, False)
+    named = '"session": "s1"' in str(raw)
+    error = await client.refusal("s1" if named else None)
+    assert (error.code, error.closed) == (code, named)
     assert await still_speaks(client)
 
 
@@ -129,13 +130,17 @@ async def test_an_unknown_voice_closes_its_session_with_the_nearest_names(client
     assert await still_speaks(client)
 
 
+SILENT = ("\x00\x07", "\U0001f514")
+"""Of what is left of them there is nothing to speak: control characters and emoji go."""
+
+
 @pytest.mark.parametrize(
     "text", ["", "   ", "<laugh>", "\x00\x07", "\U0001f514", "Привет. 你好。", "\u202e\u200d\ufeff", "e\u0301."]
 )
 async def test_odd_text_is_no_error(client: SessionsClient, text: str) -> None:
     await client.say("s1", text)
     await client.until(Done, "s1")
-    assert client.heard("s1") == spoken(text.strip())
+    assert client.heard("s1") == spoken("" if text in SILENT else text.strip())
 
 
 async def test_half_a_character_closes_the_socket_with_1007_and_one_line_in_the_log(

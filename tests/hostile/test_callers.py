@@ -80,7 +80,7 @@ async def test_half_a_surrogate_pair_and_nul_are_400_with_the_fields_name(studio
 async def test_a_socket_hears_of_it_too_and_goes_on(house: House, worker: FakeWorker) -> None:
     async with sessions_client(house.sessions_url, house.key) as client:
         await client.socket.send('{"type": "start", "session": "a", "voice": "\\u0000"}')
-        assert (await client.refusal()).param == "voice"
+        assert (await client.refusal("a")).param == "voice"
         assert await still_speaks(client)
 
 

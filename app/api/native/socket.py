@@ -208,7 +208,8 @@ def _meant(message: Mapping[str, Any]) -> tuple[str | None, bool]:
         fields = json.loads(text)
     except (ValueError, RecursionError):
         return None, False
-    if not isinstance(fields, dict) or not isinstance(session := fields.get("session"), str) or len(session) > 64:
+    session = fields.get("session") if isinstance(fields, dict) else None
+    if not isinstance(session, str) or not SESSION_ID.fullmatch(session):
         return None, False
     return session, fields.get("type") in ("start", "resume")
 

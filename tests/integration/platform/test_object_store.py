@@ -81,7 +81,7 @@ def test_one_file_goes_up_and_is_deleted_alone(store: ObjectStore, tmp_path: Pat
     store.delete("v/a.wav")
     store.delete("v/a.wav")
     assert list(store.keys("v/")) == ["v/b.wav"]
-    with pytest.raises(ObjectMissing, match=r"'v/a\.wav'"):
+    with pytest.raises(ObjectMissing, match="no longer in the store"):
         store.size_bytes("v/a.wav")
 
 
@@ -155,7 +155,7 @@ def test_an_object_that_the_server_keeps_is_an_error() -> None:
     Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://{LOOPBACK}:{server.server_port}"
     store = ObjectStore(StoreSettings(endpoint_url=endpoint, access_key=SecretStr("a"), secret_key=SecretStr("s")))
-    with pytest.raises(StoreUnavailable, match=r"'v/a'.*AccessDenied it is locked"):
+    with pytest.raises(StoreUnavailable, match=r"kept 1 of 1 objects.*AccessDenied"):
         store.delete_prefix("v/")
     store.close()
     server.shutdown()
@@ -167,10 +167,10 @@ def test_the_whole_bucket_is_not_deleted_by_an_empty_prefix(store: ObjectStore) 
         store.delete_prefix("")
 
 
-def test_a_missing_object_is_named(store: ObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(ObjectMissing, match="'nowhere'"):
+def test_a_missing_object_is_an_error_that_shows_no_key(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing, match="no longer in the store"):
         store.get("nowhere")
-    with pytest.raises(ObjectMissing, match="'v/1/adapter'"):
+    with pytest.raises(ObjectMissing, match="no longer in the store"):
         store.fetch(store.uri("v/1"), "adapter", tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []
 
@@ -184,14 +184,14 @@ def test_a_stretch_of_an_object_comes_in_pieces(store: ObjectStore) -> None:
     assert list(store.read_range("book", 7, 7)) == []
 
 
-def test_a_stretch_of_a_missing_object_is_named(store: ObjectStore) -> None:
-    with pytest.raises(ObjectMissing, match="nothing"):
+def test_a_stretch_of_a_missing_object_is_an_error_too(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing, match="no longer in the store"):
         next(store.read_range("nothing", 0, 1))
 
 
 def test_an_object_that_is_shorter_than_was_thought_is_an_error(store: ObjectStore) -> None:
     store.put("book", bytes(10))
-    with pytest.raises(StoreUnavailable, match="10 bytes of 'book' for 20"):
+    with pytest.raises(StoreUnavailable, match="10 bytes of an object for 20"):
         list(store.read_range("book", 0, 20))
 
 

@@ -33,7 +33,7 @@ SPEECH = {"model": "standin", "voice": "slt", "input": "Hi."}
         (SpeechRequest, {**SPEECH, "speed": "fast"}, "speed: it must be a number"),
         (SpeechRequest, {**SPEECH, "response_format": "midi"}, "response_format: it must be 'mp3', 'opus', 'aac'"),
         (SpeechRequest, {**SPEECH, "stream_format": "tape"}, "stream_format: it must be 'audio' or 'sse'"),
-        (SpeechRequest, {**SPEECH, "pitch": 1}, "pitch: there is no such field"),
+        (NewKey, {"name": "n", "pitch": 1}, "pitch: there is no such field"),
         (SpeechRequest, {**SPEECH, "input": 1}, "input: it must be a text, in quotes"),
         (SpeechRequest, {**SPEECH, "model": ""}, "model: it must have at least 1 characters"),
         (SpeechRequest, {**SPEECH, "model": "m" * 129}, "model: it has more than 128 characters, the most it may have"),
