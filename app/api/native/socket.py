@@ -26,6 +26,7 @@ from app.api.services import Services, TheServices
 from app.errors import CarillonError, InvalidRequest, Overloaded, SessionInUse, SlowReader, UnknownSession
 from app.speech.choices import Scope
 from app.speech.protocol import (
+    SESSION_ID,
     Cancel,
     Credit,
     Eos,
