@@ -48,8 +48,8 @@ MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
 
-CROWDED_IDLE_S = 1.0
-"""After which an idle session makes room where there is none."""
+CROWDED_IDLE_SHARE = 0.1
+"""Of `idle_place_s`, after which an idle session makes room where there is none."""
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class RoutedSession:
         # A worker that paces sends nothing while its listener hears what there is.
         idle_s = now - max(self._active_at, self._place.connection.played_until)
         idle_place_s = self._placer.settings.session.idle_place_s
-        if not journal.between_chunks or idle_s <= min(CROWDED_IDLE_S, idle_place_s):
+        if not journal.between_chunks or idle_s <= CROWDED_IDLE_SHARE * idle_place_s:
             return
         if idle_s > idle_place_s or not self._placer.has_room(self.voice):
             log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})

@@ -46,6 +46,8 @@ CONFIGURED = {
     "CARILLON_ENGINE__TEMPERATURE": "0",
     "CARILLON_SESSION__MAX_CHUNK_CHARS": str(CHUNK_CHARS),
     "CARILLON_SESSION__IDLE_TIMEOUT_S": str(LONG_HANG_S),
+    # A session that says nothing holds its place here: the tests count places, and where sessions are.
+    "CARILLON_SESSION__IDLE_PLACE_S": str(100 * LONG_HANG_S),
     "CARILLON_SESSION__MOVE_TIMEOUT_S": str(LONG_HANG_S),
     "PYTHONUNBUFFERED": "1",
 }
