@@ -39,7 +39,7 @@ class Catalog:
         self.database = Database(url)
         self.keys = ApiKeyStore(self.database, pepper=pepper, now=now)
 
-    # Each is imported by whoever asks for it: a command about keys waits for none of them.
+    # Each is imported where it is asked for: a command about keys waits for none of them.
 
     @cached_property
     def voices(self) -> VoiceStore:

@@ -218,7 +218,7 @@ class StoreUnavailable(CarillonError):
 
 
 class JobLost(CarillonError):
-    """A job is another worker's now, or over: whoever held it stops without a trace."""
+    """A job is another worker's now, or over: the process that held it stops and changes nothing."""
 
     code = "job_lost"
 

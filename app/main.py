@@ -114,7 +114,7 @@ log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with a goodbye: sessions are told, and they and responses may end within `drain_timeout_s`."""
+    """uvicorn, with a goodbye: sessions are notified, and they and responses may end within `drain_timeout_s`."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

@@ -83,7 +83,7 @@ class CloneSteps:
                 await self.archive.save(newest.name, newest)
 
     def _run_config(self, record: VoiceRecord) -> RunConfig:
-        """What the stages are told. Raises ConfigurationError when this process holds another model."""
+        """The configuration of the stages. Raises ConfigurationError when this process holds another model."""
         settings, config = self.settings, self.job.config
         model_dir = locate(settings.model, variable="CARILLON_MODEL")
         codec_dir = locate(settings.codec, variable="CARILLON_CODEC")

@@ -40,7 +40,7 @@ def narrate(task: Task, narration_id: str) -> None:
 
 @shared_task(name=WEBHOOK, ignore_result=True)
 def announce(job_id: str) -> None:
-    """Tell of a job or narration that is over, once."""
+    """Notify of a job or narration that is over, once."""
     from tasks.webhook import announce
 
     asyncio.run(announce(load_settings(), job_id))

@@ -1,6 +1,7 @@
 """Celery's processes log as all others here do: events with data, in the form the settings say.
 
-Celery imports this module in each of its processes before it sets up logging, and leaves it to whoever answers.
+Celery imports this module in each of its processes before it sets up logging, and leaves it
+to the handler of its signal.
 """
 
 from __future__ import annotations

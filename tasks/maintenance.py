@@ -4,8 +4,8 @@
 life; the catalogue knows what is not over. Several messages for one job do no harm, since its row is claimed by one.
 
 `clean`, once an hour: API keys that ended long ago are forgotten. What a dying process may have written of a deleted
-voice, a cancelled job or a deleted narration is deleted again, and workers are told of deleted voices again, lest Redis
-has forgotten meanwhile. Rendered segments that no narration lists go when they are old.
+voice, a cancelled job or a deleted narration is deleted again, and workers are notified of deleted voices again, lest
+Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are old.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _sweep(settings: Settings, prefixes: list[str]) -> int:
 def sweep_narrations(settings: Settings, existing: set[str], now: datetime) -> int:
     """Delete what lies below narrations that have no row, and old segments that no narration lists. Returns how many.
 
-    A narration's files come before its row, and a segment before it is listed: only what is old is nobody's.
+    A narration's files come before its row, and a segment before it is listed: only what is old is an orphan.
     """
     with closing(ObjectStore(settings.store)) as store:
         lists, orphans = [], []
@@ -170,7 +170,7 @@ def sweep_narrations(settings: Settings, existing: set[str], now: datetime) -> i
         if old:
             listed = {digest for key in lists for digest in _digests(store, key)}
             old = [key for key in old if _digest(key) not in listed]
-        # Its JSON before its FLAC: whoever finds the one shall find the other.
+        # Its JSON before its FLAC: a reader that finds the one must find the other.
         return store.delete_all([*orphans, *sorted(old, key=lambda key: not key.endswith(".json"))])
 
 

@@ -5,8 +5,9 @@
     mastering  takes -> one file with chapter marks, and the timeline of everything in it
 
 A message says that a narration has work; which, its rows say. The step is claimed with an attempt number and the claim
-renewed while work goes on; whoever has lost it stops. What is rendered lies in the object store under what it depends
-on, so that a step done again does only what is missing. What the steps do is in `planning`, `rendering`, `mastering`.
+renewed while work goes on; a process that has lost it stops. What is rendered lies in the object store under what it
+depends on, so that a step done again does only what is missing. What the steps do is in `planning`, `rendering`,
+`mastering`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class StepRun(ClaimedRun[Ended]):
     def __init__(self, context: StepContext) -> None:
         step, limit = context.step, context.settings.narration.max_setbacks
         facts = {"narration": context.narration.id, "step": step.number, "attempt": step.attempt}
-        super().__init__(context.directory, facts, is_last=step.setbacks >= limit)
+        super().__init__(context.directory, facts, is_last=step.failures >= limit)
         self._context = context
         self._step = step
         self._steps = context.steps
@@ -95,7 +96,7 @@ class StepRun(ClaimedRun[Ended]):
         return Ended(narration, messages=0 if narration.state.over else 1)
 
     async def _work(self) -> Ended:
-        if self._step.setbacks > self._max_setbacks:
+        if self._step.failures > self._max_setbacks:
             raise CarillonError(
                 f"{self._max_setbacks} processes died over this step; see their logs, then resume the narration"
             )

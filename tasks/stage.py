@@ -29,7 +29,7 @@ SILENCE_S = 900.0
 """A stage tells of every recording, step and utterance; one that is silent for so long hangs."""
 
 MEMORY_TRIES, MEMORY_PAUSE_S = 4, 30.0
-"""Of a training that a card has no memory for: whoever has it may be gone soon."""
+"""Of a training that a card has no memory for: the process that has it may be gone soon."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def run_stage(
 ) -> Event:
     """Run a stage to its end; every event on the way goes to `on_event`. Returns the last, `done`.
 
-    `threads` are OpenMP's, on a CPU; they wait asleep, for spinning ones starve whoever else works there.
+    `threads` are OpenMP's, on a CPU; they wait asleep, for spinning ones starve every other process.
     Raises what the stage reports as its error, StageFailed when it was killed or broke.
     """
     command = [sys.executable, reaper.__file__, "exec", str(os.getpid()), sys.executable, "-m", f"training.{stage}"]

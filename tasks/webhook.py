@@ -1,7 +1,7 @@
 """Tells a client that its job or narration is over, until it is heard or a day has passed.
 
 The body has what `GET /v1/clones/{id}` or `/v1/narrations/{id}` shows, without what is long or reckoned there. The
-reconciler sends the task again, soon at first and then every quarter of an hour; what is told twice has the same
+reconciler sends the task again, soon at first and then every quarter of an hour; what is sent twice has the same
 `webhook-id`.
 """
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 async def announce(settings: Settings, job_id: str) -> None:
-    """Tell of a job or narration that is over, once."""
+    """Notify of a job or narration that is over, once."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         if job_id.startswith(ID_PREFIX):

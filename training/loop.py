@@ -222,7 +222,7 @@ class Training:
         path, state = newest
         if state.fingerprint != self.state.fingerprint:
             raise InvalidRequest(
-                f"{path.name} is of another configuration, model or dataset; remove checkpoints/ to begin anew"
+                f"{path.name} is of another configuration, model or dataset; remove checkpoints/ to start over"
             )
         tensors = torch.load(path / TENSORS_FILE, map_location="cpu", weights_only=True)
         set_peft_model_state_dict(self.model, tensors["lora"])

@@ -1,7 +1,7 @@
 """Recordings of a built-in voice to polish it with: `python -m training.renderings RUN_DIR`.
 
 The voice speaks sentences that the gate does not, through real workers of the fleet. RUN_DIR/samples.json lists them as
-uploaded recordings are: `file_name`, `path` below RUN_DIR, `transcript`. Begun anew, the stage keeps what is there.
+uploaded recordings are: `file_name`, `path` below RUN_DIR, `transcript`. Started again, the stage keeps what is there.
 What the model did not end by itself, or a worker spoke in parts, is left out.
 """
 

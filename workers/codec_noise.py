@@ -41,7 +41,7 @@ _MIX = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 def noise_seed(first_frame: NDArray[np.integer]) -> int:
     """The seed (int64) of an utterance, of the codes of its first frame [tokens_per_frame].
 
-    So a decode depends on nothing but codes: whoever has them has the noise too, as a worker that a session moves to.
+    So a decode depends on nothing but codes: with them goes the noise, as to a worker that a session moves to.
     """
     return _word_of(first_frame.astype("<u2").tobytes())
 

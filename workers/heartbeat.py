@@ -41,7 +41,7 @@ class Heartbeat:
         self._drain = drain
         self._retired_until = 0
         self._unknown: tuple[str, ...] = ()
-        """Sessions that the registry did not know at the last beat. Whoever speaks on has not been released: what the
+        """Sessions that the registry did not know at the last beat. A session that speaks on was not released: what the
         registry has lost is brought back with this beat."""
         self._interval_s = interval_s
         self._changed = asyncio.Event()

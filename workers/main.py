@@ -239,7 +239,7 @@ async def _until_stopped(
             await beating
         for death in dying:
             if death.done():
-                raise EngineFailed(f"{death.result()}; this worker ends and is started anew")
+                raise EngineFailed(f"{death.result()}; this worker ends and is restarted")
         joining.cancel()
         drain = asyncio.create_task(server.drain(await stop, handover_s=settings.handover_timeout_s))
         heartbeat.hurry()

@@ -132,7 +132,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
     async def gone(request: Request, error: Exception) -> Response:
-        # Nobody reads this; it keeps a client's leaving from being logged as a defect.
+        # No client reads this; it keeps a client's leaving from being logged as a defect.
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     async def defect(request: Request, error: Exception) -> JSONResponse:

@@ -44,7 +44,7 @@ async def fleet(services: TheServices) -> dict[str, Any]:
     openapi_extra=json_body(DrainRequest),
 )
 async def drain(id: str, request: Request, services: TheServices) -> dict[str, Any]:
-    """Let a worker end: it takes no new session, and is gone when it has none. Whoever supervises it starts it anew.
+    """Let a worker end: it takes no new session, and is gone when it has none. Its supervisor restarts it.
 
     Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
     where the worker was not told by us.

@@ -4,7 +4,7 @@
 * A body that is not read any more is awaited for UNREAD_BODY_S.
 * What arrives is parsed in slices, with other work of the loop between them: 256 KB of the smallest WebSocket frames
   are 37,000 of them, which took 0.5 s as one piece (measured).
-* A connection that goes beyond any of them is closed, with the status that says why where one can still be told.
+* A connection that goes beyond any of them is closed, with the status that says why where one can still be sent.
 
 How many connections there may be is counted by `app.api.connections`. What a request means is not known here.
 """

@@ -1,6 +1,6 @@
 """`/v1/keys`: who may ask this fleet for what. The scope is `admin`.
 
-A key's token is told once, when it is made. Whoever makes a key can give it any scope: `admin` has all of them.
+A key's token is shown once, when it is made. Who makes a key can give it any scope: `admin` has all of them.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     {"source": …, "field": …, "target": …} -> {"rest": {…}, "found": true}
 
 A parser holds the interpreter for as long as it works: 20 ms for a megabyte of text. In a process of its own it holds
-nobody. The text is written to `target` as UTF-8; `rest` is the value without it.
+no loop. The text is written to `target` as UTF-8; `rest` is the value without it.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ Readable = Annotated[Narration, Depends(readable)]
 @router.head("/v1/narrations/{narration_id}/audio", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/audio", response_class=Response)
 async def audio(narration: Readable, request: Request, services: TheServices) -> Response:
-    """The finished file, or a range of it. While a segment is read anew, the file before it."""
+    """The finished file, or a range of it. While a segment is rendered again, the file before it."""
     output = narration.output
     if output is None:
         raise Conflict(f"{doing(narration)}; its audio is there when it is completed", param="id")
@@ -74,7 +74,7 @@ async def audio(narration: Readable, request: Request, services: TheServices) ->
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     pieces = services.store.read_range(output.key, span.start, span.stop)
-    first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is told as what it is
+    first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is reported as that
     return StoredResponse(first, pieces, status=status, headers=headers)
 
 

@@ -46,11 +46,11 @@ class Drainable(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether the client is still to be told, or a session is being spoken that cannot go on elsewhere."""
+        """Whether the client is still to be notified, or a session is being spoken that cannot go on elsewhere."""
         ...
 
     def go_away(self, deadline_s: float) -> None:
-        """Tell the client that the server stops, and start nothing more."""
+        """Notify the client that the server stops, and start nothing more."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Server-sent events about a job: itself whenever it has changed, until it is over.
 
-Progress is read from the catalogue, so that any front door can tell it: once for all who listen to the same job here,
+Progress is read from the catalogue, so that any front door can send it: once for all who listen to the same job here,
 and less often the longer nothing happens. Nothing here knows what kind of job it is.
 """
 
@@ -54,7 +54,7 @@ class JobWatches:
     def stream(
         self, job: AJob, *, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
     ) -> Response:
-        """`again` reads the job once more; `shown` tells it, knowing what was told last: large things are told once."""
+        """`again` reads the job once more; `shown` tells it, knowing what was sent last: large things are sent once."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(self._changes(job, again, shown), media_type="text/event-stream", headers=headers)
 

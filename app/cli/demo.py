@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "training" / "demo" / "recordings"
 NAME = "heron"
-CONSENT = "The recordings are of a synthetic voice (flite's awb) and bundled with Carillon; nobody's consent is needed."
+CONSENT = "The recordings are of a synthetic voice (flite's awb) and bundled with Carillon; no consent is needed."
 OVERRIDES = {"gate": {"require_closeness": False}}
 """Through the stand-in's codec Heron and one of the built-in voices are nearly one: it is reported, not required."""
 

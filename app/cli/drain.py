@@ -95,7 +95,7 @@ def drain_workers(
         _until(gone, patience_s, f"{id} has not ended after {patience_s:g} s{rest}", clock, sleep)
         _print(out, f"{id} has ended after {clock() - began:.0f} s")
         if rolling:
-            _until(back, RETURN_S, f"nobody has started {id} again within {RETURN_S:g} s{rest}", clock, sleep)
+            _until(back, RETURN_S, f"{id} was not restarted within {RETURN_S:g} s{rest}", clock, sleep)
             _print(out, f"{id} is back after {clock() - began:.0f} s")
 
 

@@ -114,7 +114,7 @@ class Connection:
         if isinstance(error, httpx.TimeoutException):
             return unreachable(self.url, "no answer in time")
         if isinstance(error, httpx.ConnectError):
-            return unreachable(self.url, "nobody listens there")
+            return unreachable(self.url, "nothing listens there")
         return unreachable(self.url, "the connection broke")
 
 

@@ -73,7 +73,7 @@ def _fetch_rest(
     headers = {"Range": f"bytes={rest.start}-", "If-Range": etag, "Accept-Encoding": "identity"}
     with connection.stream(source, headers=headers) as response:
         if response.headers.get("etag") != etag:
-            raise WorkerLost(f"{source} was made anew while it was fetched")
+            raise WorkerLost(f"{source} was made again while it was fetched")
         have = rest.start if response.status_code == httpx.codes.PARTIAL_CONTENT else 0
         with partial.open("ab" if have else "wb") as file:
             for piece in response.iter_bytes():

@@ -13,7 +13,7 @@ TOKEN = re.compile(r"(cari_[0-9a-f]{1,16})_[0-9a-f]+")
 
 
 def unreachable(url: str, why: str) -> WorkerLost:
-    """`why` in a few words, as "nobody listens there"."""
+    """`why` in a few words, as "nothing listens there"."""
     return WorkerLost(
         f"no fleet answers at {url} ({why}); start one with `make up`, or name another with --url or CARILLON_URL"
     )

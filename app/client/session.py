@@ -127,8 +127,8 @@ async def connected(url: str, key: str | None) -> ClientConnection:
     except TimeoutError:
         raise unreachable(url, "no answer in time") from None
     except OSError as error:
-        why = "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror
-        raise unreachable(url, why or "nobody listens there") from None
+        why = "nothing listens there" if isinstance(error, ConnectionRefusedError) else error.strerror
+        raise unreachable(url, why or "nothing listens there") from None
 
 
 def _key_refused(url: str, key: str | None, refused: InvalidStatus) -> CarillonError:

@@ -101,8 +101,8 @@ async def _start(
 ) -> Fleet:
     """Start every part in order."""
     # Before anything has a time to be ready in: a checkpoint may be many gigabytes.
-    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", tell=report)
-    await fetch(settings.codec, variable="CARILLON_CODEC", tell=report)
+    model_dir = await fetch(settings.model, variable="CARILLON_MODEL", progress=report)
+    await fetch(settings.codec, variable="CARILLON_CODEC", progress=report)
     usable = settings.device != "cpu" and has_gpu_build()
     gpus = visible(look(), os.environ.get("CUDA_VISIBLE_DEVICES")) if usable else ()
     worker_cards, trainer_card = cards_of(settings, workers, model_dir, report, gpus)

@@ -267,7 +267,7 @@ def _flac_picture(cover: Cover) -> bytes:
 def read_cover(data: bytes) -> Cover:
     """The image as a cover. Only its header is read: no decoder sees what a stranger sent.
 
-    Raises ManuscriptUnfit for anything but a JPEG or PNG that tells its size.
+    Raises ManuscriptUnfit for anything but a JPEG or PNG that states its size.
     """
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 33:
         media_type, (width, height) = "image/png", struct.unpack(">II", data[16:24])
@@ -276,14 +276,14 @@ def read_cover(data: bytes) -> Cover:
     else:
         raise ManuscriptUnfit("the cover is neither a JPEG nor a PNG; convert it to one of them", param="cover")
     if not (0 < width <= 2**16 and 0 < height <= 2**16):
-        raise ManuscriptUnfit("the cover is damaged: it does not tell its size; save it anew", param="cover")
+        raise ManuscriptUnfit("the cover is damaged: it does not state its size; save it again", param="cover")
     return Cover(data, media_type, width, height)
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     """Width and height from the first start-of-frame segment (ITU-T T.81, B.2.2); zeros where there is none.
 
-    As decoders do, it looks for the next marker where a segment does not tell a length that can be one.
+    As decoders do, it looks for the next marker where a segment does not state a length that can be one.
     """
     at = data.find(b"\xff", 2)
     while 0 <= at <= len(data) - 9:

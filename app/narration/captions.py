@@ -35,7 +35,7 @@ class _Cue:
 
 
 def vtt(timeline: Timeline) -> str:
-    """WebVTT (W3C): markup characters escaped, whoever is not the narrator named by a voice span."""
+    """WebVTT (W3C): markup characters escaped, every speaker but the narrator named by a voice span."""
     cues = ["WEBVTT\n"]
     for number, cue in enumerate(_cues(timeline), start=1):
         text = "\n".join(map(_vtt_escaped, cue.lines))

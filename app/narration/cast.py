@@ -1,6 +1,6 @@
 """Who speaks what: a manuscript's characters and the voices it names, held against the voices that there are.
 
-Everything that is wrong is told in one error, each with its place; what is merely surprising becomes a finding.
+Everything that is wrong stands in one error, each with its place; what is merely surprising becomes a finding.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _primary(language: str) -> str:
 def _no_such_character(character: str, characters: Collection[str]) -> CarillonError:
     there = _some(sorted({*characters} - {NARRATOR})) or "none but the narrator"
     return InvalidRequest(
-        f"cast.{character}: nobody of that name speaks in this text; its characters are: {there}",
+        f"cast.{character}: no character of that name speaks in this text; its characters are: {there}",
         param=f"cast.{character}",
     )
 

@@ -1,7 +1,7 @@
 """One chapter of a narration: its segments in order, each taken from the store or spoken by the fleet and checked.
 
 A segment that fails its checks is spoken again with another seed, a few times, and the best is kept with what is wrong
-with it. It knows neither rows nor queues: whoever renders a chapter is told of every segment.
+with it. It knows neither rows nor queues: the caller gets the progress after every segment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.speech.utterance_checks import better, checked, speech_s
 from app.speech.voices import Voice
 
 PACE_TAKES = 5
-"""So many takes tell how fast a voice speaks; before that, expectation is wide."""
+"""So many takes show how fast a voice speaks; before that, expectation is wide."""
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Narrator(Protocol):
 class Chapter:
     """Renders one chapter. `before` is how far it was: what it has cost stands.
 
-    `living` raises NotFound for a voice that was deleted; `tell` gets the progress after every segment.
+    `living` raises NotFound for a voice that was deleted; `report` gets the progress after every segment.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Chapter:
         shelf: SegmentStore,
         narrator: Narrator,
         living: Callable[[Voice], Awaitable[None]],
-        tell: Callable[[ChapterProgress], Awaitable[None]],
+        report: Callable[[ChapterProgress], Awaitable[None]],
     ) -> None:
         self.progress = before.model_copy(update={"segments_done": 0, "audio_s": 0.0, "flagged": 0, "error": None})
         self.takes: dict[int, Take] = {}
@@ -56,7 +56,7 @@ class Chapter:
         self._shelf = shelf
         self._narrator = narrator
         self._living = living
-        self._tell = tell
+        self._report = report
         self._paces: dict[str, list[float]] = defaultdict(list)
 
     async def render(
@@ -76,7 +76,7 @@ class Chapter:
                 raise self._placed(error, segment) from error
             self.takes[segment.number] = take
             self._count(take, rendered)
-            await self._tell(self.progress)
+            await self._report(self.progress)
             if rendered and segment is not last and interrupted():
                 return False
         return True
@@ -139,7 +139,7 @@ class Chapter:
         return spoken, flags
 
     def _seed(self, segment: ScriptSegment, tries: int) -> int:
-        """Of the words and the voice, so that a narration given in anew sounds as it did; each try has its own."""
+        """Of the words and the voice, so that a narration submitted again sounds as it did; each try has its own."""
         return (int(self._shelf.digest(segment)[:7], 16) + tries) % 2**31
 
     def _pace(self, voice: Voice) -> float | None:

@@ -6,10 +6,10 @@ from them. What somebody may write into a text, whatever kind of file it comes i
     [narrator] [hero] [Old Tom]   who speaks, and `[voice: NAME]` with which voice. Alone on its line, a marker holds
                                   until the next such line or the end of the chapter; at the start of a paragraph, and
                                   followed by a space, for that paragraph alone. Several may stand side by side. A
-                                  character's name takes the voice back to the cast's; one under which nobody speaks
-                                  is told. Anywhere else, and without a letter (`[1]`), brackets are text.
+                                  character's name takes the voice back to the cast's; one under which no one speaks
+                                  is reported. Anywhere else, and without a letter (`[1]`), brackets are text.
     <break time="800ms"/>         a pause of 0 to 30 s, in place of the usual one; several in a row add up. Quotes are
-                                  optional, the unit (ms or s) is not. One that cannot be understood is told as a
+                                  optional, the unit (ms or s) is not. One that cannot be understood is a
                                   finding; it is never read aloud.
     <laugh>                       a speech tag: kept as text. The script knows which ones the voice can speak.
 
@@ -40,7 +40,7 @@ MAX_PARAGRAPHS = 100_000
 """As cut by breaks and markers; a long novel has 10,000."""
 MAX_TITLE_CHARS = 300
 MAX_FINDINGS = 20
-"""Of one code; how many more there are is told in one."""
+"""Of one code; how many more there are is one more."""
 
 _MARKER = re.compile(r"\s*+\[(?P<inside>[^\]\n]{1,200}+)\]:?(?=\s|\Z)")  # in steps that grow with the text alone
 _INSIDE = re.compile(r"(?<=\S)\s+\[(?P<inside>[^\]\n]{1,64})\]")
@@ -263,7 +263,7 @@ class _Chapter:
         self._character: str = NARRATOR
         self._voice: str | None = None
         self._silent: _Marker | None = None
-        """The marker alone on its line under which nobody has spoken yet."""
+        """The marker alone on its line under which no one has spoken yet."""
 
     def add(self, text: str) -> None:
         if _PICTURE.fullmatch(text):
@@ -293,7 +293,7 @@ class _Chapter:
         self._voice = marker.voice
 
     def _tell_silent(self, marker: _Marker | None) -> None:
-        """A stage direction, perhaps, which nobody will hear."""
+        """A stage direction, perhaps, which is not spoken."""
         if marker and marker.character != NARRATOR:
             message = f"{marker.written} is taken for a character, who says nothing; without brackets it would be read"
             self.findings.add("left_out", "silent_character", message)

@@ -1,7 +1,7 @@
 """From the takes of a script to one mastered file: joined, levelled, encoded, and heard once whole.
 
     1. The takes are fetched one by one, trimmed and joined into a spool on disk, and measured on the way.
-    2. What was measured tells the one gain, limited around peaks, that the target asks for.
+    2. What was measured gives the one gain, limited around peaks, that the target asks for.
     3. The spool is read through that gain into the encoder.
     4. The file is decoded and measured. Where the encoder moved loudness or peaks out of bounds, 2 is asked again with
        what was heard, so that the bounds hold for what a listener decodes, not for what was encoded.
@@ -59,7 +59,7 @@ Progress = Callable[[float], None]
 class Mastered:
     """The finished file. Loudness and peak are those of the file, decoded; the timeline's rate may differ from it.
 
-    `findings` tell what the file lacks of what was asked for: its cover, marks, the peak.
+    `findings` say what the file lacks of what was asked for: its cover, marks, the peak.
     """
 
     path: Path
@@ -84,7 +84,7 @@ def master(
     """Make `directory/audiobook.{format}` of the takes, which `fetch` gives as FLAC files.
 
     A segment without a take is left out. `progress` hears a share of 1 that never falls, several times a second; what
-    it raises stops the work. Where loudness and true peak cannot both be had the peak holds, and the result tells.
+    it raises stops the work. Where loudness and true peak cannot both be had the peak holds, and the result says so.
 
     Raises ManuscriptUnfit for a script without a single take, ObjectMissing for a take that `fetch` does not find or
     that is damaged (`param` is its key), and CarillonError if the file decodes to another length.
@@ -100,17 +100,17 @@ def master(
             tags = replace(tags, cover=read_cover(cover.read_bytes()))
         except ManuscriptUnfit as error:  # a book without its cover is better than no book
             findings.append(_finding("left_out", "cover_left_out", f"the file has no cover: {error.message}"))
-    tell = _Monotone(progress or (lambda share: None))
+    report = _Monotone(progress or (lambda share: None))
     spool = directory / "joined.pcm"
     path = directory / f"audiobook.{format}"
     try:
-        joined = _join(script, takes, fetch, spool, tell.within(0.0, _JOINING))
+        joined = _join(script, takes, fetch, spool, report.within(0.0, _JOINING))
         tags = replace(tags, marks=_marks(joined.timeline))
-        heard = _encode(joined, path, format, options=options, tags=tags, tell=tell)
+        heard = _encode(joined, path, format, options=options, tags=tags, report=report)
         findings += lacking(heard, tags.marks, format, options)
     finally:
         spool.unlink(missing_ok=True)
-    tell(1.0)
+    report(1.0)
     return Mastered(
         path=path,
         content_type=ENCODINGS[format].content_type,
@@ -153,7 +153,7 @@ class _Monotone:
         self._progress(self._told)
 
     def within(self, begin: float, end: float) -> Progress:
-        """For one part of the work, which tells its own share of 1."""
+        """For one part of the work, which reports its own share of 1."""
         return lambda share: self(begin + (end - begin) * share)
 
 
@@ -168,18 +168,18 @@ class _Joined:
     timeline: Timeline
     curve: LoudnessCurve
 
-    def blocks(self, tell: Progress) -> Iterator[tuple[int, Samples]]:
+    def blocks(self, report: Progress) -> Iterator[tuple[int, Samples]]:
         """The audio in blocks, each with the number of its first sample."""
         with self.spool.open("rb") as file:
             first = 0
             while pcm := file.read(2 * BLOCK_SAMPLES):
                 yield first, samples_of(pcm)
                 first += len(pcm) // 2
-                tell(first / self.timeline.samples)
+                report(first / self.timeline.samples)
 
 
 def _join(
-    script: Script, takes: Mapping[int, Take], fetch: Callable[[Take], bytes], spool: Path, tell: Progress
+    script: Script, takes: Mapping[int, Take], fetch: Callable[[Take], bytes], spool: Path, report: Progress
 ) -> _Joined:
     wanted = [(chapter, segment) for chapter in script.chapters for segment in chapter.segments]
     rendered = [takes[segment.number] for _, segment in wanted if segment.number in takes]
@@ -200,7 +200,7 @@ def _join(
             joined.write(trim(_samples_of(take, segment, fetch(take), rate_hz), rate_hz))
             placed.append(_placed(segment, chapter.number, take, start, joined.samples))
             gap_s = segment.gap_s
-            tell(done / len(wanted))
+            report(done / len(wanted))
         joined.silence(gap_s)
     titles = {chapter.number: chapter.title for chapter in script.chapters}
     timeline = Timeline(
@@ -235,12 +235,12 @@ def _samples_of(take: Take, segment: ScriptSegment, flac: bytes, sample_rate_hz:
         samples, rate_hz = soundfile.read(io.BytesIO(flac), dtype="float32")
     except soundfile.SoundFileError as error:
         raise ObjectMissing(
-            f"segment {segment.number}: {take.key!r} is no FLAC; render it anew", param=take.key
+            f"segment {segment.number}: {take.key!r} is no FLAC; render it again", param=take.key
         ) from error
     if samples.ndim != 1 or (len(samples), rate_hz) != (take.samples, take.sample_rate_hz):
         raise ObjectMissing(
             f"segment {segment.number}: {take.key!r} holds {samples.shape} samples at {rate_hz} Hz, where "
-            f"{take.samples} at {take.sample_rate_hz} Hz were rendered; render it anew",
+            f"{take.samples} at {take.sample_rate_hz} Hz were rendered; render it again",
             param=take.key,
         )
     samples = samples.astype(np.float32, copy=False)
@@ -286,7 +286,7 @@ def _marks(timeline: Timeline) -> list[Mark]:
 
 
 def _encode(
-    joined: _Joined, path: Path, format: NarrationFormat, *, options: NarrationOptions, tags: Tags, tell: _Monotone
+    joined: _Joined, path: Path, format: NarrationFormat, *, options: NarrationOptions, tags: Tags, report: _Monotone
 ) -> LoudnessCurve:
     """Encode until the decoded file holds its bounds. Returns what was heard in the file."""
     begin = _JOINING
@@ -294,9 +294,9 @@ def _encode(
     def encode(gain: Gain) -> LoudnessCurve:
         nonlocal begin
         half, end = begin + _ENCODING * (1 - begin), begin + _ATTEMPT * (1 - begin)
-        levelled = _levelled(joined.blocks(tell.within(begin, half)), gain)
+        levelled = _levelled(joined.blocks(report.within(begin, half)), gain)
         write_audiobook(levelled, path, format, sample_rate_hz=joined.timeline.sample_rate_hz, tags=tags)
-        heard = _heard(path, joined.timeline, tell.within(half, end))
+        heard = _heard(path, joined.timeline, report.within(half, end))
         begin = end
         return heard
 
@@ -334,7 +334,7 @@ def _levelled(blocks: Iterable[tuple[int, Samples]], gain: Gain) -> Iterator[Sam
     return (gain.apply(block, first) for first, block in blocks)
 
 
-def _heard(path: Path, timeline: Timeline, tell: Progress) -> LoudnessCurve:
+def _heard(path: Path, timeline: Timeline, report: Progress) -> LoudnessCurve:
     """What a listener's decoder makes of the file. Raises CarillonError if that is not as long as it should be."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
@@ -344,7 +344,7 @@ def _heard(path: Path, timeline: Timeline, tell: Progress) -> LoudnessCurve:
         for block in _decoded(container, stream):
             meter.push(block)
             samples += len(block)
-            tell(min(samples / wanted, 1.0))
+            report(min(samples / wanted, 1.0))
         if abs(samples - wanted) > LENGTH_TOLERANCE_S * stream.rate:
             raise CarillonError(f"{path.name} decodes to {samples} samples instead of {wanted:.0f}; master it again")
     return meter.finish()

@@ -28,7 +28,7 @@ from app.speech.voices import Frozen, Voice
 
 MAX_TEXT_BYTES = 5 * 1024 * 1024
 NARRATOR = "narrator"
-"""The character who speaks whatever nobody else does."""
+"""The character who speaks what no other character does."""
 
 CharacterName = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -36,7 +36,7 @@ WrittenWord = Annotated[str, Field(min_length=1, max_length=100)]
 Respelling = Annotated[str, Field(max_length=200)]
 
 MAX_COMPOSED_CHARS = 256
-"""Longer names are nobody's, and marks in thousands take quadratic time to compose."""
+"""No one has a longer name, and marks in thousands take quadratic time to compose."""
 
 
 def character_name(written: str) -> str:
@@ -79,7 +79,9 @@ class NarrationOptions(Frozen):
     )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
-    retakes: int = Field(default=3, ge=0, le=3, description="A segment that fails its checks is spoken anew so often.")
+    retakes: int = Field(
+        default=3, ge=0, le=3, description="A segment that fails its checks is rendered again so often."
+    )
     temperature: float | None = Field(default=None, ge=0, le=2, description="None: the model's own.")
     loudness_lufs: float = Field(default=-19.0, ge=-31, le=-9, description="Integrated, over the whole; mono.")
     max_true_peak_dbtp: float = Field(default=-3.0, ge=-12, le=-1)

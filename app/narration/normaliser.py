@@ -170,7 +170,7 @@ class Normaliser:
         return "".join(spoken)
 
     async def _ask(self, text: str) -> str | None:
-        """The process's answer; a process that dies or hangs over a sentence is started anew, once for each."""
+        """The process's answer; a process that dies or hangs over a sentence is restarted, once for each."""
         if self._spent_s > self._limits.total_s or self._losses > self._limits.losses:
             return None
         for _ in range(2):

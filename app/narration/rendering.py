@@ -43,7 +43,7 @@ async def render(context: StepContext) -> Ended:
                 with suppress(StoreUnavailable):
                     await shelf.list(list_key, chapter.takes)
     if not finished:
-        await retry_store(lambda: context.steps.tell(context.step, chapter.progress))
+        await retry_store(lambda: context.steps.report(context.step, chapter.progress))
         await retry_store(lambda: context.steps.give_back(context.step))
         return Ended(context.narration, messages=1)
     result_key = f"{context.prefix}takes/{number}-{context.step.attempt}.json"
@@ -66,8 +66,10 @@ async def _chapter(context: StepContext, shelf: SegmentStore) -> AsyncIterator[C
         speech.narrator(temperature=options.temperature, patience_s=context.settings.narration.turn_s) as narrator,
     ):
         before = context.progress_in(context.narration)
-        tell = _Teller(context).tell
-        yield Chapter(wanted, options, before=before, shelf=shelf, narrator=narrator, living=context.living, tell=tell)
+        report = _Reporter(context).report
+        yield Chapter(
+            wanted, options, before=before, shelf=shelf, narrator=narrator, living=context.living, report=report
+        )
 
 
 async def _listed(shelf: SegmentStore, key: str) -> dict[int, Take]:
@@ -77,15 +79,15 @@ async def _listed(shelf: SegmentStore, key: str) -> dict[int, Take]:
         return {}
 
 
-class _Teller:
+class _Reporter:
     """Writes progress down, not more often than anybody looks."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
         self._told_at = float("-inf")
 
-    async def tell(self, progress: ChapterProgress) -> None:
+    async def report(self, progress: ChapterProgress) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._told_at >= TOLD_EVERY_S:
             self._told_at = now
-            await retry_store(lambda: self._context.steps.tell(self._context.step, progress))
+            await retry_store(lambda: self._context.steps.report(self._context.step, progress))

@@ -67,7 +67,7 @@ def new_step(narration_id: str, kind: StepKind, number: int, now: datetime, prog
         "number": number,
         "kind": kind.value,
         "attempt": 0,
-        "setbacks": 0,
+        "failures": 0,
         "progress": progress,
         "failed": False,
         "released_at": now,
@@ -75,13 +75,13 @@ def new_step(narration_id: str, kind: StepKind, number: int, now: datetime, prog
 
 
 async def open_steps(connection: AsyncConnection, narration_id: str, which: ColumnElement[bool], now: datetime) -> None:
-    """Have steps done once more; whoever still believes to hold one has lost it."""
+    """Have steps done once more; a process that still believes it holds one has lost it."""
     await connection.execute(
         update(StepRow)
         .where(StepRow.narration_id == narration_id, which)
         .values(
             attempt=StepRow.attempt + 1,
-            setbacks=0,
+            failures=0,
             failed=False,
             finished_at=None,
             lease_expires_at=None,
@@ -91,7 +91,7 @@ async def open_steps(connection: AsyncConnection, narration_id: str, which: Colu
 
 
 async def end_cancelled(connection: AsyncConnection, now: datetime) -> None:
-    """End every narration that was asked to stop and that nobody works on."""
+    """End every narration that was asked to stop and that no process works on."""
     held = select(StepRow.number).where(
         StepRow.narration_id == NarrationRow.id, StepRow.finished_at.is_(None), StepRow.lease_expires_at >= now
     )

@@ -5,9 +5,9 @@
         draft.take(await normaliser.read(unread))       # written -> spoken; None: it could not be read
     script = draft.script()
 
-A draft cuts (with `app.speech.text`, as live sessions do), replaces words and lays out pauses; it is told how sentences
-are read, and does not know who reads them, which voices exist or how audio is made. Everything that was written stands
-in the segments' `written`, in order, whatever becomes of it in `spoken`.
+A draft cuts (with `app.speech.text`, as live sessions do), replaces words and lays out pauses; it is given how
+sentences are read, and does not know who reads them, which voices exist or how audio is made. Everything that was
+written stands in the segments' `written`, in order, whatever becomes of it in `spoken`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _cut(text: str, tags: Sequence[str], tag: re.Pattern[str]) -> tuple[str, lis
         pieces += _sentences(splitter)
     splitter.close()
     pieces += _sentences(splitter)
-    for before, piece in reversed(list(pairwise(pieces))):  # a sentence of many cuts is told once
+    for before, piece in reversed(list(pairwise(pieces))):  # a sentence of many cuts is reported once
         piece.unpunctuated &= not before.unpunctuated
     cleaned = clean(text, tags=tags)
     return cleaned, _merged(cleaned, pieces, tag)

@@ -65,7 +65,7 @@ class SegmentStore:
         return take
 
     async def forget(self, key: str) -> None:
-        """Whoever looks for the take whose audio is at `key` shall not find it: it is gone, or damaged."""
+        """The take whose audio is at `key` is found no more: it is gone, or damaged."""
         facts = f"{key.rpartition('-')[0]}.json"
         await retry_in_thread(lambda: self._store.delete(facts))
 

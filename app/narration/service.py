@@ -63,7 +63,7 @@ class NarrationService:
         """Have one segment read again, and the file made again around it. Raises NotFound, Conflict."""
         narration = await self.narrations.get(narration_id)
         if narration.state is not NarrationState.COMPLETED or narration.output is None:
-            raise Conflict(f"{doing(narration)}; a segment can be read anew when it is completed", param="id")
+            raise Conflict(f"{doing(narration)}; a segment can be rendered again when it is completed", param="id")
         timeline = await self.timeline(narration)
         segment = next((segment for segment in timeline.segments if segment.number == number), None)
         if segment is None:
@@ -71,7 +71,7 @@ class NarrationService:
                 f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number"
             )
         # Of every segment: what was spoken is fetched once more, and spoken again where the store has it no longer.
-        await self._all_there(narration, "hand the text in anew with another in its place")
+        await self._all_there(narration, "submit the text again with another in its place")
         again = await self.narrations.regenerate(narration_id, segment=number, chapter=segment.chapter)
         return await self._queued(again)
 

@@ -1,6 +1,6 @@
-"""The steps of narrations, for whoever does them: claims, progress, ends. The rows are the truth.
+"""The steps of narrations, for the processes that do them: claims, progress, ends. The rows are the truth.
 
-A worker claims the next step that is nobody's, for a while, and renews the claim as it works; each claim has a number,
+A worker claims the next step that is unclaimed, for a while, and renews the claim as it works; each claim has a number,
 the attempt, and every change of a step names it, as in `app.voices.jobs`. A message of the queue names no step: it
 says that there is work.
 """
@@ -48,7 +48,7 @@ class Step:
     kind: StepKind
     number: int
     attempt: int
-    setbacks: int
+    failures: int
 
 
 class StepStore:
@@ -69,7 +69,7 @@ class StepStore:
         async with self._database.writing() as connection:
             for number in await self._ready(connection, narration_id, now):
                 which = (StepRow.narration_id == narration_id) & (StepRow.number == number)
-                taking = claims.claim(StepRow, which, now, setbacks=StepRow.setbacks + died)
+                taking = claims.claim(StepRow, which, now, failures=StepRow.failures + died)
                 if (row := (await connection.execute(taking)).first()) is None:
                     continue  # another was faster
                 kind = StepKind(row.kind)
@@ -83,7 +83,7 @@ class StepStore:
                     )
                 )
                 narration = await read_narration(connection, narration_id)
-                return Step(narration, kind, number, row.attempt, row.setbacks)
+                return Step(narration, kind, number, row.attempt, row._mapping[StepRow.failures])
         return None
 
     async def _ready(self, connection: AsyncConnection, narration_id: str, now: datetime) -> list[int]:
@@ -138,7 +138,7 @@ class StepStore:
             await connection.execute(insert(StepRow), rows)
             return await read_narration(connection, step.narration.id)
 
-    async def tell(self, step: Step, progress: ChapterProgress) -> None:
+    async def report(self, step: Step, progress: ChapterProgress) -> None:
         """Write down how far a chapter is. Raises JobLost."""
         async with self._database.writing() as connection:
             await self._touch(connection, step)
@@ -228,7 +228,7 @@ class StepStore:
 
         `failure` counts against the step: something failed. Raises JobLost.
         """
-        changes = {"setbacks": StepRow.setbacks + 1} if failure else {}
+        changes = {"failures": StepRow.failures + 1} if failure else {}
         async with self._database.writing() as connection:
             await self._touch(connection, step)
             await self._change(connection, step, lease_expires_at=None, released_at=self._now(), **changes)

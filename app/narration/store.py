@@ -39,7 +39,7 @@ class NarrationStore:
         self._database = database
         self._now = now
 
-    # For whoever hands texts in.
+    # For submissions.
 
     async def create(
         self,
@@ -143,7 +143,7 @@ class NarrationStore:
             return await read_narration(connection, narration.id)
 
     async def regenerate(self, narration_id: str, *, segment: int, chapter: int) -> Narration:
-        """Have one segment of a finished narration read anew. Raises NotFound, Conflict unless it is completed."""
+        """Have one segment of a finished narration rendered again. Raises NotFound, Conflict unless it is completed."""
         async with self._database.writing() as connection:
             narration = await self._reopened(connection, narration_id, (NarrationState.COMPLETED,), {})
             takes = {**narration.takes, segment: narration.takes.get(segment, 0) + 1}
@@ -184,15 +184,15 @@ class NarrationStore:
             )
         return narration
 
-    # For whoever looks after them.
+    # For maintenance.
 
     async def end_cancelled(self) -> None:
-        """End every narration that was asked to stop and that nobody works on."""
+        """End every narration that was asked to stop and that no process works on."""
         async with self._database.writing() as connection:
             await end_cancelled(connection, self._now())
 
     async def stalled(self, *, for_s: float) -> list[tuple[str, bool]]:
-        """The ids of narrations with a step that has been nobody's for so long, the oldest first.
+        """The ids of narrations with a step that has been unclaimed for so long, the oldest first.
 
         Each with whether anybody works on another step of it.
         """

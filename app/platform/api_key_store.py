@@ -68,7 +68,7 @@ class ApiKeyStore:
         if row.expires_at is not None and row.expires_at <= now:
             raise AuthenticationFailed(f"the API key {key_id} expired at {row.expires_at.isoformat()}; ask for another")
         if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION:
-            # The owner's information only: a database that cannot be written refuses nobody.
+            # The owner's information only: a database that cannot be written refuses no key.
             with suppress(StoreUnavailable):
                 async with self._database.writing() as connection:
                     await connection.execute(update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=now))

@@ -77,7 +77,7 @@ class ClaimedRun(ABC, Generic[Ended]):
         except Cancelled:
             return await self.cancel()
         except asyncio.CancelledError:
-            # This process is told to end: the next one shall not wait for the claim to lapse.
+            # This process was asked to end: the next one shall not wait for the claim to lapse.
             await asyncio.shield(self.give_back())
             raise
         except CarillonError as error:

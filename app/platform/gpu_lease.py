@@ -2,8 +2,8 @@
 
 A worker takes most of a card and a trainer a good part. Each writes down what it takes, in a file that it holds locked
 for as long as it lives, and waits where that and the others' is more than there is, or than is free. Workers go first:
-while one waits, no trainer gets a lease, and one that has it is told so (`wanted`) and makes way. A lease dies with its
-process, for the kernel lets go of the lock. Whoever is no part of the fleet shows in the free memory alone.
+while one waits, no trainer gets a lease, and one that has it sees `wanted` and makes way. A lease dies with its
+process, for the kernel lets go of the lock. A process outside the fleet shows in the free memory alone.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class CardLease:
             self._file = _born_locked(self._path)
             self._write(waits=True)
 
-    def waits(self, tell: Callable[[str], None], *, timeout_s: float | None = None) -> Iterator[float]:
+    def waits(self, report: Callable[[str], None], *, timeout_s: float | None = None) -> Iterator[float]:
         """Pauses, in seconds, until the memory is there; `tell` hears what is in the way: at once, then every 30 s.
 
         Raises EngineFailed after `timeout_s`.
@@ -87,13 +87,13 @@ class CardLease:
             if timeout_s is not None and waited_s >= timeout_s:
                 raise EngineFailed(f"{reason}; that lasted for {waited_s:.0f} s")
             if waited_s - told_at_s >= TELL_EVERY_S:
-                tell(reason)
+                report(reason)
                 told_at_s = waited_s
             yield WAIT_S
             waited_s += WAIT_S
 
     def wanted(self) -> str | None:
-        """Who waits for this card and goes before us; None: nobody."""
+        """Who waits for this card and goes before us; None: no process."""
         with self._ledger():
             return next((other.who for other in self._others() if other.waits and not other.yields), None)
 

@@ -108,7 +108,7 @@ def own_gpu(look: Look = look) -> Gpu:
 
 
 def free_bytes(gpu: Gpu, look: Look = look) -> int:
-    """What is free of `gpu` now, whoever has the rest."""
+    """The memory of `gpu` that no process uses now."""
     for card in look():
         if card.uuid == gpu.uuid:
             return card.free_bytes
@@ -155,7 +155,7 @@ class Seating:
     trainer: Seat
 
     def words(self) -> str:
-        """For whoever starts the fleet."""
+        """For the person who starts the fleet."""
         cards = ", ".join(
             f"worker-{number} on card {place.gpu.index} ({place.gpu.name})"
             + ("" if place.share is None else f", {place.share:.0%} of it")

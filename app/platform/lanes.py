@@ -1,6 +1,6 @@
 """Places for work that costs a core while it lasts, handed out in turn to those who want them.
 
-Whoever waits is served by the round: each caller's next piece of work comes after one of every other caller's, however
+Callers that wait are served in turn: each caller's next piece of work comes after one of every other caller's, however
 many it has handed in. No caller has every place, where there are several, so that another one's is soon begun. Who the
 caller is, the task that asks knows: `CALLER`.
 """

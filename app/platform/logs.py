@@ -128,7 +128,7 @@ class JsonFormatter(logging.Formatter):
 class LogFile:
     """One program's output on disk, kept below `MAX_LOG_BYTES` with one older file beside it, and its last words.
 
-    A line that the disk does not take is lost; the first of them is told.
+    A line that the disk does not take is lost; the first of them is reported.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Where a voice model's files are: a local directory as it stands, or a hub id fetched into the hub's own cache.
 
 Only what is needed is fetched, by a process of its own (`python -m app.platform.model_files VARIABLE ID`): a download
-of many gigabytes must end at once with whoever waits for it, and the hub's library joins its threads at exit. It tells
+of many gigabytes must end at once with its caller, and the hub's library joins its threads at exit. It tells
 how far it is, a JSON object a line. This module knows nothing of what the files mean, but for what a model weighs;
 `app.speech.token_layout.read_layout` does.
 """
@@ -37,13 +37,13 @@ NOT_NEEDED = ["*/*", "consolidated*"]
 TELL_EVERY_S = 10.0
 _PIECES, _PIECE_BYTES = 64, 16 * 1024
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 log = logging.getLogger(__name__)
 
 
 def to_log(progress: str) -> None:
-    """For who has nobody to tell."""
+    """For a caller without a progress display."""
     log.info("fetching a checkpoint", extra={"progress": progress})
 
 
@@ -53,15 +53,15 @@ def from_hub(reference: str) -> bool:
     return not (path.is_dir() or path.is_absolute() or reference.count("/") != 1 or reference.startswith("."))
 
 
-def locate(reference: str, *, variable: str, tell: Tell = to_log) -> Path:
+def locate(reference: str, *, variable: str, progress: Progress = to_log) -> Path:
     """As `fetch`, for who has no event loop."""
-    return _directory(reference, variable) or asyncio.run(fetch(reference, variable=variable, tell=tell))
+    return _directory(reference, variable) or asyncio.run(fetch(reference, variable=variable, progress=progress))
 
 
-async def fetch(reference: str, *, variable: str, tell: Tell = to_log) -> Path:
+async def fetch(reference: str, *, variable: str, progress: Progress = to_log) -> Path:
     """The directory of a checkpoint given as a path or as a hub id, fetched from the hub if it must be.
 
-    `tell` hears how far a download is. Raises ConfigurationError naming `variable`, the setting that holds the
+    `progress` hears how far a download is. Raises ConfigurationError naming `variable`, the setting that holds the
     reference, when it is neither, or cannot be had. Cancelled it stops the download, which goes on the next time.
     """
     if directory := _directory(reference, variable):
@@ -80,7 +80,7 @@ async def fetch(reference: str, *, variable: str, tell: Tell = to_log) -> Path:
             event = json.loads(line)
             said |= event
             if "told" in event:
-                tell(event["told"])
+                progress(event["told"])
         await process.wait()
     finally:
         with suppress(ProcessLookupError):

@@ -146,7 +146,7 @@ class ObjectStore:
             self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def put_url(self, key: str, *, size_bytes: int, expires_s: int) -> str:
-        """An address that takes one PUT of exactly `size_bytes` to `key` from whoever has it, until it expires."""
+        """An address that takes one PUT of exactly `size_bytes` to `key` from anyone who has it, until it expires."""
         with self._errors(key):
             return self._client.generate_presigned_url(
                 "put_object",

@@ -69,7 +69,7 @@ class EngineProfile:
     gpu_memory_utilization: float
 
     def words(self) -> str:
-        """For whoever starts a worker: `32 sessions, 16 LoRA slots, …`."""
+        """For the person who starts a worker: `32 sessions, 16 LoRA slots, …`."""
         return (
             f"{self.capacity} sessions, {self.max_loras} LoRA slots ({self.max_cpu_loras} adapters in host memory), "
             f"{self.max_num_seqs} streams and {self.max_num_batched_tokens} prompt tokens a step, "

@@ -245,7 +245,7 @@ class NarrationSettings(BaseModel):
         default=20, ge=1, description="Dead processes and passing failures over one chapter before it fails."
     )
     worker_usd_per_hour: float | None = Field(
-        default=None, ge=0, description="What a worker costs; with it narrations tell their share of it."
+        default=None, ge=0, description="What a worker costs; with it narrations report their share of it."
     )
     link_ttl_s: int = Field(
         default=24 * 3600, ge=10, le=7 * 24 * 3600, description="How long a signed link holds; listening takes a while."
@@ -322,7 +322,7 @@ class Settings(BaseSettings):
     lease_ttl_s: float = Field(
         default=10.0, gt=0, description="A claimed place that no heartbeat renews is free after so long."
     )
-    fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's picture of workers may be.")
+    fleet_refresh_s: float = Field(default=0.5, gt=0, description="How old a front door's view of the workers may be.")
     drain_timeout_s: float = Field(default=30.0, gt=0, description="How long running sessions may go on at shutdown.")
     handover_timeout_s: float = Field(
         default=20.0, ge=0, description="How long front doors may then take to move what is left to other workers."

@@ -1,4 +1,4 @@
-"""Signed links: whoever has one may fetch a narration's files until it expires, without a key.
+"""Signed links: anyone who has one may fetch a narration's files until it expires, without a key.
 
 A token is a narration's id and the time it was signed, under a key derived from the pepper: every front door of a fleet
 knows it, and nothing is kept of it. It cannot be taken back but by deleting the narration.

@@ -1,6 +1,6 @@
 """Webhooks as Standard Webhooks has them (standardwebhooks.com): signed messages to addresses that clients name.
 
-It knows nothing of what is told, nor when it is told again.
+It knows nothing of the content, nor when a delivery is retried.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def post(
 ) -> bool:
     """Whether the receiver took it (2xx); what else it answers is not read.
 
-    Raises InvalidRequest for an address nobody may be called at.
+    Raises InvalidRequest for an address that may not be called.
     """
     content = json.dumps(body).encode()
     headers = signed(content, settings.webhook_secret.get_secret_value(), message_id=message_id, now_s=now_s)
@@ -63,7 +63,7 @@ async def post(
 
 
 async def check(url: str, settings: CloningSettings) -> None:
-    """Raises InvalidRequest where nothing could be told: the address may not be called, or nothing can be signed."""
+    """Raises InvalidRequest where nothing could be sent: the address may not be called, or nothing can be signed."""
     secret_bytes(settings.webhook_secret.get_secret_value())
     await asyncio.to_thread(check_address, url, private=settings.webhook_private_hosts)
 

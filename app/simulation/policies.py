@@ -50,7 +50,7 @@ def bounded_ring(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]
 
 
 def least_loaded(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
-    """Whoever has the fewest sessions for its capacity; among equals, one that is drawn."""
+    """The worker with the fewest sessions for its capacity; among equals, one that is drawn."""
     first = int(draw * len(fleet.loads))
     turned = np.concatenate((fleet.loads[first:], fleet.loads[:first]))
     if found := list(_with_room((fleet.by_index[(first + int(turned.argmin())) % len(turned)],), voice)):

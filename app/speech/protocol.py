@@ -212,7 +212,7 @@ class Ready(Message):
         "language has no rules.",
     )
     resume_token: str | None = Field(
-        default=None, description="Of a resumable session: keep it secret, whoever has it and the key has the session."
+        default=None, description="Of a resumable session: keep it secret: with it and the key anyone has the session."
     )
 
 

@@ -63,7 +63,7 @@ async def heard_consent(
 
 
 def says(heard: Spoken, number: str) -> bool:
-    """Whether the number was heard; a recogniser may go on with digits that nobody said."""
+    """Whether the number was heard; a recogniser may go on with digits that were not said."""
     _, _, behind = heard.text.lower().rpartition("number")
     found = digits_of(behind)
     nearest = min(edits(number, found[: len(number) + more]) for more in range(-1, 2))

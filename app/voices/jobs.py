@@ -161,7 +161,7 @@ class JobStore:
             await connection.execute(claims.end_cancelled(JobRow, claims.unheld(JobRow, now), now))
 
     async def stalled(self, *, for_s: float) -> list[tuple[str, str]]:
-        """Jobs, each with its voice's model, that are not over and have been nobody's for so long: message or worker
+        """Jobs, each with its voice's model, that are not over and have been unclaimed for so long: message or worker
         is lost."""
         limit = self._now() - timedelta(seconds=for_s)
         statement = (

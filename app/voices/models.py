@@ -1,6 +1,6 @@
 """The nouns of cloning: recordings of a speaker, the consent to use them, and the job that makes a voice of them.
 
-A configuration is validated once, here; what a job did is told in reports that a person can act on. No value here knows
+A configuration is validated once, here; what a job did stands in reports that a person can act on. No value here knows
 how audio is read, how a model is trained or where anything is stored.
 """
 
@@ -163,7 +163,7 @@ class TrainProgress(Frozen):
 
 
 class GateFigure(Frozen):
-    """One measurement: `passed` is None where it is told only, and `measured` None where it could not be measured."""
+    """One measurement: `passed` is None where it is only reported, `measured` where it could not be measured."""
 
     name: str
     measured: float | None

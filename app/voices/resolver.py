@@ -74,7 +74,7 @@ class VoiceResolver:
         )
 
     def card(self, model: str) -> ModelCard:
-        """The model a name means, for whoever looks one up; an alias means the first. Raises UnknownModel."""
+        """The model a name means, for a lookup; an alias means the first. Raises UnknownModel."""
         cards = self._upstream.models
         named = [card for card in cards if card.name == model] or (list(cards) if model in ANY_MODEL else [])
         if not named:
@@ -82,7 +82,7 @@ class VoiceResolver:
         return named[0]
 
     def _roster_of(self, cards: tuple[ModelCard, ...], clones: tuple[Voice, ...]) -> Roster:
-        """Made anew when the fleet's models or the catalogue's voices have been looked at anew."""
+        """Rebuilt when the fleet's models or the catalogue's voices have been read again."""
         if self._roster is None or cards is not self._cards or clones is not self._listed:
             self._cards, self._listed = cards, clones
             self._roster = Roster(cards, clones, self._aliases)

@@ -108,7 +108,7 @@ async def test_who_has_the_file_or_wants_another_gets_no_body(library: Library, 
         assert answer.content == (AUDIO[:10] if status == 206 else b"")
 
 
-async def test_a_file_that_was_made_anew_has_another_tag_and_the_old_one_is_served_until_then(
+async def test_a_file_that_was_made_again_has_another_tag_and_the_old_one_is_served_until_then(
     library: Library, narration: Narration
 ) -> None:
     before = await library.http.head(audio_path(narration))

@@ -1,4 +1,4 @@
-"""A narration's life over HTTP: what is told of it, how it is stopped, resumed, read anew and deleted."""
+"""A narration's life over HTTP: what is told of it, how it is stopped, resumed, read again and deleted."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ async def test_a_voice_that_was_deleted_meanwhile_is_named_and_another_takes_its
     assert (await library.http.post(path, json={"cast": {"hero": "rms"}})).status_code == 202
 
 
-async def test_a_segment_of_a_finished_narration_is_read_anew(library: Library, valkey: str) -> None:
+async def test_a_segment_of_a_finished_narration_is_read_again(library: Library, valkey: str) -> None:
     narration = await library.completed()
     answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/2/regenerate")
     assert (answer.status_code, answer.json()["state"], answer.json()["takes"]) == (202, "queued", {"2": 1})
@@ -185,14 +185,14 @@ async def test_a_segment_of_a_finished_narration_is_read_anew(library: Library, 
         assert await redis.llen("render") == 2  # type: ignore[misc]
 
 
-async def test_a_segment_is_not_read_anew_when_any_voice_of_the_narration_was_deleted(library: Library) -> None:
+async def test_a_segment_is_not_read_again_when_any_voice_of_the_narration_was_deleted(library: Library) -> None:
     voice_id = await published(library, "Mary")
     narration = await library.completed(cast={"hero": "Mary"})
     await library.house.catalog.voices.delete(voice_id)
     answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/1/regenerate")
     assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
     assert error_of(answer)["message"] == (
-        "the voice 'Mary' has been deleted; hand the text in anew with another in its place"
+        "the voice 'Mary' has been deleted; submit the text again with another in its place"
     )
     assert (await library.book.get(narration.id)).state is NarrationState.COMPLETED
 
@@ -206,7 +206,7 @@ async def test_a_segment_that_is_not_there_is_told_with_their_count(library: Lib
     assert (await library.book.get(narration.id)).state is NarrationState.COMPLETED
 
 
-async def test_a_segment_is_not_read_anew_before_all_is_done(library: Library) -> None:
+async def test_a_segment_is_not_read_again_before_all_is_done(library: Library) -> None:
     narration = await library.rendered((await library.queued())["id"])
     answer = await library.http.post(f"/v1/narrations/{narration.id}/segments/1/regenerate")
     assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")

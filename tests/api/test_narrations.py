@@ -1,4 +1,4 @@
-"""Narrations over HTTP: what is asked for before one is queued, how it is told, stopped, gone on with, read anew."""
+"""Narrations over HTTP: what is asked for before one is queued, how it is told, stopped, gone on with, read again."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_voices_keep_the_version_they_had_when_the_text_was_handed_in(libr
 REFUSALS: list[tuple[dict[str, Any], int, str, list[str]]] = [
     ({"voice": "nobody"}, 404, "unknown_voice", ["voice: voice 'nobody' does not exist", "rms"]),
     ({"cast": {"hero": "nobody"}}, 404, "unknown_voice", ["cast.hero: voice 'nobody'"]),
-    ({"cast": {"villain": "rms"}}, 400, "invalid_request", ["cast.villain: nobody", "its characters are: hero"]),
+    ({"cast": {"villain": "rms"}}, 400, "invalid_request", ["cast.villain: no character", "its characters are: hero"]),
     ({"text": "# One\n\nA.\n\n[voice: nobody] B."}, 404, "unknown_voice", ["chapter 1, paragraph 2", "'nobody'"]),
     ({"model": "none"}, 404, "unknown_model", ["standin"]),
     ({"cast": {"Hero": "rms", "hero": "slt"}}, 400, "invalid_request", ["cast", "are one"]),

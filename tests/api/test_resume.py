@@ -376,7 +376,7 @@ async def test_a_session_that_no_worker_took_in_time_goes_on_when_there_is_one(o
     async with opened(open_house, move_timeout_s=0.2) as scene:
         token = await scene.begin(TEXT, ended=True)
         received = await scene.hear(10)
-        scene.worker.refusal = EngineFailed("its engine starts anew")
+        scene.worker.refusal = EngineFailed("its engine restarts")
         await scene.worker.crash()
         assert (await scene.client.refusal("s1")).code == "worker_lost"
         scene.worker.refusal = None
@@ -451,7 +451,7 @@ async def test_a_session_that_finds_no_room_can_be_resumed_later(open_house: Ope
 
 
 @pytest.mark.parametrize("format", ["wav", "opus"])
-async def test_an_encoded_stream_begins_anew_on_another_connection(scene: Scene, format: str) -> None:
+async def test_an_encoded_stream_begins_again_on_another_connection(scene: Scene, format: str) -> None:
     token = await scene.begin(TEXT, ended=True, format=format)
     await scene.until_written(text_chars=len(TEXT))
     scene.door.kill()

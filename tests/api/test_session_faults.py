@@ -27,7 +27,7 @@ async def test_text_that_waits_for_a_session_on_the_move_is_counted(client: Sess
     await client.send("start", "s1", voice="slt")
     await client.send("text", "s1", text="One two.")
     await client.until_frames("s1", 2)
-    worker.refusal = EngineFailed("its engine starts anew")
+    worker.refusal = EngineFailed("its engine restarts")
     await worker.crash()
     await worker.until_sessions(0)
     for number in range(3):

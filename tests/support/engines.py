@@ -32,7 +32,7 @@ class EngineClock:
 
 
 class SharedEngine:
-    """An engine that is loaded for the first who asks for it, and anew for the next when a test has killed it.
+    """An engine that is loaded for the first who asks for it, and again for the next when a test has killed it.
 
     It computes in float32, so that a batch of another size does not round otherwise and tip a greedy choice.
     """

@@ -132,7 +132,7 @@ class ClientSession:
             raise InvalidRequest(f"{MAX_COMMANDS} messages wait for this session's worker; slow down") from None
 
     def _cancel(self, command: Cancel) -> None:
-        """Drop at once what has not been sent, here and on its way; then the worker is told what was heard.
+        """Drop at once what has not been sent, here and on its way; then the worker learns what was heard.
 
         After `eos` there is no next turn: `done` follows `cancelled`.
         """
@@ -142,7 +142,7 @@ class ClientSession:
         if self._done is not None:
             assert self._upstream
             self._answer_cancel(command)
-            self._upstream.journal.sent(command)  # for whoever resumes it
+            self._upstream.journal.sent(command)  # for the client that resumes it
             self._box.post(self._done)
             return
         unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
@@ -163,7 +163,7 @@ class ClientSession:
         self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
 
     async def run(self) -> None:
-        """Speak until `done`. An error of ours is told to the client and ends the session, and nothing else.
+        """Speak until `done`. An error of ours is sent to the client and ends the session, and nothing else.
 
         A resumable session waits in its journal for another connection, also when it is done: `done` may not arrive.
         """
@@ -201,7 +201,7 @@ class ClientSession:
         await self._box.drained()
 
     def _let_go(self) -> None:
-        """Leave the session to whoever takes it up."""
+        """Leave the session to the connection that resumes it."""
         if self._keep:
             self._services.journals.let_go(self._keep, over=self._accounted)
 
@@ -328,7 +328,7 @@ class ClientSession:
             self._generation = event.generation
             await self._box.put(event)
         else:
-            await self._box.tell(event.model_copy(update={"session": self.id}))
+            await self._box.put_message(event.model_copy(update={"session": self.id}))
 
     def _finish(self, done: Done) -> None:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""

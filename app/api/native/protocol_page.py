@@ -46,15 +46,15 @@ breaks before `done` has arrived, or at `goaway`, connect again, to any front do
 minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
 
 - drop the audio received from `sample_offset` on, and go on with what comes now. A front door that was killed may not
-  have noted the last fraction of a second: that is spoken anew, maybe in another intonation. Whoever wants no seam
-  there asks for the audio from a sample it has not played yet.
+  have noted the last fraction of a second: that is spoken again, maybe in another intonation. A client that wants no
+  seam there asks for the audio from a sample it has not played yet.
 - send the text of this turn from `text_chars` on, and `eos` unless `ended`. A cancel that `generation` does not count
   has not arrived: send it again, with the turn that follows it. A `flush` that was not answered may be sent again; it
   is then answered once for each time it has arrived.
 
 `segment` and `flushed` of audio that is heard again come again. Encoded formats begin a new stream, with a header of
 its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. Where two connections
-resume one session the last has it, and the others are told `session_resumed`. A session that was
+resume one session the last has it, and the others receive `session_resumed`. A session that was
 closed, or whose `resume` was refused, with a `retryable` error or as a slow reader can be resumed again; with
 `unknown_session` there is nothing left to resume.
 

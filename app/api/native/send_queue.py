@@ -2,7 +2,7 @@
 
 The writer takes one item from each box in turn, so a session with much to say, or without credit, never delays another.
 A box holds a bounded amount of audio; who fills it waits. Audio is encoded when it is taken: credit can then cut it at
-any sample, and a cancel drops what nobody has heard without a trace in the encoder.
+any sample, and a cancel drops what was not heard without a trace in the encoder.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class SendQueue:
         self._items.append(audio)
         self._wake(self)
 
-    async def tell(self, message: Message) -> None:
+    async def put_message(self, message: Message) -> None:
         """Send a message as `put` sends audio, but for the answers: they are never let go of."""
         drops = self._drops
         while len(self._items) >= MAX_ITEMS:

@@ -91,7 +91,7 @@ class SessionSocket:
         """That the server stops, if it does."""
 
     async def run(self) -> None:
-        """Serve the client until it goes, is told to, or reads nothing for too long."""
+        """Serve the client until it goes, is asked to, or reads nothing for too long."""
         self._services.sockets.add(self)
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,7 +111,7 @@ class SessionSocket:
             self._services.sockets.discard(self)
 
     def go_away(self, deadline_s: float) -> None:
-        """Tell the client that the server stops, and start nothing more."""
+        """Notify the client that the server stops, and start nothing more."""
         self._leaving = True
         self._told = False
 
@@ -123,7 +123,7 @@ class SessionSocket:
 
     @property
     def busy(self) -> bool:
-        """Whether the client is still to be told, or a session is being spoken that cannot go on elsewhere."""
+        """Whether the client is still to be notified, or a session is being spoken that cannot go on elsewhere."""
         return not self._told or any(not (session.over or session.resumable) for session in self._sessions.values())
 
     def _is_open(self, id: str) -> bool:

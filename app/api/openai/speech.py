@@ -8,7 +8,7 @@ Rules where OpenAI's and ours differ:
 * A field that is not known, or that no model here can follow (`instructions`), is ignored and named in
   `X-Carillon-Ignored`; with `CARILLON_OPENAI__STRICT` it is refused. `null` means the default.
 * A text with nothing to say is a tenth of a second of silence: an agent that speaks sentence by sentence goes on.
-* What is known before the first byte of audio is told in the headers `Server-Timing` (queue, route, first_audio; ms),
+* What is known before the first byte of audio is in the headers `Server-Timing` (queue, route, first_audio; ms),
   `X-Carillon-Model`, `-Voice`, `-Worker` and `-Sample-Rate`; the whole ledger is in the last event of
   `stream_format=sse`, and in the metrics.
 * `usage.input_tokens` counts characters: the words' tokens are the model's affair, and OpenAI bills characters too.

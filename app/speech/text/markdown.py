@@ -56,7 +56,7 @@ class Opening(NamedTuple):
 
 
 def opening(text: str, at: int, *, final: bool, lists: bool) -> Opening | None:  # noqa: PLR0911
-    """What the line from `at` on begins; None while that cannot be told. `lists`: a number may begin an item here."""
+    """What the line from `at` on begins; None while that is undecided. `lists`: a number may begin an item here."""
     first = text[at]
     if first in "-*_=|:+•‣▪◦●○":
         return _ruled(text, at, final=final)

@@ -2,7 +2,7 @@
 
 They are characters of Unicode's private planes, so that plain text stays a string with offsets. What markup says is
 written with them in the front door; the worker cuts around them and takes them apart. `without_marks` keeps a user's
-text from holding any: nobody writes them, and no voice could speak them.
+text from holding any: no one writes them, and no voice could speak them.
 
     pause       one character, U+100000 and so many hundredths of a second
     reading     START written AS spoken END; `written` may be empty

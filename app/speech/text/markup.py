@@ -109,7 +109,7 @@ class Markup(Elements):
 
     def _plainly(self, piece: str) -> str:
         plain = without_marks(piece)
-        if len(plain) < len(piece):  # nobody writes them: all of this piece is then taken to come from its beginning
+        if len(plain) < len(piece):  # no one writes them: all of this piece is then taken to come from its beginning
             self._anchors.append((self.state.plain_chars, self.state.raw_chars))
             self._anchors.append((self.state.plain_chars + len(plain), self.state.raw_chars + len(piece)))
         self.state.raw_chars += len(piece)

@@ -1,4 +1,4 @@
-"""What whoever sends a text may choose about how it is read: one name each, on every edge."""
+"""What the sender of a text may choose about how it is read: one name each, on every edge."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ async def test_the_same_text_handed_in_again_is_not_spoken_again(study: Study) -
     assert (second.busy_s, second.real_time_factor) == (0, None)
 
 
-async def test_a_sentence_read_anew_is_the_only_one_spoken_and_one_file_is_left(study: Study) -> None:
+async def test_a_sentence_read_again_is_the_only_one_spoken_and_one_file_is_left(study: Study) -> None:
     narration_id = await study.handed_in()
     await study.over(narration_id)
     await study.catalog.narrations.regenerate(narration_id, segment=2, chapter=1)

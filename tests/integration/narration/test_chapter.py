@@ -103,7 +103,7 @@ class Room:
             if voice.id in self.deleted:
                 raise NotFound("it is deleted")
 
-        async def tell(progress: ChapterProgress) -> None:
+        async def report(progress: ChapterProgress) -> None:
             self.told.append(progress)
 
         return Chapter(
@@ -113,7 +113,7 @@ class Room:
             shelf=SegmentStore(self.store, of),
             narrator=narrator,
             living=living,
-            tell=tell,
+            report=report,
         )
 
 
@@ -166,7 +166,7 @@ async def test_another_take_of_a_segment_has_another_seed_and_leaves_the_rest(ro
     assert len(narrator.spoken) == 4
 
 
-async def test_a_voice_published_anew_speaks_its_segments_anew(room: Room) -> None:
+async def test_a_voice_published_again_speaks_its_segments_again(room: Room) -> None:
     await room.chapter(ScriptedNarrator(), narration()).render()
     assert MARY.adapter
     newer = MARY.model_copy(update={"adapter": MARY.adapter.model_copy(update={"version": 2, "lora_id": 2})})

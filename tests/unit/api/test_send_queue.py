@@ -131,8 +131,8 @@ async def test_an_answer_is_dropped_by_no_later_cancel() -> None:
 async def test_who_tells_more_than_a_box_takes_waits() -> None:
     made = box()
     for _ in range(MAX_ITEMS):
-        await made.tell(Flushed(session="s", samples=0))
-    telling = asyncio.create_task(made.tell(Flushed(session="s", samples=1)))
+        await made.put_message(Flushed(session="s", samples=0))
+    telling = asyncio.create_task(made.put_message(Flushed(session="s", samples=1)))
     await asyncio.sleep(0)
     assert not telling.done()
     assert made.take() is not None
@@ -145,8 +145,8 @@ async def test_of_what_waits_to_be_told_a_cancel_leaves_only_answers() -> None:
     for _ in range(MAX_ITEMS):
         made.post(Pong())
     answer = Cancelled(session="s", generation=1, spoken_text="", samples=0)
-    flushed = asyncio.create_task(made.tell(Flushed(session="s", samples=0)))
-    cancelled = asyncio.create_task(made.tell(answer))
+    flushed = asyncio.create_task(made.put_message(Flushed(session="s", samples=0)))
+    cancelled = asyncio.create_task(made.put_message(answer))
     await asyncio.sleep(0)
     made.drop()
     await asyncio.gather(flushed, cancelled)
@@ -192,7 +192,7 @@ async def test_the_writer_gives_up_a_client_that_takes_nothing() -> None:
         await writer.run()
 
 
-async def test_a_closed_box_sends_nothing_more_and_its_number_may_be_given_anew() -> None:
+async def test_a_closed_box_sends_nothing_more_and_its_number_may_be_given_again() -> None:
     sent: list[str] = []
     enough = asyncio.Event()
 

@@ -209,7 +209,7 @@ def test_a_front_door_that_stays_away_is_given_up_on() -> None:
     assert door.time_s == PATIENCE_S
 
 
-def test_patience_begins_anew_with_everything_that_is_heard() -> None:
+def test_patience_begins_again_with_everything_that_is_heard() -> None:
     def answers() -> Iterator[httpx.Response | Exception]:
         for _ in range(3):
             yield from (httpx.ConnectError("refused") for _ in range(40))

@@ -242,7 +242,7 @@ def test_where_nobody_answers_a_command_says_so_in_its_own_words(run: Run, words
     url = f"http://{LOOPBACK}:{free_port()}"
     result = run(*words, URL=url)
     assert isinstance(result.exception, WorkerLost)
-    assert result.exception.message.startswith(f"no fleet answers at {url} (nobody listens there); start one with")
+    assert result.exception.message.startswith(f"no fleet answers at {url} (nothing listens there); start one with")
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://host", "http://", "http://host:port", "nonsense"])

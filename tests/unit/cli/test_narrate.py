@@ -420,7 +420,7 @@ def test_what_is_left_of_another_file_is_not_gone_on_with(house: House) -> None:
     assert not other.exists()
 
 
-def test_a_file_that_is_made_anew_meanwhile_is_fetched_anew(house: House) -> None:
+def test_a_file_that_is_made_again_meanwhile_is_fetched_anew(house: House) -> None:
     def changed(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, content=b"another", headers={"etag": '"another"'})
 

@@ -350,7 +350,7 @@ def test_a_damaged_take_is_named(tmp_path: Path, damage: str) -> None:
         "cut": whole[: len(whole) // 2],
         "other": Book(rates_hz=(16_000,)).stored["take-4"],
     }[damage]
-    with pytest.raises(ObjectMissing, match=r"segment 4: 'take-4'.*render it anew"):
+    with pytest.raises(ObjectMissing, match=r"segment 4: 'take-4'.*render it again"):
         book.master(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -172,9 +172,9 @@ async def test_a_death_and_a_failure_stand_against_a_step_and_a_turn_that_ends_d
 ) -> None:
     await catalog.steps.give_back(await claimed(catalog, narration))
     await catalog.steps.give_back(await claimed(catalog, narration), failure=True)
-    assert (await claimed(catalog, narration)).setbacks == 1
+    assert (await claimed(catalog, narration)).failures == 1
     clock.advance(CLAIM_S + 1)
-    assert (await claimed(catalog, narration)).setbacks == 2
+    assert (await claimed(catalog, narration)).failures == 2
 
 
 async def test_a_step_waiting_while_another_is_worked_on_is_told_from_one_that_nobody_will_come_to(
@@ -210,7 +210,7 @@ async def test_a_failed_narration_goes_on_with_the_chapter_that_failed(catalog: 
     assert (resumed.state, resumed.error, resumed.finished_at) == (NarrationState.QUEUED, None, None)
     assert [c.error for c in resumed.chapters] == [None, None]
     again = await claimed(catalog, narration)
-    assert (again.number, again.setbacks) == (1, 0)
+    assert (again.number, again.failures) == (1, 0)
     await catalog.steps.finish_chapter(again, chapter(1, segments_done=3), result_key="takes-1")
     assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
@@ -296,12 +296,12 @@ async def test_a_cancel_that_comes_during_the_mastering_wins(catalog: Catalog, n
     assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
 
-async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps_the_file(
+async def test_a_segment_read_again_opens_its_chapter_and_the_mastering_and_keeps_the_file(
     catalog: Catalog, narration: Narration
 ) -> None:
     await completed(catalog, narration)
-    anew = await catalog.narrations.regenerate(narration.id, segment=5, chapter=2)
-    assert (anew.state, anew.takes, anew.output) == (NarrationState.QUEUED, {5: 1}, OUTPUT)
+    again = await catalog.narrations.regenerate(narration.id, segment=5, chapter=2)
+    assert (again.state, again.takes, again.output) == (NarrationState.QUEUED, {5: 1}, OUTPUT)
     step = await claimed(catalog, narration)
     assert step.number == 2
     assert await catalog.steps.claim(narration.id) is None
@@ -310,7 +310,7 @@ async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps
     assert (await claimed(catalog, narration)).kind is StepKind.MASTER
 
 
-async def test_only_a_completed_narration_has_segments_to_read_anew(catalog: Catalog, narration: Narration) -> None:
+async def test_only_a_completed_narration_has_segments_to_read_again(catalog: Catalog, narration: Narration) -> None:
     with pytest.raises(Conflict, match="needs one that is completed"):
         await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
 
@@ -357,13 +357,13 @@ async def test_whoever_held_a_step_before_it_was_opened_anew_has_lost_it(
         await catalog.steps.finish_chapter(asleep, chapter(1), result_key="old")
 
 
-async def test_a_segment_can_be_read_anew_as_often_as_somebody_likes(catalog: Catalog, narration: Narration) -> None:
+async def test_a_segment_can_be_read_again_as_often_as_somebody_likes(catalog: Catalog, narration: Narration) -> None:
     await completed(catalog, narration)
     for _ in range(30):
         await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
         await rendered(catalog, narration, chapters=1)
         mastering = await claimed(catalog, narration)
-        assert mastering.setbacks == 0
+        assert mastering.failures == 0
         await catalog.steps.complete(mastering, OUTPUT)
     assert (await catalog.narrations.get(narration.id)).takes == {1: 30}
 

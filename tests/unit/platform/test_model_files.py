@@ -57,7 +57,7 @@ def files(directory: Path) -> set[str]:
 async def test_a_model_is_fetched_without_what_is_not_needed_and_tells_how_far_it_is(hub: Hub) -> None:
     told: list[str] = []
 
-    directory = await fetch("lab/voice", variable="CARILLON_MODEL", tell=told.append)
+    directory = await fetch("lab/voice", variable="CARILLON_MODEL", progress=told.append)
 
     assert files(directory) == {
         "config.json",

@@ -183,7 +183,7 @@ async def test_a_job_given_back_is_the_next_ones_at_once(catalog: Catalog, job: 
     assert (await claimed(catalog, job)).attempt == 2
 
 
-async def test_forsaken_jobs_are_those_that_nobody_has_held_for_a_while(
+async def test_stalled_jobs_are_those_that_nobody_has_held_for_a_while(
     catalog: Catalog, job: CloneJob, clock: WallClock
 ) -> None:
     assert await catalog.jobs.stalled(for_s=30) == []
