@@ -67,7 +67,7 @@ def new_step(narration_id: str, kind: StepKind, number: int, now: datetime, prog
         "number": number,
         "kind": kind.value,
         "attempt": 0,
-        "failures": 0,
+        "setbacks": 0,
         "progress": progress,
         "failed": False,
         "released_at": now,
@@ -81,7 +81,7 @@ async def open_steps(connection: AsyncConnection, narration_id: str, which: Colu
         .where(StepRow.narration_id == narration_id, which)
         .values(
             attempt=StepRow.attempt + 1,
-            failures=0,
+            setbacks=0,
             failed=False,
             finished_at=None,
             lease_expires_at=None,

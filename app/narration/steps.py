@@ -69,7 +69,7 @@ class StepStore:
         async with self._database.writing() as connection:
             for number in await self._ready(connection, narration_id, now):
                 which = (StepRow.narration_id == narration_id) & (StepRow.number == number)
-                taking = claims.claim(StepRow, which, now, failures=StepRow.failures + died)
+                taking = claims.claim(StepRow, which, now, setbacks=StepRow.setbacks + died)
                 if (row := (await connection.execute(taking)).first()) is None:
                     continue  # another was faster
                 kind = StepKind(row.kind)
@@ -83,7 +83,7 @@ class StepStore:
                     )
                 )
                 narration = await read_narration(connection, narration_id)
-                return Step(narration, kind, number, row.attempt, row._mapping[StepRow.failures])
+                return Step(narration, kind, number, row.attempt, row.setbacks)
         return None
 
     async def _ready(self, connection: AsyncConnection, narration_id: str, now: datetime) -> list[int]:
@@ -228,7 +228,7 @@ class StepStore:
 
         `failure` counts against the step: something failed. Raises JobLost.
         """
-        changes = {"failures": StepRow.failures + 1} if failure else {}
+        changes = {"setbacks": StepRow.setbacks + 1} if failure else {}
         async with self._database.writing() as connection:
             await self._touch(connection, step)
             await self._change(connection, step, lease_expires_at=None, released_at=self._now(), **changes)

@@ -181,7 +181,7 @@ class StepRow(Base):
     """What is to be done for a narration, one row for each message of work: its plan, its chapters, its mastering.
 
     Steps are done in the order of `number`; `kind` says which they are: `plan`, `chapter` or `master`.
-    `attempt` is the fencing token: only its holder may change the row. `failures` counts what stands against the step
+    `attempt` is the fencing token: only its holder may change the row. `setbacks` counts what stands against the step
     since it was last opened: processes that died over it, and failures that were hoped to pass.
     """
 
@@ -190,7 +190,7 @@ class StepRow(Base):
     narration_id: Mapped[str] = mapped_column(ForeignKey("narrations.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     attempt: Mapped[int]
-    failures: Mapped[int] = mapped_column("setbacks")
+    setbacks: Mapped[int]
     progress: Mapped[dict[str, Any] | None]
     result_key: Mapped[str | None]
     failed: Mapped[bool]

@@ -48,7 +48,7 @@ VALUES ('nar-1', 'queued', 'wren', '{}', 'standin', '{}', 'wav', '{}',
     '2026-01-01 00:00:00')
 """
 OLD_STEP = """
-INSERT INTO narration_steps (narration_id, number, attempt, failures, progress, failed, released_at)
+INSERT INTO narration_steps (narration_id, number, attempt, setbacks, progress, failed, released_at)
 VALUES ('nar-1', :number, 2, 0, '{"number": 1, "title": "One", "segments": 3}', 0, '2026-01-01 00:00:00')
 """
 

@@ -24,13 +24,14 @@ ASKED = {
 
 
 def lines(name: str) -> list[str]:
-    text = (REPOSITORY / "compose/lock" / f"{name}.txt").read_text()
+    """Each with the hashes of its files."""
+    text = (REPOSITORY / "compose/lock" / f"{name}.txt").read_text().replace("\\\n", "")
     return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
 
 
 def fixed(*names: str) -> dict[str, Version]:
     """The versions that are for this machine and this Python."""
-    wishes = [Requirement(line) for name in names for line in lines(name)]
+    wishes = [Requirement(line.partition(" --hash=")[0]) for name in names for line in lines(name)]
     return {
         canonicalize_name(wish.name): Version(next(iter(wish.specifier)).version)
         for wish in wishes
@@ -52,10 +53,10 @@ def test_everything_that_is_asked_for_is_fixed_at_a_version_that_was_asked_for(n
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_a_lock_has_one_version_of_each_and_names_no_place(name: str) -> None:
+def test_a_lock_has_one_version_and_the_hashes_of_each_and_names_no_place(name: str) -> None:
     assert lines(name)
     for line in lines(name):
-        assert re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.!]+( ; .+)?", line)
+        assert re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.!]+( ; .+?)?( +--hash=sha256:[0-9a-f]{64})+", line.rstrip())
         assert "://" not in line
 
 

@@ -383,7 +383,7 @@ async def test_an_end_that_was_told_too_late_leaves_the_next_to_be_told(
     assert await catalog.narrations.to_announce(narration.id) is None
 
 
-async def test_its_end_is_announced_once_and_again_after_it_ended_anew(
+async def test_its_end_is_announced_once_and_again_after_it_ended_again(
     catalog: Catalog, narration: Narration, clock: WallClock
 ) -> None:
     assert await catalog.narrations.unannounced(since=clock()) == []
