@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -40,6 +41,23 @@ async def test_a_receiver_can_check_who_sent_what_it_hears(receiver: Any) -> Non
     expected = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
     assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("job-1", "1700000000")
     assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+async def test_the_addresses_that_were_checked_are_the_ones_that_are_called(receiver: Any) -> None:
+    url, own = receiver
+    asked = list[str]()
+
+    def lookup(host: str, port: int, **_: Any) -> list[Any]:
+        """A name of two machines, of which the first takes no connections; asked again it would be nobody's."""
+        asked.append(host)
+        return [(0, 0, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")] if len(asked) == 1 else []
+
+    port = httpx.URL(url).port
+    named = f"http://hooks.example:{port}/hook"
+    assert await webhooks.post(named, {}, SETTINGS, message_id="job-1", now_s=0, lookup=lookup)
+    [(headers, _)] = own.heard
+    assert headers["host"] == f"hooks.example:{port}"
+    assert asked == ["hooks.example"]
 
 
 async def test_a_receiver_that_refuses_has_not_heard(receiver: Any) -> None:
@@ -94,12 +112,14 @@ async def test_a_receiver_that_answers_forever_but_says_nothing_has_not_heard() 
         "http://[::ffff:10.0.0.1]/",
         "http://[64:ff9b::10.0.0.1]/",
         "http://[2002:a00:1::]/",
+        "http://192.0.0.100/",
+        "http://[fec0::1]/",
     ],
 )
 def test_a_private_address_is_refused_unless_the_operator_allows_it(url: str) -> None:
     with pytest.raises(InvalidRequest, match="WEBHOOK_PRIVATE_HOSTS"):
-        webhooks.check_address(url, private=False)
-    webhooks.check_address(url, private=True)
+        webhooks.resolve(url, private=False)
+    webhooks.resolve(url, private=True)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +141,7 @@ def test_a_private_address_is_refused_unless_the_operator_allows_it(url: str) ->
 )
 def test_what_is_no_http_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest, match="http"):
-        webhooks.check_address(url, private=True)
+        webhooks.resolve(url, private=True)
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_not base64", "whsec_" + base64.b64encode(b"short").decode()])
