@@ -28,6 +28,7 @@ from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
 from app.api.openapi import describe
 from app.api.request_id import RequestIds
+from app.api.request_targets import RequestTargets
 from app.api.services import Services, uploads_directory
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
     describe(app)
+    app.add_middleware(RequestTargets)
     app.add_middleware(Lingering)
     if not settings.auth:
         app.add_middleware(LocalCallers, allowed_hosts=settings.allowed_hosts)

@@ -30,6 +30,9 @@ WRITE_BYTES = 2**20
 MAX_HEADER_BYTES = 64 * 1024
 """Of one line of a part's header: a file name of 10 kB is shortened later, and no reason to refuse the form."""
 
+MAX_SHOWN_CHARS = 100
+"""Of a field's name, in an error."""
+
 MAX_FIELD_BYTES = 16 * 2**20
 """Of all fields that are no files, together."""
 
@@ -224,8 +227,13 @@ class _FormReader:
                 self.waiting_bytes += size
 
     def _on_part_end(self) -> None:
-        if self._file is None:
-            self.form.fields.append((self._field_name, self._text.decode("utf-8", "replace")))
+        if self._file is not None:
+            return
+        text = self._text.decode("utf-8", "replace")
+        if "\0" in text or "\0" in self._field_name:
+            shown = self._field_name.replace("\0", "\ufffd")[:MAX_SHOWN_CHARS]
+            raise InvalidRequest(f"{shown}: it holds a NUL character; leave it out", param=shown)
+        self.form.fields.append((self._field_name, text))
 
     def _on_end(self) -> None:
         self.ended = True

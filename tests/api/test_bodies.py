@@ -21,6 +21,7 @@ from app.main import create_app
 from app.platform.settings import Settings
 from app.speech.choices import Scope
 from tests.api.conftest import House, OpenStudio, Studio
+from tests.support.routes import routes
 from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
@@ -31,12 +32,6 @@ OPEN = {"/healthz", "/health", "/readyz", "/v1/readyz", "/version", "/metrics", 
 PIECE = b"x" * 2**16
 ENDLESS_PIECES = 16 * 2**20 // len(PIECE) + 2 * 2**10
 """More than any request here may have: a stream of so many pieces is a body without end."""
-
-
-def routes(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
-    for route in app.routes:
-        if isinstance(route, APIRoute):
-            yield from ((method, route) for method in sorted(route.methods))
 
 
 def takes_body(route: APIRoute) -> bool:

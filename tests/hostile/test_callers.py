@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from typing import cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -18,6 +21,7 @@ from app.platform.settings import Settings, StoreSettings
 from tests.api.conftest import House, Library, Studio, serving
 from tests.support.fake_worker import FakeWorker
 from tests.support.loop_watchdog import HELD_S, watched_loop
+from tests.support.routes import routes
 from tests.support.session_client import error_of, sessions_client, still_speaks
 
 pytestmark = pytest.mark.anyio
@@ -144,3 +148,30 @@ def test_a_store_that_is_away_says_neither_its_key_nor_its_host() -> None:
 
 def test_hosts_are_named_with_commas_between() -> None:
     assert Settings(allowed_hosts="a.lan, b.lan").allowed_hosts == ("a.lan", "b.lan")  # type: ignore[arg-type]
+
+
+async def test_a_nul_in_a_path_names_nothing_and_in_a_query_is_refused_on_every_route(studio: Studio) -> None:
+    asked = 0
+    for method, route in routes(cast(FastAPI, studio.house.server.config.app)):
+        path = re.sub(r"\{[^}]*\}", "a%00b", route.path)
+        if path != route.path:
+            answer = await studio.http.request(method, path)
+            assert answer.status_code == 404, f"{method} {path}"
+            assert "NUL" in answer.text or method == "HEAD"
+            asked += 1
+    assert asked > 20
+    answer = await studio.http.get("/v1/voices", params={"name": "a\0b"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "query")
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/voices", "/v1/clones/%ED%A0%80", "/v1/voices/%C3%28"])
+async def test_an_address_of_no_sound_utf8_is_answered(studio: Studio, path: str) -> None:
+    answer = await studio.http.get(path)
+    assert answer.status_code < 500
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_a_forms_fields_hold_no_nul_either(studio: Studio) -> None:
+    path = f"/v1/voices/{(await studio.http.post('/v1/voices', json={'name': 'ada'})).json()['id']}/samples"
+    answer = await studio.http.post(path, files={"files": ("a.wav", b"RIFF")}, data={"manifest": "a\0b"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "manifest")
