@@ -50,6 +50,11 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
     return admitted
 
 
+def is_operator(key: ApiKey | None) -> bool:
+    """Whether a request is the operator's: by a key with `admin`, or where keys are not asked for."""
+    return key is None or key.allows(Scope.ADMIN)
+
+
 async def may_list(connection: HTTPConnection, services: TheServices) -> None:
     """A dependency of listings that existing clients fetch without a key; `openai.open_listings` decides."""
     if not services.settings.openai.open_listings:

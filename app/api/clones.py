@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.access import requires
+from app.api.access import Cloner, is_operator, requires
 from app.api.bodies import json_body, read_json
 from app.api.services import TheServices
 from app.errors import InvalidRequest
@@ -41,18 +41,22 @@ class PolishRequest(BaseModel):
 
 
 @router.post("/v1/clones", status_code=202, openapi_extra=json_body(CloneRequest))
-async def create_clone(request: Request, services: TheServices) -> dict[str, Any]:
-    """Queue the making of a voice from its recordings."""
+async def create_clone(request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
+    """Queue the making of a voice from its recordings. What a voice must reach only `admin` overrides."""
     wanted = await read_json(request, CloneRequest)
-    job = await services.clones.clone(wanted.voice, wanted.overrides, webhook_url=wanted.webhook_url)
+    job = await services.clones.clone(
+        wanted.voice, wanted.overrides, webhook_url=wanted.webhook_url, operator=is_operator(key)
+    )
     return shown(job)
 
 
 @router.post("/v1/voices/{name}/polish", status_code=202, openapi_extra=json_body(PolishRequest))
-async def polish(name: str, request: Request, services: TheServices) -> dict[str, Any]:
+async def polish(name: str, request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
     """Queue an adapter that takes the silence at the head from a built-in voice."""
     wanted = await read_json(request, PolishRequest)
-    job = await services.clones.polish(name, wanted.overrides, model=wanted.model, webhook_url=wanted.webhook_url)
+    job = await services.clones.polish(
+        name, wanted.overrides, model=wanted.model, webhook_url=wanted.webhook_url, operator=is_operator(key)
+    )
     return shown(job)
 
 

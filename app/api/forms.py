@@ -229,9 +229,13 @@ class _FormReader:
     def _on_part_end(self) -> None:
         if self._file is not None:
             return
-        text = self._text.decode("utf-8", "replace")
+        shown = self._field_name.replace("\0", "\ufffd")[:MAX_SHOWN_CHARS]
+        try:
+            text = self._text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = self._text.count(b"\n", 0, error.start) + 1
+            raise InvalidRequest(f"{shown}: line {line} is no UTF-8; save the text as UTF-8", param=shown) from None
         if "\0" in text or "\0" in self._field_name:
-            shown = self._field_name.replace("\0", "\ufffd")[:MAX_SHOWN_CHARS]
             raise InvalidRequest(f"{shown}: it holds a NUL character; leave it out", param=shown)
         self.form.fields.append((self._field_name, text))
 

@@ -26,7 +26,7 @@ from app.platform.file_names import shown_name
 from app.speech.choices import Scope
 from app.voices.ingest import MAX_CONSENT_BYTES
 from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS
-from app.voices.service import MAX_NAME_CHARS
+from app.voices.voice_names import MAX_NAME_CHARS
 
 router = APIRouter(tags=["voices"])
 

@@ -10,22 +10,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
+from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, PermissionDenied, RecordingUnfit
 from app.platform import webhooks
 from app.platform.broker import CLONE, train_queue
 from app.platform.settings import Settings
 from app.platform.task_queue import TaskQueue
-from app.speech.recipe import CloneConfig
+from app.speech.recipe import CloneConfig, GateConfig
 from app.speech.voices import ModelCard
 from app.voices.jobs import JobStore
 from app.voices.models import CloneJob, CloneKind, VoiceRecord
 from app.voices.service import ModelCards
 from app.voices.store import VoiceStore
 
+LIMITS = {
+    "gate": frozenset(GateConfig.model_fields) - {"prompts"},
+    "prepare": frozenset(
+        {
+            "min_source_rate_hz",
+            "max_clipped_share",
+            "min_snr_db",
+            "min_word_agreement",
+            "max_gain_db",
+            "min_usable_s",
+            "min_clips",
+        }
+    ),
+}
+"""What a recording and a voice must reach: the operator's to say, whatever else of the recipe a client may choose."""
+
 
 @dataclass(frozen=True)
 class CloneService:
-    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over."""
+    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over. `operator`: who asks may
+    also say what must be reached, and answers for a consent that was not heard."""
 
     settings: Settings
     voices: VoiceStore
@@ -33,10 +50,13 @@ class CloneService:
     queue: TaskQueue
     models: ModelCards
 
-    async def clone(self, voice_id: str, overrides: Mapping[str, Any], *, webhook_url: str | None) -> CloneJob:
+    async def clone(
+        self, voice_id: str, overrides: Mapping[str, Any], *, webhook_url: str | None, operator: bool
+    ) -> CloneJob:
         """Make a version of a voice from its recordings.
 
-        Raises NotFound, Conflict, ConsentMissing, RecordingUnfit where there are none, InvalidRequest.
+        Raises NotFound, Conflict, ConsentMissing, RecordingUnfit where there are none, InvalidRequest,
+        PermissionDenied.
         """
         voice = await self.voices.get(voice_id)
         if voice.prompt_name != voice.id:
@@ -51,22 +71,28 @@ class CloneService:
                 f"the voice {voice.name!r} has no consent on record; POST /v1/voices/{voice.id}/consent with a "
                 f"recording of: {voice.consent_phrase}"
             )
+        if voice.consent.kind == "recording" and not voice.consent.checked and not operator:
+            raise ConsentMissing(
+                f"the recorded consent of {voice.name!r} was not heard, since no recogniser here knows its language "
+                f"({voice.language}): a key with the scope 'admin' confirms it (POST /v1/voices/{voice.id}/consent "
+                'with {"statement": …}) or starts the job'
+            )
         if not voice.sample_count:
             raise RecordingUnfit(
                 f"the voice {voice.name!r} has no recordings; POST /v1/voices/{voice.id}/samples", param="voice"
             )
-        config = await self._checked(overrides, webhook_url)
+        config = await self._checked(overrides, webhook_url, operator=operator)
         return await self._queued(voice, CloneKind.CLONE, config, webhook_url)
 
     async def polish(
-        self, name: str, overrides: Mapping[str, Any], *, model: str | None, webhook_url: str | None
+        self, name: str, overrides: Mapping[str, Any], *, model: str | None, webhook_url: str | None, operator: bool
     ) -> CloneJob:
         """Make an adapter that takes the silence at the head from a built-in voice.
 
-        Raises NotFound, Conflict for the name of a clone, InvalidRequest.
+        Raises NotFound, Conflict for the name of a clone, InvalidRequest, PermissionDenied.
         """
         card = self._holder(name, model)
-        config = await self._checked(overrides, webhook_url)
+        config = await self._checked(overrides, webhook_url, operator=operator)
         voice = await self.voices.named(name, model=card.name)
         if voice is None:
             voice = await self.voices.create(
@@ -97,9 +123,11 @@ class CloneService:
             raise InvalidRequest(f"model: several have a voice {voice!r}; name one of: {names}", param="model")
         return holders[0]
 
-    async def _checked(self, overrides: Mapping[str, Any], webhook_url: str | None) -> CloneConfig:
-        """The configuration of a job that can be honoured, and announced. Raises InvalidRequest."""
+    async def _checked(self, overrides: Mapping[str, Any], webhook_url: str | None, *, operator: bool) -> CloneConfig:
+        """The configuration of a job that can be honoured, and announced. Raises InvalidRequest, PermissionDenied."""
         config = self.settings.clone.overridden(overrides)
+        if not operator:
+            _check_limits(overrides)
         limit = self.settings.engine.max_lora_rank
         if config.train.rank > limit:
             raise InvalidRequest(
@@ -117,3 +145,15 @@ class CloneService:
         job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
         await self.queue.send(CLONE, job.id, queue=train_queue(voice.model))
         return job
+
+
+def _check_limits(overrides: Mapping[str, Any]) -> None:
+    """Raises PermissionDenied for an override of what the operator says must be reached."""
+    for group, names in LIMITS.items():
+        for name in sorted(names & set(overrides.get(group, {}))):
+            place = f"overrides.{group}.{name}"
+            raise PermissionDenied(
+                f"{place}: what must be reached is the operator's to set (CARILLON_CLONE__{group.upper()}__"
+                f"{name.upper()}); a key with the scope 'admin' may override it",
+                param=place,
+            )

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from app.errors import Conflict, InvalidRequest, NotFound, Overloaded, UnknownModel
+from app.errors import Conflict, NotFound, Overloaded, UnknownModel
 from app.fleet.registry import Registry
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore
@@ -21,8 +20,7 @@ from app.voices.jobs import JobStore
 from app.voices.models import VoiceRecord
 from app.voices.resolver import NO_WORKER_RETRY_S
 from app.voices.store import VoiceStore
-
-MAX_NAME_CHARS = 64
+from app.voices.voice_names import checked_name, folded
 
 ModelCards = Callable[[], tuple[ModelCard, ...]]
 """The models that are served now."""
@@ -76,12 +74,8 @@ class VoiceService:
 
     async def _checked(self, name: str, card: ModelCard | None) -> str:
         """The name as it is kept. Raises InvalidRequest, and Conflict for a built-in voice's name or another's id."""
-        name = unicodedata.normalize("NFC", name).strip()
-        if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
-            raise InvalidRequest(
-                f"name: it has {len(name)} characters; give 1 to {MAX_NAME_CHARS} printable ones", param="name"
-            )
-        if card and name.casefold() in {built_in.casefold() for built_in in card.voices}:
+        name = checked_name(name)
+        if card and folded(name) in {folded(built_in) for built_in in card.voices}:
             raise Conflict(f"{name!r} is a voice of the model {card.name!r} itself; choose another name", param="name")
         try:
             await self.voices.get(name)

@@ -121,6 +121,36 @@ async def test_an_override_that_cannot_be_honoured_is_refused_by_its_name(
     assert (answer.status_code, error_of(answer)["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [{"gate": {"min_ended_share": 0}}, {"gate": {"max_word_error_rate": 1}}, {"prepare": {"min_snr_db": -1e308}}],
+)
+async def test_what_a_voice_must_reach_only_an_operator_overrides(
+    house: House, http: httpx.AsyncClient, voice_id: str, overrides: dict[str, Any]
+) -> None:
+    body = {"voice": voice_id, "overrides": overrides}
+    answer = await http.post("/v1/clones", json=body)
+    [(group, [name])] = [(group, list(values)) for group, values in overrides.items()]
+    assert (answer.status_code, error_of(answer)["param"]) == (403, f"overrides.{group}.{name}")
+    async with house.holder_of(Scope.ADMIN) as operator:
+        assert (await operator.post("/v1/clones", json=body)).status_code == 202
+
+
+async def test_a_recorded_consent_that_nothing_here_can_hear_needs_an_operators_word(
+    house: House, http: httpx.AsyncClient, voice_id: str
+) -> None:
+    voice = await house.catalog.voices.get(voice_id)
+    await house.catalog.voices.add_consent(
+        Consent(id="r", voice_id=voice_id, kind="recording", number=voice.consent_number, created_at=utc_now())
+    )
+    answer = await http.post("/v1/clones", json={"voice": voice_id})
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "consent_missing")
+    async with house.holder_of(Scope.ADMIN) as operator:
+        path = f"/v1/voices/{voice_id}/consent"
+        assert (await operator.post(path, json={"statement": "Signed, in the safe."})).status_code == 201
+    await queued(http, voice_id)
+
+
 async def test_a_second_job_of_a_voice_is_refused_while_the_first_goes_on(
     http: httpx.AsyncClient, voice_id: str
 ) -> None:
