@@ -16,10 +16,11 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api import clones, fleet, health, keys, narration_files, narrations, projects, samples, uploads, voices
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
+from app.api.key_watch import open_key_watch
 from app.api.lingering import Lingering
 from app.api.local_callers import LocalCallers
 from app.api.metrics import Metrics
@@ -33,6 +34,7 @@ from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
+from app.platform.key_cache import KeyCache
 from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
@@ -41,7 +43,7 @@ from app.platform.task_queue import TaskQueue
 from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
-from app.voices.resolver import VoiceResolver
+from app.voices.resolver import PublishedVoices, VoiceResolver
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -69,7 +71,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
-    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
+    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, projects, health)
     for router in (*speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
@@ -95,10 +97,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             catalog=catalog,
             session_router=session_router,
-            resolver=VoiceResolver(catalog.voices, session_router, aliases=settings.openai.voices),
+            resolver=VoiceResolver(
+                PublishedVoices(catalog.voices, aliases=settings.openai.voices), catalog.voices, session_router
+            ),
             metrics=Metrics(lambda: session_router.workers),
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
+            keys=KeyCache(catalog.keys),
+            key_watch=await stack.enter_async_context(open_key_watch(catalog.keys)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,

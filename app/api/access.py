@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from app.api.services import Services, TheServices
+from app.api.services import Services, TheServices, bearer_token
 from app.errors import AuthenticationFailed, PermissionDenied
 from app.platform.api_keys import ApiKey
 from app.platform.lanes import CALLER
@@ -26,19 +26,13 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
         raise AuthenticationFailed(
             "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
         )
-    key = await services.catalog.keys.authenticate(token)
+    key = await services.keys.authenticate(token)
     CALLER.set(key.id)
     if not key.allows(scope):
         raise PermissionDenied(
             f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"
         )
     return key
-
-
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """The key of an `Authorization: Bearer …` header, if there is one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
@@ -56,6 +50,9 @@ async def may_list(connection: HTTPConnection, services: TheServices) -> None:
         await admit(services, bearer_token(connection), Scope.SPEAK)
 
 
+__all__ = ["Admin", "Cloner", "Manager", "Narrator", "admit", "bearer_token", "may_list", "requires"]
+
 Admin = Annotated[ApiKey | None, Depends(requires(Scope.ADMIN))]
 Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE))]
+Manager = Annotated[ApiKey | None, Depends(requires(Scope.MANAGE))]
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]

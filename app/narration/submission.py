@@ -153,7 +153,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submissions:
-    """Takes submissions in. `lanes` bounds how many books are read at once; `directory` is for files meanwhile."""
+    """Takes submissions in. `lanes` bounds how many books are read at once; `directory` is for files meanwhile.
+
+    `key_id` is of the key that hands them in.
+    """
 
     settings: Settings
     narrations: NarrationStore
@@ -162,6 +165,7 @@ class Submissions:
     find_voice: FindVoice
     lanes: FairLanes
     directory: Path
+    key_id: str | None = None
 
     async def accept(self, submission: Submission) -> Narration:
         """Keep a submission that can be honoured, its files in the store and its row in the catalogue, and queue it.
@@ -190,6 +194,7 @@ class Submissions:
                 title=options.title or book.manuscript.title or submission.file_title,
                 findings=(*book.manuscript.findings, *cast.findings),
                 webhook_url=wanted.webhook_url,
+                key_id=self.key_id,
             )
 
         try:

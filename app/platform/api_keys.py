@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from pydantic import Field
+
+from app.platform.projects import Tenant
+from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import Scope
 from app.speech.voices import Frozen
 
@@ -20,6 +24,13 @@ class ApiKey(Frozen):
     expires_at: datetime | None = None
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
+    project_id: str = DEFAULT_PROJECT
+    previous_until: datetime | None = Field(default=None, description="How long the token before this one holds.")
+
+    @property
+    def tenant(self) -> Tenant:
+        """What the key has, and sees."""
+        return Tenant(self.project_id, sees_all=Scope.ADMIN in self.scopes)
 
     def allows(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes

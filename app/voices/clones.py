@@ -25,13 +25,17 @@ from app.voices.store import VoiceStore
 
 @dataclass(frozen=True)
 class CloneService:
-    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over."""
+    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over.
+
+    `key_id` is of the key that asks for them.
+    """
 
     settings: Settings
     voices: VoiceStore
     jobs: JobStore
     queue: TaskQueue
     models: ModelCards
+    key_id: str | None = None
 
     async def clone(self, voice_id: str, overrides: Mapping[str, Any], *, webhook_url: str | None) -> CloneJob:
         """Make a version of a voice from its recordings.
@@ -114,6 +118,6 @@ class CloneService:
     async def _queued(
         self, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
     ) -> CloneJob:
-        job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
+        job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url, key_id=self.key_id)
         await self.queue.send(CLONE, job.id, queue=train_queue(voice.model))
         return job

@@ -51,9 +51,9 @@ class House:
         return self.url.replace("http", "ws") + "/v1/sessions"
 
     @asynccontextmanager
-    async def holder_of(self, *scopes: Scope) -> AsyncIterator[httpx.AsyncClient]:
-        """A client whose key has these scopes alone."""
-        key = await self.catalog.keys.create("narrow", set(scopes))
+    async def holder_of(self, *scopes: Scope, project: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        """A client whose key has these scopes alone, in the default project or in the one of that id."""
+        key = await self.catalog.keys.create("narrow", set(scopes), project=project)
         async with _client(self.url, key.token) as http:
             yield http
 
