@@ -39,7 +39,7 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
     """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
 
     async def admitted(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await admit(services, bearer_token(connection), scope)
+        return await _counted(services, bearer_token(connection), scope)
 
     return admitted
 
@@ -47,7 +47,14 @@ def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
 async def may_list(connection: HTTPConnection, services: TheServices) -> None:
     """A dependency of listings that existing clients fetch without a key; `openai.open_listings` decides."""
     if not services.settings.openai.open_listings:
-        await admit(services, bearer_token(connection), Scope.SPEAK)
+        await _counted(services, bearer_token(connection), Scope.SPEAK)
+
+
+async def _counted(services: Services, token: str | None, scope: Scope) -> ApiKey | None:
+    """As `admit`, of a request that counts against its key's limits. Raises RateLimited."""
+    key = await admit(services, token, scope)
+    await services.metering.of(key).request()
+    return key
 
 
 __all__ = ["Admin", "Cloner", "Manager", "Narrator", "admit", "bearer_token", "may_list", "requires"]

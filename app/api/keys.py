@@ -18,6 +18,7 @@ from app.api.bodies import json_body, read_json
 from app.api.services import Services, TheServices
 from app.errors import PermissionDenied
 from app.platform.api_keys import ApiKey
+from app.platform.limit_values import Limits
 from app.speech.choices import MAX_KEY_DAYS, MAX_OVERLAP_HOURS, Scope
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
@@ -32,6 +33,7 @@ class NewKey(BaseModel):
     name: str = Field(description="Whose it is; for the list.")
     scopes: list[Scope] = Field(default=[Scope.SPEAK], min_length=1, max_length=len(Scope))
     days: float | None = Field(default=None, gt=0, le=MAX_KEY_DAYS, description="How long it holds; null: for good.")
+    limits: Limits = Field(default=Limits(), description="Of this key alone, beside its project's.")
     project: str | None = Field(
         default=None, max_length=128, description="Its project's id or name; another than one's own needs `admin`."
     )
@@ -54,7 +56,9 @@ async def create(request: Request, services: TheServices, by: Manager) -> dict[s
     _may_give(by, frozenset(wanted.scopes))
     lifetime = None if wanted.days is None else timedelta(days=wanted.days)
     project = await _project(services, by, wanted.project)
-    made = await services.catalog.keys.create(wanted.name, set(wanted.scopes), lifetime=lifetime, project=project)
+    made = await services.catalog.keys.create(
+        wanted.name, set(wanted.scopes), lifetime=lifetime, project=project, limits=wanted.limits
+    )
     await services.audit("key.create", made.id)
     log.info("key created", extra={"key": made.id, "scopes": sorted(wanted.scopes), "by": services.key_id})
     return {"object": "key", "id": made.id, "token": made.token}

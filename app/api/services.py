@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from app.api.key_watch import KeyWatch
+from app.api.metering import CallerMetering, Metering
 from app.api.metrics import Metrics
 from app.api.sse import JobWatches
 from app.catalog import Catalog
@@ -25,11 +26,13 @@ from app.platform.key_cache import KeyCache
 from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
 from app.platform.projects import EVERYONE, STRANGER, Tenant
+from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.tables import DEFAULT_PROJECT
 from app.platform.task_queue import TaskQueue
 from app.realtime.journal_store import JournalStore
+from app.realtime.meter import MeteredRouter
 from app.realtime.router import SessionRouter
 from app.speech.voices import ModelCard
 from app.voices.clones import CloneService
@@ -73,7 +76,7 @@ class Services:
 
     settings: Settings
     catalog: Catalog
-    session_router: SessionRouter
+    router: SessionRouter
     resolver: VoiceResolver
     metrics: Metrics
     registry: Registry
@@ -82,6 +85,7 @@ class Services:
     journals: JournalStore
     keys: KeyCache
     key_watch: KeyWatch
+    metering: Metering
     object_store: ObjectStore | None = None
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
     book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
@@ -103,6 +107,21 @@ class Services:
     def key_id(self) -> str | None:
         return self.caller.id if self.caller else None
 
+    @cached_property
+    def meter(self) -> CallerMetering:
+        """The caller's limits and use."""
+        return self.metering.of(self.caller)
+
+    @cached_property
+    def session_router(self) -> MeteredRouter:
+        """Opens sessions for the caller, within its limits, and records what they use."""
+        return MeteredRouter(self.router, self.meter.session)
+
+    @cached_property
+    def quota(self) -> Quota:
+        """What the caller's project may keep."""
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project)
+
     async def audit(self, action: str, object_id: str) -> None:
         """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""
         try:
@@ -123,16 +142,24 @@ class Services:
 
     def models(self) -> tuple[ModelCard, ...]:
         """The models that are served now."""
-        return self.session_router.models
+        return self.router.models
 
     @cached_property
     def voices(self) -> VoiceService:
-        return VoiceService(self.catalog.voices, self.catalog.jobs, self.registry, self.object_store, self.models)
+        return VoiceService(
+            self.catalog.voices, self.catalog.jobs, self.registry, self.object_store, self.models, self.quota
+        )
 
     @cached_property
     def clones(self) -> CloneService:
         return CloneService(
-            self.settings, self.catalog.voices, self.catalog.jobs, self.queue, self.models, key_id=self.key_id
+            self.settings,
+            self.catalog.voices,
+            self.catalog.jobs,
+            self.queue,
+            self.models,
+            self.quota,
+            key_id=self.key_id,
         )
 
     @cached_property
@@ -141,7 +168,7 @@ class Services:
 
     @cached_property
     def ingest(self) -> Ingest:
-        return Ingest(self.settings, self.catalog.voices, self.object_store, self.recording_lanes)
+        return Ingest(self.settings, self.catalog.voices, self.object_store, self.recording_lanes, self.quota)
 
     @cached_property
     def uploads(self) -> UploadService:
@@ -158,6 +185,7 @@ class Services:
             find_voice=self.resolver.find,
             lanes=self.book_lanes,
             directory=uploads_directory(self.settings),
+            quota=self.quota,
             key_id=self.key_id,
         )
 
@@ -169,6 +197,7 @@ class Services:
             queue=self.queue,
             find_clone=self.catalog.voices.get,
             submissions=self.submissions,
+            quota=self.quota,
         )
 
 

@@ -303,6 +303,7 @@ class ChapterProgress(Frozen):
     rendered_s: float = Field(
         default=0.0, description="Audio that was spoken for it, takes that were replaced included."
     )
+    rendered_chars: int = Field(default=0, description="Of the texts of those takes.")
     busy_s: float = 0.0
     flagged: int = 0
     finished: bool = False

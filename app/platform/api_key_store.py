@@ -19,8 +19,9 @@ from sqlalchemy import Row, delete, func, insert, or_, select, update
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, StoreUnavailable
 from app.platform.api_keys import MAX_KEY_NAME_CHARS, ApiKey, NewKey
 from app.platform.database import Database
+from app.platform.limit_values import Limits
 from app.platform.projects import EVERYONE, Tenant
-from app.platform.tables import KeyRow
+from app.platform.tables import KeyRow, ProjectRow
 from app.speech.choices import Scope
 
 TOKEN_PREFIX = "cari"
@@ -42,7 +43,13 @@ class ApiKeyStore:
         self._now = now
 
     async def create(
-        self, name: str, scopes: Collection[Scope], *, lifetime: timedelta | None = None, project: str | None = None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        *,
+        lifetime: timedelta | None = None,
+        project: str | None = None,
+        limits: Limits | None = None,
     ) -> NewKey:
         """A new key, of the tenant's project unless another's id is given.
 
@@ -65,6 +72,7 @@ class ApiKeyStore:
                     created_at=now,
                     expires_at=now + lifetime if lifetime is not None else None,
                     project_id=project or self._tenant.project,
+                    limits=limits and limits.model_dump(exclude_unset=True),
                 )
             )
         return NewKey(id=key_id, token=token)
@@ -74,7 +82,7 @@ class ApiKeyStore:
         prefix, _, rest = token.partition("_")
         key_id, _, _ = rest.partition("_")
         async with self._database.reading() as connection:
-            row = (await connection.execute(select(*KeyRow.__table__.c).where(KeyRow.id == key_id))).first()
+            row = (await connection.execute(_KEYS.where(KeyRow.id == key_id))).first()
         now, digest = self._now(), self._digest(token)
         genuine = hmac.compare_digest(digest, row.digest if row else "")
         if row is not None and row.previous_until is not None and row.previous_until > now:
@@ -93,12 +101,12 @@ class ApiKeyStore:
     async def all(self) -> list[ApiKey]:
         """Every key, the oldest first."""
         async with self._database.reading() as connection:
-            owned = select(*KeyRow.__table__.c).where(self._tenant.owns(KeyRow.project_id))
+            owned = _KEYS.where(self._tenant.owns(KeyRow.project_id))
             return [_key(row) for row in await connection.execute(owned.order_by(KeyRow.created_at, KeyRow.id))]
 
     async def get(self, key_id: str) -> ApiKey:
         """Raises NotFound."""
-        wanted = select(*KeyRow.__table__.c).where(KeyRow.id == key_id, self._tenant.owns(KeyRow.project_id))
+        wanted = _KEYS.where(KeyRow.id == key_id, self._tenant.owns(KeyRow.project_id))
         async with self._database.reading() as connection:
             row = (await connection.execute(wanted)).first()
         if row is None:
@@ -157,6 +165,11 @@ class ApiKeyStore:
 
     def _digest(self, token: str) -> str:
         return hmac.new(self._pepper, token.encode(), hashlib.sha256).hexdigest()
+
+
+_KEYS = select(*KeyRow.__table__.c, ProjectRow.limits.label("project_limits")).outerjoin(
+    ProjectRow, ProjectRow.id == KeyRow.project_id
+)
 
 
 def _new_token(key_id: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from app.platform.limit_values import Limits
 from app.platform.projects import Tenant
 from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import Scope
@@ -26,6 +28,14 @@ class ApiKey(Frozen):
     revoked_at: datetime | None = None
     project_id: str = DEFAULT_PROJECT
     previous_until: datetime | None = Field(default=None, description="How long the token before this one holds.")
+
+    limits: Limits = Field(default=Limits(), description="Of this key alone; where it says nothing, the settings do.")
+    project_limits: Limits = Field(default=Limits(), exclude=True)
+
+    @field_validator("limits", "project_limits", mode="before")
+    @classmethod
+    def _none_is_no_limit(cls, limits: Any) -> Any:
+        return limits or Limits()
 
     @property
     def tenant(self) -> Tenant:

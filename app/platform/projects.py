@@ -10,13 +10,16 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select, true
+from pydantic import Field, field_validator
+from sqlalchemy import ColumnElement, insert, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.platform.database import Database
+from app.platform.limit_values import Limits
 from app.platform.tables import DEFAULT_PROJECT, ProjectRow
 from app.speech.voices import Frozen
 
@@ -48,6 +51,12 @@ class Project(Frozen):
     id: str
     name: str
     created_at: datetime
+    limits: Limits = Field(default=Limits(), description="Where it says nothing, the settings do.")
+
+    @field_validator("limits", mode="before")
+    @classmethod
+    def _none_is_no_limit(cls, limits: Any) -> Any:
+        return limits or Limits()
 
 
 class ProjectStore:
@@ -57,16 +66,16 @@ class ProjectStore:
         self._database = database
         self._now = now
 
-    async def create(self, name: str) -> Project:
+    async def create(self, name: str, limits: Limits | None = None) -> Project:
         """A new project. Raises InvalidRequest for a name that no list could show, Conflict for a taken one."""
         if not 1 <= len(name.strip()) <= MAX_PROJECT_NAME_CHARS or not name.isprintable():
             raise InvalidRequest(
                 f"name: a project's has 1 to {MAX_PROJECT_NAME_CHARS} printable characters", param="name"
             )
-        project = Project(id=f"prj-{secrets.token_hex(6)}", name=name.strip(), created_at=self._now())
+        project = Project(id=f"prj-{secrets.token_hex(6)}", name=name.strip(), created_at=self._now(), limits=limits)
         async with self._database.writing() as connection:
             try:
-                await connection.execute(insert(ProjectRow).values(**project.model_dump()))
+                await connection.execute(insert(ProjectRow).values(**project.model_dump(exclude_unset=True)))
             except IntegrityError:
                 raise Conflict(
                     f"there is a project {project.name!r} already; choose another name", param="name"
@@ -78,6 +87,15 @@ class ProjectStore:
         statement = select(*ProjectRow.__table__.c).order_by(ProjectRow.created_at, ProjectRow.id)
         async with self._database.reading() as connection:
             return [Project(**row._mapping) for row in await connection.execute(statement)]
+
+    async def limit(self, project: str, limits: Limits) -> Project:
+        """Give a project, by id or name, other limits. Raises NotFound."""
+        found = await self.find(project)
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(ProjectRow).where(ProjectRow.id == found.id).values(limits=limits.model_dump(exclude_unset=True))
+            )
+        return await self.find(found.id)
 
     async def find(self, project: str) -> Project:
         """The project of that id or name. Raises NotFound."""

@@ -46,6 +46,7 @@ class ProjectRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
+    limits: Mapped[dict[str, Any] | None]
 
 
 class KeyRow(Base):
@@ -64,6 +65,7 @@ class KeyRow(Base):
     project_id: Mapped[str] = _project_id()
     previous_digest: Mapped[str | None]
     previous_until: Mapped[datetime | None]
+    limits: Mapped[dict[str, Any] | None]
 
 
 class VoiceRow(Base):
@@ -238,3 +240,21 @@ class AuditRow(Base):
     key_id: Mapped[str | None]
     action: Mapped[str]
     object_id: Mapped[str]
+
+
+class UsageRow(Base):
+    """What one session, or one chapter of a narration, has used so far: always the whole, so that writing it twice
+    changes nothing. `day` is of its beginning, in UTC. Clone jobs are their own rows."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_project_day", "project_id", "day"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str]
+    project_id: Mapped[str]
+    key_id: Mapped[str | None]
+    voice_id: Mapped[str]
+    kind: Mapped[str]
+    characters: Mapped[int]
+    audio_s: Mapped[float]
+    gpu_s: Mapped[float]

@@ -13,6 +13,7 @@ from typing import Any
 from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, RecordingUnfit
 from app.platform import webhooks
 from app.platform.broker import CLONE, train_queue
+from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.task_queue import TaskQueue
 from app.speech.recipe import CloneConfig
@@ -35,12 +36,13 @@ class CloneService:
     jobs: JobStore
     queue: TaskQueue
     models: ModelCards
+    quota: Quota
     key_id: str | None = None
 
     async def clone(self, voice_id: str, overrides: Mapping[str, Any], *, webhook_url: str | None) -> CloneJob:
         """Make a version of a voice from its recordings.
 
-        Raises NotFound, Conflict, ConsentMissing, RecordingUnfit where there are none, InvalidRequest.
+        Raises NotFound, Conflict, ConsentMissing, RecordingUnfit where there are none, InvalidRequest, RateLimited.
         """
         voice = await self.voices.get(voice_id)
         if voice.prompt_name != voice.id:
@@ -118,6 +120,7 @@ class CloneService:
     async def _queued(
         self, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
     ) -> CloneJob:
+        await self.quota.check_jobs()
         job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url, key_id=self.key_id)
         await self.queue.send(CLONE, job.id, queue=train_queue(voice.model))
         return job

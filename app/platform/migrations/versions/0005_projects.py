@@ -1,4 +1,4 @@
-"""Projects own what there is; keys can be rotated; who did what is written down.
+"""Projects own what there is; keys can be rotated; who did what, and who used how much, is written down.
 
 What was there before is the default project's. Columns are added in place: SQLite drops a table that is made again, and
 with it the rows of others that refer to it.
@@ -23,12 +23,14 @@ def upgrade() -> None:
         sa.Column("id", sa.String, primary_key=True),
         sa.Column("name", sa.String, nullable=False, unique=True),
         sa.Column("created_at", MOMENT, nullable=False),
+        sa.Column("limits", sa.JSON),
     )
     op.bulk_insert(projects, [{"id": DEFAULT, "name": DEFAULT, "created_at": datetime.now(UTC)}])
     for table in ("api_keys", "voices", "clone_jobs", "narrations"):
         op.add_column(table, sa.Column("project_id", sa.String, nullable=False, server_default=DEFAULT))
     op.add_column("api_keys", sa.Column("previous_digest", sa.String))
     op.add_column("api_keys", sa.Column("previous_until", MOMENT))
+    op.add_column("api_keys", sa.Column("limits", sa.JSON))
     for table in ("clone_jobs", "narrations"):
         op.add_column(table, sa.Column("key_id", sa.String))
     op.drop_index("voices_model_name", "voices")
@@ -49,3 +51,16 @@ def upgrade() -> None:
         sa.Column("action", sa.String, nullable=False),
         sa.Column("object_id", sa.String, nullable=False),
     )
+    op.create_table(
+        "usage",
+        sa.Column("id", sa.String, primary_key=True),
+        sa.Column("day", sa.String, nullable=False),
+        sa.Column("project_id", sa.String, nullable=False),
+        sa.Column("key_id", sa.String),
+        sa.Column("voice_id", sa.String, nullable=False),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("characters", sa.Integer, nullable=False),
+        sa.Column("audio_s", sa.Double, nullable=False),
+        sa.Column("gpu_s", sa.Double, nullable=False),
+    )
+    op.create_index("usage_project_day", "usage", ["project_id", "day"])
