@@ -20,6 +20,7 @@ from app.platform.projects import EVERYONE, ProjectStore, Tenant
 if TYPE_CHECKING:
     from app.narration.steps import StepStore
     from app.narration.store import NarrationStore
+    from app.platform.idempotency import IdempotencyStore
     from app.platform.usage import UsageStore
     from app.voices.jobs import JobStore
     from app.voices.store import VoiceStore
@@ -58,6 +59,12 @@ class Catalog:
         return type(self)(self.database, pepper=self._pepper, now=self._now, tenant=tenant)
 
     # Each is imported by whoever asks for it: a command about keys waits for none of them.
+
+    @cached_property
+    def idempotency(self) -> IdempotencyStore:
+        from app.platform.idempotency import IdempotencyStore
+
+        return IdempotencyStore(self.database, now=self._now)
 
     @cached_property
     def usage(self) -> UsageStore:

@@ -20,6 +20,7 @@ from app.api import clones, fleet, health, keys, narration_files, narrations, pr
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
+from app.api.idempotency import Idempotency
 from app.api.key_watch import open_key_watch
 from app.api.lingering import Lingering
 from app.api.local_callers import LocalCallers
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
     describe(app)
+    app.add_middleware(Idempotency)
     app.add_middleware(Lingering)
     if not settings.auth:
         app.add_middleware(LocalCallers, allowed_hosts=settings.allowed_hosts)

@@ -258,3 +258,18 @@ class UsageRow(Base):
     characters: Mapped[int]
     audio_s: Mapped[float]
     gpu_s: Mapped[float]
+
+
+class IdempotencyRow(Base):
+    """What a request with an `Idempotency-Key` was answered with; without a status, it is being worked on."""
+
+    __tablename__ = "idempotency"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, Any] | None]
+    body: Mapped[str | None]
+    fingerprint: Mapped[str | None]

@@ -1,4 +1,4 @@
-"""Projects own what there is; keys can be rotated; who did what, and who used how much, is written down.
+"""Projects own what there is; keys can be rotated; who did what, who used how much, and what was answered, is kept.
 
 What was there before is the default project's. Columns are added in place: SQLite drops a table that is made again, and
 with it the rows of others that refer to it.
@@ -64,3 +64,14 @@ def upgrade() -> None:
         sa.Column("gpu_s", sa.Double, nullable=False),
     )
     op.create_index("usage_project_day", "usage", ["project_id", "day"])
+    op.create_table(
+        "idempotency",
+        sa.Column("project_id", sa.String, primary_key=True),
+        sa.Column("key", sa.String, primary_key=True),
+        sa.Column("request", sa.String, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False, index=True),
+        sa.Column("status", sa.Integer),
+        sa.Column("headers", sa.JSON),
+        sa.Column("body", sa.String),
+        sa.Column("fingerprint", sa.String),
+    )
