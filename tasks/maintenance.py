@@ -5,7 +5,8 @@ life; the catalogue knows what is not over. Several messages for one job do no h
 
 `clean`, once an hour: API keys that ended long ago are forgotten, and the answers kept yesterday. What a dying process
 may have written of a deleted voice, a cancelled job or a deleted narration is deleted again, and workers are told of
-deleted voices again, lest Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are old.
+deleted voices again, lest Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are
+old.
 """
 
 from __future__ import annotations
