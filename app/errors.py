@@ -15,6 +15,8 @@
     * ManuscriptUnfit               a text, a book or its cover cannot be narrated as it is
   * AuthenticationFailed            there is no key, or it is not one of ours
   * PermissionDenied                the key is good, its scopes are not
+  * RateLimited                     a limit of the caller's is reached for now; come again after `retry_after_s`
+  * QuotaExceeded                   the caller's project has all that it may have
   * Overloaded                      no room now; come again after `retry_after_s`
   * WorkerLost                      the connection to the worker broke under a session
   * EngineFailed                    the engine failed this request, or is gone
@@ -163,6 +165,19 @@ class PermissionDenied(CarillonError):
     """The key is good, its scopes are not."""
 
     code = "permission_denied"
+
+
+class RateLimited(CarillonError):
+    """A limit of the caller's project or key is reached for now; come again after `retry_after_s`."""
+
+    code = "rate_limited"
+    retryable = True
+
+
+class QuotaExceeded(CarillonError):
+    """The caller's project has all that it may have; something must go, or an operator raise the limit."""
+
+    code = "quota_exceeded"
 
 
 class Overloaded(CarillonError):

@@ -16,33 +16,41 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api import clones, fleet, health, keys, narration_files, narrations, projects, samples, uploads, usage, voices
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
+from app.api.idempotency import Idempotency
+from app.api.key_watch import open_key_watch
 from app.api.lingering import Lingering
 from app.api.local_callers import LocalCallers
+from app.api.metering import Metering
 from app.api.metrics import Metrics
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
 from app.api.openapi import describe
+from app.api.rate_headers import RateHeaders
 from app.api.request_id import RequestIds
 from app.api.request_targets import RequestTargets
 from app.api.services import Services, uploads_directory
+from app.api.usage_recorder import open_usage_recorder
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
+from app.platform.key_cache import KeyCache
 from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
+from app.platform.rate_limits import RateLimiter
+from app.platform.session_counts import SessionCounts
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.task_queue import TaskQueue
 from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
-from app.voices.resolver import VoiceResolver
+from app.voices.resolver import PublishedVoices, VoiceResolver
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -56,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
     describe(app)
+    app.add_middleware(Idempotency)
     app.add_middleware(RequestTargets)
     app.add_middleware(Lingering)
     if not settings.auth:
@@ -68,10 +77,11 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["*"],
         )
+    app.add_middleware(RateHeaders)
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
-    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
+    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, projects, usage, health)
     for router in (*speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
@@ -93,14 +103,29 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:
             stack.callback(object_store.close)
+        passes = settings.limits.when_redis_is_away == "open"
         yield Services(
             settings=settings,
             catalog=catalog,
-            session_router=session_router,
-            resolver=VoiceResolver(catalog.voices, session_router, aliases=settings.openai.voices),
+            router=session_router,
+            resolver=VoiceResolver(
+                PublishedVoices(catalog.voices, aliases=settings.openai.voices), catalog.voices, session_router
+            ),
             metrics=Metrics(lambda: session_router.workers),
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
+            keys=KeyCache(catalog.keys),
+            key_watch=await stack.enter_async_context(open_key_watch(catalog.keys)),
+            metering=Metering(
+                settings.limits,
+                settings.prices,
+                RateLimiter(redis, open_when_away=passes),
+                SessionCounts(redis, open_when_away=passes),
+                recorder=await stack.enter_async_context(open_usage_recorder(catalog.usage)),
+                usage=catalog.usage,
+                patience_s=settings.session.queue_timeout_s,
+                places=lambda: sum(worker.capacity for worker in session_router.workers),
+            ),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,

@@ -3,9 +3,10 @@
 `reconcile`, every few seconds: sends again what was lost on the way. The queue may lose a message, and a worker its
 life; the catalogue knows what is not over. Several messages for one job do no harm, since its row is claimed by one.
 
-`clean`, once an hour: API keys that ended long ago are forgotten. What a dying process may have written of a deleted
-voice, a cancelled job or a deleted narration is deleted again, and workers are notified of deleted voices again, lest
-Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are old.
+`clean`, once an hour: API keys that ended long ago are forgotten, and the answers kept yesterday. What a dying process
+may have written of a deleted voice, a cancelled job or a deleted narration is deleted again, and workers are notified
+of deleted voices again, lest Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are
+old.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ async def clean(settings: Settings) -> None:
     since = utc_now() - TOMBSTONE_WATCH
     async with _catalog(settings) as catalog:
         log.info("dead keys forgotten", extra={"keys": await catalog.keys.delete_dead(retention=KEY_RETENTION)})
+        log.info("old answers forgotten", extra={"answers": await catalog.idempotency.delete_old()})
         gone = await catalog.voices.tombstones(since=since)
         prefixes = [voice_prefix(voice_id) for voice_id in gone]
         prefixes += [job_prefix(*job) for job in await catalog.jobs.cancelled(since=since)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from app.api.services import Services, TheServices
+from app.api.services import Services, TheServices, bearer_token
 from app.errors import AuthenticationFailed, PermissionDenied
 from app.platform.api_keys import ApiKey
 from app.platform.lanes import CALLER
@@ -26,7 +26,7 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
         raise AuthenticationFailed(
             "there is no API key; send `Authorization: Bearer <key>` (`carillon keys create` makes one)"
         )
-    key = await services.catalog.keys.authenticate(token)
+    key = await services.keys.authenticate(token)
     CALLER.set(key.id)
     if not key.allows(scope):
         raise PermissionDenied(
@@ -35,17 +35,11 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
     return key
 
 
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """The key of an `Authorization: Bearer …` header, if there is one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
-
-
 def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
     """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
 
     async def admitted(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await admit(services, bearer_token(connection), scope)
+        return await _counted(services, bearer_token(connection), scope)
 
     return admitted
 
@@ -58,9 +52,19 @@ def is_operator(key: ApiKey | None) -> bool:
 async def may_list(connection: HTTPConnection, services: TheServices) -> None:
     """A dependency of listings that existing clients fetch without a key; `openai.open_listings` decides."""
     if not services.settings.openai.open_listings:
-        await admit(services, bearer_token(connection), Scope.SPEAK)
+        await _counted(services, bearer_token(connection), Scope.SPEAK)
 
+
+async def _counted(services: Services, token: str | None, scope: Scope) -> ApiKey | None:
+    """As `admit`, of a request that counts against its key's limits. Raises RateLimited."""
+    key = await admit(services, token, scope)
+    await services.metering.of(key).request()
+    return key
+
+
+__all__ = ["Admin", "Cloner", "Manager", "Narrator", "admit", "bearer_token", "may_list", "requires"]
 
 Admin = Annotated[ApiKey | None, Depends(requires(Scope.ADMIN))]
 Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE))]
+Manager = Annotated[ApiKey | None, Depends(requires(Scope.MANAGE))]
 Narrator = Annotated[ApiKey | None, Depends(requires(Scope.NARRATE))]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Cloner, is_operator, requires
 from app.api.bodies import json_body, read_json
-from app.api.services import TheServices
+from app.api.services import Services, TheServices
 from app.errors import InvalidRequest
 from app.speech.choices import Scope
 from app.voices.models import CloneJob
@@ -41,23 +41,23 @@ class PolishRequest(BaseModel):
 
 
 @router.post("/v1/clones", status_code=202, openapi_extra=json_body(CloneRequest))
-async def create_clone(request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
+async def create_clone(request: Request, response: Response, services: TheServices, key: Cloner) -> dict[str, Any]:
     """Queue the making of a voice from its recordings. What a voice must reach only `admin` overrides."""
     wanted = await read_json(request, CloneRequest)
     job = await services.clones.clone(
         wanted.voice, wanted.overrides, webhook_url=wanted.webhook_url, operator=is_operator(key)
     )
-    return shown(job)
+    return await _queued(job, services, response)
 
 
 @router.post("/v1/voices/{name}/polish", status_code=202, openapi_extra=json_body(PolishRequest))
-async def polish(name: str, request: Request, services: TheServices, key: Cloner) -> dict[str, Any]:
+async def polish(name: str, request: Request, response: Response, services: TheServices, key: Cloner) -> dict[str, Any]:
     """Queue an adapter that takes the silence at the head from a built-in voice."""
     wanted = await read_json(request, PolishRequest)
     job = await services.clones.polish(
         name, wanted.overrides, model=wanted.model, webhook_url=wanted.webhook_url, operator=is_operator(key)
     )
-    return shown(job)
+    return await _queued(job, services, response)
 
 
 @router.get("/v1/clones")
@@ -89,7 +89,15 @@ async def clone_events(job_id: str, services: TheServices) -> Response:
 @router.post("/v1/clones/{job_id}/cancel")
 async def cancel_clone(job_id: str, services: TheServices) -> dict[str, Any]:
     """Stop a job within ten seconds; what it has stored is deleted."""
-    return shown(await services.catalog.jobs.request_cancel(job_id))
+    job = await services.catalog.jobs.request_cancel(job_id)
+    await services.audit("clone.cancel", job_id)
+    return shown(job)
+
+
+async def _queued(job: CloneJob, services: Services, response: Response) -> dict[str, Any]:
+    await services.audit("clone.create", job.id)
+    response.headers["location"] = f"/v1/clones/{job.id}"
+    return shown(job)
 
 
 def shown(job: CloneJob, *, report: bool = True) -> dict[str, Any]:

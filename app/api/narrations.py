@@ -16,7 +16,7 @@ from app.api.access import Narrator
 from app.api.bodies import json_body, read_json
 from app.api.narration_submission import received
 from app.api.narration_views import narration_json, segments_json
-from app.api.services import TheServices
+from app.api.services import Services, TheServices
 from app.errors import InvalidRequest, NotFound
 from app.narration.models import Narration
 from app.narration.submission import Cast, NewNarration, VoiceName
@@ -56,11 +56,11 @@ class Resumption(BaseModel):
         }
     },
 )
-async def create(request: Request, services: TheServices, _: Narrator) -> dict[str, Any]:
+async def create(request: Request, response: Response, services: TheServices, _: Narrator) -> dict[str, Any]:
     """Have a text, a Markdown file or an EPUB read aloud. The answer to a bad one says what is wrong, and where."""
     async with received(request, services) as submission:
         narration = await services.submissions.accept(submission)
-    return narration_json(services, narration)
+    return await _queued("narration.create", narration, services, response)
 
 
 @router.get("/v1/narrations")
@@ -98,22 +98,28 @@ async def narration_events(narration_id: str, services: TheServices, _: Narrator
 @router.post("/v1/narrations/{narration_id}/cancel")
 async def cancel(narration_id: str, services: TheServices, _: Narrator) -> dict[str, Any]:
     """Stop within some seconds. What has been spoken is kept for `resume`."""
-    return narration_json(services, await services.catalog.narrations.request_cancel(narration_id))
+    narration = await services.catalog.narrations.request_cancel(narration_id)
+    await services.audit("narration.cancel", narration_id)
+    return narration_json(services, narration)
 
 
 @router.post("/v1/narrations/{narration_id}/resume", status_code=202, openapi_extra=json_body(Resumption))
-async def resume(narration_id: str, request: Request, services: TheServices, _: Narrator) -> dict[str, Any]:
+async def resume(
+    narration_id: str, request: Request, response: Response, services: TheServices, _: Narrator
+) -> dict[str, Any]:
     """Go on with one that failed or was cancelled, with other voices if some are named; nothing is spoken twice."""
     wanted = await read_json(request, Resumption)
-    return narration_json(
-        services, await services.narrations.resume(narration_id, voice=wanted.voice, cast=wanted.cast)
-    )
+    narration = await services.narrations.resume(narration_id, voice=wanted.voice, cast=wanted.cast)
+    return await _queued("narration.resume", narration, services, response)
 
 
 @router.post("/v1/narrations/{narration_id}/segments/{number}/regenerate", status_code=202)
-async def regenerate(narration_id: str, number: int, services: TheServices, _: Narrator) -> dict[str, Any]:
+async def regenerate(
+    narration_id: str, number: int, response: Response, services: TheServices, _: Narrator
+) -> dict[str, Any]:
     """Read one segment again and make the file again around it; until then the old one is served."""
-    return narration_json(services, await services.narrations.regenerate(narration_id, number))
+    narration = await services.narrations.regenerate(narration_id, number)
+    return await _queued("narration.regenerate", narration, services, response)
 
 
 @router.get("/v1/narrations/{narration_id}/segments")
@@ -137,4 +143,11 @@ async def delete(narration_id: str, services: TheServices, _: Narrator) -> dict[
     until the voice is deleted.
     """
     await services.narrations.delete(narration_id)
+    await services.audit("narration.delete", narration_id)
     return {"id": narration_id, "deleted": True}
+
+
+async def _queued(action: str, narration: Narration, services: Services, response: Response) -> dict[str, Any]:
+    await services.audit(action, narration.id)
+    response.headers["location"] = f"/v1/narrations/{narration.id}"
+    return narration_json(services, narration)

@@ -54,6 +54,8 @@ async def add(voice_id: str, request: Request, services: TheServices, _: Cloner)
     async with received_form(request, services.uploads_directory, limits) as form:
         files, strays = await asyncio.to_thread(_sorted, form)
         samples, rejected = await services.ingest.keep_samples(record, files)
+    for sample in samples:
+        await services.audit("sample.create", sample.id)
     rejected += [Rejected(name, InvalidRequest(why)) for name, why in strays]
     record = await services.catalog.voices.get(voice_id)
     return {
@@ -93,6 +95,7 @@ async def set_transcript(
 @router.delete("/v1/voices/{voice_id}/samples/{sample_id}")
 async def delete(voice_id: str, sample_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     await services.ingest.delete_sample(voice_id, sample_id)
+    await services.audit("sample.delete", sample_id)
     return {"id": sample_id, "deleted": True}
 
 

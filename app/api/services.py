@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -10,18 +12,27 @@ from typing import Annotated, Protocol
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from app.api.key_watch import KeyWatch
+from app.api.metering import CallerMetering, Metering
 from app.api.metrics import Metrics
 from app.api.sse import JobWatches
 from app.catalog import Catalog
+from app.errors import CarillonError, StoreUnavailable
 from app.fleet.registry import Registry
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
+from app.platform.api_keys import ApiKey
+from app.platform.key_cache import KeyCache
 from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
+from app.platform.projects import EVERYONE, STRANGER, Tenant
+from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
+from app.platform.tables import DEFAULT_PROJECT
 from app.platform.task_queue import TaskQueue
 from app.realtime.journal_store import JournalStore
+from app.realtime.meter import MeteredRouter
 from app.realtime.router import SessionRouter
 from app.speech.voices import ModelCard
 from app.voices.clones import CloneService
@@ -30,6 +41,8 @@ from app.voices.ingest import Ingest
 from app.voices.resolver import VoiceResolver
 from app.voices.service import VoiceService
 from app.voices.uploads import UploadService
+
+log = logging.getLogger(__name__)
 
 RECORDING_LANES, BOOK_LANES = 3, 3
 """Recordings, and books, that one front door inspects at once: each costs a core meanwhile. They wait for their own
@@ -56,22 +69,65 @@ class Drainable(Protocol):
 
 @dataclass(frozen=True)
 class Services:
-    """The parts of one front door, made by `app.main` and shared by its requests."""
+    """The parts of one front door, made by `app.main` and shared by its requests.
+
+    What a request is handed (`TheServices`) is `seen_by` its caller: another project's things are not there.
+    """
 
     settings: Settings
     catalog: Catalog
-    session_router: SessionRouter
+    router: SessionRouter
     resolver: VoiceResolver
     metrics: Metrics
     registry: Registry
     queue: TaskQueue
     links: SignedLinks
     journals: JournalStore
+    keys: KeyCache
+    key_watch: KeyWatch
+    metering: Metering
     object_store: ObjectStore | None = None
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
     book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
     watches: JobWatches = field(default_factory=JobWatches)
     sockets: set[Drainable] = field(default_factory=set)
+    caller: ApiKey | None = None
+    """The key of the request; None where none is asked for, or none was shown."""
+
+    def seen_by(self, tenant: Tenant, caller: ApiKey | None = None) -> Services:
+        """The same parts, with the catalogue as far as a tenant has it."""
+        catalog, resolver = self.catalog.seen_by(tenant), self.resolver.seen_by(tenant)
+        return replace(self, catalog=catalog, resolver=resolver, caller=caller)
+
+    def of(self, caller: ApiKey | None) -> Services:
+        """As the holder of a key sees them; None: where no keys are asked for."""
+        return self.seen_by(caller.tenant if caller else EVERYONE, caller)
+
+    @property
+    def key_id(self) -> str | None:
+        return self.caller.id if self.caller else None
+
+    @cached_property
+    def meter(self) -> CallerMetering:
+        """The caller's limits and use."""
+        return self.metering.of(self.caller)
+
+    @cached_property
+    def session_router(self) -> MeteredRouter:
+        """Opens sessions for the caller, within its limits, and records what they use."""
+        return MeteredRouter(self.router, self.meter.session)
+
+    @cached_property
+    def quota(self) -> Quota:
+        """What the caller's project may keep."""
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project)
+
+    async def audit(self, action: str, object_id: str) -> None:
+        """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""
+        try:
+            await self.catalog.audit.add(action, object_id, key_id=self.key_id)
+        except StoreUnavailable:
+            log.warning("audit entry lost", extra={"action": action, "object": object_id, "key": self.key_id})
 
     @property
     def store(self) -> ObjectStore:
@@ -86,15 +142,25 @@ class Services:
 
     def models(self) -> tuple[ModelCard, ...]:
         """The models that are served now."""
-        return self.session_router.models
+        return self.router.models
 
     @cached_property
     def voices(self) -> VoiceService:
-        return VoiceService(self.catalog.voices, self.catalog.jobs, self.registry, self.object_store, self.models)
+        return VoiceService(
+            self.catalog.voices, self.catalog.jobs, self.registry, self.object_store, self.models, self.quota
+        )
 
     @cached_property
     def clones(self) -> CloneService:
-        return CloneService(self.settings, self.catalog.voices, self.catalog.jobs, self.queue, self.models)
+        return CloneService(
+            self.settings,
+            self.catalog.voices,
+            self.catalog.jobs,
+            self.queue,
+            self.models,
+            self.quota,
+            key_id=self.key_id,
+        )
 
     @cached_property
     def consents(self) -> ConsentService:
@@ -102,7 +168,7 @@ class Services:
 
     @cached_property
     def ingest(self) -> Ingest:
-        return Ingest(self.settings, self.catalog.voices, self.object_store, self.recording_lanes)
+        return Ingest(self.settings, self.catalog.voices, self.object_store, self.recording_lanes, self.quota)
 
     @cached_property
     def uploads(self) -> UploadService:
@@ -119,6 +185,8 @@ class Services:
             find_voice=self.resolver.find,
             lanes=self.book_lanes,
             directory=uploads_directory(self.settings),
+            quota=self.quota,
+            key_id=self.key_id,
         )
 
     @cached_property
@@ -129,11 +197,31 @@ class Services:
             queue=self.queue,
             find_clone=self.catalog.voices.get,
             submissions=self.submissions,
+            quota=self.quota,
         )
 
 
-def services_of(connection: HTTPConnection) -> Services:
-    return connection.app.state.services
+def bearer_token(connection: HTTPConnection) -> str | None:
+    """The key of an `Authorization: Bearer …` header, if there is one."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def services_of(connection: HTTPConnection) -> Services:
+    """The front door's parts as the caller sees them, who sees nothing of any project without a key.
+
+    It refuses nobody: `app.api.access` does, where a key is required. An edge whose clients show their key elsewhere
+    hands what `admit` returned to `Services.of`.
+    """
+    services: Services = connection.app.state.services
+    if not services.settings.auth:
+        return services
+    if token := bearer_token(connection):
+        with suppress(CarillonError):
+            return services.of(await services.keys.authenticate(token))
+    elif services.settings.openai.open_listings:
+        return services.seen_by(Tenant(DEFAULT_PROJECT))
+    return services.seen_by(STRANGER)
 
 
 TheServices = Annotated[Services, Depends(services_of)]

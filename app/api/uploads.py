@@ -67,4 +67,6 @@ async def complete(voice_id: str, upload_id: str, request: Request, services: Th
     await services.catalog.voices.get(voice_id)
     wanted = await read_json(request, Uploaded, max_bytes=4096 + 12 * MAX_TRANSCRIPT_CHARS)
     transcript = transcripts.transcript(wanted.transcript or "")
-    return sample_json(await services.uploads.complete(voice_id, upload_id, transcript))
+    sample = await services.uploads.complete(voice_id, upload_id, transcript)
+    await services.audit("sample.create", sample.id)
+    return sample_json(sample)

@@ -12,9 +12,9 @@ false. Consent is withdrawn by deleting the voice, with everything that was made
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Cloner, admit, bearer_token
@@ -27,6 +27,9 @@ from app.speech.choices import Scope
 from app.voices.ingest import MAX_CONSENT_BYTES
 from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS
 from app.voices.voice_names import MAX_NAME_CHARS
+
+MAX_PAGE = 1000
+"""Voices of one answer."""
 
 router = APIRouter(tags=["voices"])
 
@@ -65,13 +68,21 @@ async def create(request: Request, services: TheServices, _: Cloner) -> dict[str
     record = await services.voices.create(
         wanted.name, model=wanted.model, language=wanted.language, description=wanted.description
     )
+    await services.audit("voice.create", record.id)
     return voice_json(record)
 
 
 @router.get("/v1/voices")
-async def list_voices(services: TheServices, _: Cloner) -> dict[str, Any]:
-    """Every voice that was made here, by name."""
-    return {"object": "list", "data": [voice_json(record) for record in await services.catalog.voices.all()]}
+async def list_voices(
+    services: TheServices,
+    _: Cloner,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> dict[str, Any]:
+    """The voices that were made here, by name; `after` is the id of the last one of the page before."""
+    found = await services.catalog.voices.all(limit=limit + 1, after=after)
+    page = [voice_json(record) for record in found[:limit]]
+    return {"object": "list", "data": page, "has_more": len(found) > limit}
 
 
 @router.get("/v1/voices/{voice_id}")
@@ -86,6 +97,7 @@ async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, A
     A running job is asked to stop. Doing it again is harmless, and finishes what an absent store left undone.
     """
     await services.voices.delete(voice_id)
+    await services.audit("voice.delete", voice_id)
     return {"id": voice_id, "deleted": True}
 
 
@@ -94,6 +106,7 @@ async def roll_back(voice_id: str, request: Request, services: TheServices, _: C
     """Put an earlier version in force; new sessions speak with it within a second."""
     wanted = await read_json(request, Rollback)
     await services.catalog.voices.roll_back(voice_id, wanted.version)
+    await services.audit("voice.rollback", voice_id)
     return voice_json(await services.catalog.voices.get(voice_id))
 
 
@@ -109,7 +122,9 @@ async def consent(voice_id: str, request: Request, services: TheServices, key: C
     if media_type(request) == "application/json":
         await admit(services, bearer_token(request), Scope.ADMIN)
         wanted = await read_json(request, OperatorConsent)
-        return consent_json(await services.consents.attest(record, wanted.statement, key_id=key_id))
+        attested = await services.consents.attest(record, wanted.statement, key_id=key_id)
+        await services.audit("consent.attest", voice_id)
+        return consent_json(attested)
     async with received_form(request, services.uploads_directory, FormLimits.one_file(MAX_CONSENT_BYTES)) as form:
         file = form.file("recording", max_bytes=MAX_CONSENT_BYTES)
         kept = await services.ingest.keep_consent(
@@ -120,6 +135,7 @@ async def consent(voice_id: str, request: Request, services: TheServices, key: C
             number=record.consent_number,
             key_id=key_id,
         )
+    await services.audit("consent.record", voice_id)
     return consent_json(kept)
 
 

@@ -23,15 +23,23 @@ Result = TypeVar("Result")
 
 
 class Keyring(Protocol):
-    """Where keys are kept: `app.client.keys.Keys` or a catalogue. Every method raises CarillonError."""
+    """Where keys and projects are kept: `app.client.keys.Keys` or a catalogue. Every method raises CarillonError."""
 
-    def create(self, name: str, scopes: Sequence[Scope], days: float | None) -> str:
-        """The token of a new key."""
+    def create(self, name: str, scopes: Sequence[Scope], days: float | None, project: str | None = None) -> str:
+        """The token of a new key, of the default project unless another's id or name is given."""
+        ...
+
+    def rotate(self, key_id: str, overlap_hours: float) -> str:
+        """The new token of a key."""
         ...
 
     def all(self) -> list[Json]: ...
 
     def revoke(self, key_id: str) -> None: ...
+
+    def create_project(self, name: str) -> Json: ...
+
+    def projects(self) -> list[Json]: ...
 
 
 def open_keyring(url: str | None, key: str | None) -> Keyring:
@@ -79,12 +87,19 @@ class CatalogKeyring:
         self._settings = settings
         self._new = new
 
-    def create(self, name: str, scopes: Sequence[Scope], days: float | None) -> str:
+    def create(self, name: str, scopes: Sequence[Scope], days: float | None, project: str | None = None) -> str:
         async def create(catalog: Catalog) -> str:
             lifetime = None if days is None else timedelta(days=days)
-            return (await catalog.keys.create(name, scopes, lifetime=lifetime)).token
+            owner = None if project is None else (await catalog.projects.find(project)).id
+            return (await catalog.keys.create(name, scopes, lifetime=lifetime, project=owner)).token
 
         return self._with_catalog(create)
+
+    def rotate(self, key_id: str, overlap_hours: float) -> str:
+        async def rotate(catalog: Catalog) -> str:
+            return (await catalog.keys.rotate(key_id, overlap=timedelta(hours=overlap_hours))).token
+
+        return self._with_catalog(rotate)
 
     def all(self) -> list[Json]:
         async def listed(catalog: Catalog) -> list[Json]:
@@ -97,6 +112,18 @@ class CatalogKeyring:
             await catalog.keys.revoke(key_id)
 
         self._with_catalog(revoke)
+
+    def create_project(self, name: str) -> Json:
+        async def create(catalog: Catalog) -> Json:
+            return (await catalog.projects.create(name)).model_dump(mode="json")
+
+        return self._with_catalog(create)
+
+    def projects(self) -> list[Json]:
+        async def listed(catalog: Catalog) -> list[Json]:
+            return [project.model_dump(mode="json") for project in await catalog.projects.all()]
+
+        return self._with_catalog(listed)
 
     def _with_catalog(self, work: Callable[[Catalog], Awaitable[Result]]) -> Result:
         return asyncio.run(self._worked(work))

@@ -1,4 +1,4 @@
-"""`carillon voices`, `carillon jobs`, `carillon narrations`: what there is on a running fleet."""
+"""`carillon voices`, `carillon jobs`, `carillon narrations`, `carillon usage`: what there is on a running fleet."""
 
 from __future__ import annotations
 
@@ -51,6 +51,38 @@ def narrations(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key:
         return one["id"], one["state"], _when(one), one["title"], error["message"] if error else far
 
     _show(found, as_json, row, nothing="there are no narrations; `carillon narrate` starts one")
+
+
+def usage(
+    by: Annotated[str, typer.Option(help="Of day, project, key, voice; with commas between.")] = "day",
+    first: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", help="Default: this month's first day.")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", metavar="DATE", help="Default: today, UTC.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show who used how much, and what it costs."""
+    query = {name: value for name, value in (("by", by), ("from", first), ("to", last)) if value is not None}
+    with open_client(url, key) as client:
+        found = client.usage(**query)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    dimensions = [name.strip() for name in by.split(",")]
+    named = [name for name in ("day", "project", "key", "voice") if name in dimensions]
+
+    def row(used: Json) -> Sequence[str]:
+        whose = [used.get(name) or "-" for name in named] or ["total"]
+        spoken = (
+            f"{used['utterances']} utterances",
+            f"{used['characters']} characters",
+            f"{used['audio_s']:.0f} s audio",
+        )
+        return *whose, *spoken, f"{used['jobs']} jobs", f"{used['gpu_s']:.0f} s GPU", f"{used['cost_usd']:.4f} USD"
+
+    _show(found["data"], False, row, nothing="nothing was used in that time")
 
 
 def _show(found: list[Json], as_json: bool, row: Callable[[Json], Sequence[str]], *, nothing: str) -> None:

@@ -12,8 +12,8 @@ from app.cli.bench import bench, simulate
 from app.cli.clone import clone, polish
 from app.cli.demo import demo
 from app.cli.drain import drain
-from app.cli.keys import keys
-from app.cli.lists import jobs, narrations, voices
+from app.cli.keys import keys, projects
+from app.cli.lists import jobs, narrations, usage, voices
 from app.cli.narrate import narrate
 from app.cli.operate import api, doctor, migrate, tasks, up, worker
 from app.cli.say import say
@@ -21,10 +21,11 @@ from app.errors import CarillonError
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 cli.add_typer(keys, name="keys")
+cli.add_typer(projects, name="projects")
 cli.add_typer(bench, name="bench")
 for command in (up, api, worker, tasks, migrate, doctor):
     cli.command()(command)
-for command in (say, clone, polish, narrate, demo, drain, voices, jobs, narrations, simulate):
+for command in (say, clone, polish, narrate, demo, drain, voices, jobs, narrations, usage, simulate):
     cli.command()(command)
 
 

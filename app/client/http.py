@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from app.client.clones import Clones
-from app.client.connection import Connection
+from app.client.connection import Connection, Json
 from app.client.fleet import Fleet
 from app.client.keys import Keys
 from app.client.narrations import Narrations
@@ -46,6 +46,10 @@ class ApiClient:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+    def usage(self, **query: str) -> Json:
+        """`GET /v1/usage`."""
+        return self._connection.request("GET", "/v1/usage", params=query)
 
     def is_reachable(self) -> bool:
         """Whether a front door answers; this needs no key."""

@@ -75,7 +75,7 @@ class Chapter:
             except CarillonError as error:
                 raise self._placed(error, segment) from error
             self.takes[segment.number] = take
-            self._count(take, rendered)
+            self._count(segment, take, rendered)
             await self._report(self.progress)
             if rendered and segment is not last and interrupted():
                 return False
@@ -150,13 +150,14 @@ class Chapter:
         if not take.flags:
             self._paces[voice.id].append(take.speech_s / len(segment.spoken))
 
-    def _count(self, take: Take, rendered: bool) -> None:
+    def _count(self, segment: ScriptSegment, take: Take, rendered: bool) -> None:
         done = self.progress
         self.progress = done.model_copy(
             update={
                 "segments_done": done.segments_done + 1,
                 "audio_s": done.audio_s + take.audio_s,
                 "rendered_s": done.rendered_s + (take.audio_s if rendered else 0.0),
+                "rendered_chars": done.rendered_chars + (len(segment.spoken) if rendered else 0),
                 "busy_s": done.busy_s + (take.busy_s if rendered else 0.0),
                 "flagged": done.flagged + bool(take.flags),
             }

@@ -22,6 +22,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from app.platform.jobs import JobError
+from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import NarrationFormat
 from app.speech.text.respelling import folded
 from app.speech.voices import Frozen, Voice
@@ -199,10 +200,13 @@ class Take(Frozen):
         return self.samples / self.sample_rate_hz
 
 
-def take_digest(voice: Voice, spoken: str, options: NarrationOptions, *, take: int) -> str:
+def take_digest(
+    voice: Voice, spoken: str, options: NarrationOptions, *, take: int, project: str = DEFAULT_PROJECT
+) -> str:
     """What a segment's audio depends on, as hex digits: its name in the store, so that nothing is rendered twice.
 
-    `take` counts how often somebody asked for another reading of the same words.
+    `take` counts how often somebody asked for another reading of the same words. Each `project` has names of its own,
+    also for a voice that is everybody's: how fast a text is rendered tells nothing about what another project had read.
     """
     adapter = voice.adapter
     facts = {
@@ -215,6 +219,8 @@ def take_digest(voice: Voice, spoken: str, options: NarrationOptions, *, take: i
         "retakes": options.retakes,
         "take": take,
     }
+    if project != DEFAULT_PROJECT:  # whose names are those of before there were others
+        facts["project"] = project
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -299,6 +305,7 @@ class ChapterProgress(Frozen):
     rendered_s: float = Field(
         default=0.0, description="Audio that was spoken for it, takes that were replaced included."
     )
+    rendered_chars: int = Field(default=0, description="Of the texts of those takes.")
     busy_s: float = 0.0
     flagged: int = 0
     finished: bool = False
@@ -340,6 +347,8 @@ class Narration(Frozen):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    project_id: str = DEFAULT_PROJECT
+    key_id: str | None = Field(default=None, description="The API key that asked for it.")
 
     @property
     def segments(self) -> int:

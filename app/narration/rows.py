@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import NotFound
 from app.narration.models import ChapterProgress, Narration, StepKind, TextFinding
 from app.platform import claims
+from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import NarrationRow, StepRow
 
 ID_PREFIX = "nar-"
@@ -31,9 +32,11 @@ def new_narration_id() -> str:
     return f"{ID_PREFIX}{secrets.token_hex(8)}"
 
 
-async def read_narration(connection: AsyncConnection, narration_id: str) -> Narration:
+async def read_narration(connection: AsyncConnection, narration_id: str, tenant: Tenant = EVERYONE) -> Narration:
     """Raises NotFound."""
-    statement = select(*NarrationRow.__table__.c).where(NarrationRow.id == narration_id)
+    statement = select(*NarrationRow.__table__.c).where(
+        NarrationRow.id == narration_id, tenant.owns(NarrationRow.project_id)
+    )
     row = (await connection.execute(statement)).first()
     if row is None:
         raise NotFound(f"there is no narration {narration_id[:64]!r}; GET /v1/narrations lists them", param="id")

@@ -37,14 +37,20 @@ class SegmentStore:
 
     def digest(self, segment: ScriptSegment) -> str:
         number = self._narration.takes.get(segment.number, 0)
-        return take_digest(self.voice(segment), segment.spoken, self._narration.options, take=number)
+        return take_digest(
+            self.voice(segment),
+            segment.spoken,
+            self._narration.options,
+            take=number,
+            project=self._narration.project_id,
+        )
 
     def fits(self, take: Take, segment: ScriptSegment) -> bool:
         """Whether a take is of these words by this voice."""
         return take.key.startswith(f"{segment_key(self.voice(segment), self.digest(segment))}-")
 
     async def find(self, segment: ScriptSegment) -> Take | None:
-        """The segment as it was rendered before, by whomever."""
+        """The segment as it was rendered before, for any narration of the project."""
         key = f"{segment_key(self.voice(segment), self.digest(segment))}.json"
         try:
             return Take.model_validate_json(await retry_in_thread(lambda: self._store.get(key)))

@@ -17,6 +17,7 @@ from app.narration.store import NarrationStore
 from app.narration.submission import Submissions, discard_objects
 from app.platform.broker import NARRATE, RENDER
 from app.platform.object_store import ObjectStore, configured
+from app.platform.quota import Quota
 from app.platform.task_queue import TaskQueue
 from app.speech.voices import Voice
 
@@ -30,6 +31,7 @@ class NarrationService:
     queue: TaskQueue
     find_clone: Callable[[str], Awaitable[object]]
     submissions: Submissions
+    quota: Quota
 
     async def resume(
         self, narration_id: str, *, voice: str | None = None, cast: Mapping[str, str] | None = None
@@ -39,6 +41,7 @@ class NarrationService:
         Raises NotFound, Conflict, and what `casting` raises.
         """
         narration = await self.narrations.get(narration_id)
+        await self.quota.check_jobs()
         if narration.state not in (NarrationState.FAILED, NarrationState.CANCELLED):
             raise Conflict(f"{doing(narration)}; only one that failed or was cancelled can be resumed", param="id")
         if voice is None and cast is None:
@@ -62,6 +65,7 @@ class NarrationService:
     async def regenerate(self, narration_id: str, number: int) -> Narration:
         """Have one segment read again, and the file made again around it. Raises NotFound, Conflict."""
         narration = await self.narrations.get(narration_id)
+        await self.quota.check_jobs()
         if narration.state is not NarrationState.COMPLETED or narration.output is None:
             raise Conflict(f"{doing(narration)}; a segment can be rendered again when it is completed", param="id")
         timeline = await self.timeline(narration)

@@ -31,6 +31,7 @@ from app.platform import claims
 from app.platform.database import Database, plain
 from app.platform.jobs import JobError
 from app.platform.tables import NarrationRow, StepRow
+from app.platform.usage import UsageRecord, write_usage
 
 STATES = {
     StepKind.PLAN: NarrationState.PLANNING,
@@ -143,6 +144,7 @@ class StepStore:
         async with self._database.writing() as connection:
             await self._touch(connection, step)
             await self._change(connection, step, progress=plain(progress))
+            await self._record(connection, step, progress)
 
     async def finish_chapter(self, step: Step, progress: ChapterProgress, *, result_key: str | None) -> Narration:
         """End a chapter: rendered, or given up with `progress.error`. The last one to end may end the narration.
@@ -160,10 +162,29 @@ class StepStore:
                 finished_at=self._now(),
                 lease_expires_at=None,
             )
+            await self._record(connection, step, progress)
             chapters = (await read_chapters(connection, [step.narration.id]))[step.narration.id]
             if all(chapter.finished or chapter.error for chapter in chapters):
                 await self._end_rendering(connection, step.narration.id, chapters)
             return await read_narration(connection, step.narration.id)
+
+    async def _record(self, connection: AsyncConnection, step: Step, progress: ChapterProgress) -> None:
+        """What the chapter has used in all, with its progress or not at all; the narration may be deleted later."""
+        narration = step.narration
+        if not progress.rendered_chars:
+            return
+        used = UsageRecord(
+            id=f"{narration.id}/{step.number}",
+            at=narration.created_at,
+            project_id=narration.project_id,
+            key_id=narration.key_id,
+            voice_id=narration.voices[narration.voice].id if narration.voice in narration.voices else narration.voice,
+            kind="narration",
+            characters=progress.rendered_chars,
+            audio_s=progress.rendered_s,
+            gpu_s=progress.busy_s,
+        )
+        await write_usage(connection, [used])
 
     async def _end_rendering(
         self, connection: AsyncConnection, narration_id: str, chapters: list[ChapterProgress]

@@ -24,20 +24,22 @@ from app.narration.rows import (
 )
 from app.platform import claims
 from app.platform.database import Database, plain
+from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import NarrationRow, StepRow
 from app.speech.choices import NarrationFormat
 from app.speech.voices import Voice
 
 
 class NarrationStore:
-    """The narrations of one database. Every method raises StoreUnavailable when it does not answer.
+    """The narrations of one database that a tenant has. Every method raises StoreUnavailable when it does not answer.
 
     Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], datetime], tenant: Tenant = EVERYONE) -> None:
         self._database = database
         self._now = now
+        self._tenant = tenant
 
     # For submissions.
 
@@ -55,6 +57,7 @@ class NarrationStore:
         title: str,
         findings: tuple[TextFinding, ...] = (),
         webhook_url: str | None = None,
+        key_id: str | None = None,
     ) -> Narration:
         """A queued narration. `voices` has every name in `voice`, `cast` and the text, and pins what it meant."""
         now = self._now()
@@ -75,6 +78,8 @@ class NarrationStore:
             "findings": plain(findings),
             "webhook_url": webhook_url,
             "created_at": now,
+            "project_id": self._tenant.project,
+            "key_id": key_id,
         }
         async with self._database.writing() as connection:
             await connection.execute(insert(NarrationRow).values(**values))
@@ -84,11 +89,12 @@ class NarrationStore:
     async def get(self, narration_id: str) -> Narration:
         """Raises NotFound."""
         async with self._database.reading() as connection:
-            return await read_narration(connection, narration_id)
+            return await read_narration(connection, narration_id, self._tenant)
 
     async def all(self, *, limit: int = 100) -> list[Narration]:
         """The newest narrations."""
-        newest = select(*NarrationRow.__table__.c).order_by(NarrationRow.created_at.desc(), NarrationRow.id)
+        newest = select(*NarrationRow.__table__.c).where(self._tenant.owns(NarrationRow.project_id))
+        newest = newest.order_by(NarrationRow.created_at.desc(), NarrationRow.id)
         async with self._database.reading() as connection:
             rows = (await connection.execute(newest.limit(limit))).all()
             chapters = await read_chapters(connection, [row.id for row in rows])
@@ -98,6 +104,7 @@ class NarrationStore:
         """Forget a narration that is over; its objects are the caller's to delete. Raises NotFound, Conflict."""
         over = (NarrationRow.id == narration_id) & NarrationRow.finished_at.is_not(None)
         async with self._database.writing() as connection:
+            await read_narration(connection, narration_id, self._tenant)
             deleted = await connection.execute(delete(NarrationRow).where(over))
             if not deleted.rowcount:
                 narration = await read_narration(connection, narration_id)
@@ -106,6 +113,7 @@ class NarrationStore:
     async def request_cancel(self, narration_id: str) -> Narration:
         """Ask the workers to stop; with none at work it is cancelled at once. Raises NotFound, Conflict when over."""
         async with self._database.writing() as connection:
+            await read_narration(connection, narration_id, self._tenant)
             await connection.execute(claims.request_cancel(NarrationRow, narration_id))
         await self.end_cancelled()
         narration = await self.get(narration_id)
@@ -163,6 +171,7 @@ class NarrationStore:
         states: tuple[NarrationState, ...],
         changes: Mapping[str, Any],
     ) -> Narration:
+        await read_narration(connection, narration_id, self._tenant)
         reopened = await connection.execute(
             update(NarrationRow)
             .where(NarrationRow.id == narration_id, NarrationRow.state.in_([state.value for state in states]))

@@ -37,6 +37,7 @@ from app.platform.cancellation import to_the_end
 from app.platform.lanes import FairLanes
 from app.platform.object_keys import narration_prefix
 from app.platform.object_store import ObjectStore, configured
+from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.task_queue import TaskQueue
 from app.platform.workspace import workspace
@@ -153,7 +154,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Submissions:
-    """Takes submissions in. `lanes` bounds how many books are read at once; `directory` is for files meanwhile."""
+    """Takes submissions in. `lanes` bounds how many books are read at once; `directory` is for files meanwhile.
+
+    `key_id` is of the key that hands them in.
+    """
 
     settings: Settings
     narrations: NarrationStore
@@ -162,13 +166,17 @@ class Submissions:
     find_voice: FindVoice
     lanes: FairLanes
     directory: Path
+    quota: Quota
+    key_id: str | None = None
 
     async def accept(self, submission: Submission) -> Narration:
         """Keep a submission that can be honoured, its files in the store and its row in the catalogue, and queue it.
 
-        Raises ManuscriptUnfit, InvalidRequest for the webhook, and what `casting` raises.
+        Raises ManuscriptUnfit, InvalidRequest for the webhook, RateLimited, QuotaExceeded, and what `casting` raises.
         """
         wanted, options = submission.wanted, submission.wanted.reading
+        await self.quota.check_jobs()
+        await self.quota.check_bytes(submission.path.stat().st_size)
         if wanted.webhook_url is not None:
             await webhooks.check(wanted.webhook_url, self.settings.cloning)
         cover_type = await self._checked_cover(submission.cover, wanted.format) if submission.cover else None
@@ -190,6 +198,7 @@ class Submissions:
                 title=options.title or book.manuscript.title or submission.file_title,
                 findings=(*book.manuscript.findings, *cast.findings),
                 webhook_url=wanted.webhook_url,
+                key_id=self.key_id,
             )
 
         try:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.errors import ConfigurationError
+from app.platform.limit_values import Limits
 from app.platform.profiles import EngineProfile
 from app.speech.field_errors import reason
 from app.speech.recipe import CloneConfig
@@ -154,6 +155,34 @@ class SessionSettings(BaseModel):
                 "raise the latter"
             )
         return self
+
+
+class LimitSettings(BaseModel):
+    """What callers may do. Without any of these, as much as the fleet can."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: Limits = Field(
+        default=Limits(), description="Of every project that has none of its own, all keys together."
+    )
+    key: Limits = Field(default=Limits(), description="Of every single key.")
+    reserve: float = Field(
+        default=0, ge=0, lt=1, description="The share of the fleet's places that one project leaves to the others."
+    )
+    when_redis_is_away: Literal["open", "closed"] = Field(
+        default="open", description="Whether requests that cannot be counted pass, or are refused."
+    )
+
+
+class PriceSettings(BaseModel):
+    """What use costs, for `GET /v1/usage` and for budgets (`limits.project.usd_per_month`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    usd_per_million_characters: float = Field(default=0, ge=0, description="Of text that was to be spoken.")
+    usd_per_audio_hour: float = Field(default=0, ge=0, description="Of speech that was made.")
+    usd_per_gpu_hour: float = Field(default=0, ge=0, description="Of clone jobs, and of places taken by narrations.")
+    warn_at: float = Field(default=0.8, gt=0, le=1, description="The share of a budget from which its use is told.")
 
 
 class OpenAISettings(BaseModel):
@@ -343,6 +372,8 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
     openai: OpenAISettings = OpenAISettings()
+    limits: LimitSettings = LimitSettings()
+    prices: PriceSettings = PriceSettings()
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")

@@ -8,6 +8,9 @@ from typing import Any
 from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+DEFAULT_PROJECT = "default"
+"""The id of the project that a catalogue is made with, to which belongs all that was made before there were others."""
+
 
 class Moment(TypeDecorator[datetime]):
     """An instant, in UTC on both databases; SQLite itself forgets the zone."""
@@ -32,7 +35,23 @@ class Base(DeclarativeBase):
     }
 
 
+def _project_id() -> Mapped[str]:
+    """The project that a row belongs to."""
+    return mapped_column(server_default=DEFAULT_PROJECT)
+
+
+class ProjectRow(Base):
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime]
+    limits: Mapped[dict[str, Any] | None]
+
+
 class KeyRow(Base):
+    """An API key. After a rotation the token before is good until `previous_until`."""
+
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -43,6 +62,10 @@ class KeyRow(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    project_id: Mapped[str] = _project_id()
+    previous_digest: Mapped[str | None]
+    previous_until: Mapped[datetime | None]
+    limits: Mapped[dict[str, Any] | None]
 
 
 class VoiceRow(Base):
@@ -60,10 +83,12 @@ class VoiceRow(Base):
     consent_number: Mapped[str]
     created_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
+    project_id: Mapped[str] = _project_id()
 
     __table_args__ = (
         Index(
-            "voices_model_name",
+            "voices_project_model_name",
+            "project_id",
             "model",
             "name",
             unique=True,
@@ -146,6 +171,8 @@ class JobRow(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     lease_expires_at: Mapped[datetime | None]
+    project_id: Mapped[str] = _project_id()
+    key_id: Mapped[str | None]
 
 
 class NarrationRow(Base):
@@ -175,6 +202,8 @@ class NarrationRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    project_id: Mapped[str] = _project_id()
+    key_id: Mapped[str | None]
 
 
 class StepRow(Base):
@@ -198,3 +227,49 @@ class StepRow(Base):
     released_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]
     kind: Mapped[str]
+
+
+class AuditRow(Base):
+    """Who did what to which thing, and when; nothing of what was in it."""
+
+    __tablename__ = "audit_log"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(index=True)
+    project_id: Mapped[str]
+    key_id: Mapped[str | None]
+    action: Mapped[str]
+    object_id: Mapped[str]
+
+
+class UsageRow(Base):
+    """What one session, or one chapter of a narration, has used so far: always the whole, so that writing it twice
+    changes nothing. `day` is of its beginning, in UTC. Clone jobs are their own rows."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("usage_project_day", "project_id", "day"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str]
+    project_id: Mapped[str]
+    key_id: Mapped[str | None]
+    voice_id: Mapped[str]
+    kind: Mapped[str]
+    characters: Mapped[int]
+    audio_s: Mapped[float]
+    gpu_s: Mapped[float]
+
+
+class IdempotencyRow(Base):
+    """What a request with an `Idempotency-Key` was answered with; without a status, it is being worked on."""
+
+    __tablename__ = "idempotency"
+
+    project_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, Any] | None]
+    body: Mapped[str | None]
+    fingerprint: Mapped[str | None]

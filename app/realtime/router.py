@@ -20,7 +20,7 @@ from app.fleet.worker import Worker
 from app.platform.settings import Settings
 from app.realtime.journal import Journal
 from app.realtime.placing import Lease, Place, Placer
-from app.realtime.session import RoutedSession
+from app.realtime.session import Meter, RoutedSession
 from app.speech.protocol import AssignedPace
 from app.speech.text.options import MarkupKind, TextOptions
 from app.speech.voices import ModelCard, Voice
@@ -64,6 +64,7 @@ class SessionRouter:
         from_sample: int | None = None,
         keep_s: float = 0,
         text: TextOptions | None = None,
+        meter: Meter | None = None,
     ) -> AsyncIterator[RoutedSession]:
         """A session with `voice`, at the worker that placement ranks first of those with room.
 
@@ -71,18 +72,26 @@ class SessionRouter:
         time with Overloaded, when that is claimed. With the `journal` of a session that was broken off it goes on with
         that, at `from_sample` if that is still kept, and waits for room as one that moves. A new one's journal keeps
         `keep_s` of audio resumable. `text` says how text is read; without, it is plain text in the voice's language.
-        Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
+        `meter` counts what it uses. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
         refuses with. Leaving the context ends the session at the worker and releases its place.
         """
-        limits = self.settings.session
+        limits, counted_samples = self.settings.session, 0
         text = text or TextOptions(markup=MarkupKind.PLAIN, language=voice.language)
         lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature, text=text), []
         if journal is not None and not journal.is_new:
+            before = journal.samples
             resumption, commands = journal.move(from_sample=from_sample)
+            counted_samples = max(0, before - journal.samples)
             lease = replace(lease, resume=resumption)
         patience_s = limits.queue_timeout_s if journal is None else limits.move_timeout_s
         place = await self.placer.place(lease, patience_s=patience_s)
-        session = RoutedSession(self.placer, place, journal or self._new_journal(lease, place, keep_s))
+        session = RoutedSession(
+            self.placer,
+            place,
+            journal or self._new_journal(lease, place, keep_s),
+            meter=meter,
+            counted_samples=counted_samples,
+        )
         self._sessions.add(session)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch(), name="sessions' watcher")

@@ -48,10 +48,23 @@ MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
 
+SAMPLE_BYTES = 2
+"""Of a worker's audio: PCM, signed, 16 bit."""
+
 CROWDED_IDLE_SHARE = 0.1
 """Of `idle_place_s`, after which an idle session makes room where there is none."""
 
 log = logging.getLogger(__name__)
+
+
+class Meter:
+    """Counts what a session uses; this one counts nothing."""
+
+    async def text(self, chars: int) -> None:
+        """Text that is about to be sent. Raises what keeps it from that."""
+
+    def audio(self, audio_s: float) -> None:
+        """Audio that has come."""
 
 
 class RoutedSession:
@@ -62,13 +75,24 @@ class RoutedSession:
     raises what its worker's end was.
     """
 
-    def __init__(self, placer: Placer, place: Place, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        placer: Placer,
+        place: Place,
+        journal: Journal | None,
+        *,
+        meter: Meter | None = None,
+        counted_samples: int = 0,
+    ) -> None:
         options = place.lease.text
         unread = options.normalise and not has_rules(options.language_code)
         self.ready = place.connection.ready.model_copy(update={"ignored": ("normalise",) if unread else ()})
         self.queue_ms = place.queue_ms
         self.route_ms = place.route_ms
         self.moves = 0
+        self._meter = meter or Meter()
+        self._counted_samples = counted_samples
+        """Of audio that comes again, for a listener who lacks it: it was counted when it came first."""
         self._placer = placer
         self._place: Place | None = place
         self._lease = place.lease
@@ -114,8 +138,11 @@ class RoutedSession:
     async def send(self, command: Command) -> None:
         """Send a command; its session id is replaced. While the session moves, commands wait.
 
-        Raises DeadlineExceeded in the background, when the worker reads nothing, and WorkerLost when it was left.
+        Raises DeadlineExceeded in the background, when the worker reads nothing, WorkerLost when it was left, and what
+        the meter does.
         """
+        if isinstance(command, Text):
+            await self._meter.text(len(command.text))
         async with self._sending:
             if self._journal is None or isinstance(command, Utter):
                 await self._connection().send(command)
@@ -179,6 +206,8 @@ class RoutedSession:
                 # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
             self._journal.received(event)
+            if isinstance(event, AudioFrame):
+                self._count_audio(event)
             if isinstance(event, AudioFrame | Begun | Segment):
                 self._active_at = self._placer.now()
             if isinstance(event, Segment):
@@ -187,6 +216,12 @@ class RoutedSession:
                 self._moves_in_chunk = 0
                 self._leave_drained(connection, self._placer.now())
         return event
+
+    def _count_audio(self, frame: AudioFrame) -> None:
+        samples = len(frame.audio) // SAMPLE_BYTES
+        again = min(samples, self._counted_samples)
+        self._counted_samples -= again
+        self._meter.audio((samples - again) / self.ready.sample_rate_hz)
 
     def _connection(self) -> WorkerConnection:
         """To the present worker. Raises WorkerLost where that was left and no other took the session."""

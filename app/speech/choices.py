@@ -25,14 +25,21 @@ class NarrationFormat(StrEnum):
 
 
 class Scope(StrEnum):
-    """What a key may do. `admin` may do everything."""
+    """What a key may do, to what is its project's.
+
+    `manage` is for the project's keys and its usage. `admin` is an operator's: it may do everything, in every project.
+    """
 
     SPEAK = "speak"
     CLONE = "clone"
     NARRATE = "narrate"
     FLEET = "fleet"
+    MANAGE = "manage"
     ADMIN = "admin"
 
 
 MAX_KEY_DAYS = 36_500
 """A century: anything longer means for good."""
+
+MAX_OVERLAP_HOURS = 24 * 90
+"""How long a token may hold beside the one that replaces it."""

@@ -13,6 +13,7 @@ from typing import Any
 from app.errors import Conflict, ConsentMissing, InvalidRequest, NotFound, PermissionDenied, RecordingUnfit
 from app.platform import webhooks
 from app.platform.broker import CLONE, train_queue
+from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.task_queue import TaskQueue
 from app.speech.recipe import CloneConfig, GateConfig
@@ -41,14 +42,19 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class CloneService:
-    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over. `operator`: who asks may
-    also say what must be reached, and answers for a consent that was not heard."""
+    """Queues jobs. `overrides` are of the recipe; the webhook is called when a job is over.
+
+    `key_id` is of the key that asks for them. `operator`: it may also say what must be reached, and answers for a
+    consent that was not heard.
+    """
 
     settings: Settings
     voices: VoiceStore
     jobs: JobStore
     queue: TaskQueue
     models: ModelCards
+    quota: Quota
+    key_id: str | None = None
 
     async def clone(
         self, voice_id: str, overrides: Mapping[str, Any], *, webhook_url: str | None, operator: bool
@@ -56,7 +62,7 @@ class CloneService:
         """Make a version of a voice from its recordings.
 
         Raises NotFound, Conflict, ConsentMissing, RecordingUnfit where there are none, InvalidRequest,
-        PermissionDenied.
+        PermissionDenied, RateLimited.
         """
         voice = await self.voices.get(voice_id)
         if voice.prompt_name != voice.id:
@@ -142,7 +148,8 @@ class CloneService:
     async def _queued(
         self, voice: VoiceRecord, kind: CloneKind, config: CloneConfig, webhook_url: str | None
     ) -> CloneJob:
-        job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url)
+        await self.quota.check_jobs()
+        job = await self.jobs.create(voice.id, kind=kind, config=config, webhook_url=webhook_url, key_id=self.key_id)
         await self.queue.send(CLONE, job.id, queue=train_queue(voice.model))
         return job
 

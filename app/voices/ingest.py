@@ -22,6 +22,7 @@ from app.platform.database import utc_now
 from app.platform.lanes import FairLanes
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore, configured
+from app.platform.quota import Quota
 from app.platform.sandbox import Limits
 from app.platform.settings import Settings
 from app.voices import audio_probe
@@ -67,6 +68,7 @@ class Ingest:
     voices: VoiceStore
     object_store: ObjectStore | None
     lanes: FairLanes
+    quota: Quota
 
     async def keep_samples(self, record: VoiceRecord, files: Sequence[SentFile]) -> tuple[list[Sample], list[Rejected]]:
         """Keep each file for which the voice has room; a bad one never spoils the rest.
@@ -117,6 +119,7 @@ class Ingest:
     ) -> Sample:
         """A recording of a voice. Raises InvalidRequest for one that cannot be used, NotFound for a deleted voice."""
         facts = await self._probed(path, file_name, max_duration_s=self.settings.cloning.max_sample_s)
+        await self.quota.check_bytes(path.stat().st_size)
         # The key is this attempt's own: two that keep one sample at once do not remove each other's object.
         key = f"{voice_prefix(voice_id)}samples/{secrets.token_hex(8)}.{facts.container}"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,6 +20,7 @@ from app.errors import Conflict, JobLost, NotFound
 from app.platform import claims
 from app.platform.database import Database, plain
 from app.platform.jobs import JobError
+from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import JobRow, VoiceRow
 from app.speech.recipe import CloneConfig
 from app.voices.models import CloneJob, CloneKind, CloneState
@@ -27,19 +28,26 @@ from app.voices.store import put_in_force
 
 
 class JobStore:
-    """The clone jobs of one database. Every method raises StoreUnavailable when it does not answer.
+    """The clone jobs of one database that a tenant has. Every method raises StoreUnavailable when it does not answer.
 
     Machines that share a database need clocks that agree to within a few seconds (NTP): a claim ends by the clock.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], datetime], tenant: Tenant = EVERYONE) -> None:
         self._database = database
         self._now = now
+        self._tenant = tenant
 
     async def create(
-        self, voice_id: str, *, kind: CloneKind, config: CloneConfig, webhook_url: str | None = None
+        self,
+        voice_id: str,
+        *,
+        kind: CloneKind,
+        config: CloneConfig,
+        webhook_url: str | None = None,
+        key_id: str | None = None,
     ) -> CloneJob:
-        """A queued job. Raises Conflict while another job of the voice is not over."""
+        """A queued job, of its voice's project. Raises Conflict while another job of the voice is not over."""
         job_id = f"job-{secrets.token_hex(8)}"
         values = {
             "id": job_id,
@@ -52,13 +60,15 @@ class JobStore:
             "cancel_requested": False,
             "webhook_url": webhook_url,
             "created_at": self._now(),
+            "key_id": key_id,
         }
         async with self._database.writing() as connection:
+            project_id = select(VoiceRow.project_id).where(VoiceRow.id == voice_id).scalar_subquery()
             active = select(JobRow.id).where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))
             if running := await connection.scalar(active):
                 raise _in_the_way(voice_id, running)
             try:
-                await connection.execute(insert(JobRow).values(**values))
+                await connection.execute(insert(JobRow).values(**values, project_id=project_id))
             except IntegrityError:
                 raise _in_the_way(voice_id, "made at this moment") from None
         return await self.get(job_id)
@@ -66,14 +76,20 @@ class JobStore:
     async def get(self, job_id: str) -> CloneJob:
         """Raises NotFound."""
         async with self._database.reading() as connection:
-            row = (await connection.execute(select(*JobRow.__table__.c).where(JobRow.id == job_id))).first()
+            wanted = select(*JobRow.__table__.c).where(JobRow.id == job_id, self._owned)
+            row = (await connection.execute(wanted)).first()
         if row is None:
             raise NotFound(f"there is no job {job_id[:64]!r}; GET /v1/clones lists them", param="id")
         return _job(row)
 
+    @property
+    def _owned(self) -> ColumnElement[bool]:
+        return self._tenant.owns(JobRow.project_id)
+
     async def all(self, *, voice_id: str | None = None, limit: int = 100) -> list[CloneJob]:
         """The newest jobs, of one voice or of all."""
-        statement = select(*JobRow.__table__.c).order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
+        statement = select(*JobRow.__table__.c).where(self._owned)
+        statement = statement.order_by(JobRow.created_at.desc(), JobRow.id).limit(limit)
         if voice_id is not None:
             statement = statement.where(JobRow.voice_id == voice_id)
         async with self._database.reading() as connection:
@@ -146,6 +162,7 @@ class JobStore:
 
     async def request_cancel(self, job_id: str) -> CloneJob:
         """Ask the worker to stop; a job without one is cancelled at once. Raises NotFound, Conflict when over."""
+        await self.get(job_id)
         async with self._database.writing() as connection:
             await connection.execute(claims.request_cancel(JobRow, job_id))
         await self.end_cancelled()

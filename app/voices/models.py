@@ -15,6 +15,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from app.platform.jobs import JobError
+from app.platform.tables import DEFAULT_PROJECT
 from app.speech.recipe import CloneConfig, GateConfig, PrepareConfig, TrainConfig
 from app.speech.token_layout import SpeechConfig
 from app.speech.voices import Frozen, Voice
@@ -91,6 +92,7 @@ class VoiceRecord(Frozen):
     sample_s: float = 0.0
     created_at: datetime
     deleted_at: datetime | None = None
+    project_id: str = DEFAULT_PROJECT
 
     @property
     def consent_phrase(self) -> str:
@@ -252,6 +254,8 @@ class CloneJob(Frozen):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    project_id: str = DEFAULT_PROJECT
+    key_id: str | None = Field(default=None, description="The API key that asked for it.")
 
     @model_validator(mode="after")
     def _a_failure_has_a_reason(self) -> Self:

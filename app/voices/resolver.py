@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 from app.errors import NotFound, Overloaded, UnknownModel, UnknownVoice
+from app.platform.projects import EVERYONE, Tenant
 from app.realtime.router import SessionRouter
 from app.speech.voices import ModelCard, Voice
 from app.voices.aliases import ANY_MODEL, stand_in_for
@@ -22,27 +23,60 @@ MAX_AGE_S = 1.0
 NO_WORKER_RETRY_S = 5.0
 
 
-class VoiceResolver:
-    """Finds voices by name. Two callers at one moment may both ask the catalogue; that is harmless."""
+class PublishedVoices:
+    """A copy of the catalogue's clones, and the rosters made of it. Two callers at one moment may both ask for one."""
 
     def __init__(
-        self,
-        voices: VoiceStore,
-        upstream: SessionRouter,
-        *,
-        aliases: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = monotonic,
+        self, voices: VoiceStore, *, aliases: Mapping[str, str] | None = None, clock: Callable[[], float] = monotonic
     ) -> None:
         self._store = voices
-        self._upstream = upstream
         self._aliases = aliases or {}
         self._clock = clock
-        self._clones: tuple[Voice, ...] = ()
+        self._clones: Mapping[str, list[Voice]] = {}
         self._read_at = float("-inf")
-        self._roster: Roster | None = None
-        self._cards: tuple[ModelCard, ...] = ()
-        self._listed: tuple[Voice, ...] = ()
-        """What the roster was made of."""
+        self._rosters: dict[Tenant, Roster] = {}
+        self._made_of: tuple[object, object] = (None, None)
+
+    async def read(self, max_age_s: float = MAX_AGE_S) -> None:
+        """Look at the catalogue, unless that was done so lately."""
+        if self._clock() - self._read_at >= max_age_s:
+            clones = await self._store.published_by_project()
+            if clones != self._clones:
+                self._clones = clones
+            self._read_at = self._clock()
+
+    def of(self, tenant: Tenant) -> list[Voice]:
+        """The clones that a tenant has, its own project's first."""
+        own = self._clones.get(tenant.project, [])
+        if not tenant.sees_all:
+            return own
+        return own + [
+            voice for project, voices in self._clones.items() if project != tenant.project for voice in voices
+        ]
+
+    def roster(self, cards: tuple[ModelCard, ...], tenant: Tenant) -> Roster:
+        """Made again when the fleet's models or the catalogue's voices have changed."""
+        if self._made_of[0] is not cards or self._made_of[1] is not self._clones:
+            self._made_of = cards, self._clones
+            self._rosters.clear()
+        if tenant not in self._rosters:
+            self._rosters[tenant] = Roster(cards, self.of(tenant), self._aliases)
+        return self._rosters[tenant]
+
+
+class VoiceResolver:
+    """Finds voices by name, among those that a tenant has and the models' own."""
+
+    def __init__(
+        self, published: PublishedVoices, voices: VoiceStore, upstream: SessionRouter, tenant: Tenant = EVERYONE
+    ) -> None:
+        self._published = published
+        self._store = voices
+        self._upstream = upstream
+        self._tenant = tenant
+
+    def seen_by(self, tenant: Tenant) -> VoiceResolver:
+        return VoiceResolver(self._published, self._store.seen_by(tenant), self._upstream, tenant)
 
     async def find(self, name: str, model: str | None) -> Voice:
         """The voice a request means.
@@ -52,12 +86,13 @@ class VoiceResolver:
         cards = self._upstream.models
         if not cards:
             raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
+        await self._published.read()
         try:
-            return self._roster_of(cards, await self._published()).find(name, model)
+            return self._published.roster(cards, self._tenant).find(name, model)
         except UnknownVoice:
-            clones = await self._published(max_age_s=0)  # it may have been published a moment ago
+            await self._published.read(max_age_s=0)  # it may have been published a moment ago
             try:
-                return self._roster_of(cards, clones).find(name, model)
+                return self._published.roster(cards, self._tenant).find(name, model)
             except UnknownVoice as unknown:
                 raise await self._untrained(name) or unknown from None
 
@@ -81,31 +116,20 @@ class VoiceResolver:
             raise unknown_model(model, (card.name for card in cards))
         return named[0]
 
-    def _roster_of(self, cards: tuple[ModelCard, ...], clones: tuple[Voice, ...]) -> Roster:
-        """Rebuilt when the fleet's models or the catalogue's voices have been read again."""
-        if self._roster is None or cards is not self._cards or clones is not self._listed:
-            self._cards, self._listed = cards, clones
-            self._roster = Roster(cards, clones, self._aliases)
-        return self._roster
-
     async def still_has(self, voice: Voice) -> bool:
         """Whether a voice that was found before has not been deleted since."""
-        return voice.adapter is None or any(clone.id == voice.id for clone in await self._published())
+        if voice.adapter is None:
+            return True
+        await self._published.read()
+        return any(clone.id == voice.id for clone in self._published.of(self._tenant))
 
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""
         cards = self._upstream.models
         built_in = [voice for card in cards for voice in built_in_voices(card)]
         served = {card.name for card in cards}
-        return built_in + [voice for voice in await self._published(max_age_s=0) if voice.model in served]
-
-    async def _published(self, max_age_s: float = MAX_AGE_S) -> tuple[Voice, ...]:
-        if self._clock() - self._read_at >= max_age_s:
-            clones = tuple(await self._store.published())
-            if clones != self._clones:
-                self._clones = clones
-            self._read_at = self._clock()
-        return self._clones
+        await self._published.read(max_age_s=0)
+        return built_in + [voice for voice in self._published.of(self._tenant) if voice.model in served]
 
 
 class Roster:

@@ -15,6 +15,7 @@ from app.errors import Conflict, NotFound, Overloaded, UnknownModel
 from app.fleet.registry import Registry
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore
+from app.platform.quota import Quota
 from app.speech.voices import ModelCard
 from app.voices.jobs import JobStore
 from app.voices.models import VoiceRecord
@@ -37,16 +38,18 @@ class VoiceService:
     registry: Registry
     object_store: ObjectStore | None
     models: ModelCards
+    quota: Quota
 
     async def create(
         self, name: str, *, model: str | None = None, language: str = "en", description: str = ""
     ) -> VoiceRecord:
         """An empty voice, of the first model that is served unless one is named.
 
-        Raises InvalidRequest, UnknownModel, Conflict for a taken name, Overloaded while no model is served.
+        Raises InvalidRequest, UnknownModel, Conflict for a taken name, QuotaExceeded; Overloaded without any model.
         """
         card = self._served(model)
         name = await self._checked(name, card)
+        await self.quota.check_voices()
         return await self.voices.create(name, model=card.name, language=language, description=description)
 
     async def rename(self, record: VoiceRecord, name: str) -> VoiceRecord:

@@ -1,23 +1,25 @@
 """Voices as their owners manage them: recordings, consent, adapter versions, and the tombstones of deleted ones.
 
 It keeps rows; the bytes they speak of lie in the object store, all of a voice's below `voice_prefix`. Whether a voice
-can be spoken with depends on its version alone: 0 is none yet.
+can be spoken with depends on its version alone: 0 is none yet. Another project's voice is as one that is not there.
 """
 
 from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict, NotFound
 from app.platform.database import Database, one_at_a_time
+from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import AdapterRow, ConsentRow, JobRow, SampleRow, VoiceRow
 from app.speech.voices import AdapterVersion, Voice
 from app.voices.models import AudioFacts, Consent, Sample, VoiceRecord
@@ -31,11 +33,15 @@ def new_voice_id() -> str:
 
 
 class VoiceStore:
-    """The voices of one database. Every method raises StoreUnavailable when it does not answer."""
+    """The voices of one database that a tenant has. Every method raises StoreUnavailable when it does not answer."""
 
-    def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], datetime], tenant: Tenant = EVERYONE) -> None:
         self._database = database
         self._now = now
+        self._tenant = tenant
+
+    def seen_by(self, tenant: Tenant) -> VoiceStore:
+        return VoiceStore(self._database, now=self._now, tenant=tenant)
 
     # Voices.
 
@@ -54,6 +60,7 @@ class VoiceStore:
             "version": 0,
             "consent_number": "".join(secrets.choice(string.digits) for _ in range(CONSENT_DIGITS)),
             "created_at": self._now(),
+            "project_id": self._tenant.project,
         }
         async with self._database.writing() as connection:
             try:
@@ -65,27 +72,35 @@ class VoiceStore:
     async def get(self, voice: str) -> VoiceRecord:
         """The living voice of that id. Raises NotFound."""
         async with self._database.reading() as connection:
-            return await self._record(connection, await _living(connection, voice))
+            [record] = await _records(connection, [await self._living(connection, voice)])
+            return record
 
     async def named(self, name: str, *, model: str) -> VoiceRecord | None:
-        """The living voice of that name, if there is one."""
+        """The living voice of that name in the tenant's own project, if there is one."""
         found = select(*VoiceRow.__table__.c).where(
-            VoiceRow.name == name, VoiceRow.model == model, VoiceRow.deleted_at.is_(None)
+            VoiceRow.name == name,
+            VoiceRow.model == model,
+            VoiceRow.project_id == self._tenant.project,
+            VoiceRow.deleted_at.is_(None),
         )
         async with self._database.reading() as connection:
-            row = (await connection.execute(found)).first()
-            return await self._record(connection, row) if row else None
+            records = await _records(connection, (await connection.execute(found)).all())
+        return records[0] if records else None
 
-    async def all(self) -> list[VoiceRecord]:
-        """Every living voice, by name."""
-        living = select(*VoiceRow.__table__.c).where(VoiceRow.deleted_at.is_(None)).order_by(VoiceRow.name)
+    async def all(self, *, limit: int | None = None, after: str | None = None) -> list[VoiceRecord]:
+        """Living voices by name: at most `limit`, from the one behind the id `after` on. Raises NotFound for that."""
+        living = select(*VoiceRow.__table__.c).where(VoiceRow.deleted_at.is_(None), self._owned)
         async with self._database.reading() as connection:
-            return [await self._record(connection, row) for row in await connection.execute(living)]
+            if after is not None:
+                last = await self._living(connection, after)
+                living = living.where(tuple_(VoiceRow.name, VoiceRow.id) > (last.name, last.id))
+            page = living.order_by(VoiceRow.name, VoiceRow.id).limit(limit)
+            return await _records(connection, (await connection.execute(page)).all())
 
     async def rename(self, voice_id: str, name: str) -> VoiceRecord:
         """Raises NotFound, Conflict for a taken name."""
         async with self._database.writing() as connection:
-            row = await _living(connection, voice_id)
+            row = await self._living(connection, voice_id)
             try:
                 await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(name=name))
             except IntegrityError:
@@ -96,7 +111,7 @@ class VoiceStore:
         """Leave a tombstone of a voice; its jobs are asked to stop. Raises NotFound. Bytes are for the caller."""
         now = self._now()
         async with self._database.writing() as connection:
-            await _living(connection, voice_id)
+            await self._living(connection, voice_id)
             for table in (SampleRow, ConsentRow, AdapterRow):
                 await connection.execute(delete(table).where(table.voice_id == voice_id))
             await connection.execute(
@@ -111,28 +126,15 @@ class VoiceStore:
     async def tombstones(self, *, since: datetime) -> list[str]:
         """The ids of voices deleted since then."""
         async with self._database.reading() as connection:
-            return list(await connection.scalars(select(VoiceRow.id).where(VoiceRow.deleted_at >= since)))
+            return list(await connection.scalars(select(VoiceRow.id).where(VoiceRow.deleted_at >= since, self._owned)))
 
-    async def _record(self, connection: AsyncConnection, row: Row[Any]) -> VoiceRecord:
-        versions = select(AdapterRow.version).where(AdapterRow.voice_id == row.id, AdapterRow.published_at.is_not(None))
-        samples = select(func.count(), func.coalesce(func.sum(SampleRow.facts["duration_s"].as_float()), 0.0)).where(
-            SampleRow.voice_id == row.id
-        )
-        count, seconds = (await connection.execute(samples)).one()
-        newest = (
-            select(*ConsentRow.__table__.c)
-            .where(ConsentRow.voice_id == row.id)
-            .order_by(ConsentRow.created_at.desc())
-            .limit(1)
-        )
-        consent = (await connection.execute(newest)).first()
-        return VoiceRecord(
-            **row._mapping,
-            versions=tuple(await connection.scalars(versions.order_by(AdapterRow.version))),
-            consent=Consent(**consent._mapping) if consent else None,
-            sample_count=count,
-            sample_s=round(seconds, 3),
-        )
+    @property
+    def _owned(self) -> ColumnElement[bool]:
+        return self._tenant.owns(VoiceRow.project_id)
+
+    async def _living(self, connection: AsyncConnection, voice_id: str) -> Row[Any]:
+        """The row of a voice that the tenant has. Raises NotFound."""
+        return await _living(connection, voice_id, self._tenant)
 
     # Recordings and consent.
 
@@ -159,15 +161,16 @@ class VoiceStore:
             created_at=self._now(),
         )
         async with self._database.writing() as connection:
-            await _living(connection, voice_id)
+            await self._living(connection, voice_id)
             await connection.execute(insert(SampleRow).values(**sample.model_dump()))
         return sample
 
     async def samples(self, voice_id: str) -> list[Sample]:
-        """The recordings of a voice, the oldest first."""
+        """The recordings of a voice, the oldest first; none of one that the tenant has not."""
         statement = (
             select(*SampleRow.__table__.c)
-            .where(SampleRow.voice_id == voice_id)
+            .join(VoiceRow, VoiceRow.id == SampleRow.voice_id)
+            .where(SampleRow.voice_id == voice_id, self._owned)
             .order_by(SampleRow.created_at, SampleRow.id)
         )
         async with self._database.reading() as connection:
@@ -191,6 +194,7 @@ class VoiceStore:
 
     async def _change_sample(self, voice_id: str, sample_id: str, statement: Any) -> None:
         async with self._database.writing() as connection:
+            await self._living(connection, voice_id)
             changed = await connection.execute(
                 statement.where(SampleRow.id == sample_id, SampleRow.voice_id == voice_id)
             )
@@ -200,7 +204,7 @@ class VoiceStore:
     async def add_consent(self, consent: Consent) -> None:
         """Raises NotFound when the voice is not, or not any more."""
         async with self._database.writing() as connection:
-            await _living(connection, consent.voice_id)
+            await self._living(connection, consent.voice_id)
             await connection.execute(insert(ConsentRow).values(**consent.model_dump()))
 
     # Adapter versions.
@@ -209,7 +213,7 @@ class VoiceStore:
         """A new version, not yet in force. Its lora_id is one no adapter ever had. Raises NotFound."""
         async with self._database.writing() as connection:
             await connection.run_sync(one_at_a_time)
-            await _living(connection, voice_id)
+            await self._living(connection, voice_id)
             last = select(func.coalesce(func.max(AdapterRow.version), 0)).where(AdapterRow.voice_id == voice_id)
             number = (await connection.execute(last)).scalar_one() + 1
             added = await connection.execute(
@@ -230,6 +234,7 @@ class VoiceStore:
     async def point(self, voice_id: str, version: int) -> Voice:
         """Put a version in force: it is what the next session speaks with. Raises NotFound."""
         async with self._database.writing() as connection:
+            await self._living(connection, voice_id)
             await put_in_force(connection, voice_id, version, self._now())
             row = (await connection.execute(_SPOKEN.where(VoiceRow.id == voice_id))).one()
         return _voice(row)
@@ -252,13 +257,58 @@ class VoiceStore:
 
     async def published(self) -> list[Voice]:
         """Every voice that has an adapter, by name. Built-in voices are the models' own and not here."""
-        statement = _SPOKEN.where(VoiceRow.deleted_at.is_(None)).order_by(VoiceRow.name)
+        by_project = await self.published_by_project()
+        return sorted((voice for voices in by_project.values() for voice in voices), key=lambda voice: voice.name)
+
+    async def published_by_project(self) -> dict[str, list[Voice]]:
+        """The same, by the projects that they belong to."""
+        statement = _SPOKEN.where(VoiceRow.deleted_at.is_(None), self._owned).order_by(VoiceRow.name)
+        found: dict[str, list[Voice]] = defaultdict(list)
         async with self._database.reading() as connection:
-            return [_voice(row) for row in await connection.execute(statement)]
+            for row in await connection.execute(statement):
+                found[row.project_id].append(_voice(row))
+        return found
+
+
+async def _records(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[VoiceRecord]:
+    """Voices with what hangs on them, in the order of their rows; so many statements for many as for one."""
+    ids = [row.id for row in rows]
+    published = (
+        select(AdapterRow.voice_id, AdapterRow.version)
+        .where(AdapterRow.voice_id.in_(ids), AdapterRow.published_at.is_not(None))
+        .order_by(AdapterRow.version)
+    )
+    recorded = (
+        select(SampleRow.voice_id, func.count(), func.sum(SampleRow.facts["duration_s"].as_float()))
+        .where(SampleRow.voice_id.in_(ids))
+        .group_by(SampleRow.voice_id)
+    )
+    given = select(*ConsentRow.__table__.c).where(ConsentRow.voice_id.in_(ids)).order_by(ConsentRow.created_at)
+    versions: dict[str, list[int]] = defaultdict(list)
+    for voice_id, version in await connection.execute(published):
+        versions[voice_id].append(version)
+    samples = {voice_id: (count, seconds) for voice_id, count, seconds in await connection.execute(recorded)}
+    newest = {row.voice_id: Consent(**row._mapping) for row in await connection.execute(given)}
+    records = []
+    for row in rows:
+        count, seconds = samples.get(row.id, (0, 0.0))
+        records.append(
+            VoiceRecord(
+                **row._mapping,
+                versions=tuple(versions[row.id]),
+                consent=newest.get(row.id),
+                sample_count=count,
+                sample_s=round(seconds, 3),
+            )
+        )
+    return records
 
 
 _SPOKEN = select(
-    *(VoiceRow.__table__.c[name] for name in ("id", "name", "model", "language", "prompt_name", "version")),
+    *(
+        VoiceRow.__table__.c[name]
+        for name in ("id", "name", "model", "language", "prompt_name", "version", "project_id")
+    ),
     *(AdapterRow.__table__.c[name] for name in ("lora_id", "uri", "sha256", "rank")),
 ).join(AdapterRow, (AdapterRow.voice_id == VoiceRow.id) & (AdapterRow.version == VoiceRow.version))
 
@@ -276,8 +326,10 @@ async def put_in_force(connection: AsyncConnection, voice_id: str, version: int,
     await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(version=version))
 
 
-async def _living(connection: AsyncConnection, voice_id: str) -> Row[Any]:
-    found = select(*VoiceRow.__table__.c).where(VoiceRow.id == voice_id, VoiceRow.deleted_at.is_(None))
+async def _living(connection: AsyncConnection, voice_id: str, tenant: Tenant = EVERYONE) -> Row[Any]:
+    found = select(*VoiceRow.__table__.c).where(
+        VoiceRow.id == voice_id, VoiceRow.deleted_at.is_(None), tenant.owns(VoiceRow.project_id)
+    )
     row = (await connection.execute(found)).first()
     if row is None:
         raise NotFound(f"there is no voice {voice_id[:64]!r}; GET /v1/voices lists them", param="voice")

@@ -51,7 +51,7 @@ class UploadService:
     directory: Path
 
     async def announce(self, record: VoiceRecord, files: Sequence[tuple[str, int]]) -> list[Upload]:
-        """An address for each of `files`, (name, bytes), in their order. Raises RecordingUnfit."""
+        """An address for each of `files`, (name, bytes), in their order. Raises RecordingUnfit, QuotaExceeded."""
         store = configured(self.object_store)
         if record.sample_count + len(files) > self.settings.max_samples:
             raise RecordingUnfit(
@@ -66,6 +66,7 @@ class UploadService:
                 raise RecordingUnfit(
                     f"{name} has {size_bytes} bytes; at most {limit}: cut it into parts", param="files"
                 )
+        await self.ingest.quota.check_bytes(sum(size_bytes for _, size_bytes in files))
         batch = secrets.token_hex(8)
         await asyncio.to_thread(store.put, _batch_key(record.id, batch), json.dumps(shown).encode())
         uploads: list[Upload] = []

@@ -21,8 +21,10 @@ from app.main import Server, make_server
 from app.platform.object_store import ObjectStore
 from app.platform.settings import (
     CloningSettings,
+    LimitSettings,
     NarrationSettings,
     OpenAISettings,
+    PriceSettings,
     SessionSettings,
     Settings,
     StoreSettings,
@@ -51,9 +53,9 @@ class House:
         return self.url.replace("http", "ws") + "/v1/sessions"
 
     @asynccontextmanager
-    async def holder_of(self, *scopes: Scope) -> AsyncIterator[httpx.AsyncClient]:
-        """A client whose key has these scopes alone."""
-        key = await self.catalog.keys.create("narrow", set(scopes))
+    async def holder_of(self, *scopes: Scope, project: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
+        """A client whose key has these scopes alone, in the default project or in the one of that id."""
+        key = await self.catalog.keys.create("narrow", set(scopes), project=project)
         async with _client(self.url, key.token) as http:
             yield http
 
@@ -100,12 +102,15 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
 
     @asynccontextmanager
     async def opened(
+        *,
         store: StoreSettings | None = None,
         cloning: CloningSettings | None = None,
         narration: NarrationSettings | None = None,
         openai: OpenAISettings | None = None,
+        limits: LimitSettings | None = None,
+        prices: PriceSettings | None = None,
         cors_origins: tuple[str, ...] = (),
-        **limits: object,
+        **session: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
         settings = Settings(
@@ -119,8 +124,10 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             cloning=cloning or CloningSettings(),
             narration=narration or NarrationSettings(),
             openai=openai or OpenAISettings(),
+            limits=limits or LimitSettings(),
+            prices=prices or PriceSettings(),
             cors_origins=cors_origins,
-            session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
+            session=SessionSettings(**{"queue_timeout_s": 0.2, **session}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
         key = await catalog.keys.create("test", {Scope.SPEAK, Scope.FLEET})

@@ -103,3 +103,21 @@ async def test_a_key_is_made_for_the_fleet_that_is_named_wherever_one_is(
     refused = await terminal.run("keys", "list", key=token)
     assert refused.returncode == 1
     assert "lacks the scope 'admin'; it has: speak" in refused.stderr.decode()
+
+
+async def test_a_project_has_keys_that_rotate_and_its_use_is_shown(
+    terminal: Terminal, house: House, worker: FakeWorker
+) -> None:
+    project = (await terminal.run("projects", "create", "Owl Island")).stdout.decode().strip()
+    assert f"{project}  " in (await terminal.run("projects", "list")).stdout.decode()
+    words = ("keys", "create", "owl", "--project", "Owl Island", "--expires", "2099-01-01")
+    token = (await terminal.run(*words)).stdout.decode().strip()
+    key = await house.catalog.keys.authenticate(token)
+    assert (key.project_id, key.expires_at and key.expires_at.date().isoformat()) == (project, "2099-01-01")
+    rotated = (await terminal.run("keys", "rotate", key.id)).stdout.decode().strip()
+    assert rotated != token
+    spoken = await terminal.run("say", "Hello.", "-o", "-", "--format", "pcm", key=rotated)
+    assert spoken.returncode == 0, spoken.stderr
+    await house.server.config.app.state.services.metering.recorder.write()  # type: ignore[union-attr]
+    used = (await terminal.run("usage", "--by", "project,key")).stdout.decode()
+    assert f"{project}  {key.id}  1 utterances  6 characters" in used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,8 +13,10 @@ import pytest
 from app.client.http import ApiClient
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
 from app.speech.choices import Scope
+from app.speech.protocol import Done
 from tests.api.conftest import House
-from tests.support.session_client import error_of
+from tests.support.fake_worker import FakeWorker
+from tests.support.session_client import error_of, sessions_client
 
 pytestmark = pytest.mark.anyio
 
@@ -72,15 +74,65 @@ async def test_a_key_that_is_not_there_cannot_be_ended(admin: httpx.AsyncClient)
     assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.ADMIN])
-async def test_only_an_admin_sees_or_makes_keys(house: House, scope: Scope) -> None:
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope not in (Scope.ADMIN, Scope.MANAGE)])
+async def test_only_who_manages_keys_sees_or_makes_them(house: House, scope: Scope) -> None:
     async with house.holder_of(scope) as http:
         for answer in (
             await http.get("/v1/keys"),
             await http.post("/v1/keys", json={"name": "mine", "scopes": ["admin"]}),
+            await http.post("/v1/keys/x/rotate"),
             await http.delete("/v1/keys/x"),
         ):
             assert answer.status_code == 403
+
+
+async def test_a_project_manages_its_own_keys_and_none_that_may_do_more(house: House) -> None:
+    admin = await house.catalog.keys.create("operator", {Scope.ADMIN})
+    async with house.holder_of(Scope.MANAGE, Scope.SPEAK) as http:
+        made = await http.post("/v1/keys", json={"name": "laptop", "scopes": ["speak"]})
+        assert made.status_code == 201
+        assert (await http.post(f"/v1/keys/{made.json()['id']}/rotate")).status_code == 201
+        for answer in (
+            await http.post("/v1/keys", json={"name": "x", "scopes": ["speak", "admin"]}),
+            await http.post("/v1/keys", json={"name": "x", "project": "another"}),
+            await http.post(f"/v1/keys/{admin.id}/rotate"),
+            await http.delete(f"/v1/keys/{admin.id}"),
+        ):
+            assert (answer.status_code, error_of(answer)["code"]) == (403, "permission_denied")
+    assert await house.catalog.keys.authenticate(admin.token)
+
+
+async def test_a_rotated_key_has_two_tokens_until_the_overlap_is_over(house: House, admin: httpx.AsyncClient) -> None:
+    first = (await admin.post("/v1/keys", json={"name": "laptop"})).json()
+    second = (await admin.post(f"/v1/keys/{first['id']}/rotate")).json()
+    assert datetime.fromisoformat(second["previous_until"]) > datetime.now(UTC) + timedelta(hours=23)
+    for token in (first["token"], second["token"]):
+        assert (await house.catalog.keys.authenticate(token)).id == first["id"]
+    third = (await admin.post(f"/v1/keys/{first['id']}/rotate", json={"overlap_hours": 0})).json()
+    assert await house.catalog.keys.authenticate(third["token"])
+    for token in (first["token"], second["token"]):
+        with pytest.raises(AuthenticationFailed):
+            await house.catalog.keys.authenticate(token)
+
+
+async def test_a_revoked_keys_sockets_are_closed_with_the_reason(
+    house: House, worker: FakeWorker, admin: httpx.AsyncClient
+) -> None:
+    made = (await admin.post("/v1/keys", json={"name": "laptop"})).json()
+    async with sessions_client(house.sessions_url, made["token"]) as client:
+        await client.say("a", "Hello there.", pace="unpaced")
+        await client.until(Done, "a")
+        await admin.delete(f"/v1/keys/{made['id']}")
+        await client.socket.wait_closed()
+    assert (client.socket.close_code, made["id"] in str(client.socket.close_reason)) == (1008, True)
+
+
+async def test_a_key_that_was_revoked_elsewhere_starts_no_session_more(house: House, worker: FakeWorker) -> None:
+    key = await house.catalog.keys.create("laptop", {Scope.SPEAK})
+    async with sessions_client(house.sessions_url, key.token) as client:
+        await house.catalog.keys.revoke(key.id)
+        await client.send("start", "a", voice="slt")
+        assert (await client.refusal("a")).code == "authentication_failed"
 
 
 async def test_the_commands_manage_the_keys_of_a_fleet_elsewhere(house: House) -> None:
@@ -128,5 +180,5 @@ async def test_a_key_that_lacks_a_scope_is_told_which(house: House) -> None:
         with ApiClient(house.url, house.key) as client:
             client.keys.all()
 
-    with pytest.raises(PermissionDenied, match="lacks the scope 'admin'; it has: fleet, speak"):
+    with pytest.raises(PermissionDenied, match="lacks the scope 'manage'; it has: fleet, speak"):
         await asyncio.to_thread(ask)

@@ -34,7 +34,7 @@ async def test_a_new_voice_is_empty_and_says_what_its_owner_must_read(studio: St
     record = await studio.house.catalog.voices.get(voice["id"])
     assert " ".join(record.consent_number) in voice["consent_phrase"]
     assert (await studio.http.get(f"/v1/voices/{voice['id']}")).json() == voice
-    assert (await studio.http.get("/v1/voices")).json() == {"object": "list", "data": [voice]}
+    assert (await studio.http.get("/v1/voices")).json()["data"] == [voice]
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\nb", "a\u202eb"])
@@ -224,3 +224,12 @@ async def test_an_operators_word_needs_admin_and_is_logged_without_it(
     (record,) = [record for record in caplog.records if record.msg == "operator consent"]
     assert (vars(record)["voice"], vars(record)["key"]) == (voice, consent["key_id"])
     assert "drawer" not in str(vars(record))
+
+
+async def test_voices_are_listed_in_pages(studio: Studio) -> None:
+    ids = [await studio.voice(name) for name in ("Ann", "Ben", "Cid")]
+    first = (await studio.http.get("/v1/voices", params={"limit": 2})).json()
+    assert ([voice["id"] for voice in first["data"]], first["has_more"]) == (ids[:2], True)
+    rest = (await studio.http.get("/v1/voices", params={"limit": 2, "after": ids[1]})).json()
+    assert ([voice["id"] for voice in rest["data"]], rest["has_more"]) == (ids[2:], False)
+    assert (await studio.http.get("/v1/voices", params={"after": "nope"})).status_code == 404

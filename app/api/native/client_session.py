@@ -217,6 +217,8 @@ class ClientSession:
         return self._lost and self._task.uncancel() == 0
 
     async def _speak(self) -> None:
+        if self._key_id:
+            await self._services.keys.check(self._key_id)
         if isinstance(self._request, Resume):
             await self._go_on(self._request)
             return

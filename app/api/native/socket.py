@@ -23,7 +23,16 @@ from app.api.native.client_session import ClientSession
 from app.api.native.protocol_page import reference
 from app.api.native.send_queue import Writer
 from app.api.services import Services, TheServices
-from app.errors import CarillonError, InvalidRequest, Overloaded, SessionInUse, SlowReader, UnknownSession
+from app.errors import (
+    AuthenticationFailed,
+    CarillonError,
+    InvalidRequest,
+    Overloaded,
+    SessionInUse,
+    SlowReader,
+    UnknownSession,
+)
+from app.platform.key_cache import key_ended
 from app.speech.choices import Scope
 from app.speech.protocol import (
     SESSION_ID,
@@ -71,7 +80,7 @@ async def open_sessions(websocket: WebSocket, services: TheServices) -> None:
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await SessionSocket(websocket, services, key_id=holder.id if holder else "").run()
+    await SessionSocket(websocket, services.of(holder), key_id=holder.id if holder else "").run()
 
 
 class SessionSocket:
@@ -89,6 +98,7 @@ class SessionSocket:
         self._leaving = False
         self._told = True
         """That the server stops, if it does."""
+        self._key_ended = asyncio.Event()
 
     async def run(self) -> None:
         """Serve the client until it goes, is asked to, or reads nothing for too long."""
@@ -96,19 +106,28 @@ class SessionSocket:
         try:
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(self._writer.run())
+                watching = group.create_task(self._until_key_ends())
                 speaking: set[asyncio.Task[None]] = set()
                 try:
                     await self._read(group, speaking)
                 finally:
-                    for task in (writing, *speaking):
+                    for task in (writing, watching, *speaking):
                         task.cancel()
         except* SlowReader as slow:
             log.warning("slow reader given up", extra={"sessions": len(self._sessions)})
             await self._close(POLICY_VIOLATION, str(slow.exceptions[0]))
+        except* AuthenticationFailed as ended:
+            await self._close(POLICY_VIOLATION, str(ended.exceptions[0]))
         except* WebSocketDisconnect:
             pass
         finally:
             self._services.sockets.discard(self)
+
+    async def _until_key_ends(self) -> None:
+        """Raises AuthenticationFailed then."""
+        with self._services.key_watch.held(self._key_id, self._key_ended.set):
+            await self._key_ended.wait()
+            raise key_ended(self._key_id)
 
     def go_away(self, deadline_s: float) -> None:
         """Notify the client that the server stops, and start nothing more."""

@@ -1,0 +1,76 @@
+"""`GET /v1/usage`: who used how much, and what it costs. The scope is `manage`, for one's project; `admin` sees all.
+
+Characters are of texts that were sent to be spoken, also where the call was then aborted; audio is what was made of
+them. A session counts on the day it began, a narration on the day it was submitted, a clone job on the day it was over.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from app.api.access import Manager
+from app.api.services import TheServices
+from app.errors import InvalidRequest
+from app.platform.database import utc_now
+from app.platform.usage import DIMENSIONS, Dimension, Use
+
+MAX_DAYS = 366
+
+router = APIRouter(prefix="/v1", tags=["usage"])
+
+
+@router.get("/usage")
+async def usage(
+    services: TheServices,
+    _: Manager,
+    by: Annotated[str, Query(max_length=100, description=f"With commas between: {', '.join(DIMENSIONS)}.")] = "day",
+    first: Annotated[date | None, Query(alias="from", description="Default: the first of this month.")] = None,
+    last: Annotated[date | None, Query(alias="to", description="Default: today, in UTC.")] = None,
+) -> dict[str, Any]:
+    """The use of some days, both included, summed by `by`; `total` is the sum of all of it."""
+    today = utc_now().date()
+    last = last or today
+    first = first or last.replace(day=1)
+    if not timedelta() <= last - first < timedelta(days=MAX_DAYS):
+        raise InvalidRequest(f"from {first} to {last} is no span of 1 to {MAX_DAYS} days", param="from")
+    dimensions = _dimensions(by)
+    found = await services.catalog.usage.summed(first, last, dimensions)
+    prices, total = services.settings.prices, Use()
+    for use in found.values():
+        total.add(use)
+
+    def shown(use: Use) -> dict[str, Any]:
+        return {**vars(use), "cost_usd": use.usd(prices)}
+
+    rows = sorted(found.items(), key=lambda entry: [value or "" for value in entry[0]])
+    return {
+        "object": "list",
+        "from": first.isoformat(),
+        "to": last.isoformat(),
+        "data": [{**dict(zip(dimensions, values, strict=True)), **shown(use)} for values, use in rows],
+        "total": shown(total),
+    }
+
+
+@router.get("/audit")
+async def audit(
+    services: TheServices,
+    _: Manager,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, Query(ge=1, description="The id of the last entry of the page before.")] = None,
+) -> dict[str, Any]:
+    """Which key did what to which thing, the newest first."""
+    entries = await services.catalog.audit.newest(limit=limit, before=before)
+    return {"object": "list", "data": [entry.model_dump(mode="json") for entry in entries]}
+
+
+def _dimensions(by: str) -> list[Dimension]:
+    """Raises InvalidRequest."""
+    wanted = [name.strip() for name in by.split(",") if name.strip()]
+    chosen = [dimension for dimension in DIMENSIONS if dimension in wanted]
+    if len(chosen) != len(wanted):
+        raise InvalidRequest(f"by: {by!r} is not made of {', '.join(DIMENSIONS)}, each once", param="by")
+    return chosen

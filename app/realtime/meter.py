@@ -1,0 +1,37 @@
+"""What a session uses is counted by a meter, and a router that gives each session one.
+
+Whose meter it is, and what it does with what it counts, is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from app.fleet.worker import Worker
+from app.realtime.router import SessionRouter
+from app.realtime.session import Meter, RoutedSession
+from app.speech.voices import ModelCard, Voice
+
+
+class MeteredRouter:
+    """A `SessionRouter` for one caller. `opened` gives a session's meter, or raises what keeps it from being opened."""
+
+    def __init__(self, router: SessionRouter, opened: Callable[[Voice], AbstractAsyncContextManager[Meter]]) -> None:
+        self._router = router
+        self._opened = opened
+
+    @property
+    def models(self) -> tuple[ModelCard, ...]:
+        return self._router.models
+
+    @property
+    def workers(self) -> tuple[Worker, ...]:
+        return self._router.workers
+
+    @asynccontextmanager
+    async def open(self, voice: Voice, **options: Any) -> AsyncIterator[RoutedSession]:
+        """As `SessionRouter.open`, and raises what the meter does."""
+        async with self._opened(voice) as meter, self._router.open(voice, meter=meter, **options) as session:
+            yield session
