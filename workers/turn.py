@@ -13,9 +13,9 @@ from app.platform.settings import SessionSettings
 from app.speech.protocol import MAX_UTTERANCE_CHARS, PartialChunk, Resumption, Utter
 from app.speech.text import Chunk, TextSplitter, clean, has_speech, marks
 
-MAX_GROWTH = 3
-"""Front doors hold clients to `max_pending_chars` as text was sent. Cleaned, a character may be three (U+FB2C in NFC),
-and a session that goes on brings what is spoken again."""
+MAX_GROWTH = 96
+"""Front doors hold clients to `max_pending_chars` as text was written. To be read, a character may be 83: an emoji and
+its name, in marks. Cleaned, it may be three (U+FB2C in NFC); and a session that goes on brings what is spoken again."""
 
 
 class TurnText:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from app.speech.text.html import BLOCKS, CALLS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
-from app.speech.text.marks import MAX_PAUSE_S, MAX_READING_CHARS, START, pause_mark, reading_mark, without_marks
+from app.speech.text.marks import MAX_PAUSE_S, START, pause_mark, reading_mark, without_marks
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
 
@@ -94,7 +94,7 @@ class Elements(PlainText):
         if self.state.said:
             self._end_said()
         self._say(START)
-        self.state.said, self.state.said_as, self.state.inner = name, how[:MAX_READING_CHARS], ""
+        self.state.said, self.state.said_as, self.state.inner = name, how, ""
 
     def _end_block(self) -> None:
         """A blank line, or the border of an element."""

@@ -23,7 +23,7 @@ from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
 from app.speech.text.emoji import named, run_end
 from app.speech.text.html import KNOWN, Partial, tag_at
 from app.speech.text.markdown import Line, opening
-from app.speech.text.marks import reading_mark, without_marks
+from app.speech.text.marks import MAX_READING_CHARS, reading_mark, without_marks
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
 from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
@@ -342,10 +342,11 @@ class Markup(Elements):
             return end  # of a sequence that is cut, the rest is emoji by itself
         if end == len(text) and end - at < MAX_EMOJI and not final:
             return at
-        if name := named(text[at:end]):
-            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + reading_mark(text[at:end], name))
+        name, chars = named(text[at:end], most=MAX_READING_CHARS)
+        if name:
+            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + reading_mark(text[at : at + chars], name))
             self.state.prev = "x"
-        return end
+        return at + chars
 
     def _entity(self, text: str, at: int, *, final: bool) -> int:
         if found := _ENTITY.match(text, at):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import html
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from textwrap import wrap
 
-from app.speech.text.marks import AS, END, MAX_READING_CHARS, without_marks
+from app.speech.text.marks import AS, END, MAX_READING_CHARS, as_written, reading_mark, without_marks
 from app.speech.text.say_as import said_as
 
 ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + END
@@ -84,6 +85,8 @@ class PlainText:
 
     def _say(self, text: str) -> None:
         state = self.state
+        if state.said:  # its words are replaced: a pause or a name among them has no place
+            text = as_written(text)
         if not text:
             return
         words = text.strip()
@@ -124,8 +127,10 @@ class PlainText:
         if state.said == "say-as":
             spoken = said_as(state.inner, state.said_as, state.ignored)
         state.said = ""
-        end = AS + without_marks(spoken)[:MAX_READING_CHARS] + END
-        self._say(end)
+        first, *others = wrap(without_marks(spoken), MAX_READING_CHARS) or [""]
+        self._say(AS + first + END)
+        for more in others:
+            self._say(" " + reading_mark("", more))
         state.tail = (state.tail + (spoken or state.inner))[-3:]
         state.prev = "x"
 

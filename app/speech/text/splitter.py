@@ -110,7 +110,7 @@ class TextSplitter:
         """The next chunk if one is ready under the rules above; None if not, or if all text has been given out."""
         while self._text[self._start : self._start + 1].isspace():
             self._start += 1
-        window = self._text[self._start : self._start + self._window_chars]
+        window = self._window()
         if pause := PAUSE.search(window):
             if not pause.start():
                 return self._take(window, pause.end(), Cut.PAUSE)
@@ -126,6 +126,15 @@ class TextSplitter:
         else:
             end, cut = self._cut_in_the_open(window, eager)
         return self._take(window, end, cut) if end else None
+
+    def _window(self) -> str:
+        """The text that the next chunk is a part of: whole readings, which are never cut."""
+        end = self._start + self._window_chars
+        window = self._text[self._start : end]
+        if not window.isascii() and window.rfind(START) > window.rfind(END):
+            close = self._text.find(END, end)
+            window = self._text[self._start : close + 1 if close >= 0 else None]
+        return window
 
     def _mark(self, cut: Cut) -> int:
         self._text += self._cleaner.finish()
@@ -232,6 +241,8 @@ class TextSplitter:
         for start, stop in readings:
             if start < end < stop:
                 end = start or stop
+                if not start and window[stop - 1] != END:
+                    return 0, Cut.LENGTH  # its words have not all come
         if end >= len(window):
             return len(window), Cut.LENGTH
         while joins_previous(window[end]):  # ends: the cleaner leaves no longer rows of marks

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.speech.text import clean, marks
 from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
+from app.speech.text.spoken import spoken
 
 SIGNS = (
     *"*_`~[]()!#|&<>/=:.-+ 5ax",
@@ -125,6 +126,19 @@ def test_a_thought_stays_open_over_flushes_and_never_speaks() -> None:
         markup.push("nk>c</think>Yes."),
     ]
     assert "".join(said) == "Yes."
+
+
+def test_within_words_that_are_replaced_nothing_is_marked() -> None:
+    options = TextOptions(emoji=EmojiReading.NAME)
+    got = plain('<sub alias="World">W <break time="1s"/> 👍 W</sub> on', options)
+    assert spoken(got, options) == "World on"
+    assert "".join(marks.as_written(got).split()) == "W👍Won"
+
+
+def test_a_long_alias_and_a_long_row_of_emoji_are_spoken_whole() -> None:
+    options, alias = TextOptions(emoji=EmojiReading.NAME), " ".join(["alias"] * 60)
+    assert spoken(plain(f'<sub alias="{alias}">W</sub>'), options) == alias
+    assert spoken(plain("😂" * 60, options), options).count("face with tears of joy") == 60
 
 
 def test_code_is_skipped_announced_or_read() -> None:
