@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api import clones, docs, fleet, health, keys, narration_files, narrations, samples, uploads, voices
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
@@ -53,8 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
-    describe(app)
+    app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    describe(app, max_input_chars=settings.session.max_input_chars)
     app.add_middleware(Lingering)
     if not settings.auth:
         app.add_middleware(LocalCallers, allowed_hosts=settings.allowed_hosts)
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
-    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
+    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health, docs)
     for router in (*speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app

@@ -28,7 +28,7 @@ from app.voices.transcripts import MAX_TRANSCRIPT_CHARS
 MAX_LARGEST_FILES = 4
 """A form may be so large as this many of the largest files."""
 
-FIELDS = {"files": "files", "transcripts": "texts", "manifest": "file"}
+FIELDS = {"files": "files", "transcripts": "texts?", "manifest": "file?"}
 
 router = APIRouter(tags=["voices"])
 
