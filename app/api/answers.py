@@ -261,7 +261,7 @@ EVENTS = Answer(
 ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/audio/speech"): Answer(
         media_types=(*CONTENT_TYPES, "text/event-stream"),
-        description="Audio, sent as it is made; with `stream_format=sse`, events `speech.audio.delta` with base64 audio "
+        description="Audio, sent as it is made; with `stream_format=sse`, events `speech.audio.delta` of base64 audio "
         "and one `speech.audio.done` with usage.",
     ),
     ("get", "/v1/models"): Answer(ModelList),

@@ -35,8 +35,8 @@ MAX_FIELD_BYTES = 16 * 2**20
 
 
 def form_body(**fields: str) -> dict[str, Any]:
-    """What `received_form` takes, for the OpenAPI page: each field as `file`, `files`, `text` or `texts`; `text?` may be
-    left out."""
+    """What `received_form` takes, for the OpenAPI page: each field as `file`, `files`, `text` or `texts`; `text?` may
+    be left out."""
     one = {"file": {"type": "string", "format": "binary"}, "text": {"type": "string"}}
     kinds = {name: kind.removesuffix("?") for name, kind in fields.items()}
     properties = {

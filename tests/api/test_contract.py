@@ -95,7 +95,14 @@ async def test_a_generator_makes_models_that_fit_what_is_answered(
 ) -> None:
     (tmp_path / "openapi.json").write_text(json.dumps(contract))
     target = tmp_path / "carillon_models.py"
-    options = "--input-file-type openapi --output-model-type pydantic_v2.BaseModel --formatters builtin".split()
+    options = [
+        "--input-file-type",
+        "openapi",
+        "--output-model-type",
+        "pydantic_v2.BaseModel",
+        "--formatters",
+        "builtin",
+    ]
     await run(
         *(TOOLS / "datamodel-codegen", *options, "--input", "openapi.json", "--output", target),
         cwd=tmp_path,
