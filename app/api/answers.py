@@ -43,7 +43,7 @@ def _derived(title: str, of: type[BaseModel], *, without: Iterable[str] = (), **
 
 
 def _list_of(name: str, item: type[BaseModel]) -> type[BaseModel]:
-    return create_model(name, object=(Literal["list"], ...), data=(list[item], ...))
+    return create_model(name, object=(Literal["list"], ...), data=(list[item], ...))  # pyright: ignore[reportInvalidTypeForm]
 
 
 class ModelDetails(BaseModel):

@@ -148,7 +148,7 @@ async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(
         await run(
             *(TOOLS / "schemathesis", "run", f"{studio.house.url}/openapi.json"),
             *("--header", f"Authorization: Bearer {key.token}", "--max-examples", str(examples)),
-            *("--phases", "examples,fuzzing", "--generation-database", "none", "--generation-deterministic"),
+            *("--phases", "examples,coverage,fuzzing", "--generation-deterministic"),
             *("--request-timeout", "20", "--no-color"),
             cwd=tmp_path,
             timeout_s=600,
