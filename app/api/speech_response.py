@@ -27,6 +27,7 @@ from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
+from app.speech.text.elements import behind_thought
 from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
@@ -145,7 +146,7 @@ class SpeechResponse(Response):
             rate_hz = session.ready.sample_rate_hz
             with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
                 last = b""
-                await _say(session, self._text)
+                await _say(session, behind_thought(self._text, self._options or TextOptions()))
                 hold_s = float("inf") if self._held is None else self._services.settings.openai.wav_hold_s
                 async with aclosing(told_when_due(session, hold_s)) as events:
                     async for event in events:

@@ -15,7 +15,22 @@ THOUGHT = "[THINK]"
 MAX_OPEN_TAG_CHARS = 400
 
 _PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
+_THOUGHT = re.compile(rf"<(?:{'|'.join(sorted(REASONING))})\b", re.I)
+_THOUGHT_END = re.compile(rf"</(?:{'|'.join(sorted(REASONING))})\s*>", re.I)
 _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
+
+
+def behind_thought(text: str, options: TextOptions) -> str:
+    """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
+
+    In text that streams in, what comes before that tag has been spoken by the time it comes.
+    """
+    if "</" not in text or options.markup is MarkupKind.PLAIN:
+        return text
+    end = _THOUGHT_END.search(text)
+    if end is None or _THOUGHT.search(text, 0, end.start()) or text.count("`", 0, end.start()) % 2:
+        return text
+    return text[end.end() :]
 
 
 class Elements(PlainText):

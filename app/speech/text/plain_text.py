@@ -27,6 +27,10 @@ class MarkupState:
     """Of the text as it was written, up to `held`."""
     plain_chars: int = 0
     line_start: bool = True
+    line_began: int = 0
+    """In plain text."""
+    line_chars: int = 0
+    """Of the line before."""
     block: str = ""
     """What the present line is: a heading, an item, a row; empty: a paragraph's."""
     tail: str = ""
@@ -129,10 +133,19 @@ class PlainText:
         state.said = ""
         first, *others = wrap(without_marks(spoken), MAX_READING_CHARS) or [""]
         self._say(AS + first + END)
-        for more in others:
-            self._say(" " + reading_mark("", more))
+        self._say_more(others)
         state.tail = (state.tail + (spoken or state.inner))[-3:]
         state.prev = "x"
+
+    def _say_as(self, written: str, spoken: str) -> None:
+        """What is written as `written`, in other words, however many."""
+        first, *others = wrap(without_marks(spoken), MAX_READING_CHARS) or [""]
+        self._say(reading_mark(without_marks(written), first))
+        self._say_more(others)
+
+    def _say_more(self, words: list[str]) -> None:
+        for more in words:
+            self._say(" " + reading_mark("", more))
 
     def _taken(self) -> str:
         out = "".join(self._out)

@@ -52,7 +52,7 @@ def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()
         text = _parted(text)
     read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marked_parts(text))
     read = _BARE_COMMA.sub("", read.replace("\n", " "))
-    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip()
+    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip().removeprefix(",").lstrip()
 
 
 def _read(text: str, options: TextOptions, tags: frozenset[str]) -> str:
