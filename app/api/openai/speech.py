@@ -106,7 +106,7 @@ class SpeechRequest(TextFields):
 async def speak(request: Request, services: TheServices) -> Response:
     """Speak a text; the audio is sent as it is made."""
     limit = services.settings.session.max_input_chars
-    wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
+    wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR, strict=False)
     if wanted.ignored and services.settings.openai.strict:
         raise InvalidRequest(
             f"{wanted.ignored[0][:64]!r} is not known or cannot be followed by the models served here; leave it out",
