@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.narration.steps import StepStore
     from app.narration.store import NarrationStore
     from app.voices.jobs import JobStore
+    from app.voices.pronunciations import PronunciationStore
     from app.voices.store import VoiceStore
 
 
@@ -64,6 +65,12 @@ class Catalog:
         from app.narration.steps import StepStore
 
         return StepStore(self.database, now=self._now)
+
+    @cached_property
+    def pronunciations(self) -> PronunciationStore:
+        from app.voices.pronunciations import PronunciationStore
+
+        return PronunciationStore(self.database, now=self._now)
 
     async def aclose(self) -> None:
         await self.database.aclose()

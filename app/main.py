@@ -16,7 +16,19 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.api import clones, docs, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api import (
+    clones,
+    docs,
+    fleet,
+    health,
+    keys,
+    narration_files,
+    narrations,
+    pronunciations,
+    samples,
+    uploads,
+    voices,
+)
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
@@ -69,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
-    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health, docs)
+    edges = (voices, pronunciations, samples, uploads, clones, narrations, narration_files, fleet, keys, health, docs)
     for router in (*speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
@@ -86,7 +98,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(catalog.aclose)
         registry = Registry(redis, settings)
         view = await stack.enter_async_context(open_fleet(registry, settings))
-        session_router = SessionRouter(view, registry, settings)
+        session_router = SessionRouter(view, registry, settings, pronunciations=catalog.pronunciations.spoken_with)
         stack.push_async_callback(session_router.aclose)
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:

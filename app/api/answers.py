@@ -228,6 +228,11 @@ class RevokedKey(BaseModel):
     revoked: Literal[True]
 
 
+class Pronunciations(BaseModel):
+    object: Literal["pronunciations"]
+    words: dict[str, str]
+
+
 class Alive(BaseModel):
     status: Literal["ok"]
 
@@ -292,6 +297,11 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/voices/{voice_id}/uploads/{upload_id}"): Answer(SampleDetails),
     ("post", "/v1/voices/{name}/polish"): Answer(CloneDetails),
     ("post", "/v1/clones"): Answer(CloneDetails),
+    **{
+        (method, path): Answer(Pronunciations)
+        for method in ("get", "put", "delete")
+        for path in ("/v1/pronunciations", "/v1/voices/{name}/pronunciations")
+    },
     ("get", "/v1/clones"): Answer(CloneList),
     ("get", "/v1/clones/{job_id}"): Answer(CloneDetails),
     ("get", "/v1/clones/{job_id}/events"): EVENTS,

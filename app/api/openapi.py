@@ -59,6 +59,8 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("post", "/v1/voices/{voice_id}/uploads"): {"files": [{"file_name": "001.flac", "size_bytes": 1200000}]},
     ("post", "/v1/clones"): {"voice": "voice_0123456789ab", "overrides": {"train": {"epochs": 3}}},
     ("post", "/v1/narrations"): {"voice": "wren", "text": "# One\n\nThe bells are ringing.", "kind": "markdown"},
+    ("put", "/v1/pronunciations"): {"words": {"GIF": "jif", "nginx": "engine x"}},
+    ("put", "/v1/voices/{name}/pronunciations"): {"words": {"Nguyen": "win"}},
     ("post", "/v1/keys"): {"name": "web", "scopes": ["speak"], "days": 90},
     ("post", "/v1/fleet/workers/{id}/drain"): {"deadline_s": 60},
 }

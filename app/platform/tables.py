@@ -198,3 +198,13 @@ class StepRow(Base):
     released_at: Mapped[datetime]
     lease_expires_at: Mapped[datetime | None]
     kind: Mapped[str]
+
+
+class PronunciationRow(Base):
+    """One dictionary; its owner is a key or a voice."""
+
+    __tablename__ = "pronunciations"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    words: Mapped[dict[str, str]]
+    changed_at: Mapped[datetime]

@@ -22,6 +22,7 @@ from app.speech.text.emoji import CHARS as EMOJI_CHARS
 from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
 from app.speech.text.emoji import named, run_end
 from app.speech.text.html import KNOWN, Partial, tag_at
+from app.speech.text.links import CITATION, CITATION_PART, MAX_LINK_CHARS, MAX_NESTED_LINKS, closing_bracket
 from app.speech.text.markdown import Line, opening
 from app.speech.text.marks import MAX_READING_CHARS, reading_mark, without_marks
 from app.speech.text.maths import Formula, formula_at, in_words
@@ -30,8 +31,6 @@ from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
 from app.speech.token_layout import ORPHEUS_TAGS
 
-MAX_LINK_CHARS = 400
-MAX_NESTED_LINKS = 2
 MAX_VERSE_CHARS = 60
 """Of a line that is meant to end there; prose that was broken to a width has longer ones."""
 MAX_RUN_CHARS = 40
@@ -49,10 +48,7 @@ _CONTROL = re.compile(r"<\|[\w-]{1,40}\|>")
 _CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
 _AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
-_CITATION = re.compile(r"【\d{1,4}[†:‡][^】\n]{0,100}】")
-_CITATION_PART = re.compile(r"【(?:\d{0,4}|\d{1,4}[†:‡][^】\n]{0,100})\Z")
 _AFTER_NOTE = ("", "\n", ".", ",", ";", ":", "[")
-_BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
 
 
 class Markup(Elements):
@@ -341,9 +337,9 @@ class Markup(Elements):
 
     def _citation(self, text: str, at: int, *, final: bool) -> int:
         """`【3†source】`, as assistants with a search cite: not read."""
-        if found := _CITATION.match(text, at):
+        if found := CITATION.match(text, at):
             return found.end()
-        return at if not final and _CITATION_PART.match(text, at) else self._literal(text, at, at + 1)
+        return at if not final and CITATION_PART.match(text, at) else self._literal(text, at, at + 1)
 
     def _escape(self, text: str, at: int, *, final: bool) -> int:
         if at + 1 == len(text):
@@ -411,7 +407,7 @@ class Markup(Elements):
         if text.startswith(THOUGHT, begin):
             state.skipped = THOUGHT
             return begin + len(THOUGHT)
-        end = _closing_bracket(text, begin)
+        end = closing_bracket(text, begin)
         if end is None and len(text) - begin < MAX_LINK_CHARS and not final:
             return at
         if not end:
@@ -490,20 +486,3 @@ def _run_end(text: str, at: int) -> int:
     while end < min(len(text), at + MAX_RUN_CHARS) and text[end] == text[at]:
         end += 1
     return end
-
-
-def _closing_bracket(text: str, begin: int) -> int | None:
-    """The end of what the bracket at `begin` opens; 0: it has none within this paragraph or near; None: not yet."""
-    depth = 0
-    for found in _BRACKETS.finditer(text, begin, begin + MAX_LINK_CHARS):
-        if found[0] == "[":
-            depth += 1
-        elif found[0] == "]":
-            depth -= 1
-        elif found[0].startswith("\n"):
-            return 0
-        if not depth:
-            return found.end()
-        if depth > MAX_NESTED_LINKS + 1:
-            return 0
-    return None
