@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from app.platform.idempotency import IdempotencyStore
     from app.platform.usage import UsageStore
     from app.voices.jobs import JobStore
+    from app.voices.pronunciations import PronunciationStore
     from app.voices.store import VoiceStore
 
 
@@ -95,6 +96,12 @@ class Catalog:
         from app.narration.steps import StepStore
 
         return StepStore(self.database, now=self._now)
+
+    @cached_property
+    def pronunciations(self) -> PronunciationStore:
+        from app.voices.pronunciations import PronunciationStore
+
+        return PronunciationStore(self.database, now=self._now)
 
     async def aclose(self) -> None:
         await self.database.aclose()

@@ -16,7 +16,21 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.api import clones, fleet, health, keys, narration_files, narrations, projects, samples, uploads, usage, voices
+from app.api import (
+    clones,
+    docs,
+    fleet,
+    health,
+    keys,
+    narration_files,
+    narrations,
+    projects,
+    pronunciations,
+    samples,
+    uploads,
+    usage,
+    voices,
+)
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
@@ -62,8 +76,8 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.services = services
             yield
 
-    app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan)
-    describe(app)
+    app = FastAPI(title="Carillon", version=version("carillon"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    describe(app, max_input_chars=settings.session.max_input_chars)
     app.add_middleware(Idempotency)
     app.add_middleware(RequestTargets)
     app.add_middleware(Lingering)
@@ -81,7 +95,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
-    edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, projects, usage, health)
+    voices_edges = (voices, pronunciations, samples, uploads, clones)
+    edges = (*voices_edges, narrations, narration_files, fleet, keys, projects, usage, health, docs)
     for router in (*speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
@@ -98,7 +113,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(catalog.aclose)
         registry = Registry(redis, settings)
         view = await stack.enter_async_context(open_fleet(registry, settings))
-        session_router = SessionRouter(view, registry, settings)
+        session_router = SessionRouter(view, registry, settings, pronunciations=catalog.pronunciations.spoken_with)
         stack.push_async_callback(session_router.aclose)
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:

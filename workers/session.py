@@ -40,6 +40,7 @@ from app.speech.protocol import (
 from app.speech.repetition import repeated_frames
 from app.speech.spoken_text import played_text
 from app.speech.text import Chunk, marks
+from app.speech.text.respelling import respeller
 from app.speech.text.spoken import is_plain, is_silent, spoken
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Codes, Engine, EngineAdapter, Utterance
@@ -114,7 +115,14 @@ class Session:
         self._text = self._turn_text(before)
 
     def _turn_text(self, before: Resumption, *, ended: bool = False) -> TurnText:
-        return TurnText(before, tags=self._engine.layout.speech.tags, settings=self._settings, ended=ended)
+        words = self._assign.text.respellings
+        return TurnText(
+            before,
+            tags=self._engine.layout.speech.tags,
+            settings=self._settings,
+            ended=ended,
+            respell=respeller(words) if words else None,
+        )
 
     # What is received.
 

@@ -6,23 +6,29 @@ It knows neither audio nor time: the session says when the text went idle, and w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from app.errors import InvalidRequest, TextAfterEnd, TextTooLong
 from app.platform.settings import SessionSettings
 from app.speech.protocol import MAX_UTTERANCE_CHARS, PartialChunk, Resumption, Utter
 from app.speech.text import Chunk, TextSplitter, clean, has_speech, marks
 
-MAX_GROWTH = 3
-"""Front doors hold clients to `max_pending_chars` as text was sent. Cleaned, a character may be three (U+FB2C in NFC),
-and a session that goes on brings what is spoken again."""
+MAX_GROWTH = 96
+"""Front doors hold clients to `max_pending_chars` as text was written. To be read, a character may be 83: an emoji and
+its name, in marks. Cleaned, it may be three (U+FB2C in NFC); and a session that goes on brings what is spoken again."""
 
 
 class TurnText:
     """Text, utterances and flushes that wait, in a turn that goes on where `before` stands."""
 
     def __init__(
-        self, before: Resumption, *, tags: Sequence[str], settings: SessionSettings, ended: bool = False
+        self,
+        before: Resumption,
+        *,
+        tags: Sequence[str],
+        settings: SessionSettings,
+        ended: bool = False,
+        respell: Callable[[str], str] | None = None,
     ) -> None:
         self.first_char = before.chars
         """Where it begins in the turn's cleaned text."""
@@ -33,7 +39,10 @@ class TurnText:
         self._tags = tags
         self._max_chars = MAX_GROWTH * settings.max_pending_chars
         self._splitter = TextSplitter(
-            tags=tags, max_chunk_chars=settings.max_chunk_chars, begun=bool(before.chars or before.chunk)
+            tags=tags,
+            max_chunk_chars=settings.max_chunk_chars,
+            begun=bool(before.chars or before.chunk),
+            respell=respell,
         )
         self._utters: deque[Utter] = deque()
         self._flushes: deque[int] = deque()

@@ -36,17 +36,23 @@ def media_type(request: Request) -> str:
 
 
 async def read_json(
-    request: Request, kind: type[Value], *, max_bytes: int = SMALL_BYTES, max_values: int = MAX_VALUES
+    request: Request,
+    kind: type[Value],
+    *,
+    max_bytes: int = SMALL_BYTES,
+    max_values: int = MAX_VALUES,
+    strict: bool = True,
 ) -> Value:
     """The body as a `kind`; none at all is `{}`. Raises InvalidRequest naming the field that is wrong, and 413.
 
     It has as many as `max_values` members of objects and lists, and has to arrive within STALL_S and at BYTES_PER_S.
-    No route has a body parameter of the framework's: that would be read, whatever its size, before the key is.
+    Unless `strict`, a number may stand in quotes, and 0 for false. No route has a body parameter of the framework's:
+    that would be read, whatever its size, before the key is.
     """
     body = await _received(request, max_bytes)
     if len(body) <= SMALL_BYTES:
-        return parse_json(body, kind, max_values=max_values)
-    return await asyncio.to_thread(parse_json, body, kind, max_values=max_values)
+        return parse_json(body, kind, max_values=max_values, strict=strict)
+    return await asyncio.to_thread(parse_json, body, kind, max_values=max_values, strict=strict)
 
 
 async def _received(request: Request, max_bytes: int) -> bytes:
@@ -74,7 +80,7 @@ async def pieces_in_time(request: Request, max_bytes: int) -> AsyncIterator[byte
         yield piece
 
 
-def parse_json(body: bytes, kind: type[Value], *, max_values: int = MAX_VALUES) -> Value:
+def parse_json(body: bytes, kind: type[Value], *, max_values: int = MAX_VALUES, strict: bool = True) -> Value:
     """JSON as a `kind`. Blocks, by milliseconds per megabyte. Raises InvalidRequest.
 
     A parser holds the interpreter while it works, in whichever thread: 0.02 s for a megabyte of one text, but 0.2 s for
@@ -89,7 +95,7 @@ def parse_json(body: bytes, kind: type[Value], *, max_values: int = MAX_VALUES) 
     except ValueError as error:
         raise InvalidRequest(str(error), param=str(error).partition(":")[0]) from None
     try:
-        return kind.model_validate_json(body or b"{}")
+        return kind.model_validate_json(body or b"{}", strict=strict)
     except ValidationError as error:
         raise invalid(error) from None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -16,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from app.errors import (
     AdapterUnavailable,
@@ -108,6 +110,15 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
     return InvalidRequest(f"{place or 'body'}: {reason}", param=place or None)
 
 
+def _methods(request: Request) -> set[str]:
+    """What the path takes, by all routes of it: the framework knows of the first one's alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every exception of `app` in one shape."""
 
@@ -133,7 +144,10 @@ def add_error_handlers(app: FastAPI) -> None:
                 "no web page of another origin may call this front door; CARILLON_CORS_ORIGINS names those that may"
             )
         body = error_body(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))
-        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return JSONResponse(body, status_code=error.status_code, headers=headers)
 
     async def gone(request: Request, error: Exception) -> Response:
         # No client reads this; it keeps a client's leaving from being logged as a defect.

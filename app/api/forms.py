@@ -38,13 +38,16 @@ MAX_FIELD_BYTES = 16 * 2**20
 
 
 def form_body(**fields: str) -> dict[str, Any]:
-    """What `received_form` takes, for the OpenAPI page: each field as `file`, `files`, `text` or `texts`."""
+    """What `received_form` takes, for the OpenAPI page: each field as `file`, `files`, `text` or `texts`; `text?` may
+    be left out."""
     one = {"file": {"type": "string", "format": "binary"}, "text": {"type": "string"}}
+    kinds = {name: kind.removesuffix("?") for name, kind in fields.items()}
     properties = {
-        name: one[kind] if kind in one else {"type": "array", "items": one[kind.removesuffix("s")]}
-        for name, kind in fields.items()
+        name: one[kind] if kind in one else {"type": "array", "items": one[kind.removesuffix("s")], "minItems": 1}
+        for name, kind in kinds.items()
     }
-    schema = {"type": "object", "properties": properties}
+    required = [name for name, kind in fields.items() if not kind.endswith("?")]
+    schema = {"type": "object", "required": required, "properties": properties}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 

@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Cloner
 from app.api.bodies import json_body, read_json
@@ -28,7 +28,7 @@ from app.voices.transcripts import MAX_TRANSCRIPT_CHARS
 MAX_LARGEST_FILES = 4
 """A form may be so large as this many of the largest files."""
 
-FIELDS = {"files": "files", "transcripts": "texts", "manifest": "file"}
+FIELDS = {"files": "files", "transcripts": "texts?", "manifest": "file?"}
 
 router = APIRouter(tags=["voices"])
 
@@ -38,7 +38,7 @@ class NewTranscript(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str
+    text: str = Field(min_length=1, description="With a word in it.", json_schema_extra={"pattern": r"\w"})
 
 
 @router.post("/v1/voices/{voice_id}/samples", status_code=201, openapi_extra=form_body(**FIELDS))

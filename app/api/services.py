@@ -183,6 +183,7 @@ class Services:
             object_store=self.object_store,
             queue=self.queue,
             find_voice=self.resolver.find,
+            pronunciations=self.catalog.pronunciations.spoken_with,
             lanes=self.book_lanes,
             directory=uploads_directory(self.settings),
             quota=self.quota,

@@ -11,7 +11,7 @@ import base64
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import Any, Protocol
 
 from fastapi import Response
@@ -21,11 +21,13 @@ from app.api.disconnect import while_connected
 from app.api.errors import error_body, status_of
 from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
+from app.api.whole_wav import MAX_CHARS, told_when_due, with_length
 from app.errors import CarillonError, SlowReader
 from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
+from app.speech.text.elements import behind_thought
 from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
 
@@ -113,6 +115,10 @@ class SpeechResponse(Response):
         self._options = options
         self._headers = headers or {}
         self._begun = False
+        self._held: bytearray | None = None
+        """Of a WAV that may be whole before its first byte is due."""
+        if format is AudioFormat.WAV and isinstance(form, AudioForm) and len(text) <= MAX_CHARS:
+            self._held = bytearray()
         self._stopwatch = Stopwatch(asyncio.get_running_loop().time)
         self._stopwatch.mark("asked")
 
@@ -140,16 +146,32 @@ class SpeechResponse(Response):
             rate_hz = session.ready.sample_rate_hz
             with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
                 last = b""
-                await _say(session, self._text)
-                async for event in session:
-                    if isinstance(event, AudioFrame) and (encoded := encoder.encode(event.audio)):
-                        await self._begin(send, session, encoder)
-                        await self._write(send, self._form.piece(encoded))
-                    elif isinstance(event, Error):
-                        raise event.rebuilt()
-                    elif isinstance(event, Done):
-                        last = await self._end(send, session, encoder, event.ledger)
+                await _say(session, behind_thought(self._text, self._options or TextOptions()))
+                hold_s = float("inf") if self._held is None else self._services.settings.openai.wav_hold_s
+                async with aclosing(told_when_due(session, hold_s)) as events:
+                    async for event in events:
+                        if event is None:
+                            await self._release(send, session, encoder)
+                        elif isinstance(event, AudioFrame) and (encoded := encoder.encode(event.audio)):
+                            await self._send_audio(send, session, encoder, encoded)
+                        elif isinstance(event, Error):
+                            raise event.rebuilt()
+                        elif isinstance(event, Done):
+                            last = await self._end(send, session, encoder, event.ledger)
             return last
+
+    async def _send_audio(self, send: Send, session: RoutedSession, encoder: StreamEncoder, encoded: bytes) -> None:
+        if self._held is not None:
+            self._held += encoded
+            return
+        await self._begin(send, session, encoder)
+        await self._write(send, self._form.piece(encoded))
+
+    async def _release(self, send: Send, session: RoutedSession, encoder: StreamEncoder) -> None:
+        """The first byte is due, and there is more to come."""
+        held, self._held = self._held, None
+        if held:
+            await self._send_audio(send, session, encoder, bytes(held))
 
     async def _begin(self, send: Send, session: RoutedSession, encoder: StreamEncoder) -> None:
         """Send the response's head, once: at the first byte of audio."""
@@ -177,6 +199,8 @@ class SpeechResponse(Response):
         if not ledger.samples:
             rest = encoder.encode(bytes(2 * round(SILENCE_S * session.ready.sample_rate_hz)))
         rest += encoder.finish()
+        if self._held is not None:
+            rest, self._held = with_length(bytes(self._held) + rest), None
         await self._begin(send, session, encoder)
         if rest:
             await self._write(send, self._form.piece(rest))

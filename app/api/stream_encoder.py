@@ -13,6 +13,8 @@ class StreamEncoder:
     """Encodes PCM s16le mono as it comes. Raw PCM at its own tempo passes through, byte for byte."""
 
     def __init__(self, format: AudioFormat, *, sample_rate_hz: int, speed: float) -> None:
+        self.speed = speed
+        self._samples = 0
         self._encoder: Encoder | None = None
         if format is not AudioFormat.PCM or speed != 1.0:
             self._encoder = open_encoder(format, sample_rate_hz=sample_rate_hz, speed=speed)
@@ -21,9 +23,30 @@ class StreamEncoder:
     def content_type(self) -> str:
         return self._encoder.content_type if self._encoder else CONTENT_TYPE_PCM
 
+    @property
+    def samples(self) -> int:
+        """That have been delivered, or are in a frame that the encoder collects."""
+        return self._encoder.samples if self._encoder else self._samples
+
+    def delivered(self, samples: int) -> int:
+        """How many samples a stretch of the worker's is, as it is heard."""
+        return round(samples / self.speed)
+
+    def spoken(self, samples: int) -> int:
+        """How many samples of the worker's are heard in so many."""
+        return round(samples * self.speed)
+
     def encode(self, pcm16: bytes) -> bytes:
         """What can be sent now; may be empty while the encoder collects a frame."""
-        return self._encoder.encode(samples_of(pcm16)) if self._encoder else pcm16
+        if self._encoder:
+            return self._encoder.encode(samples_of(pcm16))
+        self._samples += len(pcm16) // 2
+        return pcm16
+
+    def skip(self) -> None:
+        """Forget what is held back: what follows is of another turn."""
+        if self._encoder:
+            self._encoder.skip()
 
     def finish(self) -> bytes:
         """The last bytes of the stream."""

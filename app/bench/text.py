@@ -1,8 +1,9 @@
 """`carillon bench text`: what becomes of text on its way to the voice, case by case, and how long it takes.
 
 A case is a line of JSON: `text` or `pieces`, perhaps an `option` object, and what is expected: `spoken` (compared by
-its words, in small letters), `spoken_has`, `spoken_not`, `keeps` (a character), `sentences`, `silence_ms`. Two ways are
-compared: our rules as sessions use them, and the grammars that books in other languages are read with.
+its words, in small letters), `exact` (by its signs, too), `spoken_has`, `spoken_not`, `keeps` (a character),
+`sentences`, `silence_ms`; `whole` says that it holds only for a text that comes at once. Two ways are compared: our
+rules as sessions use them, and the grammars that books in other languages are read with.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from app.narration.normaliser import Normaliser
 from app.speech.text import Cut, TextSplitter, boundaries, marks
+from app.speech.text.elements import behind_thought
 from app.speech.text.markup import Markup
 from app.speech.text.options import TextOptions, options_of
 from app.speech.text.spoken import read_out, spoken
@@ -67,6 +69,9 @@ def options_for(case: dict[str, Any]) -> TextOptions:
 def heard(pieces: Iterable[str], options: TextOptions, read: Callable[[str], str] | None = None) -> Heard:
     """A text in pieces, as a session takes it: markup away, cut into chunks, each made words (by `read`)."""
     read = read or (lambda chunk: spoken(chunk, options))
+    pieces = list(pieces)
+    if len(pieces) == 1:
+        pieces = [behind_thought(pieces[0], options)]
     markup, splitter = Markup(options), TextSplitter()
     for piece in pieces:
         splitter.push(markup.push(piece))
@@ -86,10 +91,10 @@ def judged(case: dict[str, Any], result: Heard) -> bool:
     """Whether a result is what the case expects."""
     said = _folded(result.words)
     right = "spoken" not in case or said == _folded(case["spoken"])
+    right &= "exact" not in case or result.words == case["exact"]
     right &= all(_folded(words) in said for words in case.get("spoken_has", ()))
     right &= all(words.lower() not in result.words.lower() for words in case.get("spoken_not", ()))
-    if "keeps" in case:
-        right &= "\u200c" in result.words
+    right &= case.get("keeps", "") in result.words
     if "sentences" in case:
         ends = [cut for chunk in result.chunks for _, cut in boundaries(chunk + " A") if cut is Cut.SENTENCE]
         right &= len(ends) == case["sentences"]

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from app.platform.jobs import JobError
 from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import NarrationFormat
-from app.speech.text.respelling import folded
+from app.speech.text.respelling import Respelling, WrittenWord, check_distinct
 from app.speech.voices import Frozen, Voice
 
 MAX_TEXT_BYTES = 5 * 1024 * 1024
@@ -32,9 +32,6 @@ NARRATOR = "narrator"
 """The character who speaks what no other character does."""
 
 CharacterName = Annotated[str, Field(min_length=1, max_length=64)]
-
-WrittenWord = Annotated[str, Field(min_length=1, max_length=100)]
-Respelling = Annotated[str, Field(max_length=200)]
 
 MAX_COMPOSED_CHARS = 256
 """No one has a longer name, and marks in thousands take quadratic time to compose."""
@@ -76,7 +73,7 @@ class NarrationOptions(Frozen):
 
     pauses: Pauses = Pauses()
     replacements: Mapping[WrittenWord, Respelling] = Field(
-        default_factory=dict, max_length=1000, description="Whole words, in any case, and how to say them."
+        default_factory=dict, max_length=3_000, description="Whole words, in any case, and how to say them."
     )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
@@ -95,10 +92,7 @@ class NarrationOptions(Frozen):
     @field_validator("replacements")
     @classmethod
     def _no_word_is_replaced_twice(cls, replacements: Mapping[str, str]) -> Mapping[str, str]:
-        seen: dict[str, str] = {}
-        for written in replacements:
-            if (other := seen.setdefault(folded(unicodedata.normalize("NFC", written)), written)) != written:
-                raise ValueError(f"{other!r} and {written!r} are the same word in any case; keep one of them")
+        check_distinct(replacements)
         return replacements
 
 

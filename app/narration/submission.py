@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -42,6 +42,8 @@ from app.platform.settings import Settings
 from app.platform.task_queue import TaskQueue
 from app.platform.workspace import workspace
 from app.speech.choices import NarrationFormat
+from app.speech.text.respelling import merged
+from app.speech.voices import Voice
 
 ZIP_MAGIC = b"PK\x03\x04"
 ENDINGS = {SourceKind.TEXT: "txt", SourceKind.MARKDOWN: "md", SourceKind.EPUB: "epub"}
@@ -164,6 +166,8 @@ class Submissions:
     object_store: ObjectStore | None
     queue: TaskQueue
     find_voice: FindVoice
+    pronunciations: Callable[[Voice], Awaitable[Mapping[str, str]]]
+    """How words are said in a voice, for whom the task works."""
     lanes: FairLanes
     directory: Path
     quota: Quota
@@ -182,6 +186,8 @@ class Submissions:
         cover_type = await self._checked_cover(submission.cover, wanted.format) if submission.cover else None
         book = await self._read(submission.path, submission.kind, submission.file_name)
         cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
+        kept = await self.pronunciations(cast.voices[cast.voice])
+        options = options.model_copy(update={"replacements": merged(kept, options.replacements)})
         narration_id = new_narration_id()
 
         async def keep() -> Narration:

@@ -40,8 +40,17 @@ class Encoder(Protocol):
 
     content_type: str
 
+    @property
+    def samples(self) -> int:
+        """That have gone into the stream so far, at its own tempo."""
+        ...
+
     def encode(self, samples: Samples) -> bytes:
         """Take samples, shape [n], and return the bytes that are ready; NaN and infinity are made silent."""
+        ...
+
+    def skip(self) -> None:
+        """Forget what a filter holds back: the audio that follows is of something else."""
         ...
 
     def finish(self) -> bytes:
@@ -74,11 +83,16 @@ class _PlainEncoder:
 
     def __init__(self, format: str, sample_rate_hz: int) -> None:
         self.content_type = f"audio/{format}"
+        self.samples = 0
         self._header = _wav_header(sample_rate_hz) if format == "wav" else b""
 
     def encode(self, samples: Samples) -> bytes:
         header, self._header = self._header, b""
+        self.samples += len(samples)
         return header + pcm16_of(samples)
+
+    def skip(self) -> None:
+        pass
 
     def finish(self) -> bytes:
         header, self._header = self._header, b""
@@ -158,16 +172,19 @@ class _CodecEncoder:
         self._stream.layout = "mono"
         if codec.bit_rate_bps:
             self._stream.bit_rate = codec.bit_rate_bps
-        self._samples = 0
+        self.samples = 0
 
     def encode(self, samples: Samples) -> bytes:
         if len(samples):
-            self._mux(_frame(finite(samples), self._sample_rate_hz, self._samples))
-            self._samples += len(samples)
+            self._mux(_frame(finite(samples), self._sample_rate_hz, self.samples))
+            self.samples += len(samples)
         return self._sink.take()
 
+    def skip(self) -> None:
+        pass
+
     def finish(self) -> bytes:
-        if not self._samples:  # encoders cannot end what never began: 20 ms of silence
+        if not self.samples:  # encoders cannot end what never began: 20 ms of silence
             self._mux(_frame(np.zeros(self._sample_rate_hz // 50, np.float32), self._sample_rate_hz, 0))
         self._mux(None)
         self._container.close()
@@ -196,20 +213,32 @@ class _TempoEncoder:
         self._encoder = encoder
         self._sample_rate_hz = sample_rate_hz
         self._speed = speed
+        self._begin()
+
+    def _begin(self) -> None:
+        rate_hz = self._sample_rate_hz
         self._samples = 0
         self._stretched = 0
         # One filter slows down to a half at most, and above two it drops samples instead of blending them.
-        filters = max(1, math.ceil(abs(math.log2(speed))))
+        filters = max(1, math.ceil(abs(math.log2(self._speed))))
         self._graph = av.filter.Graph()
         source = self._graph.add_abuffer(
-            sample_rate=sample_rate_hz, format="flt", layout="mono", time_base=Fraction(1, sample_rate_hz)
+            sample_rate=rate_hz, format="flt", layout="mono", time_base=Fraction(1, rate_hz)
         )
-        chain = [self._graph.add("atempo", f"{speed ** (1 / filters):.9f}") for _ in range(filters)]
+        chain = [self._graph.add("atempo", f"{self._speed ** (1 / filters):.9f}") for _ in range(filters)]
         self._graph.link_nodes(source, *chain, self._graph.add("abuffersink")).configure()
+
+    @property
+    def samples(self) -> int:
+        return self._encoder.samples
 
     def encode(self, samples: Samples) -> bytes:
         self._push(samples)
         return b"".join(self._encoder.encode(stretched) for stretched in self._pull())
+
+    def skip(self) -> None:
+        if self._samples:
+            self._begin()
 
     def finish(self) -> bytes:
         if not self._samples:

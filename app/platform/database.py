@@ -29,7 +29,7 @@ from app.platform.settings import without_secrets
 BUSY_TIMEOUT_MS = 5_000
 WAL_RETRY_S = 0.02
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest of the migrations."""
 
 log = logging.getLogger(__name__)

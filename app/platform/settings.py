@@ -195,6 +195,12 @@ class OpenAISettings(BaseModel):
         description="Refuse fields that are not known or cannot be honoured; else they are ignored, and named in "
         "`X-Carillon-Ignored`.",
     )
+    wav_hold_s: float = Field(
+        default=0.1,
+        ge=0,
+        description="How much later than its first audio a short text's WAV may begin: if it is whole by then, its "
+        "header tells its true length.",
+    )
     voices: Mapping[str, str] = Field(
         default={},
         description='Which voice a name means that no voice has: `{"alloy": "wren"}`. OpenAI\'s 13 names have a '

@@ -273,3 +273,13 @@ class IdempotencyRow(Base):
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[str | None]
     fingerprint: Mapped[str | None]
+
+
+class PronunciationRow(Base):
+    """One dictionary; its owner is a key or a voice."""
+
+    __tablename__ = "pronunciations"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    words: Mapped[dict[str, str]]
+    changed_at: Mapped[datetime]

@@ -166,8 +166,12 @@ class Journal:
 
     @property
     def pending_chars(self) -> int:
-        """Characters of text that no chunk has begun with."""
-        return self._text_chars - self._cursor.offset
+        """Characters of text that no chunk has begun with: as they are read, or were written where those are fewer.
+
+        A thought is not read at all, and the name of an emoji is far longer than what its sender counts.
+        """
+        plain = self._text_chars - self._cursor.offset
+        return min(plain, self._markup.received_chars - self._markup.source(self._cursor.offset))
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -182,7 +186,8 @@ class Journal:
     @property
     def awaits_speech(self) -> bool:
         """Whether there is text with something to speak that no chunk has begun with."""
-        return self.pending_chars > 0 and not is_silent(self._text_from(self._cursor.offset))
+        unread = self._text_chars > self._cursor.offset
+        return unread and not is_silent(self._text_from(self._cursor.offset))
 
     @property
     def awaits_flush(self) -> bool:
@@ -215,10 +220,10 @@ class Journal:
         commands: list[Command] = [command]
         match command:
             case Text():
-                commands = [self._plain(command, self._markup.push(command.text))]
+                commands = self._plain(command, self._markup.push(command.text))
             case Flush() | Eos():
                 if rest := self._markup.finish():
-                    commands.insert(0, self._plain(Text(session="-", text=""), rest))
+                    commands = [*self._plain(Text(session="-", text=""), rest), command]
                 if isinstance(command, Flush):
                     self._flushes.append(self._text_chars)
                 self.ended |= isinstance(command, Eos)
@@ -228,10 +233,10 @@ class Journal:
                 self._begin_turn()
         return commands
 
-    def _plain(self, command: Text, plain: str) -> Text:
+    def _plain(self, command: Text, plain: str) -> list[Command]:
         self._pieces.append(plain)
         self._text_chars += len(plain)
-        return command.model_copy(update={"text": plain})
+        return [command.model_copy(update={"text": piece}) for piece in _in_pieces(plain) or [plain]]
 
     def received(self, event: Message | AudioFrame) -> None:
         """Note what the worker sends."""
@@ -368,10 +373,7 @@ class Journal:
         for number, text in enumerate(self._parted(self._flushes)):
             if number:
                 commands.append(Flush(session="-"))
-            commands += (
-                Text(session="-", text=text[start : start + TEXT_PIECE_CHARS])
-                for start in range(0, len(text), TEXT_PIECE_CHARS)
-            )
+            commands += (Text(session="-", text=piece) for piece in _in_pieces(text))
         if self.ended:
             commands.append(Eos(session="-"))
         return commands
@@ -460,3 +462,8 @@ class Journal:
         """The words that were played when the next cancel to be answered was sent."""
         played = self._cancels[0].played_samples
         return self.spoken_text(self.samples if played is None else played)
+
+
+def _in_pieces(text: str) -> list[str]:
+    """A text in pieces that each fit a message."""
+    return [text[start : start + TEXT_PIECE_CHARS] for start in range(0, len(text), TEXT_PIECE_CHARS)]

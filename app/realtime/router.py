@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
@@ -25,6 +25,8 @@ from app.speech.protocol import AssignedPace
 from app.speech.text.options import MarkupKind, TextOptions
 from app.speech.voices import ModelCard, Voice
 
+Pronunciations = Callable[[Voice], Awaitable[Mapping[str, str]]]
+
 WATCH_INTERVAL_S = 0.5
 """How often sessions are checked whose worker may have vanished, or wants them gone."""
 
@@ -35,8 +37,16 @@ class SessionRouter:
     """Opens sessions at the fleet's workers."""
 
     def __init__(
-        self, fleet: FleetView, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic
+        self,
+        fleet: FleetView,
+        registry: Registry,
+        settings: Settings,
+        clock: Callable[[], float] = monotonic,
+        *,
+        pronunciations: Pronunciations | None = None,
     ) -> None:
+        """`pronunciations` tells how words are said in a voice for whom the task works."""
+        self._pronunciations = pronunciations
         self.settings = settings
         self.placer = Placer(fleet, registry, settings, clock)
         self._fleet = fleet
@@ -77,6 +87,8 @@ class SessionRouter:
         """
         limits, counted_samples = self.settings.session, 0
         text = text or TextOptions(markup=MarkupKind.PLAIN, language=voice.language)
+        if self._pronunciations is not None:
+            text = replace(text, respellings=tuple((await self._pronunciations(voice)).items()))
         lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature, text=text), []
         if journal is not None and not journal.is_new:
             before = journal.samples
@@ -109,7 +121,8 @@ class SessionRouter:
         card = place.connection.worker.model
         rate_hz = card.sample_rate_hz
         keep_samples = round(keep_s * rate_hz)
-        return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=keep_samples, options=lease.text)
+        options = replace(lease.text, respellings=())  # of no use where markup is read
+        return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=keep_samples, options=options)
 
     async def aclose(self) -> None:
         """Wait for sessions that are being ended."""

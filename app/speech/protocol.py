@@ -57,7 +57,7 @@ class Start(TextFields, Message):
     voice: str = Field(min_length=1, max_length=128)
     model: str | None = Field(default=None, max_length=128, description="None: whichever served model has the voice.")
     format: AudioFormat = AudioFormat.PCM
-    speed: float = Field(default=1.0, ge=0.25, le=4.0)
+    speed: float = Field(default=1.0, ge=0.25, le=4.0, description="Of the tempo; the pitch stays.")
     temperature: float | None = Field(default=None, ge=0.0, le=2.0, description="None: the checkpoint's own.")
     pace: Pace = Field(
         default="realtime",
@@ -67,7 +67,8 @@ class Start(TextFields, Message):
     window_samples: int | None = Field(
         default=None,
         ge=4_800,
-        description="Credit: send at most this many samples beyond those granted by `credit`. None: no limit.",
+        description="Credit: send at most this many samples, as delivered, beyond those granted by `credit`. None: no "
+        "limit.",
     )
     resumable: bool = Field(
         default=False,
@@ -127,7 +128,7 @@ class Cancel(Message):
 
 
 class Credit(Message):
-    """Allow `samples` more to be sent, in a session started with `window_samples`."""
+    """Allow `samples` more to be sent, in a session started with `window_samples`; in any other it changes nothing."""
 
     type: Literal["credit"] = "credit"
     session: SessionId
@@ -257,8 +258,10 @@ class Segment(Message):
 
     type: Literal["segment"] = "segment"
     session: SessionId
-    generation: int
-    text: str = Field(description="As it was written, without markup. Empty: a pause.")
+    generation: int = Field(description="How many cancels came before it.")
+    text: str = Field(
+        description="As it was written, without markup; trimmed, and with one space for any other. Empty: a pause."
+    )
     start_sample: int
     end_sample: int
     start_char: int | None = Field(
@@ -286,7 +289,7 @@ class Flushed(Message):
 
     type: Literal["flushed"] = "flushed"
     session: SessionId
-    samples: int
+    samples: int = Field(description="Where the audio of what was flushed ends, since the session's start.")
 
 
 class Cancelled(Message):
@@ -296,13 +299,13 @@ class Cancelled(Message):
     session: SessionId
     generation: int
     spoken_text: str = Field(description="Text whose audio was heard (by played_samples), or else sent, to the word.")
-    samples: int
+    samples: int = Field(description="Where the next turn's audio begins, since the session's start.")
 
 
 class Done(Message):
     type: Literal["done"] = "done"
     session: SessionId
-    samples: int
+    samples: int = Field(description="Of the whole session, dropped ones included.")
     ledger: Ledger
     ignored: tuple[str, ...] = Field(
         default=(), description="Elements of the text's markup that were read, and not done: `prosody`."

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import Conflict, NotFound
 from app.platform.database import Database, one_at_a_time
 from app.platform.projects import EVERYONE, Tenant
-from app.platform.tables import AdapterRow, ConsentRow, JobRow, SampleRow, VoiceRow
+from app.platform.tables import AdapterRow, ConsentRow, JobRow, PronunciationRow, SampleRow, VoiceRow
 from app.speech.voices import AdapterVersion, Voice
 from app.voices.models import AudioFacts, Consent, Sample, VoiceRecord
 
@@ -114,6 +114,7 @@ class VoiceStore:
             await self._living(connection, voice_id)
             for table in (SampleRow, ConsentRow, AdapterRow):
                 await connection.execute(delete(table).where(table.voice_id == voice_id))
+            await connection.execute(delete(PronunciationRow).where(PronunciationRow.owner == f"voice:{voice_id}"))
             await connection.execute(
                 update(JobRow)
                 .where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))

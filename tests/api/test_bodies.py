@@ -26,7 +26,11 @@ from tests.support.session_client import error_of
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/healthz", "/health", "/readyz", "/v1/readyz", "/version", "/metrics", "/v1/sessions/reference"}
+OPEN = {"/healthz", "/health", "/readyz", "/v1/readyz", "/version", "/metrics", "/v1/sessions/reference"} | {
+    "/docs",
+    "/docs/page.js",
+    "/docs/{name}",
+}
 """What anybody may ask; nothing of it takes a body."""
 
 PIECE = b"x" * 2**16

@@ -46,6 +46,54 @@ async def test_done_carries_the_whole_ledger(client: SessionsClient) -> None:
     assert ledger.samples == 6 * SAMPLES_PER_CHARACTER
 
 
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+async def test_at_another_speed_every_count_is_of_what_is_delivered(client: SessionsClient, speed: float) -> None:
+    await client.send("start", "s1", voice="slt", speed=speed)
+    await client.send("text", "s1", text="The bells ring.")
+    await client.send("flush", "s1")
+    flushed = await client.until(Flushed, "s1")
+    await client.send("text", "s1", text=" They ring again.")
+    await client.send("eos", "s1")
+    done = await client.until(Done, "s1")
+    first, second = client.all(Segment, "s1")
+    assert (first.start_sample, second.start_sample) == (0, first.end_sample)
+    assert flushed.samples == first.end_sample == round(15 * SAMPLES_PER_CHARACTER / speed)
+    assert second.end_sample == round(31 * SAMPLES_PER_CHARACTER / speed)
+    assert len(client.heard("s1")) // 2 == done.samples == done.ledger.samples
+    assert 0 <= done.samples - second.end_sample <= 240  # atempo's tail of 10 ms
+    for before, after in pairwise(client.frames["s1"]):
+        assert after.sample_offset == before.sample_offset + len(before.audio) // 2
+
+
+async def test_at_another_speed_credit_and_what_was_played_are_counted_so_too(
+    client: SessionsClient, worker: FakeWorker
+) -> None:
+    await client.say("s1", "One two three four.", speed=2.0, window_samples=4_800)
+    await client.until_frames("s1", 1)
+    await worker.until_leases(0)
+    await client.send("ping", id="read")
+    await client.until(Pong)
+    assert 2_400 < len(client.heard("s1")) // 2 <= 4_800
+    await client.send("cancel", "s1", played_samples=9 * SAMPLES_PER_CHARACTER // 2)
+    cancelled = await client.until(Cancelled, "s1")
+    assert (cancelled.spoken_text, cancelled.samples) == ("One", 9 * SAMPLES_PER_CHARACTER // 2)
+
+
+async def test_at_another_speed_nothing_of_a_turn_is_heard_in_the_next(client: SessionsClient) -> None:
+    await client.send("start", "s1", voice="slt", speed=2.0)
+    await client.send("text", "s1", text="The bells ring.")
+    await client.send("flush", "s1")
+    await client.until(Flushed, "s1")
+    await client.send("cancel", "s1")
+    cancelled = await client.until(Cancelled, "s1")
+    await client.send("text", "s1", text="Next.")
+    await client.send("eos", "s1")
+    done = await client.until(Done, "s1")
+    ours = [frame for frame in client.frames["s1"] if frame.generation == 1]
+    assert ours[0].sample_offset == cancelled.samples == client.all(Segment, "s1")[-1].start_sample
+    assert ours[0].sample_offset + sum(len(frame.audio) // 2 for frame in ours) == done.samples
+
+
 async def test_audio_comes_before_the_text_has_ended(client: SessionsClient) -> None:
     await client.send("start", "s1", voice="slt")
     await client.send("text", "s1", text="One. ")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import wave
 
 import av
 import httpx
@@ -68,6 +69,26 @@ async def test_every_format_holds_the_whole_text(
 
 async def test_without_a_format_it_is_mp3(house: House, worker: FakeWorker) -> None:
     assert (await speak(house, response_format=None)).headers["content-type"] == "audio/mpeg"
+
+
+@pytest.mark.parametrize("text", ["Hi there.", "…"])
+async def test_a_wav_that_is_soon_whole_tells_its_length(open_house: OpenHouse, text: str) -> None:
+    async with open_house(openai=OpenAISettings(wav_hold_s=HANG_S)) as house, house.worker():
+        answer = await speak(house, text, response_format="wav")
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() == (len(answer.content) - 44) // 2 > 0
+
+
+async def test_a_wav_that_is_long_in_coming_is_heard_meanwhile(house: House, worker: FakeWorker) -> None:
+    body = {"model": "standin", "voice": "slt", "input": "One. Two.", "response_format": "wav"}
+    worker.allow(characters=2)
+    async with house.http.stream("POST", SPEECH, json=body) as answer:
+        pieces = answer.aiter_bytes()
+        heard = await anext(pieces)
+        assert heard[4:8] == b"\xff" * 4
+        worker.allow(characters=None)
+        heard += b"".join([piece async for piece in pieces])
+    assert heard[44:] == b"".join(map(tone, "One. Two."))
 
 
 async def test_speed_shortens_the_audio(house: House, worker: FakeWorker) -> None:

@@ -86,6 +86,8 @@ class ClientSession:
         """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
         self._generation = 0
         self._upstream: RoutedSession | None = None
+        self._speed = 1.0
+        """Samples of the worker's for one that is delivered: what clients count and are told."""
 
     @property
     def resumable(self) -> bool:
@@ -137,7 +139,7 @@ class ClientSession:
         After `eos` there is no next turn: `done` follows `cancelled`.
         """
         self._box.drop()
-        played = self._box.sent_until if command.played_samples is None else command.played_samples
+        played = self._box.sent_until if command.played_samples is None else self._spoken(command.played_samples)
         command = command.model_copy(update={"played_samples": played})
         if self._done is not None:
             assert self._upstream
@@ -160,7 +162,8 @@ class ClientSession:
         heard = command.played_samples or 0
         self._generation += 1
         words = self._upstream.spoken_text(heard) if self._upstream else ""
-        self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=heard))
+        samples = self._delivered(heard)
+        self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=samples))
 
     async def run(self) -> None:
         """Speak until `done`. An error of ours is sent to the client and ends the session, and nothing else.
@@ -223,6 +226,7 @@ class ClientSession:
             await self._go_on(self._request)
             return
         start, limits = self._request, self._limits
+        self._speed = start.speed
         voice = await self._services.resolver.find(start.voice, start.model)
         keep_s = limits.resume_window_s if start.resumable else 0
         async with self._services.session_router.open(
@@ -244,7 +248,7 @@ class ClientSession:
         """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
         taken = await self._services.journals.take(resume.token, self._key_id)
         start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
-        self._box.sent_until, self._accounted = taken.sent, taken.beginning.over
+        self._box.sent_until, self._accounted, self._speed = taken.sent, taken.beginning.over, start.speed
         self._keep = self._services.journals.keep(
             resume.token,
             self._key_id,
@@ -256,7 +260,7 @@ class ClientSession:
         )
         if not await self._services.resolver.still_has(voice):
             raise UnknownVoice(f"the voice {start.voice!r} has been deleted", param="voice")
-        from_sample = taken.sent if resume.received_samples is None else resume.received_samples
+        from_sample = taken.sent if resume.received_samples is None else self._spoken(resume.received_samples)
         async with self._services.session_router.open(
             voice,
             pace=start.pace,
@@ -274,7 +278,7 @@ class ClientSession:
                 Resumed(
                     session=self.id,
                     generation=journal.generation + len(journal.cancels),
-                    sample_offset=journal.samples,
+                    sample_offset=self._delivered(journal.samples),
                     text_chars=journal.text_chars,
                     ended=journal.ended,
                 )
@@ -330,7 +334,17 @@ class ClientSession:
             self._generation = event.generation
             await self._box.put(event)
         else:
-            await self._box.put_message(event.model_copy(update={"session": self.id}))
+            counted = {"samples", "start_sample", "end_sample"} & event.model_fields_set
+            counts = {name: self._delivered(getattr(event, name)) for name in counted}
+            await self._box.put_message(event.model_copy(update={"session": self.id, **counts}))
+
+    def _delivered(self, samples: int) -> int:
+        """The worker's count as the client has it."""
+        return round(samples / self._speed)
+
+    def _spoken(self, samples: int) -> int:
+        """The client's count as the worker has it."""
+        return round(samples * self._speed)
 
     def _finish(self, done: Done) -> None:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
@@ -345,7 +359,9 @@ class ClientSession:
             self._accounted = True
             self._count.done()
             self.over = True
-            return done.model_copy(update={"session": self.id, "ledger": ledger})
+            samples = max(self._delivered(done.samples), self._box.delivered_until)
+            ledger = ledger.model_copy(update={"samples": samples})
+            return done.model_copy(update={"session": self.id, "samples": samples, "ledger": ledger})
 
         self._done = complete
         if not self._cancels_due:

@@ -14,11 +14,33 @@ from pydantic import BaseModel
 
 from app.api.errors_page import error_kinds, meaning
 from app.platform.field_table import default_of, type_of
+from app.platform.settings import SessionSettings
 from app.speech import protocol
 from app.speech.latency import Ledger
 from app.speech.protocol import MAX_COMMANDS, MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
+
+_SESSION = SessionSettings()
+
+_EXCHANGE = """\
+→ {"type": "start", "session": "a", "voice": "wren"}
+→ {"type": "text", "session": "a", "text": "**Good** "}
+← {"type": "ready", "session": "a", "channel": 1, "format": "pcm", "sample_rate_hz": 24000}
+→ {"type": "text", "session": "a", "text": "morning."}
+→ {"type": "flush", "session": "a"}
+← binary frames: channel 1, generation 0, sample_offset 0 …
+← {"type": "segment", "session": "a", "generation": 0, "text": "Good morning.", "start_sample": 0, "end_sample": 15600}
+← {"type": "flushed", "session": "a", "samples": 15600}
+→ {"type": "text", "session": "a", "text": "What I never said"}
+→ {"type": "cancel", "session": "a", "played_samples": 15600}
+← {"type": "cancelled", "session": "a", "generation": 1, "samples": 15600}
+→ {"type": "text", "session": "a", "text": "Until then."}
+→ {"type": "eos", "session": "a"}
+← binary frames: channel 1, generation 1, sample_offset 15600 …
+← {"type": "segment", "session": "a", "generation": 1, "text": "Until then.", "end_sample": 28800}
+← {"type": "done", "session": "a", "samples": 28800}
+"""
 
 _INTRODUCTION = f"""\
 # The session protocol: `WS /v1/sessions`
@@ -38,8 +60,36 @@ audio follows it; then the session takes the next turn's text, unless `eos` was 
 error says `closed`; the socket and its other sessions go on in any case. Only three things close a socket: text that
 is no UTF-8 (1007), a client that reads nothing for `slow_reader_timeout_s` (1008), and a server that stops (1012).
 
-**Pace.** A session that grants credit (`window_samples`, `credit`) is sent no more than it asked for; one that does not
-is held back by its socket alone. Up to {MAX_COMMANDS} messages of a session may wait for its worker.
+**When speech starts.** A text need not have a stop, nor a `flush`. The first words of a turn are spoken at the end of
+a sentence, at a comma or the like behind at least 4 words and 20 characters, or at 12 words, whichever comes first;
+and when the text pauses for {_SESSION.idle_text_s:g} s, as far as it has whole words and three of them. A stop counts
+once the character behind its space is there, or the text pauses: "3." may become "3.5". `flush` and `eos` wait for
+nothing.
+
+**Markup.** With `markup: auto`, the default, text may be Markdown, HTML or SSML, cut anywhere between messages. What
+marks it is not spoken, nor are code in fences (see `code`), reasoning (`<think>…</think>`), scripts and link targets;
+list items, cells and blocks are parted by pauses; `<break time="800ms"/>` is silence. Of SSML there are `break`,
+`sub`, `say-as`, `p` and `s`; other elements keep their text and are named in `ignored` of `done`. `plain` speaks
+every character but for the model's own tags. A `flush` closes no fence and no thought; `cancel` does.
+
+**Counting.** Samples are counted from the session's start through all its turns, at `sample_rate_hz` of `ready`, and
+always as they are delivered: at `speed: 2`, a second of audio is a second, though its text was twice as long. That
+holds for the frames' `sample_offset`, `segment`, `flushed`, `cancelled`, `done`, `played_samples`, `received_samples`
+and credit. `flushed.samples` is where the audio of the flushed text ends, and `done.samples` where all of it does,
+what a cancel dropped included. `cancelled.samples` is where the next turn's audio begins; what was dropped is counted
+up to there, so it can be more than was received. Another speed ends with 10 ms of silence that belong to no segment.
+`generation` starts at 0, and each `cancel` adds one.
+
+**Places.** `ready` means that the session has a place at a worker, text or none. An idle session keeps it for
+{_SESSION.idle_place_s:g} s, or a tenth of that where another session waits for one; it takes a place again with its
+next text. `idle_timeout_s` without any message ends it. (Both are settings.)
+
+**Frames.** `pcm` frames can be played one by one. Those of any other format are pieces of one stream, whose header is
+in the first: append them, and decode the whole. Their last 20 to 100 ms come with what follows, or at the end.
+
+**Pace.** A session that grants credit (`window_samples`, `credit`) is sent no more than it asked for; one that does
+not is held back by its socket alone. `credit` in a session without `window_samples` changes nothing. Up to
+{MAX_COMMANDS} messages of a session may wait for its worker.
 
 **Resuming.** A session started with `resumable` outlives its connection and its front door. When the connection
 breaks before `done` has arrived, or at `goaway`, connect again, to any front door, with the same key, and within a
@@ -62,6 +112,13 @@ So that any front door can go on, the text of such a session that is not yet spo
 minute of its audio's codes lie in the fleet's Redis: until a minute after `done` or after its last connection broke, or
 until an error after which it cannot be resumed. Sessions that do not ask for it are kept in memory alone, and no text
 is ever logged.
+
+## A whole exchange
+
+`→` is sent, `←` is received; fields that are left out here are in the tables.
+
+```text
+{_EXCHANGE}```
 
 This page is generated from `app/speech/protocol.py` by `python -m app.api.native.protocol_page`.
 """

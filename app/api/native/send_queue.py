@@ -70,6 +70,9 @@ class SendQueue:
         self._timeout_s = slow_reader_timeout_s
         self._encoder: StreamEncoder | None = None
         self._room_samples = 0
+        self._skipped_samples = 0
+        """Of what would have been delivered, before the encoder's first sample and where audio was dropped."""
+        self._dropped = False
         self._items: deque[_Audio | _Ending | Message | Deferred] = deque()
         self._held_samples = 0
         self._drops = 0
@@ -85,6 +88,9 @@ class SendQueue:
     def open(self, encoder: StreamEncoder, *, room_samples: int) -> None:
         """Say how audio is encoded and how much may be held; before this there is none."""
         self._encoder = encoder
+        self._skipped_samples = encoder.delivered(self.sent_until)
+        if self._credit_samples is not None:
+            self._credit_samples = encoder.spoken(self._credit_samples)
         self._room_samples = room_samples
 
     def post(self, message: Message | Deferred) -> None:
@@ -127,10 +133,15 @@ class SendQueue:
             await self._moved()
         self._raise_failure()
 
+    @property
+    def delivered_until(self) -> int:
+        """The sample up to which audio has been sent, counted as the client hears it."""
+        return self._skipped_samples + (self._encoder.samples if self._encoder else 0)
+
     def grant(self, samples: int) -> None:
-        """Credit for so much more audio."""
+        """Credit for so much more audio, as the client hears it."""
         if self._credit_samples is not None:
-            self._credit_samples += samples
+            self._credit_samples += self._encoder.spoken(samples) if self._encoder else samples
             self._wake(self)
 
     def drop(self) -> None:
@@ -138,6 +149,9 @@ class SendQueue:
         self._drops += 1
         self._items = deque(item for item in self._items if isinstance(item, ANSWERS))
         self._held_samples = 0
+        if self._encoder:
+            self._encoder.skip()
+            self._dropped = True
         self._progress.set()
         self._wake(self)
 
@@ -173,13 +187,18 @@ class SendQueue:
         if not audio.samples:
             self._items.popleft()
         self._held_samples -= samples
+        if self._dropped or head.offset != self.sent_until:
+            self._skipped_samples = self._encoder.delivered(head.offset) - self._encoder.samples
+            self._dropped = False
         self._generation, self.sent_until = head.generation, head.offset + samples
-        return self._frame(head.offset, self._encoder.encode(head.pcm16))
+        offset = self.delivered_until
+        return self._frame(offset, self._encoder.encode(head.pcm16))
 
     def _take_other(self, item: _Audio | _Ending | Message | Deferred) -> str | bytes | None:
         if isinstance(item, _Ending):
             assert self._encoder is not None
-            return self._frame(self.sent_until, self._encoder.finish())
+            offset = self.delivered_until
+            return self._frame(offset, self._encoder.finish())
         assert not isinstance(item, _Audio)
         return (item if isinstance(item, Message) else item()).model_dump_json()
 

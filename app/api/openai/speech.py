@@ -53,7 +53,7 @@ def _by_id(voice: Any) -> Any:
     return {"id": voice} if isinstance(voice, str) else voice
 
 
-_NAME = {"type": "string"}
+_NAME = {"type": "string", "minLength": 1, "maxLength": 128}
 VoiceField = Annotated[
     VoiceReference,
     BeforeValidator(_by_id),
@@ -62,13 +62,24 @@ VoiceField = Annotated[
 """A name, or `{"id": name}`."""
 
 
+def _or_null(schema: dict[str, Any]) -> None:
+    """Any field that may be left out may be null as well."""
+    for name, field in schema["properties"].items():
+        if name not in schema["required"] and "anyOf" not in field:
+            about = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **about}
+
+
 class SpeechRequest(TextFields):
     """The body of `POST /v1/audio/speech`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=_or_null)
 
     model: str = Field(default="tts-1", min_length=1, max_length=128)
-    input: str
+    input: str = Field(
+        description="Text, Markdown, HTML or SSML; longer ones go into WS /v1/sessions.",
+        json_schema_extra={"minLength": 1},
+    )
     voice: VoiceField
     instructions: str | None = None
     response_format: AudioFormat = AudioFormat.MP3
@@ -95,7 +106,7 @@ class SpeechRequest(TextFields):
 async def speak(request: Request, services: TheServices) -> Response:
     """Speak a text; the audio is sent as it is made."""
     limit = services.settings.session.max_input_chars
-    wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
+    wanted = await read_json(request, SpeechRequest, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR, strict=False)
     if wanted.ignored and services.settings.openai.strict:
         raise InvalidRequest(
             f"{wanted.ignored[0][:64]!r} is not known or cannot be followed by the models served here; leave it out",

@@ -99,7 +99,7 @@ async def delete_consent(consent_id: str, services: TheServices, _: Cloner) -> d
     return {"id": consent_id, "object": "audio.voice_consent", "deleted": True}
 
 
-@router.post("/voices", openapi_extra=form_body(name="text", audio_sample="file", consent="text", type="text"))
+@router.post("/voices", openapi_extra=form_body(name="text", audio_sample="file", consent="text", type="text?"))
 async def create_voice_from_sample(request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
     """Give a consent's voice its name and first recording."""
     max_bytes = services.settings.cloning.max_sample_bytes

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from app.speech.text.html import BLOCKS, CALLS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
-from app.speech.text.marks import MAX_PAUSE_S, MAX_READING_CHARS, START, pause_mark, reading_mark, without_marks
+from app.speech.text.marks import MAX_PAUSE_S, START, pause_mark, reading_mark, without_marks
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
 
@@ -15,7 +15,22 @@ THOUGHT = "[THINK]"
 MAX_OPEN_TAG_CHARS = 400
 
 _PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
+_THOUGHT = re.compile(rf"<(?:{'|'.join(sorted(REASONING))})\b", re.I)
+_THOUGHT_END = re.compile(rf"</(?:{'|'.join(sorted(REASONING))})\s*>", re.I)
 _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
+
+
+def behind_thought(text: str, options: TextOptions) -> str:
+    """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
+
+    In text that streams in, what comes before that tag has been spoken by the time it comes.
+    """
+    if "</" not in text or options.markup is MarkupKind.PLAIN:
+        return text
+    end = _THOUGHT_END.search(text)
+    if end is None or _THOUGHT.search(text, 0, end.start()) or text.count("`", 0, end.start()) % 2:
+        return text
+    return text[end.end() :]
 
 
 class Elements(PlainText):
@@ -94,7 +109,7 @@ class Elements(PlainText):
         if self.state.said:
             self._end_said()
         self._say(START)
-        self.state.said, self.state.said_as, self.state.inner = name, how[:MAX_READING_CHARS], ""
+        self.state.said, self.state.said_as, self.state.inner = name, how, ""
 
     def _end_block(self) -> None:
         """A blank line, or the border of an element."""

@@ -26,17 +26,25 @@ def run_end(text: str, at: int) -> int:
     return at
 
 
-def named(run: str) -> str:
-    """The names of a run of emoji, as Unicode has them; what modifies one is not named: `👍🏽` is `thumbs up sign`."""
+def named(run: str, *, most: int) -> tuple[str, int]:
+    """The names of a run of emoji, as Unicode has them, in at most `most` characters, and how much of it they name.
+
+    What modifies an emoji is not named: `👍🏽` is `thumbs up sign`. One name is always given; none has 100 characters.
+    """
     names: list[str] = []
-    letters = ""
-    joined = False
-    for char in run:
+    chars, letter, joined = 0, "", False
+    for at, char in enumerate(run):
+        name = ""
         if 0 <= ord(char) - _FLAG_A < 26:
-            letters += chr(ord("A") + ord(char) - _FLAG_A)
-            continue
-        if not joined and not _MODIFIER.match(char):
-            names.append(unicodedata.name(char, "").lower().replace("-", " "))
+            letter += chr(ord("A") + ord(char) - _FLAG_A)
+            if len(letter) == 2:
+                name, letter = f"flag of {' '.join(letter)}", ""
+        elif not joined and not _MODIFIER.match(char):
+            name = unicodedata.name(char, "").lower().replace("-", " ")
+        if name and names and chars + len(name) + 2 > most:
+            return ", ".join(names), at - name.startswith("flag of")
+        if name:
+            names.append(name)
+            chars += len(name) + 2
         joined = char == "\u200d"
-    flags = [f"flag of {' '.join(letters[i : i + 2])}" for i in range(0, len(letters) - 1, 2)]
-    return ", ".join(name for name in (*names, *flags) if name)
+    return ", ".join(names), len(run)

@@ -22,20 +22,22 @@ from app.speech.text.emoji import CHARS as EMOJI_CHARS
 from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
 from app.speech.text.emoji import named, run_end
 from app.speech.text.html import KNOWN, Partial, tag_at
+from app.speech.text.links import CITATION, CITATION_PART, MAX_LINK_CHARS, MAX_NESTED_LINKS, closing_bracket
 from app.speech.text.markdown import Line, opening
-from app.speech.text.marks import reading_mark, without_marks
+from app.speech.text.marks import MAX_READING_CHARS, reading_mark, without_marks
+from app.speech.text.maths import Formula, formula_at, in_words
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
 from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
 from app.speech.token_layout import ORPHEUS_TAGS
 
-MAX_LINK_CHARS = 400
-MAX_NESTED_LINKS = 2
+MAX_VERSE_CHARS = 60
+"""Of a line that is meant to end there; prose that was broken to a width has longer ones."""
 MAX_RUN_CHARS = 40
 """Of a row of one sign; a longer one is an ornament."""
 
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff"
-_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|\u200d{EMOJI_CHARS}{_PRIVATE}]+")
+_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|$【\u200d{EMOJI_CHARS}{_PRIVATE}]+")
 _XML = re.compile(rf"[^<&\u200d{EMOJI_CHARS}{_PRIVATE}]+")
 _CODE = re.compile(rf"[^`\n{_PRIVATE}]+")
 _EMOJI = re.compile(f"[{EMOJI_CHARS}]")
@@ -47,7 +49,6 @@ _CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
 _AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
 _AFTER_NOTE = ("", "\n", ".", ",", ";", ":", "[")
-_BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
 
 
 class Markup(Elements):
@@ -168,8 +169,10 @@ class Markup(Elements):
             return self._backticks(text, at, final=final)
         if char in "![":
             return self._bracket(text, at, final=final)
-        if char == "\\":
-            return self._escape(text, at, final=final)
+        if char in "\\$":
+            return self._formula(text, at, final=final)
+        if char == "【":
+            return self._citation(text, at, final=final)
         if char == "|":
             return self._pipe(text, at, final=final)
         if _EMOJI.match(char):
@@ -196,6 +199,7 @@ class Markup(Elements):
             return at
         state.line_start = found.kind is Line.QUOTE or found.kind is Line.FOOTNOTE
         if found.kind is Line.TEXT:
+            self._part_lines(text[at])
             return found.end if found.end > at else self._first(text, at, final=final)
         if found.kind is not Line.QUOTE:
             self._end_block()
@@ -226,8 +230,16 @@ class Markup(Elements):
             self.state.line_start = True
         return end
 
+    def _part_lines(self, first: str) -> None:
+        """A breath where a short line ends without a stop and another begins like one: of verse, or an address."""
+        state = self.state
+        ends = state.tail and state.tail[-1] not in ENDED and state.prev == "\n" and not state.block
+        if ends and 0 < state.line_chars <= MAX_VERSE_CHARS and (first.isupper() or first.isdigit()):
+            self._say(reading_mark("", ",") + " ")
+
     def _newline(self, at: int) -> int:
         state = self.state
+        state.line_chars, state.line_began = state.plain_chars - state.line_began, state.plain_chars
         if state.block in ("heading", "row"):
             self._end_block()
         else:
@@ -310,6 +322,25 @@ class Markup(Elements):
                 state.emphasis = max(0, state.emphasis - 1) if closes and state.emphasis else state.emphasis + opens
         return self._literal(text, at, end) if literal else end
 
+    def _formula(self, text: str, at: int, *, final: bool) -> int:
+        """Mathematics in LaTeX becomes words; else a backslash escapes, and a dollar is one."""
+        reads = self.options.normalise and self.options.language_code == "en" and not self.state.said
+        found = formula_at(text, at, final=final) if reads else False
+        if found is None:
+            return at
+        if found:
+            assert isinstance(found, Formula)
+            self._say_as(" ".join(found.written.split()), in_words(found.written))
+            self.state.prev = "x"
+            return found.end
+        return self._escape(text, at, final=final) if text[at] == "\\" else self._literal(text, at, at + 1)
+
+    def _citation(self, text: str, at: int, *, final: bool) -> int:
+        """`【3†source】`, as assistants with a search cite: not read."""
+        if found := CITATION.match(text, at):
+            return found.end()
+        return at if not final and CITATION_PART.match(text, at) else self._literal(text, at, at + 1)
+
     def _escape(self, text: str, at: int, *, final: bool) -> int:
         if at + 1 == len(text):
             return self._literal(text, at, at + 1) if final else at
@@ -342,10 +373,11 @@ class Markup(Elements):
             return end  # of a sequence that is cut, the rest is emoji by itself
         if end == len(text) and end - at < MAX_EMOJI and not final:
             return at
-        if name := named(text[at:end]):
-            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + reading_mark(text[at:end], name))
+        name, chars = named(text[at:end], most=MAX_READING_CHARS)
+        if name:
+            self._say(("" if self.state.prev in ("", " ", "\n") else " ") + reading_mark(text[at : at + chars], name))
             self.state.prev = "x"
-        return end
+        return at + chars
 
     def _entity(self, text: str, at: int, *, final: bool) -> int:
         if found := _ENTITY.match(text, at):
@@ -375,7 +407,7 @@ class Markup(Elements):
         if text.startswith(THOUGHT, begin):
             state.skipped = THOUGHT
             return begin + len(THOUGHT)
-        end = _closing_bracket(text, begin)
+        end = closing_bracket(text, begin)
         if end is None and len(text) - begin < MAX_LINK_CHARS and not final:
             return at
         if not end:
@@ -454,20 +486,3 @@ def _run_end(text: str, at: int) -> int:
     while end < min(len(text), at + MAX_RUN_CHARS) and text[end] == text[at]:
         end += 1
     return end
-
-
-def _closing_bracket(text: str, begin: int) -> int | None:
-    """The end of what the bracket at `begin` opens; 0: it has none within this paragraph or near; None: not yet."""
-    depth = 0
-    for found in _BRACKETS.finditer(text, begin, begin + MAX_LINK_CHARS):
-        if found[0] == "[":
-            depth += 1
-        elif found[0] == "]":
-            depth -= 1
-        elif found[0].startswith("\n"):
-            return 0
-        if not depth:
-            return found.end()
-        if depth > MAX_NESTED_LINKS + 1:
-            return 0
-    return None

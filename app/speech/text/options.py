@@ -42,6 +42,8 @@ class TextOptions:
     language: str = "en"
     urls: UrlReading = UrlReading.HOST
     emoji: EmojiReading = EmojiReading.DROP
+    respellings: tuple[tuple[str, str], ...] = ()
+    """Words, and how to say them: see `app.speech.text.respelling`."""
 
     @property
     def language_code(self) -> str:

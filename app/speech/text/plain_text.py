@@ -8,8 +8,9 @@ from __future__ import annotations
 import html
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from textwrap import wrap
 
-from app.speech.text.marks import AS, END, MAX_READING_CHARS, without_marks
+from app.speech.text.marks import AS, END, MAX_READING_CHARS, as_written, reading_mark, without_marks
 from app.speech.text.say_as import said_as
 
 ENDED = ".!?…:;,—–-。！？｡।॥؟۔،؛、，；：" + END
@@ -26,6 +27,10 @@ class MarkupState:
     """Of the text as it was written, up to `held`."""
     plain_chars: int = 0
     line_start: bool = True
+    line_began: int = 0
+    """In plain text."""
+    line_chars: int = 0
+    """Of the line before."""
     block: str = ""
     """What the present line is: a heading, an item, a row; empty: a paragraph's."""
     tail: str = ""
@@ -84,6 +89,8 @@ class PlainText:
 
     def _say(self, text: str) -> None:
         state = self.state
+        if state.said:  # its words are replaced: a pause or a name among them has no place
+            text = as_written(text)
         if not text:
             return
         words = text.strip()
@@ -124,10 +131,21 @@ class PlainText:
         if state.said == "say-as":
             spoken = said_as(state.inner, state.said_as, state.ignored)
         state.said = ""
-        end = AS + without_marks(spoken)[:MAX_READING_CHARS] + END
-        self._say(end)
+        first, *others = wrap(without_marks(spoken), MAX_READING_CHARS) or [""]
+        self._say(AS + first + END)
+        self._say_more(others)
         state.tail = (state.tail + (spoken or state.inner))[-3:]
         state.prev = "x"
+
+    def _say_as(self, written: str, spoken: str) -> None:
+        """What is written as `written`, in other words, however many."""
+        first, *others = wrap(without_marks(spoken), MAX_READING_CHARS) or [""]
+        self._say(reading_mark(without_marks(written), first))
+        self._say_more(others)
+
+    def _say_more(self, words: list[str]) -> None:
+        for more in words:
+            self._say(" " + reading_mark("", more))
 
     def _taken(self) -> str:
         out = "".join(self._out)

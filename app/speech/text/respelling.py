@@ -8,8 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import Field
 
 from app.speech.text.characters import joins_previous
+
+WrittenWord = Annotated[str, Field(min_length=1, max_length=100)]
+Respelling = Annotated[str, Field(max_length=200)]
 
 _FOLDED = {"’": "'", "ʼ": "'"}
 
@@ -17,6 +24,14 @@ _FOLDED = {"’": "'", "ʼ": "'"}
 def folded(written: str) -> str:
     """Text in one case and with one apostrophe, character for character; what has no single small letter stays."""
     return "".join(_FOLDED.get(char) or (small if len(small := char.casefold()) == 1 else char) for char in written)
+
+
+def check_distinct(words: Mapping[str, str]) -> None:
+    """Raise ValueError for a word that is there twice, in another case."""
+    seen: dict[str, str] = {}
+    for written in words:
+        if (other := seen.setdefault(folded(unicodedata.normalize("NFC", written)), written)) != written:
+            raise ValueError(f"{other!r} and {written!r} are the same word in any case; keep one of them")
 
 
 def merged(*dictionaries: Mapping[str, str]) -> dict[str, str]:
@@ -57,6 +72,12 @@ class Respellings:
                 parts += (sentence[done : found.start()], self._spoken[found[0]])
                 done = found.end()
         return "".join((*parts, sentence[done:]))
+
+
+@lru_cache(maxsize=64)
+def respeller(words: tuple[tuple[str, str], ...]) -> Respellings:
+    """The dictionary of these pairs, made once for many chunks."""
+    return Respellings(dict(words))
 
 
 def _whole(written: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from app.errors import ConfigurationError, TextAfterEnd
 from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries, parts_number
@@ -53,8 +53,11 @@ class TextSplitter:
         first_words: int = 12,
         idle_words: int = 3,
         begun: bool = False,
+        respell: Callable[[str], str] | None = None,
     ) -> None:
-        """`begun`: the turn is being spoken already, so the first chunk need not be early."""
+        """`begun`: the turn is being spoken already, so the first chunk need not be early. `respell`: how its words
+        will be said, which may be longer."""
+        self._respell = respell
         self._cleaner = Cleaner(tags)
         longest_tag = max(map(len, tags), default=0)
         if max_chunk_chars < longest_tag + MAX_MARKS + 2:
@@ -110,7 +113,7 @@ class TextSplitter:
         """The next chunk if one is ready under the rules above; None if not, or if all text has been given out."""
         while self._text[self._start : self._start + 1].isspace():
             self._start += 1
-        window = self._text[self._start : self._start + self._window_chars]
+        window = self._window()
         if pause := PAUSE.search(window):
             if not pause.start():
                 return self._take(window, pause.end(), Cut.PAUSE)
@@ -126,6 +129,15 @@ class TextSplitter:
         else:
             end, cut = self._cut_in_the_open(window, eager)
         return self._take(window, end, cut) if end else None
+
+    def _window(self) -> str:
+        """The text that the next chunk is a part of: whole readings, which are never cut."""
+        end = self._start + self._window_chars
+        window = self._text[self._start : end]
+        if not window.isascii() and window.rfind(START) > window.rfind(END):
+            close = self._text.find(END, end)
+            window = self._text[self._start : close + 1 if close >= 0 else None]
+        return window
 
     def _mark(self, cut: Cut) -> int:
         self._text += self._cleaner.finish()
@@ -152,7 +164,14 @@ class TextSplitter:
 
     def _room_in(self, window: str) -> int:
         """The longest chunk that may begin here: less than `max_chunk_chars` where it would be too long when spoken."""
-        if len(_MANY_WORDS.findall(window)) * GROWTH_CHARS + len(window) <= MAX_SPOKEN_CHARS:
+        room = self._room_of(window)
+        if self._respell:
+            while room > 1 and _spoken_chars(self._respell(window[:room])) > MAX_SPOKEN_CHARS:
+                room //= 2
+        return room
+
+    def _room_of(self, window: str) -> int:
+        if _spoken_chars(window) <= MAX_SPOKEN_CHARS:
             return self._max_chars
         chars = 0
         for end, char in enumerate(window):
@@ -232,6 +251,8 @@ class TextSplitter:
         for start, stop in readings:
             if start < end < stop:
                 end = start or stop
+                if not start and window[stop - 1] != END:
+                    return 0, Cut.LENGTH  # its words have not all come
         if end >= len(window):
             return len(window), Cut.LENGTH
         while joins_previous(window[end]):  # ends: the cleaner leaves no longer rows of marks
@@ -276,3 +297,8 @@ class TextSplitter:
         text = self._tag.sub(" ", text)
         spaced = CJK.sub(" ", text)
         return sum(map(has_speech, spaced.split())) + (len(text) - len(CJK.sub("", text)) + 1) // 2
+
+
+def _spoken_chars(text: str) -> int:
+    """About how many characters a text has as words."""
+    return len(_MANY_WORDS.findall(text)) * GROWTH_CHARS + len(text)

@@ -14,6 +14,7 @@ from app.speech.text.characters import has_speech
 from app.speech.text.english import reading as english
 from app.speech.text.marks import PAUSE, marked_parts
 from app.speech.text.options import TextOptions
+from app.speech.text.respelling import respeller
 
 LANGUAGES = frozenset({"en"})
 """Whose numbers and abbreviations are read."""
@@ -50,9 +51,10 @@ def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()
     """What `spoken` says, without remembering."""
     if options.normalise:
         text = _parted(text)
-    read = "".join(part if fixed else _read(part, options, tags) for part, fixed in marked_parts(text))
+    respell = respeller(options.respellings)
+    read = "".join(part if fixed else _read(respell(part), options, tags) for part, fixed in marked_parts(text))
     read = _BARE_COMMA.sub("", read.replace("\n", " "))
-    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip()
+    return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip().removeprefix(",").lstrip()
 
 
 def _read(text: str, options: TextOptions, tags: frozenset[str]) -> str:

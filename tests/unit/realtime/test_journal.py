@@ -11,9 +11,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.realtime.journal import Command, Journal
-from app.speech.protocol import AudioFrame, Begun, Cancel, Cancelled, Eos, Flush, Flushed, Resumption, Segment, Text
+from app.speech.protocol import (
+    MAX_MESSAGE_BYTES,
+    AudioFrame,
+    Begun,
+    Cancel,
+    Cancelled,
+    Eos,
+    Flush,
+    Flushed,
+    Resumption,
+    Segment,
+    Text,
+)
 from app.speech.text import Chunk, Cleaner, TextSplitter
-from app.speech.text.options import TextOptions
+from app.speech.text.options import EmojiReading, TextOptions
 
 TAGS = ("<laugh>", "<sigh>")
 CODES_PER_CHAR = 7
@@ -292,6 +304,25 @@ def test_a_long_text_is_sent_in_pieces_that_fit_a_message() -> None:
     commands = [command for command in journal.move()[1] if isinstance(command, Text)]
     assert len(commands) > 1
     assert "".join(command.text for command in commands) == written
+
+
+def test_text_that_grows_as_it_is_read_is_sent_in_pieces_and_counted_as_written() -> None:
+    journal = Journal(tags=TAGS, options=TextOptions(emoji=EmojiReading.NAME))
+    written = "🔂x" * 10_000
+
+    sent = [*journal.sent(text(written)), *journal.sent(Flush(session="s"))]
+
+    pieces = [command.text for command in sent if isinstance(command, Text)]
+    assert len("".join(pieces)) > 20 * len(written)
+    assert max(len(piece.encode()) for piece in pieces) < MAX_MESSAGE_BYTES
+    assert isinstance(sent[-1], Flush)
+    assert journal.pending_chars == len(written)
+
+
+def test_a_thought_is_not_pending() -> None:
+    journal = Journal(tags=TAGS, options=TextOptions())
+    journal.sent(text("<think>" + "Hm. " * 9_000))
+    assert journal.pending_chars == 0
 
 
 def spoken_journal(keep_samples: int) -> Journal:

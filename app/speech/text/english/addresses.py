@@ -37,6 +37,7 @@ _SPELT_ENDINGS = frozenset(
         "py js ts md csv html htm css xml pdf png jpg jpeg gif svg mp3 mp4 yml rs cpp hpp rb php sql cfg exe sh tsx jsx"
     )
 )
+_WORDY_ENDINGS = frozenset(listed("co me be is to so at in no am my us it do"))
 _TRAILING = ".,;:!?)]}'\"’”»*_"
 _SIGNS = {
     ".": "dot", "/": "slash", "-": "dash", "_": "underscore", "?": "question mark", "=": "equals", "&": "and",
@@ -64,6 +65,13 @@ def spelt_out(address: str) -> str:
     return " ".join(_part(found[0]) for found in _PART.finditer(address))
 
 
+def _host(host: str) -> str:
+    """A country's two letters are spelt, but for those that make a word."""
+    name, _, last = host.rpartition(".")
+    country = len(last) == 2 and last.isalpha() and last not in _WORDY_ENDINGS
+    return f"{spelt_out(name)} dot {spelt(last)}" if name and country else spelt_out(host)
+
+
 def _part(part: str) -> str:
     if part.isdigit():
         return cardinal(int(part)) if len(part) < 5 and part[0] != "0" else digits(part)
@@ -77,9 +85,9 @@ def _url_reader(urls: UrlReading) -> Callable[[re.Match[str]], str]:
         tail = address[len(bare) :]
         bare = bare.removeprefix("www.").rstrip("/")
         host = re.split(r"[/?#]", bare, maxsplit=1)[0].rpartition("@")[2]
-        read = spelt_out(bare if urls is UrlReading.FULL else host)
+        read = spelt_out(bare) if urls is UrlReading.FULL else _host(host)
         if urls is UrlReading.FULL and len(bare) > MAX_FULL_CHARS:
-            read = spelt_out(host)
+            read = _host(host)
         return read + tail
 
     return read
@@ -87,7 +95,7 @@ def _url_reader(urls: UrlReading) -> Callable[[re.Match[str]], str]:
 
 def _mail(match: re.Match[str]) -> str:
     host, tail = match["host"], ""
-    return f"{spelt_out(match['user'])} at {spelt_out(host)}{tail}"
+    return f"{spelt_out(match['user'])} at {_host(host)}{tail}"
 
 
 def _ip(match: re.Match[str]) -> str:

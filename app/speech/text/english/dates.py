@@ -40,6 +40,16 @@ _SHORT_MONTH = re.compile(
     r"\b(?P<month>(?<=in )Jan|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
     r"(?:(?P<end>(?=\s+[A-Z]))|(?=\s))"
 )
+_WEEK = re.compile(
+    r"\b(?P<first>Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.?\s?[-–—]\s?(?P<last>Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b"
+    r"(?P<stop>\.(?=\s+[a-z\d]))?"
+)
+_MONTH_AND_DAY = re.compile(
+    rf"(?P<sure>(?:\b(?:on|until|till|due|dated|through|{'|'.join((*_DAYS.values(), *_DAYS))})\.?,? )?)"
+    r"(?<![\w/.,:-])(?P<month>0?[1-9]|1[0-2])/(?P<day>0?[1-9]|[12]\d|3[01])(?![\w/:]|[.,]\d|[ -](?:cups?|of|an?|the|"
+    r"t?b?sp|inch|in|teaspoons?|tablespoons?|mile|hour|way|full|empty|time|stars?)\b)"
+)
+_PLAIN_FRACTIONS = frozenset((2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16))
 _DECADE = re.compile(
     r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
     r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
@@ -80,7 +90,9 @@ def read_dates(text: str) -> str:
     )
     if "/" in text:
         text = _SLASHED.sub(_slashed, text)
+        text = _MONTH_AND_DAY.sub(_month_and_day, text)
     text = _DOTTED.sub(_dotted, text)
+    text = _WEEK.sub(lambda m: f"{_DAYS[m['first']]} to {_DAYS[m['last']]}", text)
     text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_DAY.sub(_month_day, text)
@@ -123,6 +135,16 @@ def _slashed(match: re.Match[str]) -> str:
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return match[0]
     return _date(month, day, match["year"])
+
+
+def _month_and_day(match: re.Match[str]) -> str:
+    """`12/25`, and `on 1/2`; else a fraction, a score or a ratio."""
+    month, day = int(match["month"]), int(match["day"])
+    fraction = day in _PLAIN_FRACTIONS or month >= day
+    known = (month, day) in ((9, 11),)
+    if known or (fraction and not match["sure"]):
+        return match[0]
+    return match["sure"] + _date(month, day, "")
 
 
 def _dotted(match: re.Match[str]) -> str:

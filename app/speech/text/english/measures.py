@@ -84,7 +84,9 @@ _FEET = re.compile(
     r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
     r"|deep|screen|monitor|display|pipe|thick)))"
 )
-_SIZE = re.compile(rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻]))")
+_SIZE = re.compile(
+    rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?=)"
+)
 
 _UNITS: dict[str, tuple[str, str]] = {}
 
@@ -146,6 +148,8 @@ _DENOMINATORS = {
     "km": "kilometer",
     "lb": "pound",
     "100g": "hundred grams",
+    "100km": "hundred kilometers",
+    "100 km": "hundred kilometers",
     "m²": "square meter",
     "m2": "square meter",
     "m³": "cubic meter",
@@ -185,11 +189,21 @@ _AMBIGUOUS_GAP = frozenset(
 )
 """Units that with a space before them may be words: "5 in a row", "the 5 A students"."""
 _UNIT = re.compile(
-    rf"(?<![\w.,$€£¥])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
+    rf"(?<![\w.,$€£¥/])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
     rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
     rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
     rf"(?=\s*\Z|\s))?(?![\w/])"
 )
+_FRACTION_OF_UNIT = re.compile(
+    r"(?P<figures>(?<![\w.,/])(?P<whole>\d{1,3}[ -])?\d{1,2}/\d{1,3}|(?P<one>\d{1,3} ?)?[½⅓⅔¼¾⅛⅜⅝⅞])(?P<gap>[ -]?)"
+    rf"(?P<unit>{_UNIT_NAMES})\b\.?(?=\s|[,;)]|\Z)"
+)
+_PEOPLE = re.compile(
+    rf"(?<![\w.,$€£¥/-])(?P<figures>{NUMBER})m(?= (?:active |new |more |daily |monthly |unique |young |different )*"
+    r"(?!(?:across|steps|races|pools|cables|lengths|sprints|hurdles|waves|always|is|was|as|has)\b)"
+    r"(?:[a-z]{2,}(?<!s)s|people|men|women|children)\b)"
+)
+"""`5m users` are millions, and `5m deep` is meters."""
 _MAGNITUDE = re.compile(
     rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
 )
@@ -212,6 +226,8 @@ def read_measures(text: str) -> str:
         lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text
     )
     text = _SIZE.sub(lambda m: f"{m['first']} by ", text)
+    text = _FRACTION_OF_UNIT.sub(_fraction_of_unit, text)
+    text = _PEOPLE.sub(lambda m: f"{m['figures']} million", text)
     text = _UNIT.sub(_unit, text)
     return _MAGNITUDE.sub(_magnitude, text)
 
@@ -317,6 +333,13 @@ def _unit(match: re.Match[str]) -> str:
         read += f" per {_DENOMINATORS[match['per']]}"
     ends = match["stop"] and (not following.strip() or following.lstrip()[:1].isupper())
     return ("minus " if match["minus"] else "") + read + ("." if ends else "")
+
+
+def _fraction_of_unit(match: re.Match[str]) -> str:
+    if match["unit"] in _AMBIGUOUS_GAP and match["gap"]:
+        return match[0]
+    one, many = _UNITS[match["unit"]]
+    return f"{match['figures']} {many if match['whole'] or match['one'] else one}"
 
 
 def _magnitude(match: re.Match[str]) -> str:

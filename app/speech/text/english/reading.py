@@ -21,7 +21,8 @@ _NEEDS_READING = re.compile(
 _STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]+")
 """Letters in another shape: wide, ligatures, the bold and script ones of mathematics."""
 _SIGN_WORDS = {
-    "&": " and ", "@": " at ", "%": " percent", "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
+    "&": " and ", "$": " ", "@": " at ", "%": " percent",
+    "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
     "™": "", "¶": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ", "\\": " ", "^": " ", "~": " ",
     "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
     "÷": " divided by ", "±": " plus or minus ", "≈": " about ", "≠": " is not ", "≤": " at most ", "≥": " at least ",
@@ -36,6 +37,10 @@ _GENERIC = re.compile(r"(?<=\w)<(?=[A-Za-z])|>(?=[\s,.;:)]|\Z)")
 _STAR = re.compile(r"(?<!\S)\*(?!\S)")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
+_EMOTICON = re.compile(
+    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\^_+\^|-_+-|(?:(?<=\bI )|(?<=[a-z]{2} )|(?<=[.!?] )|\A)</?3+)"
+    r"(?=[\s.,!?]|\Z)"
+)
 _TAG = re.compile(r"(<[A-Za-z][A-Za-z_-]*>)")
 
 
@@ -56,6 +61,7 @@ def read(text: str, *, tags: frozenset[str] = frozenset(), urls: UrlReading = Ur
 def _read(text: str, urls: UrlReading) -> str:
     if is_plain(text):
         return text
+    text = _EMOTICON.sub("", text)
     text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
     text = read_numerals(text)

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.speech.text import clean, marks
+from app.speech.text.elements import behind_thought
 from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
+from app.speech.text.spoken import spoken
 
 SIGNS = (
     *"*_`~[]()!#|&<>/=:.-+ 5ax",
@@ -51,6 +53,12 @@ SIGNS = (
     "---",
     "| a | b |",
     "[THINK]",
+    "$",
+    "x^2",
+    "\\(",
+    "\\)",
+    "【3†a】",
+    "\nA",
 )
 WRITTEN = st.lists(st.sampled_from(SIGNS), max_size=40).map("".join)
 OPTIONS = st.builds(
@@ -90,7 +98,9 @@ def test_a_reading_goes_on_in_another_process_where_it_stood(written: str, optio
 @given(WRITTEN)
 def test_nothing_that_a_user_writes_is_a_mark(written: str) -> None:
     for options in (TextOptions(markup=MarkupKind.PLAIN), TextOptions(markup=MarkupKind.MARKDOWN)):
-        assert not any(char in plain(written, options) for char in (marks.START, marks.AS, marks.END))
+        got = plain(written, options)
+        assert not any(char in marks.as_written(got) for char in (marks.START, marks.AS, marks.END))
+        assert got.count(marks.START) == got.count(marks.END)
 
 
 @pytest.mark.parametrize("word", ["plums", "the shop", "after"])
@@ -125,6 +135,52 @@ def test_a_thought_stays_open_over_flushes_and_never_speaks() -> None:
         markup.push("nk>c</think>Yes."),
     ]
     assert "".join(said) == "Yes."
+
+
+def test_within_words_that_are_replaced_nothing_is_marked() -> None:
+    options = TextOptions(emoji=EmojiReading.NAME)
+    got = plain('<sub alias="World">W <break time="1s"/> 👍 W</sub> on', options)
+    assert spoken(got, options) == "World on"
+    assert "".join(marks.as_written(got).split()) == "W👍Won"
+
+
+def test_a_long_alias_and_a_long_row_of_emoji_are_spoken_whole() -> None:
+    options, alias = TextOptions(emoji=EmojiReading.NAME), " ".join(["alias"] * 60)
+    assert spoken(plain(f'<sub alias="{alias}">W</sub>'), options) == alias
+    assert spoken(plain("😂" * 60, options), options).count("face with tears of joy") == 60
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (r"$\frac{a+b}{2} \geq \sqrt[3]{ab}$", "a plus b over two is greater than or equal to the cube root of a b"),
+        (r"$\sum_{i=1}^n i$ and $f(x)$", "the sum from i equals one to n of i and f of x"),
+        (r"\(\text{speed} = 90^\circ\)", "speed equals ninety degrees"),
+        (r"$x$, $2n$ and $\unknown{y}$", "x, two n and unknown y"),
+        ("From $5 to $10, $3M-$4M.", "From five dollars to ten dollars, three million to four million dollars."),
+        ("Set $HOME and $PATH.", "Set home and path."),
+        (r"Then \(not closed", "Then (not closed"),
+    ],
+)
+def test_formulas_are_read_and_money_stays_money(written: str, said: str) -> None:
+    for pieces in ([written], list(written)):
+        markup = Markup()
+        got = spoken("".join(map(markup.push, pieces)) + markup.finish(), TextOptions())
+        assert " ".join(got.split()) == said
+
+
+def test_a_formula_keeps_what_was_written_and_other_languages_keep_it_whole() -> None:
+    assert marks.as_written(plain("So $x^2$ is.")) == "So x^2 is."
+    assert plain("So $x^2$ is.", TextOptions(language="de")) == "So $x^2$ is."
+
+
+def test_a_whole_text_may_begin_within_a_thought() -> None:
+    options = TextOptions()
+    assert behind_thought("It greets me.\n</think>\nHi.", options).strip() == "Hi."
+    for kept in ("<think>a</think>Hi.", "Close it by `</think>` then.", "A </b> tag."):
+        assert behind_thought(kept, options) == kept
+    plainly = TextOptions(markup=MarkupKind.PLAIN)
+    assert behind_thought("a</think>b", plainly) == "a</think>b"
 
 
 def test_code_is_skipped_announced_or_read() -> None:

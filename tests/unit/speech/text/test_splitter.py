@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.errors import ConfigurationError, TextAfterEnd
-from app.speech.text import ORPHEUS_TAGS, Chunk, Cleaner, Cut, TextSplitter, clean, has_speech, joins_previous
+from app.speech.text import ORPHEUS_TAGS, Chunk, Cleaner, Cut, TextSplitter, clean, has_speech, joins_previous, marks
 
 MANY_WORDS = "and so the road went on and on past the mill the farm and the old stone bridge "
 
@@ -375,6 +375,18 @@ def test_a_long_word_is_cut_anywhere_but_within_a_letter() -> None:
     chunks = spoken(letters)
     assert "".join(chunks) == letters
     assert all(len(chunk) <= 300 and chunk[0] == "e" for chunk in chunks)
+
+
+def test_a_reading_is_never_cut_however_long_it_is() -> None:
+    reading = marks.reading_mark("as it is written " * 20, "as it is spoken " * 20)
+    splitter = TextSplitter(max_chunk_chars=50)
+    splitter.push(f"Before it. {reading[:70]}")
+    assert [chunk.text for chunk in chunks_of(splitter)] == ["Before it."]
+    splitter.idle()
+    assert not chunks_of(splitter)
+    splitter.push(f"{reading[70:]} and after it.")
+    splitter.close()
+    assert [chunk.text for chunk in chunks_of(splitter)] == [clean(reading), "and after it."]
 
 
 def test_the_longest_chunk_is_a_parameter_with_a_floor() -> None:
