@@ -17,7 +17,10 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app.api import clones, fleet, health, keys, narration_files, narrations, samples, uploads, voices
+from app.api.baseten import routers as baseten
+from app.api.cartesia import routers as cartesia
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
+from app.api.elevenlabs import routers as elevenlabs
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
 from app.api.lingering import Lingering
@@ -32,6 +35,7 @@ from app.api.services import Services, uploads_directory
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
+from app.hearing.aligner import open_aligner
 from app.platform.broker import make_celery
 from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
@@ -70,7 +74,8 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
     edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
-    for router in (*speaking, *(edge.router for edge in edges)):
+    # ElevenLabs' come first: some of their paths are ours too, and their clients' key tells which are meant.
+    for router in (*elevenlabs, *cartesia, *baseten, *speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
 
@@ -101,6 +106,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             queue=TaskQueue(make_celery(settings)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
+            aligner=await stack.enter_async_context(open_aligner()),
             object_store=object_store,
         )
 

@@ -41,11 +41,16 @@ def bearer_token(connection: HTTPConnection) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
-    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
+def requires(
+    scope: Scope, token_of: Callable[[HTTPConnection], str | None] = bearer_token
+) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
+    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for.
+
+    `token_of` finds the key in a request where a dialect has another place for it.
+    """
 
     async def admitted(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await admit(services, bearer_token(connection), scope)
+        return await admit(services, token_of(connection), scope)
 
     return admitted
 

@@ -14,6 +14,7 @@ from app.api.metrics import Metrics
 from app.api.sse import JobWatches
 from app.catalog import Catalog
 from app.fleet.registry import Registry
+from app.hearing.aligner import Aligner
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
 from app.platform.lanes import FairLanes
@@ -68,6 +69,7 @@ class Services:
     links: SignedLinks
     journals: JournalStore
     object_store: ObjectStore | None = None
+    aligner: Aligner = field(default_factory=Aligner)
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
     book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
     watches: JobWatches = field(default_factory=JobWatches)

@@ -22,6 +22,7 @@ from app.api.errors import error_body, status_of
 from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
 from app.errors import CarillonError, SlowReader
+from app.platform.codecs import Encoding
 from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
@@ -96,7 +97,7 @@ class SpeechResponse(Response):
         text: str,
         *,
         edge: str,
-        format: AudioFormat,
+        format: AudioFormat | Encoding,
         speed: float,
         form: Form,
         options: TextOptions | None = None,

@@ -1,0 +1,116 @@
+"""A WebSocket of another dialect: its messages out, one at a time and within a deadline, and its goodbye.
+
+It knows neither what the messages say nor how sessions are spoken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from app.api.access import admit
+from app.api.errors import error_response
+from app.api.services import Services
+from app.errors import CarillonError, InvalidRequest, SlowReader
+from app.speech.choices import Scope
+from app.speech.field_errors import check_storable
+from app.speech.protocol import MAX_MESSAGE_BYTES
+
+GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR = 1001, 1008, 1011
+
+
+async def admitted(
+    websocket: WebSocket, services: Services, token: str | None, body_of: Callable[..., dict[str, Any]]
+) -> bool:
+    """Whether the key may speak; where not, the handshake is refused with the reason."""
+    try:
+        await admit(services, token, Scope.SPEAK)
+    except CarillonError as error:
+        await refuse(websocket, error, body_of)
+        return False
+    return True
+
+
+async def refuse(websocket: WebSocket, error: CarillonError, body_of: Callable[..., dict[str, Any]]) -> None:
+    """Refuse a handshake in the dialect's words."""
+    await websocket.send_denial_response(error_response(error, body_of))
+
+
+class DialectSocket:
+    """An accepted socket. Any task may send; `app.main` ends it when the front door stops."""
+
+    def __init__(self, websocket: WebSocket, services: Services) -> None:
+        self._websocket = websocket
+        self._services = services
+        self._turn = asyncio.Lock()
+        self._leaving = asyncio.Event()
+        self.speaking = 0
+        """Sessions that are being spoken."""
+
+    async def __aenter__(self) -> DialectSocket:
+        self._services.sockets.add(self)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._services.sockets.discard(self)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being spoken that the client still waits for."""
+        return self.speaking > 0
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the front door stops, and nothing more is to be started."""
+        return self._leaving.is_set()
+
+    def go_away(self, deadline_s: float) -> None:
+        """These dialects have no word for it: what is spoken may end, and nothing more is started."""
+        self._leaving.set()
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the client has gone."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            return None
+        text = message.get("text")
+        return text if text is not None else message.get("bytes") or b""
+
+    async def send(self, message: dict[str, Any] | bytes) -> None:
+        """Send JSON or bytes. Raises SlowReader where the client takes nothing; what is for one who left is dropped."""
+        timeout_s = self._services.settings.session.slow_reader_timeout_s
+        try:
+            async with self._turn, asyncio.timeout(timeout_s):
+                if self._websocket.application_state is not WebSocketState.CONNECTED:
+                    return
+                if isinstance(message, bytes):
+                    await self._websocket.send_bytes(message)
+                else:
+                    await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+        except TimeoutError:
+            raise SlowReader(f"the client read nothing for {timeout_s:g} s") from None
+        except WebSocketDisconnect:
+            return
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        if self._websocket.application_state is WebSocketState.CONNECTED:
+            await self._websocket.close(code, reason[:120])
+
+
+def parse_object(raw: str | bytes) -> dict[str, Any]:
+    """A message as JSON's object. Raises InvalidRequest."""
+    encoded = raw.encode() if isinstance(raw, str) else raw
+    if len(encoded) > MAX_MESSAGE_BYTES:
+        raise InvalidRequest(f"a message has {len(encoded)} bytes; at most {MAX_MESSAGE_BYTES}: send text in pieces")
+    try:
+        check_storable(encoded)
+        message = json.loads(encoded)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("a message is no JSON that can be read", param="message") from None
+    if not isinstance(message, dict):
+        raise InvalidRequest("a message must be an object, with its fields in braces", param="message")
+    return message

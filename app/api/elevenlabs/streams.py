@@ -1,0 +1,326 @@
+"""`stream-input`, a socket that speaks one text, and `multi-stream-input`, with any number of contexts side by side.
+
+Rules where their documents are silent, found in their SDK and in what the frameworks' plugins send:
+
+* A `close_context` after a flush without text is the end of a turn: all of it is heard. Any other is a barge-in.
+* A flush or a keep-alive for a context that there is not opens none; a message without a context is a keep-alive.
+* Every context ends with `isFinal: true`, also one that never had a word.
+* A key that is wrong, and a voice or a format that does not exist, refuse the handshake; a key may come in the first
+  message instead, as browsers send it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.websockets import WebSocket
+
+from app.api.access import admit
+from app.api.dialect_socket import (
+    INTERNAL_ERROR,
+    POLICY_VIOLATION,
+    DialectSocket,
+    admitted,
+    parse_object,
+    refuse,
+)
+from app.api.elevenlabs.context import Context, Terms, failure
+from app.api.elevenlabs.speech import EDGE, VoiceSettings, text_options
+from app.api.elevenlabs.wire import api_key, encoding_of, error_body, model_meant
+from app.api.errors import invalid
+from app.api.services import Services, TheServices
+from app.api.speaking import Manner
+from app.errors import CarillonError, InvalidRequest, SessionIdle, SlowReader
+from app.speech.choices import Scope
+
+INACTIVITY_S, MAX_INACTIVITY_S = 20.0, 180.0
+
+router = APIRouter()
+
+
+class Address(BaseModel):
+    """The query of both sockets."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model_id: str | None = Field(default=None, max_length=128)
+    language_code: str | None = Field(default=None, max_length=16)
+    output_format: str | None = None
+    inactivity_timeout: float = Field(default=INACTIVITY_S, gt=0)
+    sync_alignment: bool = False
+    auto_mode: bool = False
+    apply_text_normalization: str | None = None
+
+    @property
+    def inactivity_s(self) -> float:
+        return min(self.inactivity_timeout, MAX_INACTIVITY_S)
+
+
+class Message(BaseModel):
+    """What a client sends on either socket; anything else in it is ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    text: str | None = None
+    context_id: str | None = Field(default=None, max_length=256)
+    contextId: str | None = Field(default=None, max_length=256)
+    flush: bool | None = None
+    close_context: bool | None = None
+    close_socket: bool | None = None
+    voice_settings: VoiceSettings | None = None
+    xi_api_key: str | None = Field(default=None, max_length=512)
+
+    @property
+    def context(self) -> str | None:
+        return self.context_id or self.contextId
+
+    @property
+    def speed(self) -> float | None:
+        return self.voice_settings.speed if self.voice_settings else None
+
+
+@router.websocket("/v1/text-to-speech/{voice_id}/stream-input")
+async def stream_input(websocket: WebSocket, voice_id: str, services: TheServices) -> None:
+    if stream := await _entered(OneText, websocket, voice_id, services):
+        await stream.run()
+
+
+@router.websocket("/v1/text-to-speech/{voice_id}/multi-stream-input")
+async def multi_stream_input(websocket: WebSocket, voice_id: str, services: TheServices) -> None:
+    if stream := await _entered(ManyContexts, websocket, voice_id, services):
+        await stream.run()
+
+
+async def _entered(kind: type[Stream], websocket: WebSocket, voice_id: str, services: Services) -> Stream | None:
+    """The accepted socket; None where the handshake was refused."""
+    token = api_key(websocket)
+    if token is not None and not await admitted(websocket, services, token, error_body):
+        return None
+    try:
+        address = Address.model_validate(dict(websocket.query_params))
+        terms = await _terms(address, voice_id, services)
+    except ValidationError as error:
+        await refuse(websocket, invalid(error), error_body)
+        return None
+    except CarillonError as error:
+        await refuse(websocket, error, error_body)
+        return None
+    await websocket.accept()
+    return kind(websocket, services, address, terms, admitted=token is not None or not services.settings.auth)
+
+
+async def _terms(address: Address, voice_id: str, services: Services) -> Terms:
+    voice = await services.resolver.find(voice_id, model_meant(address.model_id))
+    normalisation = address.apply_text_normalization
+    options = text_options(services, voice, language=address.language_code, normalisation=normalisation)
+    encoding = encoding_of(address.output_format)
+    manner = Manner(edge=EDGE, voice=voice, encoding=encoding, options=options, timed=True)
+    return Terms(manner, phrases=address.auto_mode, since_start=address.sync_alignment)
+
+
+class Stream:
+    """What both sockets do: read messages until there are no more, and end in their dialect's way."""
+
+    def __init__(
+        self, websocket: WebSocket, services: Services, address: Address, terms: Terms, *, admitted: bool
+    ) -> None:
+        self.socket = DialectSocket(websocket, services)
+        self.services = services
+        self.terms = terms
+        self.inactivity_s = address.inactivity_s
+        self.over = asyncio.Event()
+        """All that was asked for has been said."""
+        self._admitted = admitted
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Serve the client until it goes, or all has been said."""
+        code, reason = 1000, ""
+        async with self.socket:
+            try:
+                await self._serve()
+            except* SlowReader as slow:
+                code, reason = POLICY_VIOLATION, str(slow.exceptions[0])
+            except* CarillonError as group:
+                error = group.exceptions[0]
+                assert isinstance(error, CarillonError)
+                code = INTERNAL_ERROR if error.retryable and not isinstance(error, SessionIdle) else POLICY_VIOLATION
+                reason = error.message
+                await self.socket.send({**failure(error), "code": code})
+            await self.socket.close(code, reason)
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            reading, over = self.start(self._read()), self.start(self._wait_until_over())
+            try:
+                await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tuple(self._tasks):
+                    task.cancel()
+
+    async def _wait_until_over(self) -> None:
+        await self.over.wait()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the socket."""
+        assert self._group is not None
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _read(self) -> None:
+        while (raw := await self.receive()) is not None:
+            try:
+                message = Message.model_validate(parse_object(raw))
+            except ValidationError as error:
+                raise invalid(error) from None
+            if not self._admitted:
+                await admit(self.services, message.xi_api_key, Scope.SPEAK)
+                self._admitted = True
+            self.obey(message)
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the client has gone."""
+        return await self.socket.receive()
+
+    def obey(self, message: Message) -> None:
+        """Do what a message says. Raises CarillonError where the socket cannot go on."""
+        raise NotImplementedError
+
+    def context(self, id: str | None) -> Context:
+        return Context(id, self.terms, self.services, self.socket, start=self.start, forget=self.forget)
+
+    def forget(self, context: Context) -> None:
+        """A context has ended."""
+        raise NotImplementedError
+
+
+class OneText(Stream):
+    """`stream-input`: one text, which ends with an empty one."""
+
+    def __init__(self, *fields: Any, **more: Any) -> None:
+        super().__init__(*fields, **more)
+        self._context = self.context(None)
+
+    async def receive(self) -> str | bytes | None:
+        while True:
+            try:
+                async with asyncio.timeout(self.inactivity_s):
+                    return await self.socket.receive()
+            except TimeoutError:
+                if not self.socket.speaking:
+                    raise SessionIdle(
+                        f"no text came for {self.inactivity_s:g} s; end the input with an empty text, or send a space "
+                        "now and then"
+                    ) from None
+
+    def obey(self, message: Message) -> None:
+        if self._context.closing:
+            return
+        self._context.settle(message.speed)
+        if message.text:
+            self._context.say(message.text)
+        if message.flush:
+            self._context.flush(empty=not message.text)
+        if message.text == "" or message.close_socket:
+            self._context.close()
+
+    def forget(self, context: Context) -> None:
+        self.start(self._finish())
+
+    async def _finish(self) -> None:
+        await asyncio.sleep(0)  # its last message goes first
+        self.over.set()
+
+
+class ManyContexts(Stream):
+    """`multi-stream-input`: contexts beside each other, each a session of its own."""
+
+    def __init__(self, *fields: Any, **more: Any) -> None:
+        super().__init__(*fields, **more)
+        self._contexts: dict[str, Context] = {}
+        self._clocks: dict[str, asyncio.TimerHandle] = {}
+        self._ending = False
+
+    def obey(self, message: Message) -> None:
+        if message.close_socket:
+            self._end()
+            return
+        id = message.context or ("" if message.text and message.text.strip() else None)
+        if id is None or self._ending:
+            return  # it keeps the socket alive
+        context = self._contexts.get(id)
+        if message.text and not message.close_context and (context is None or context.closing):
+            context = self._open(id)  # a name may be used again
+        if context is not None:
+            self._heed(context, message)
+        elif message.close_context:
+            self.context(id).close()
+
+    def _open(self, id: str) -> Context:
+        most = self.services.settings.session.max_sessions_per_socket
+        if len(self._contexts) >= most:
+            raise InvalidRequest(
+                f"max_active_conversations: {most} contexts are open on this socket, the most it may have; close one, "
+                "or open another socket",
+                param="context_id",
+            )
+        context = self._contexts[id] = self.context(id)
+        return context
+
+    def _heed(self, context: Context, message: Message) -> None:
+        self._wind(context)
+        try:
+            if not context.closing:
+                context.settle(message.speed)
+                if message.text:
+                    context.say(message.text)
+                if message.flush:
+                    context.flush(empty=not (message.text and message.text.strip()))
+        except CarillonError as error:
+            self.start(context.fail(error))
+        if not message.close_context:
+            return
+        if context.drains and not context.closing:
+            context.close()
+        else:
+            context.break_off()
+
+    def _wind(self, context: Context) -> None:
+        """Give a context its time again; without a message for so long it is heard to its end and closed."""
+        assert context.id is not None
+        if clock := self._clocks.pop(context.id, None):
+            clock.cancel()
+        if not context.closing:
+            loop = asyncio.get_running_loop()
+            self._clocks[context.id] = loop.call_later(self.inactivity_s, context.close)
+
+    def forget(self, context: Context) -> None:
+        assert context.id is not None
+        if self._contexts.get(context.id) is context:
+            del self._contexts[context.id]
+            if clock := self._clocks.pop(context.id, None):
+                clock.cancel()
+        if self._ending and not self._contexts:
+            self.start(self._finish())
+
+    def _end(self) -> None:
+        """Contexts that were flushed are heard to their end; the others are broken off."""
+        self._ending = True
+        for context in list(self._contexts.values()):
+            if context.drains:
+                context.close()
+            else:
+                context.break_off()
+        if not self._contexts:
+            self.over.set()
+
+    async def _finish(self) -> None:
+        await asyncio.sleep(0)
+        self.over.set()
