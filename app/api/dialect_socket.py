@@ -1,4 +1,4 @@
-"""A WebSocket of another dialect: its messages out, one at a time and within a deadline, and its goodbye.
+"""A WebSocket of another dialect: who may open it, its messages in and out, the tasks on it, and its end.
 
 It knows neither what the messages say nor how sessions are spoken.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -15,12 +16,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from app.api.access import admit
 from app.api.errors import error_response
 from app.api.services import Services
-from app.errors import CarillonError, InvalidRequest, SlowReader
+from app.errors import CarillonError, InvalidRequest, SessionIdle, SlowReader
 from app.speech.choices import Scope
 from app.speech.field_errors import check_storable
 from app.speech.protocol import MAX_MESSAGE_BYTES
 
-GOING_AWAY, POLICY_VIOLATION, INTERNAL_ERROR = 1001, 1008, 1011
+POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011
 
 
 async def admitted(
@@ -47,7 +48,8 @@ class DialectSocket:
         self._websocket = websocket
         self._services = services
         self._turn = asyncio.Lock()
-        self._leaving = asyncio.Event()
+        self.leaving = False
+        """The front door stops, and nothing more is to be started."""
         self.speaking = 0
         """Sessions that are being spoken."""
 
@@ -63,14 +65,9 @@ class DialectSocket:
         """Whether something is being spoken that the client still waits for."""
         return self.speaking > 0
 
-    @property
-    def leaving(self) -> bool:
-        """Whether the front door stops, and nothing more is to be started."""
-        return self._leaving.is_set()
-
     def go_away(self, deadline_s: float) -> None:
         """These dialects have no word for it: what is spoken may end, and nothing more is started."""
-        self._leaving.set()
+        self.leaving = True
 
     async def receive(self) -> str | bytes | None:
         """The next message; None once the client has gone."""
@@ -99,6 +96,76 @@ class DialectSocket:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
             await self._websocket.close(code, reason[:120])
+
+
+class DialectStream(ABC):
+    """What the sockets of all dialects do: obey messages until there are no more, or all has been said."""
+
+    def __init__(self, websocket: WebSocket, services: Services) -> None:
+        self.socket = DialectSocket(websocket, services)
+        self.services = services
+        self.over = asyncio.Event()
+        """All that was asked for has been said, and the socket is to be closed."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Serve the client until it goes, or all has been said."""
+        code, reason = 1000, ""
+        async with self.socket:
+            try:
+                await self._serve()
+            except* SlowReader as slow:
+                code, reason = POLICY_VIOLATION, str(slow.exceptions[0])
+            except* CarillonError as group:
+                error = group.exceptions[0]
+                assert isinstance(error, CarillonError)
+                code, reason = close_code(error), error.message
+                if (last := self.last_words(error)) is not None:
+                    await self.socket.send(last)
+            await self.socket.close(code, reason)
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            reading, over = self.start(self._read()), self.start(self._wait_until_over())
+            try:
+                await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tuple(self._tasks):
+                    task.cancel()
+
+    async def _wait_until_over(self) -> None:
+        await self.over.wait()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the socket."""
+        assert self._group is not None
+        task = self._group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _read(self) -> None:
+        while (raw := await self.receive()) is not None:
+            await self.obey(raw)
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None once the client has gone."""
+        return await self.socket.receive()
+
+    @abstractmethod
+    async def obey(self, raw: str | bytes) -> None:
+        """Do what a message says. Raises CarillonError where the socket cannot go on."""
+
+    @abstractmethod
+    def last_words(self, error: CarillonError) -> dict[str, Any] | None:
+        """What is said of an error before the socket is closed for it."""
+
+
+def close_code(error: CarillonError) -> int:
+    """The code a socket is closed with: the client's fault, or ours."""
+    ours = error.retryable and not isinstance(error, SessionIdle)
+    return INTERNAL_ERROR if ours or type(error) is CarillonError else POLICY_VIOLATION
 
 
 def parse_object(raw: str | bytes) -> dict[str, Any]:

@@ -1,3 +1,5 @@
-from fastapi import APIRouter
+"""The socket of Baseten's Orpheus deployments, as LiveKit's plugin speaks it; CLIENTS.md says what it needs."""
 
-routers: tuple[APIRouter, ...] = ()
+from app.api.baseten.stream import router as stream
+
+routers = (stream,)

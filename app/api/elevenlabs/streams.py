@@ -12,7 +12,7 @@ Rules where their documents are silent, found in their SDK and in what the frame
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from abc import abstractmethod
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,21 +20,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket
 
 from app.api.access import admit
-from app.api.dialect_socket import (
-    INTERNAL_ERROR,
-    POLICY_VIOLATION,
-    DialectSocket,
-    admitted,
-    parse_object,
-    refuse,
-)
+from app.api.dialect_socket import DialectStream, admitted, parse_object, refuse
 from app.api.elevenlabs.context import Context, Terms, failure
 from app.api.elevenlabs.speech import EDGE, VoiceSettings, text_options
 from app.api.elevenlabs.wire import api_key, encoding_of, error_body, model_meant
 from app.api.errors import invalid
 from app.api.services import Services, TheServices
 from app.api.speaking import Manner
-from app.errors import CarillonError, InvalidRequest, SessionIdle, SlowReader
+from app.errors import CarillonError, InvalidRequest, SessionIdle
 from app.speech.choices import Scope
 
 INACTIVITY_S, MAX_INACTIVITY_S = 20.0, 180.0
@@ -122,83 +115,33 @@ async def _terms(address: Address, voice_id: str, services: Services) -> Terms:
     return Terms(manner, phrases=address.auto_mode, since_start=address.sync_alignment)
 
 
-class Stream:
-    """What both sockets do: read messages until there are no more, and end in their dialect's way."""
+class Stream(DialectStream):
+    """What both sockets share: messages as their fields, and a key that may come in the first of them."""
 
     def __init__(
         self, websocket: WebSocket, services: Services, address: Address, terms: Terms, *, admitted: bool
     ) -> None:
-        self.socket = DialectSocket(websocket, services)
-        self.services = services
+        super().__init__(websocket, services)
         self.terms = terms
         self.inactivity_s = address.inactivity_s
-        self.over = asyncio.Event()
-        """All that was asked for has been said."""
         self._admitted = admitted
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._group: asyncio.TaskGroup | None = None
 
-    async def run(self) -> None:
-        """Serve the client until it goes, or all has been said."""
-        code, reason = 1000, ""
-        async with self.socket:
-            try:
-                await self._serve()
-            except* SlowReader as slow:
-                code, reason = POLICY_VIOLATION, str(slow.exceptions[0])
-            except* CarillonError as group:
-                error = group.exceptions[0]
-                assert isinstance(error, CarillonError)
-                code = INTERNAL_ERROR if error.retryable and not isinstance(error, SessionIdle) else POLICY_VIOLATION
-                reason = error.message
-                await self.socket.send({**failure(error), "code": code})
-            await self.socket.close(code, reason)
+    async def obey(self, raw: str | bytes) -> None:
+        try:
+            message = Message.model_validate(parse_object(raw))
+        except ValidationError as error:
+            raise invalid(error) from None
+        if not self._admitted:
+            await admit(self.services, message.xi_api_key, Scope.SPEAK)
+            self._admitted = True
+        self.heed(message)
 
-    async def _serve(self) -> None:
-        async with asyncio.TaskGroup() as self._group:
-            reading, over = self.start(self._read()), self.start(self._wait_until_over())
-            try:
-                await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tuple(self._tasks):
-                    task.cancel()
+    @abstractmethod
+    def heed(self, message: Message) -> None:
+        """Do what a message says."""
 
-    async def _wait_until_over(self) -> None:
-        await self.over.wait()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends with the socket."""
-        assert self._group is not None
-        task = self._group.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _read(self) -> None:
-        while (raw := await self.receive()) is not None:
-            try:
-                message = Message.model_validate(parse_object(raw))
-            except ValidationError as error:
-                raise invalid(error) from None
-            if not self._admitted:
-                await admit(self.services, message.xi_api_key, Scope.SPEAK)
-                self._admitted = True
-            self.obey(message)
-
-    async def receive(self) -> str | bytes | None:
-        """The next message; None once the client has gone."""
-        return await self.socket.receive()
-
-    def obey(self, message: Message) -> None:
-        """Do what a message says. Raises CarillonError where the socket cannot go on."""
-        raise NotImplementedError
-
-    def context(self, id: str | None) -> Context:
-        return Context(id, self.terms, self.services, self.socket, start=self.start, forget=self.forget)
-
-    def forget(self, context: Context) -> None:
-        """A context has ended."""
-        raise NotImplementedError
+    def last_words(self, error: CarillonError) -> dict[str, Any] | None:
+        return failure(error)
 
 
 class OneText(Stream):
@@ -206,7 +149,7 @@ class OneText(Stream):
 
     def __init__(self, *fields: Any, **more: Any) -> None:
         super().__init__(*fields, **more)
-        self._context = self.context(None)
+        self._context = Context(None, self.terms, self, lambda _: self.over.set())
 
     async def receive(self) -> str | bytes | None:
         while True:
@@ -220,23 +163,13 @@ class OneText(Stream):
                         "now and then"
                     ) from None
 
-    def obey(self, message: Message) -> None:
+    def heed(self, message: Message) -> None:
         if self._context.closing:
             return
-        self._context.settle(message.speed)
-        if message.text:
-            self._context.say(message.text)
-        if message.flush:
-            self._context.flush(empty=not message.text)
+        self._context.settle(speed=message.speed)
+        self._context.hear(message.text or "", flush=bool(message.flush))
         if message.text == "" or message.close_socket:
             self._context.close()
-
-    def forget(self, context: Context) -> None:
-        self.start(self._finish())
-
-    async def _finish(self) -> None:
-        await asyncio.sleep(0)  # its last message goes first
-        self.over.set()
 
 
 class ManyContexts(Stream):
@@ -248,7 +181,14 @@ class ManyContexts(Stream):
         self._clocks: dict[str, asyncio.TimerHandle] = {}
         self._ending = False
 
-    def obey(self, message: Message) -> None:
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            for clock in self._clocks.values():
+                clock.cancel()
+
+    def heed(self, message: Message) -> None:
         if message.close_socket:
             self._end()
             return
@@ -259,9 +199,9 @@ class ManyContexts(Stream):
         if message.text and not message.close_context and (context is None or context.closing):
             context = self._open(id)  # a name may be used again
         if context is not None:
-            self._heed(context, message)
+            self._serve_context(context, message)
         elif message.close_context:
-            self.context(id).close()
+            Context(id, self.terms, self, self._forget).close()
 
     def _open(self, id: str) -> Context:
         most = self.services.settings.session.max_sessions_per_socket
@@ -271,26 +211,22 @@ class ManyContexts(Stream):
                 "or open another socket",
                 param="context_id",
             )
-        context = self._contexts[id] = self.context(id)
+        context = self._contexts[id] = Context(id, self.terms, self, self._forget)
         return context
 
-    def _heed(self, context: Context, message: Message) -> None:
-        self._wind(context)
+    def _serve_context(self, context: Context, message: Message) -> None:
         try:
             if not context.closing:
-                context.settle(message.speed)
-                if message.text:
-                    context.say(message.text)
-                if message.flush:
-                    context.flush(empty=not (message.text and message.text.strip()))
+                context.settle(speed=message.speed)
+                context.hear(message.text or "", flush=bool(message.flush))
         except CarillonError as error:
-            self.start(context.fail(error))
-        if not message.close_context:
-            return
-        if context.drains and not context.closing:
-            context.close()
-        else:
-            context.break_off()
+            self.start(context.failed(error))
+        if message.close_context:
+            if context.drains and not context.closing:
+                context.close()
+            else:
+                context.break_off()
+        self._wind(context)
 
     def _wind(self, context: Context) -> None:
         """Give a context its time again; without a message for so long it is heard to its end and closed."""
@@ -301,14 +237,14 @@ class ManyContexts(Stream):
             loop = asyncio.get_running_loop()
             self._clocks[context.id] = loop.call_later(self.inactivity_s, context.close)
 
-    def forget(self, context: Context) -> None:
+    def _forget(self, context: Context) -> None:
         assert context.id is not None
         if self._contexts.get(context.id) is context:
             del self._contexts[context.id]
             if clock := self._clocks.pop(context.id, None):
                 clock.cancel()
         if self._ending and not self._contexts:
-            self.start(self._finish())
+            self.over.set()
 
     def _end(self) -> None:
         """Contexts that were flushed are heard to their end; the others are broken off."""
@@ -320,7 +256,3 @@ class ManyContexts(Stream):
                 context.break_off()
         if not self._contexts:
             self.over.set()
-
-    async def _finish(self) -> None:
-        await asyncio.sleep(0)
-        self.over.set()
