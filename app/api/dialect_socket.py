@@ -9,6 +9,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -95,7 +96,8 @@ class DialectSocket:
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
-            await self._websocket.close(code, reason[:120])
+            with suppress(WebSocketDisconnect):
+                await self._websocket.close(code, reason[:120])
 
 
 class DialectStream(ABC):
