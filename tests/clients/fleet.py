@@ -1,4 +1,4 @@
-"""The fleet that real clients talk to, as they see it. Nothing of Carillon is imported: their environment has none of it.
+"""The fleet that real clients talk to, as they see it. Nothing of Carillon is imported: their environment lacks it.
 
 `CARILLON_URL` and `CARILLON_KEY` name one that runs already; else one is started from the repository's environment.
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from elevenlabs import ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
+
 from tests.clients.fleet import Fleet
 
 PCM_BYTES_PER_S = 2 * 16_000
@@ -36,7 +37,8 @@ def test_streams_audio_as_it_is_made(client: ElevenLabs, fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output_format", "bytes_per_s"), [("pcm_8000", 16_000), ("pcm_44100", 88_200), ("ulaw_8000", 8_000), ("alaw_8000", 8_000)]
+    ("output_format", "bytes_per_s"),
+    [("pcm_8000", 16_000), ("pcm_44100", 88_200), ("ulaw_8000", 8_000), ("alaw_8000", 8_000)],
 )
 def test_honours_the_output_format(client: ElevenLabs, fleet: Fleet, output_format: str, bytes_per_s: int) -> None:
     audio = b"".join(client.text_to_speech.convert(fleet.voice, text="Hello there.", output_format=output_format))
@@ -81,7 +83,7 @@ def test_streams_with_the_times_of_characters(client: ElevenLabs, fleet: Fleet) 
 
 def test_text_can_be_streamed_in(fleet: Fleet, tls_url: str) -> None:
     client = ElevenLabs(api_key=fleet.key, base_url=tls_url)
-    words = iter("Good morning. We speak with many voices.".split())
+    words = iter(["Good", "morning.", "We", "speak", "with", "many", "voices."])
     audio = client.text_to_speech.convert_realtime(
         fleet.voice, text=(word + " " for word in words), model_id="eleven_turbo_v2_5", output_format="pcm_16000"
     )

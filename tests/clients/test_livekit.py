@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from livekit.agents import APIStatusError, tts
 from livekit.plugins import baseten, cartesia, elevenlabs, openai
+
 from tests.clients.fleet import Fleet
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 from uuid import uuid4
@@ -16,7 +15,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.access import requires
 from app.api.bodies import read_json
-from app.api.cartesia.wire import EDGE, CartesiaRoute, Generation, api_key, error_body, manner_of, timestamps
+from app.api.cartesia.wire import EDGE, CartesiaRoute, Generation, api_key, chunk, error_body, manner_of, timestamps
 from app.api.delivery_response import DeliveryResponse
 from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text, ignored_header
 from app.api.errors import status_of
@@ -92,9 +91,3 @@ class Events:
     def _event(self, fields: dict[str, Any]) -> bytes:
         data = json.dumps({**fields, **self._context}, separators=(",", ":"))
         return f"event: {fields['type']}\ndata: {data}\n\n".encode()
-
-
-def chunk(sound: Sound) -> dict[str, Any]:
-    """Audio as their events have it. How long each took to make is not measured: the ledger has what is."""
-    data = base64.b64encode(sound.audio).decode("ascii")
-    return {"type": "chunk", "data": data, "done": False, "status_code": 206, "step_time": 0.0}

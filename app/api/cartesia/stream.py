@@ -17,8 +17,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, ValidationError
 from starlette.websockets import WebSocket
 
-from app.api.cartesia.speech import chunk
-from app.api.cartesia.wire import Generation, api_key, error_body, manner_of, timestamps
+from app.api.cartesia.wire import Generation, api_key, chunk, error_body, manner_of, timestamps
 from app.api.dialect_context import DialectContext
 from app.api.dialect_socket import DialectStream, admitted, parse_object
 from app.api.errors import invalid, status_of

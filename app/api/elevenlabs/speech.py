@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -20,7 +19,17 @@ from app.api.access import requires
 from app.api.bodies import read_json
 from app.api.delivery_response import DeliveryResponse
 from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text, ignored_header
-from app.api.elevenlabs.wire import ElevenLabsRoute, alignment_s, api_key, encoding_of, error_body, model_meant
+from app.api.elevenlabs.wire import (
+    EDGE,
+    ElevenLabsRoute,
+    VoiceSettings,
+    alignment_s,
+    api_key,
+    encoding_of,
+    error_body,
+    model_meant,
+    text_options,
+)
 from app.api.errors import status_of
 from app.api.segment_timing import Words
 from app.api.services import Services, TheServices
@@ -32,23 +41,9 @@ from app.speech.text.options import TextOptions
 from app.speech.timing import TimedCharacter
 from app.speech.voices import Voice
 
-EDGE = "elevenlabs"
-
 router = APIRouter(route_class=ElevenLabsRoute, include_in_schema=False)
 
 Form = Annotated[str | None, Query(alias="output_format", max_length=32)]
-
-
-class VoiceSettings(BaseModel):
-    """Of these only the speed can be followed."""
-
-    model_config = ConfigDict(extra="allow")
-
-    speed: float | None = Field(default=None, ge=0.25, le=4.0)
-
-    @property
-    def ignored(self) -> list[str]:
-        return [f"voice_settings.{name}" for name, value in (self.model_extra or {}).items() if value is not None]
 
 
 class TextToSpeech(BaseModel):
@@ -71,12 +66,6 @@ class TextToSpeech(BaseModel):
     @property
     def speed(self) -> float:
         return (self.voice_settings and self.voice_settings.speed) or 1.0
-
-
-def text_options(services: Services, voice: Voice, *, language: str | None, normalisation: str | None) -> TextOptions:
-    """How a text is read that their `language_code` and `apply_text_normalization` came with."""
-    operator = services.settings.session.text_options
-    return replace(operator, language=language or voice.language, normalise=normalisation != "off")
 
 
 async def _wanted(request: Request, services: Services, voice_id: str) -> tuple[TextToSpeech, Voice, TextOptions]:

@@ -22,8 +22,15 @@ from starlette.websockets import WebSocket
 from app.api.access import admit
 from app.api.dialect_socket import DialectStream, admitted, parse_object, refuse
 from app.api.elevenlabs.context import Context, Terms, failure
-from app.api.elevenlabs.speech import EDGE, VoiceSettings, text_options
-from app.api.elevenlabs.wire import api_key, encoding_of, error_body, model_meant
+from app.api.elevenlabs.wire import (
+    EDGE,
+    VoiceSettings,
+    api_key,
+    encoding_of,
+    error_body,
+    model_meant,
+    text_options,
+)
 from app.api.errors import invalid
 from app.api.services import Services, TheServices
 from app.api.speaking import Manner

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 from starlette.routing import Match
 from starlette.types import Scope
 
 from app.api.access import bearer_token
 from app.api.dialects import DialectRoute
+from app.api.services import Services
 from app.errors import InvalidRequest
 from app.platform.codecs import Encoding
+from app.speech.text.options import TextOptions
 from app.speech.timing import TimedCharacter
+from app.speech.voices import Voice
 
+EDGE = "elevenlabs"
 KEY_HEADER = "xi-api-key"
 
 STATUSES = {
@@ -67,6 +73,24 @@ class SharedPathRoute(ElevenLabsRoute):
         if scope["type"] != "http" or all(name != named for name, _ in scope["headers"]):
             return Match.NONE, {}
         return super().matches(scope)
+
+
+class VoiceSettings(BaseModel):
+    """Of these only the speed can be followed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    speed: float | None = Field(default=None, ge=0.25, le=4.0)
+
+    @property
+    def ignored(self) -> list[str]:
+        return [f"voice_settings.{name}" for name, value in (self.model_extra or {}).items() if value is not None]
+
+
+def text_options(services: Services, voice: Voice, *, language: str | None, normalisation: str | None) -> TextOptions:
+    """How a text is read that their `language_code` and `apply_text_normalization` came with."""
+    operator = services.settings.session.text_options
+    return replace(operator, language=language or voice.language, normalise=normalisation != "off")
 
 
 def model_meant(model_id: str | None) -> str | None:
