@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock test test-slow test-all check format bench standin clean
+.PHONY: up env lock lock-clients test test-slow test-all test-clients check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -29,6 +29,22 @@ test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and ses
 
 test-all: test test-slow  ## Everything that needs no accelerator
 
+CLIENTS := .venv-clients
+
+test-clients: $(CLIENTS)/.installed  ## The SDKs and frameworks that people have, against a running fleet, in ten minutes
+	$(CLIENTS)/bin/pytest -q -rs -c tests/clients/pytest.ini --rootdir tests/clients tests/clients
+
+$(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/package.json | $(VENV)/.dev
+	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(CLIENTS)
+	$(VENV)/bin/uv pip install --quiet --python $(CLIENTS)/bin/python --requirement tests/clients/requirements.txt
+	cp tests/clients/package.json $(CLIENTS)
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-package-lock --ignore-scripts; fi
+	@touch $@
+
+lock-clients: $(VENV)/.dev  ## Fix the versions of the clients anew
+	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
+		tests/clients/requirements.in --output-file tests/clients/requirements.txt
+
 check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -47,5 +63,5 @@ standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hour
 	$(VENV)/bin/python -m training.standin all
 
 clean:  ## Forget the environment and every cache; keeps data/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(CLIENTS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find app workers training tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,7 +31,10 @@ from app.api import (
     usage,
     voices,
 )
+from app.api.baseten import routers as baseten
+from app.api.cartesia import routers as cartesia
 from app.api.connections import Connections, connection_limit, raise_descriptor_limit
+from app.api.elevenlabs import routers as elevenlabs
 from app.api.errors import add_error_handlers
 from app.api.http_protocol import BoundedHttp, BoundedWebSocket
 from app.api.idempotency import Idempotency
@@ -52,6 +55,7 @@ from app.api.usage_recorder import open_usage_recorder
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
+from app.hearing.aligner import open_aligner
 from app.platform.broker import make_celery
 from app.platform.key_cache import KeyCache
 from app.platform.logs import Throttle
@@ -97,7 +101,8 @@ def create_app(settings: Settings) -> FastAPI:
     speaking = (openai_speech, openai_voices, sessions)
     voices_edges = (voices, pronunciations, samples, uploads, clones)
     edges = (*voices_edges, narrations, narration_files, fleet, keys, projects, usage, health, docs)
-    for router in (*speaking, *(edge.router for edge in edges)):
+    # ElevenLabs' come first: some of their paths are ours too, and their clients' key tells which are meant.
+    for router in (*elevenlabs, *cartesia, *baseten, *speaking, *(edge.router for edge in edges)):
         app.include_router(router)
     return app
 
@@ -143,6 +148,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             ),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
+            aligner=await stack.enter_async_context(open_aligner()),
             object_store=object_store,
         )
 

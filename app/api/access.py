@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from app.api.services import Services, TheServices, bearer_token
+from app.api.services import Services, TheServices, TokenOf, bearer_token
 from app.errors import AuthenticationFailed, PermissionDenied
 from app.platform.api_keys import ApiKey
 from app.platform.lanes import CALLER
@@ -35,11 +35,14 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
     return key
 
 
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
-    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
+def requires(scope: Scope, token_of: TokenOf = bearer_token) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
+    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for.
+
+    `token_of` finds the key in a request where a dialect has another place for it.
+    """
 
     async def admitted(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await _counted(services, bearer_token(connection), scope)
+        return await _counted(services, token_of(connection), scope)
 
     return admitted
 
@@ -62,7 +65,7 @@ async def _counted(services: Services, token: str | None, scope: Scope) -> ApiKe
     return key
 
 
-__all__ = ["Admin", "Cloner", "Manager", "Narrator", "admit", "bearer_token", "may_list", "requires"]
+__all__ = ["Admin", "Cloner", "Manager", "Narrator", "admit", "bearer_token", "is_operator", "may_list", "requires"]
 
 Admin = Annotated[ApiKey | None, Depends(requires(Scope.ADMIN))]
 Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE))]

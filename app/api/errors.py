@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -92,7 +93,11 @@ def error_body(status: int, message: str, *, code: str, param: str | None = None
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def error_response(error: CarillonError) -> JSONResponse:
+BODY = "carillon.error_body"
+"""In the scope of a request to another dialect: the function that writes its errors, called as `error_body` is."""
+
+
+def error_response(error: CarillonError, body_of: Callable[..., dict[str, Any]] = error_body) -> JSONResponse:
     """The whole answer for an error of ours."""
     status = status_of(error)
     headers = {}
@@ -100,7 +105,7 @@ def error_response(error: CarillonError) -> JSONResponse:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    body = error_body(status, error.message, code=error.code, param=error.param)
+    body = body_of(status, error.message, code=error.code, param=error.param)
     return JSONResponse(body, status_code=status, headers=headers)
 
 
@@ -126,7 +131,7 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, CarillonError)
         # `request.url` is made of the client's Host; the scope has what was asked for, and no query.
         log.info("request refused", extra={"path": request.scope["path"], "code": error.code})
-        return error_response(error)
+        return error_response(error, request.scope.get(BODY, error_body))
 
     async def unfit(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ValidationError | RequestValidationError)
@@ -143,7 +148,8 @@ def add_error_handlers(app: FastAPI) -> None:
             message = (
                 "no web page of another origin may call this front door; CARILLON_CORS_ORIGINS names those that may"
             )
-        body = error_body(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))
+        body_of = request.scope.get(BODY, error_body)
+        body = body_of(error.status_code, message, code=HTTP_CODES.get(error.status_code, "http_error"))
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(sorted(_methods(request)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
@@ -19,6 +20,7 @@ from app.api.sse import JobWatches
 from app.catalog import Catalog
 from app.errors import CarillonError, StoreUnavailable
 from app.fleet.registry import Registry
+from app.hearing.aligner import Aligner
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
 from app.platform.api_keys import ApiKey
@@ -87,6 +89,7 @@ class Services:
     key_watch: KeyWatch
     metering: Metering
     object_store: ObjectStore | None = None
+    aligner: Aligner = field(default_factory=Aligner)
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))
     book_lanes: FairLanes = field(default_factory=lambda: FairLanes(BOOK_LANES))
     watches: JobWatches = field(default_factory=JobWatches)
@@ -208,21 +211,30 @@ def bearer_token(connection: HTTPConnection) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-async def services_of(connection: HTTPConnection) -> Services:
-    """The front door's parts as the caller sees them, who sees nothing of any project without a key.
+TokenOf = Callable[[HTTPConnection], str | None]
+"""Finds the key in a request: each dialect has its own place for it."""
 
-    It refuses nobody: `app.api.access` does, where a key is required. An edge whose clients show their key elsewhere
-    hands what `admit` returned to `Services.of`.
+
+def services_by(token_of: TokenOf) -> Callable[[HTTPConnection], Coroutine[Any, Any, Services]]:
+    """A dependency: the front door's parts as the caller sees them, who sees nothing of any project without a key.
+
+    It refuses no request: `app.api.access` does, where a key is required.
     """
-    services: Services = connection.app.state.services
-    if not services.settings.auth:
-        return services
-    if token := bearer_token(connection):
-        with suppress(CarillonError):
-            return services.of(await services.keys.authenticate(token))
-    elif services.settings.openai.open_listings:
-        return services.seen_by(Tenant(DEFAULT_PROJECT))
-    return services.seen_by(STRANGER)
 
+    async def services_of(connection: HTTPConnection) -> Services:
+        services: Services = connection.app.state.services
+        if not services.settings.auth:
+            return services
+        if token := token_of(connection):
+            with suppress(CarillonError):
+                return services.of(await services.keys.authenticate(token))
+        elif services.settings.openai.open_listings:
+            return services.seen_by(Tenant(DEFAULT_PROJECT))
+        return services.seen_by(STRANGER)
+
+    return services_of
+
+
+services_of = services_by(bearer_token)
 
 TheServices = Annotated[Services, Depends(services_of)]

@@ -23,6 +23,7 @@ from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
 from app.api.whole_wav import MAX_CHARS, told_when_due, with_length
 from app.errors import CarillonError, SlowReader
+from app.platform.codecs import Encoding
 from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
@@ -98,7 +99,7 @@ class SpeechResponse(Response):
         text: str,
         *,
         edge: str,
-        format: AudioFormat,
+        format: AudioFormat | Encoding,
         speed: float,
         form: Form,
         options: TextOptions | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.platform.codecs import Encoder, open_encoder
+from app.platform.codecs import Encoder, Encoding, open_encoder
 from app.speech.audio import samples_of
 from app.speech.choices import AudioFormat
 
@@ -12,7 +12,7 @@ CONTENT_TYPE_PCM = "audio/pcm"
 class StreamEncoder:
     """Encodes PCM s16le mono as it comes. Raw PCM at its own tempo passes through, byte for byte."""
 
-    def __init__(self, format: AudioFormat, *, sample_rate_hz: int, speed: float) -> None:
+    def __init__(self, format: AudioFormat | Encoding, *, sample_rate_hz: int, speed: float) -> None:
         self.speed = speed
         self._samples = 0
         self._encoder: Encoder | None = None

@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Protocol
 
 import av
 import av.filter
 import numpy as np
+import soxr
 
 from app.errors import InvalidRequest
 from app.speech.audio import Samples, finite, pcm16_of
@@ -62,11 +63,23 @@ class Encoder(Protocol):
         ...
 
 
-def open_encoder(format: str, *, sample_rate_hz: int = 24_000, speed: float = 1.0) -> Encoder:
-    """An encoder for `format`, one of FORMATS; `speed` changes the tempo and keeps the pitch.
+@dataclass(frozen=True)
+class Encoding:
+    """A format with its parameters; None: what the audio has, and what the format is given by default."""
+
+    format: str
+    """One of FORMATS or TELEPHONE_FORMATS."""
+    sample_rate_hz: int | None = None
+    bit_rate_bps: int | None = None
+
+
+def open_encoder(format: str | Encoding, *, sample_rate_hz: int = 24_000, speed: float = 1.0) -> Encoder:
+    """An encoder for `format`, one of FORMATS, or an Encoding; `speed` changes the tempo and keeps the pitch.
 
     Raises InvalidRequest for another format, for a speed outside 0.25-4, and for a rate the format does not have.
     """
+    if isinstance(format, Encoding):
+        return _open_encoding(format, sample_rate_hz=sample_rate_hz, speed=speed)
     if format not in FORMATS:
         raise InvalidRequest(
             f"response_format {format!r} is not supported; choose one of {', '.join(FORMATS)}.", param="response_format"
@@ -75,6 +88,17 @@ def open_encoder(format: str, *, sample_rate_hz: int = 24_000, speed: float = 1.
         raise InvalidRequest(f"speed {speed:g} is out of range; choose one from 0.25 to 4.", param="speed")
     codec = _CODECS.get(format)
     encoder = _PlainEncoder(format, sample_rate_hz) if codec is None else _CodecEncoder(codec, sample_rate_hz)
+    return encoder if speed == 1.0 else _TempoEncoder(encoder, sample_rate_hz, speed)
+
+
+def _open_encoding(wanted: Encoding, *, sample_rate_hz: int, speed: float) -> Encoder:
+    rate_hz = wanted.sample_rate_hz or sample_rate_hz
+    codec = _TELEPHONE.get(wanted.format) or _CODECS.get(wanted.format)
+    if codec and wanted.bit_rate_bps:
+        codec = replace(codec, bit_rate_bps=wanted.bit_rate_bps)
+    encoder = _CodecEncoder(codec, rate_hz) if codec else open_encoder(wanted.format, sample_rate_hz=rate_hz)
+    if rate_hz != sample_rate_hz:
+        encoder = _ResamplingEncoder(encoder, sample_rate_hz, rate_hz)
     return encoder if speed == 1.0 else _TempoEncoder(encoder, sample_rate_hz, speed)
 
 
@@ -131,6 +155,15 @@ _CODECS = {
     "flac": _Codec("audio/flac", "flac", "flac", None, {"metadata_header_padding": "0"}, {"compression_level": "2"}),
 }
 FORMATS = (*_CODECS, "wav", "pcm")
+
+_TELEPHONE = {
+    "ulaw": _Codec("audio/basic", "mulaw", "pcm_mulaw"),
+    "alaw": _Codec("audio/x-alaw-basic", "alaw", "pcm_alaw"),
+    "f32": _Codec("audio/pcm", "f32le", "pcm_f32le"),
+}
+TELEPHONE_FORMATS = tuple(_TELEPHONE)
+"""Samples as telephone lines (G.711) and other programs' memories have them, without a header."""
+
 CONTENT_TYPES = (*(codec.content_type for codec in _CODECS.values()), "audio/wav", "audio/pcm")
 
 
@@ -267,6 +300,25 @@ class _TempoEncoder:
             assert isinstance(frame, av.AudioFrame)
             self._stretched += frame.samples
             yield frame.to_ndarray()[0]
+
+
+class _ResamplingEncoder:
+    """Another encoder behind a change of the sample rate."""
+
+    def __init__(self, encoder: Encoder, rate_hz: int, wanted_hz: int) -> None:
+        self.content_type = encoder.content_type
+        self._encoder = encoder
+        self._stream = soxr.ResampleStream(rate_hz, wanted_hz, 1, dtype="float32")
+
+    def encode(self, samples: Samples) -> bytes:
+        return self._encoder.encode(self._stream.resample_chunk(finite(samples)))
+
+    def finish(self) -> bytes:
+        rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        return self._encoder.encode(rest) + self._encoder.finish()
+
+    def close(self) -> None:
+        self._encoder.close()
 
 
 def _frame(samples: Samples, sample_rate_hz: int, pts: int) -> av.AudioFrame:

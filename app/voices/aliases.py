@@ -1,4 +1,5 @@
-"""The names that OpenAI's clients send without having asked what is served: its models, and its thirteen voices.
+"""The names that clients send without having asked what is served: OpenAI's models and its thirteen voices, and the
+voices that other services' SDKs, plugins and examples have as defaults.
 
 A served model or an existing voice of such a name always comes first. It does not know which models are served.
 """
@@ -19,6 +20,18 @@ _LIKE_MEN = ("onyx", "echo", "fable", "ash", "ballad", "verse", "cedar")
 
 OPENAI_VOICES = frozenset(_LIKE_WOMEN + _LIKE_MEN)
 
+_DEFAULT_WOMEN = (
+    "hpp4J3VqNfWAUOO0d1Us",  # ElevenLabs: LiveKit's plugin
+    "21m00Tcm4TlvDq8ikWAM",  # ElevenLabs: its SDK's examples
+    "f786b574-daa5-4673-aa0c-cbe3e8534c02",  # Cartesia: LiveKit's plugin
+    "6ccbfb76-1fc6-48f7-b71d-91ac6298247b",  # Cartesia: its SDK
+    "86e30c1d-714b-4074-a1f2-1cb6b552fb49",  # Cartesia: Pipecat's templates
+    "tara",  # Orpheus: LiveKit's plugin for Baseten
+)
+_DEFAULT_MEN = ("JBFqnCBsd6RMkjVDRZzb",)  # ElevenLabs: its SDK's examples
+
+DEFAULT_VOICES = frozenset(_DEFAULT_WOMEN + _DEFAULT_MEN)
+
 
 def stand_in_for(alias: str, built_in: Sequence[str], table: Mapping[str, str]) -> str | None:
     """The voice that `alias` means: the operator's choice in `table`, else one of the `built_in` that sounds alike.
@@ -27,7 +40,7 @@ def stand_in_for(alias: str, built_in: Sequence[str], table: Mapping[str, str]) 
     """
     if alias in table:
         return table[alias]
-    for alike, known in ((_LIKE_WOMEN, WOMEN), (_LIKE_MEN, MEN)):
+    for alike, known in ((_LIKE_WOMEN, WOMEN), (_LIKE_MEN, MEN), (_DEFAULT_WOMEN, WOMEN), (_DEFAULT_MEN, MEN)):
         if alias in alike:
             fitting = [name for name in known if name in built_in] or sorted(built_in)
             return fitting[alike.index(alias) % len(fitting)] if fitting else None

@@ -18,7 +18,6 @@ Rules where OpenAI's and ours differ:
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -26,19 +25,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from app.api.access import may_list, requires
 from app.api.bodies import json_body, read_json
+from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text, ignored_header
 from app.api.services import TheServices
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
-from app.errors import InvalidRequest, TextTooLong
+from app.errors import InvalidRequest
 from app.speech.choices import AudioFormat, Scope
 from app.speech.text.options import TextFields
 from app.speech.voices import ModelCard
 
 EDGE = "openai"
-
-MAX_BODY_BYTES_PER_CHAR = 12
-"""A character beyond the BMP, escaped in JSON, takes twelve bytes."""
-
-MAX_IGNORED = 20
 
 router = APIRouter(tags=["openai"])
 
@@ -112,14 +107,7 @@ async def speak(request: Request, services: TheServices) -> Response:
             f"{wanted.ignored[0][:64]!r} is not known or cannot be followed by the models served here; leave it out",
             param=wanted.ignored[0][:64],
         )
-    if not wanted.input:
-        raise InvalidRequest("input is empty; there is nothing to speak", param="input")
-    if len(wanted.input) > limit:
-        raise TextTooLong(
-            f"input has {len(wanted.input)} characters; at most {limit}. Split it, or use WS /v1/sessions, "
-            "which takes any amount of text",
-            param="input",
-        )
+    check_text(wanted.input, at_most=limit, param="input")
     voice = await services.resolver.find(wanted.voice.id, model=wanted.model)
     return SpeechResponse(
         services,
@@ -130,14 +118,8 @@ async def speak(request: Request, services: TheServices) -> Response:
         speed=wanted.speed,
         options=wanted.text_options(language=voice.language, operator=services.settings.session.text_options),
         form=EventForm() if wanted.stream_format == "sse" else AudioForm(),
-        headers=_ignored_header(wanted.ignored),
+        headers=ignored_header(wanted.ignored),
     )
-
-
-def _ignored_header(names: list[str]) -> dict[str, str]:
-    """`X-Carillon-Ignored`, of at most MAX_IGNORED names; each as a JSON string where it is no plain word."""
-    shown = [name if name.isidentifier() and name.isascii() else json.dumps(name) for name in names[:MAX_IGNORED]]
-    return {"x-carillon-ignored": ", ".join(name[:64] for name in shown)} if shown else {}
 
 
 def _model(card: ModelCard) -> dict[str, Any]:

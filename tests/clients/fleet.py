@@ -1,0 +1,98 @@
+"""The fleet that real clients talk to, as they see it. Nothing of Carillon is imported: their environment lacks it.
+
+`CARILLON_URL` and `CARILLON_KEY` name one that runs already; else one is started from the repository's environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv/bin/python"
+HANG_S = 120.0
+"""How long a test waits for what must come. Only a hang fails by it."""
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A front door, a key for it, and what its worker says of itself."""
+
+    url: str
+    key: str
+    voice: str = "wren"
+
+    @property
+    def ws_url(self) -> str:
+        return self.url.replace("http", "ws", 1)
+
+    def get(self, path: str, **headers: str) -> Any:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}", **headers})
+        with urllib.request.urlopen(request, timeout=HANG_S) as answer:
+            return json.load(answer)
+
+    def _in_flight(self) -> int:
+        return sum(worker["inflight"] for worker in self.get("/v1/fleet")["workers"])
+
+    async def until_in_flight(self, sessions: int) -> None:
+        """Return once the engine speaks exactly so many sessions."""
+        async with asyncio.timeout(HANG_S):
+            while await asyncio.to_thread(self._in_flight) != sessions:
+                await asyncio.sleep(0.05)
+
+    async def until_speaking(self) -> None:
+        async with asyncio.timeout(HANG_S):
+            while not await asyncio.to_thread(self._in_flight):
+                await asyncio.sleep(0.02)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Fleet]:
+    """One with a worker that speaks with the stand-in."""
+    if "CARILLON_URL" in os.environ:
+        yield Fleet(os.environ["CARILLON_URL"], os.environ["CARILLON_KEY"])
+        return
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("CARILLON_", "VIRTUAL_ENV"))},
+        "CARILLON_DATA_DIR": str(directory),
+        "CARILLON_API_PORT": str(free_port()),
+        "CARILLON_CAPACITY": "4",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [PYTHON, "-m", "app.cli.main", "up"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        printed = _until_ready(process)
+        [url] = re.findall(r"front door +(http\S+)", printed)
+        [key] = re.findall(r"key +(cari_\S+)", printed)
+        yield Fleet(url, key)
+    finally:
+        process.terminate()
+        process.communicate(timeout=HANG_S)
+
+
+def _until_ready(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
