@@ -54,6 +54,7 @@ def narrations(limit: Limit = 20, as_json: AsJson = False, url: Url = None, key:
 
 
 def usage(
+    *,
     by: Annotated[str, typer.Option(help="Of day, project, key, voice; with commas between.")] = "day",
     first: Annotated[
         str | None, typer.Option("--from", metavar="DATE", help="Default: this month's first day.")
