@@ -18,8 +18,9 @@ def words(text: str) -> list[str]:
 
 _HANGING = frozenset(
     words(
-        "a an the and or but so because if when while with without to of for from in on at by about into than that which "
-        "who my your his her its our their this these those i we they he she is are was were um uh er like then as"
+        "a an the and or but so because if when while with without to of for from in on at by about into than that "
+        "which who my your his her its our their this these those i we they he she is are was were um "
+        "uh er like then as"
     )
 )
 """A sentence seldom ends with these, whatever mark a recogniser puts behind them."""
