@@ -29,7 +29,7 @@ class TurnBudget(BaseModel):
     token_ms: float | None = None
     """The first token of the answer's text."""
     ready_ms: float | None = None
-    """The first audio of the answer was there, and held."""
+    """The first audible audio of the answer was there, and held."""
     sure_ms: float | None = None
     """The turn was sure, and the audio released."""
     heard_ms: float | None = None

@@ -116,7 +116,9 @@ class Conversation:
     ) -> None:
         self.budgets: deque[TurnBudget] = deque(maxlen=MOST_TURNS)
         self.dialogue = Dialogue()
-        self.playout = Playout(heard=self._first_heard, over=self._all_heard, lead_samples=lead_samples)
+        self.playout = Playout(
+            ready=self._first_ready, heard=self._first_heard, over=self._all_heard, lead_samples=lead_samples
+        )
         self._ears, self._mind, self._speaker, self._detector = ears, mind, speaker, detector
         self._tell = tell
         self._clock, self._wall_clock = clock, wall_clock
@@ -164,7 +166,7 @@ class Conversation:
             samples = await self._microphone.get()
             for window in self._detector.windows(samples):
                 (self._before if self._said is None else self._said).append(window.samples)
-                self._do(self._turns.hear(self._clock(), speaking=window.speaking))
+                self._do(self._turns.hear(self._clock(), speaking=window.speaking, sounding=window.sounding))
 
     async def _watch(self) -> None:
         """Silence is noticed also where a microphone sends nothing at all."""
@@ -251,7 +253,6 @@ class Conversation:
         try:
             async for event in utterance.events():
                 if isinstance(event, AudioFrame):
-                    attempt.ready_at = attempt.ready_at or self._clock()
                     self.playout.put(event.audio)
                 elif isinstance(event, Segment):
                     attempt.segments.append(_Spoken(event))
@@ -275,7 +276,7 @@ class Conversation:
                 attempt.text += piece
                 await utterance.say(piece, turn=turn)
                 if attempt.sure_at is not None:
-                    self._tell({"type": "answer", "text": attempt.text, "attempt": attempt.number})
+                    self._tell({"type": "answer", "text": piece, "attempt": attempt.number})
         except CarillonError:
             await utterance.end()
             raise
@@ -304,6 +305,10 @@ class Conversation:
         if attempt.utterance is not None:
             self._speaker.leave(attempt.utterance)
             attempt.utterance = None
+
+    def _first_ready(self) -> None:
+        if self._attempt is not None:
+            self._attempt.ready_at = self._clock()
 
     def _first_heard(self) -> None:
         if self._attempt is not None:

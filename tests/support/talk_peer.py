@@ -7,10 +7,14 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from fractions import Fraction
 from typing import Any
 
+import av
+import httpx
 import numpy as np
 import soxr
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.deadlines import HANG_S
@@ -132,3 +136,60 @@ def speech_of(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     """float32 of any rate as a microphone's int16."""
     at_rate = soxr.resample(samples, rate_hz, MICROPHONE_HZ) if rate_hz != MICROPHONE_HZ else samples
     return (np.clip(at_rate, -1, 1) * 32767).astype(np.int16)
+
+
+@asynccontextmanager
+async def over_webrtc(url: str, key: str, *, voice: str | None = None) -> AsyncIterator[Peer]:
+    """A conversation over WebRTC, as a browser has it."""
+    peer = Peer()
+    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    channel = connection.createDataChannel("events")
+    channel.on("message", lambda text: peer.take(json.loads(text)))
+    connection.addTrack(_Microphone(peer))
+    receiving: list[asyncio.Task[None]] = []
+    connection.on("track", lambda track: receiving.append(asyncio.create_task(_play(peer, track))))
+    await connection.setLocalDescription(await connection.createOffer())
+    offer = {"sdp": connection.localDescription.sdp, "type": "offer", "voice": voice}
+    try:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            headers = {"Authorization": f"Bearer {key}"}
+            answer = (await http.post(f"{url}/talk/offer", json=offer, headers=headers)).raise_for_status().json()
+        await connection.setRemoteDescription(RTCSessionDescription(**answer))
+        await peer.until("who")
+        yield peer
+    finally:
+        for task in receiving:
+            task.cancel()
+        await asyncio.gather(*receiving, return_exceptions=True)
+        await connection.close()
+
+
+class _Microphone(MediaStreamTrack):
+    kind = "audio"
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self._peer = peer
+        self._began: float | None = None
+        self._samples = 0
+
+    async def recv(self) -> av.AudioFrame:
+        if self._began is None:
+            self._began = time.monotonic()
+        due = self._began + self._samples / MICROPHONE_HZ
+        await asyncio.sleep(due - time.monotonic())
+        packet = self._peer.packet(due, round(PACKET_S * MICROPHONE_HZ))
+        frame = av.AudioFrame.from_ndarray(packet[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = MICROPHONE_HZ, self._samples, Fraction(1, MICROPHONE_HZ)
+        self._samples += len(packet)
+        return frame
+
+
+async def _play(peer: Peer, track: MediaStreamTrack) -> None:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=24_000)
+    while True:
+        frame = await track.recv()
+        assert isinstance(frame, av.AudioFrame)
+        now = time.monotonic()
+        for resampled in resampler.resample(frame):
+            peer.sounds.append((now, resampled.to_ndarray().reshape(-1)))
