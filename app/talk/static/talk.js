@@ -142,7 +142,7 @@ function write(who, text, kind = "") {
   const list = $("transcript");
   list.querySelector(".empty")?.remove();
   list.querySelector(".unsure")?.remove();
-  if (!text) return draft;
+  if (who === "you" && !text) return null;
   const item = document.createElement("li");
   item.className = `${who} ${kind}`.trim();
   item.textContent = text;
