@@ -26,6 +26,7 @@ from app.platform.settings import (
     SessionSettings,
     Settings,
     StoreSettings,
+    TalkSettings,
 )
 from app.speech.choices import Scope
 from tests.support.deadlines import HANG_S
@@ -105,6 +106,8 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         narration: NarrationSettings | None = None,
         openai: OpenAISettings | None = None,
         cors_origins: tuple[str, ...] = (),
+        *,
+        talk: TalkSettings | None = None,
         **limits: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -120,6 +123,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             narration=narration or NarrationSettings(),
             openai=openai or OpenAISettings(),
             cors_origins=cors_origins,
+            talk=talk or TalkSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 import httpx
 import numpy as np
+import soundfile
 import soxr
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from websockets.asyncio.client import ClientConnection, connect
@@ -193,3 +195,13 @@ async def _play(peer: Peer, track: MediaStreamTrack) -> None:
         now = time.monotonic()
         for resampled in resampler.resample(frame):
             peer.sounds.append((now, resampled.to_ndarray().reshape(-1)))
+
+
+QUESTIONS = Path(__file__).with_name("questions")
+"""flite's `slt` (BSD) asking."""
+
+
+def question(name: str) -> np.ndarray:
+    """`story`: Please tell me a story. `count`: Count to three, please. `other`: No, stop it now, please. I want to ask
+    something else. `yeah`: Yeah."""
+    return speech_of(*soundfile.read(QUESTIONS / f"{name}.flac", dtype="float32"))
