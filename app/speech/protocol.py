@@ -123,7 +123,7 @@ class Text(Message):
     session: SessionId
     text: str
     turn: Turn | None = Field(
-        default=None, description="When the person ended whom it answers: `{\"ended_at\": …}`. The first one counts."
+        default=None, description='When the person ended whom it answers: `{"ended_at": …}`. The first one counts.'
     )
 
 

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 PARTS = ("endpoint_ms", "words_ms", "token_ms", "ready_ms", "sure_ms", "heard_ms")
 PERCENTILES = (50, 95)
 
+STEPS = ("endpointing", "recognition", "first token", "first audio", "until sure", "on its way")
+"""What a turn's time goes to, one after the other; together they are `heard_ms`."""
+
 
 class TurnBudget(BaseModel):
     """One answered turn."""
@@ -48,6 +51,19 @@ class TurnBudget(BaseModel):
     def row(self) -> dict[str, object]:
         """All of it, for a page or a table."""
         return {**self.model_dump(), "in_the_money": self.in_the_money}
+
+
+def steps(budget: TurnBudget) -> dict[str, float]:
+    """Milliseconds of each step of a turn that was heard; empty for one that was not."""
+    moments = budget.endpoint_ms, budget.words_ms, budget.token_ms, budget.ready_ms, budget.sure_ms, budget.heard_ms
+    if None in moments:
+        return {}
+    taken, before = {}, 0.0
+    for name, moment in zip(STEPS, moments, strict=True):
+        assert moment is not None
+        taken[name] = max(0.0, moment - before)
+        before = max(before, moment)
+    return taken
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
