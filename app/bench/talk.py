@@ -1,6 +1,6 @@
 """`carillon bench talk`: spoken questions at a running fleet's `/talk`, and the budget of their turns.
 
-The questions are spoken by a voice of the fleet beforehand, and sent at the pace of a microphone over the WebSocket.
+The questions are recordings (flite's `slt`, BSD), and are sent at the pace of a microphone over the WebSocket.
 What the front door shows is printed beside what is measured here: from the last audible sample sent to the first one
 received. With the scripted host the mind costs nothing, and what is measured is the ear, the fleet and the turn-taking.
 """
@@ -8,7 +8,6 @@ received. With the scripted host the mind costs nothing, and what is measured is
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ import soxr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from app.client.http import ApiClient
 from app.client.refusals import unreachable
 from app.errors import CarillonError, DeadlineExceeded
 from app.hearing.words import letter_agreement
@@ -41,6 +39,8 @@ QUESTIONS = (
     "What are you?", "The river is very wide here.", "Hello again, old friend.", "Count to one, please.",
 )  # fmt: skip
 """Twenty, which the scripted host answers shortly."""
+
+RECORDINGS = Path(__file__).with_name("questions")
 
 
 @dataclass
@@ -84,14 +84,11 @@ class _Line:
             await self.news.wait()
 
 
-def run(
-    *, url: str, key: str | None, asks: str, answers: str | None, turns: int, json_path: Path | None, out: TextIO
-) -> None:
+def run(*, url: str, key: str | None, voice: str | None, turns: int, json_path: Path | None, out: TextIO) -> None:
     """Ask, and print. Raises what the front door refuses with."""
-    with ApiClient(url, key) as client:
-        asked = [QUESTIONS[number % len(QUESTIONS)] for number in range(turns)]
-        spoken = {text: _microphone(client.voices.speak(asks, text)) for text in dict.fromkeys(asked)}
-    measured = asyncio.run(_converse(url, key, answers, [(text, spoken[text]) for text in asked]))
+    numbers = [number % len(QUESTIONS) for number in range(turns)]
+    asked = [(QUESTIONS[number], recording(number)) for number in numbers]
+    measured = asyncio.run(_converse(url, key, voice, asked))
     print(report(measured), file=out)
     if json_path is not None:
         rows = [
@@ -185,9 +182,9 @@ async def _silence(socket: ClientConnection) -> None:
         await _say(socket, np.zeros(RATE_HZ, np.int16))
 
 
-def _microphone(wav: bytes) -> np.ndarray:
-    """A WAV as int16 of 16 kHz, from its first audible sample to its last."""
-    samples, rate_hz = soundfile.read(io.BytesIO(wav), dtype="float32")
+def recording(number: int) -> np.ndarray:
+    """The question of that number as int16 of 16 kHz, from its first audible sample to its last."""
+    samples, rate_hz = soundfile.read(RECORDINGS / f"{number + 1:02}.ogg", dtype="float32")
     at_rate = (np.clip(soxr.resample(samples, rate_hz, RATE_HZ), -1, 1) * 32767).astype(np.int16)
     loud = np.flatnonzero(np.abs(at_rate.astype(np.int32)) >= AUDIBLE)
     return at_rate[loud[0] : loud[-1] + 1] if len(loud) else at_rate

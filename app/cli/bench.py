@@ -190,9 +190,6 @@ def bench_narration(
 def bench_talk(
     *,
     turns: Annotated[int, typer.Option(min=1, help="Questions, one after the other.")] = 20,
-    asks: Annotated[
-        str | None, typer.Option(help="The voice that speaks the questions; default: the last one.")
-    ] = None,
     voice: Annotated[str | None, typer.Option(help="The voice that answers; default: the first one.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
     url: Url = None,
@@ -202,8 +199,7 @@ def bench_talk(
     from app.bench.talk import run
 
     url, key = running_fleet(url, key)
-    asks = asks or voices_of([url], key)[-1]
-    run(url=url, key=key, asks=asks, answers=voice, turns=turns, json_path=json_path, out=sys.stdout)
+    run(url=url, key=key, voice=voice, turns=turns, json_path=json_path, out=sys.stdout)
 
 
 @bench.command("mastering")
