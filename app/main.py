@@ -68,6 +68,8 @@ from app.platform.task_queue import TaskQueue
 from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
+from app.talk.edge import router as talk_router
+from app.talk.talk import open_talk
 from app.voices.resolver import PublishedVoices, VoiceResolver
 
 
@@ -76,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings) as services, _talk(app, settings, services):
             app.state.services = services
             yield
 
@@ -104,7 +106,21 @@ def create_app(settings: Settings) -> FastAPI:
     # ElevenLabs' come first: some of their paths are ours too, and their clients' key tells which are meant.
     for router in (*elevenlabs, *cartesia, *baseten, *speaking, *(edge.router for edge in edges)):
         app.include_router(router)
+    if settings.talk.enabled:
+        app.include_router(talk_router)
     return app
+
+
+@asynccontextmanager
+async def _talk(app: FastAPI, settings: Settings, services: Services) -> AsyncIterator[None]:
+    """The talk beside the edges: a client of them, which hangs up when the front door stops."""
+    if not settings.talk.enabled:
+        yield
+        return
+    async with open_talk(settings) as talk:
+        app.state.talk = talk
+        services.sockets.add(talk)
+        yield
 
 
 @asynccontextmanager

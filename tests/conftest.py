@@ -32,6 +32,7 @@ examples.load_profile("carillon")
 
 TOGETHER = {
     "tests/integration/local/test_fleet.py": "fleet",
+    "tests/integration/talk/test_talk.py": "fleet",
     "tests/integration/workers/test_adapters_in_engine.py": "engine",
     "tests/integration/workers/test_cpu_llama.py": "engine",
     "tests/integration/workers/test_engine.py": "engine",

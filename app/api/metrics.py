@@ -15,7 +15,10 @@ from app.errors import CarillonError
 from app.fleet.worker import Worker
 from app.speech.latency import Ledger
 
-LEDGER_PARTS = ("queue", "route", "text", "prefill", "first_frames", "decode", "head_silence", "first_audio", "total")
+LEDGER_PARTS = (
+    "queue", "route", "text", "prefill", "first_frames", "decode", "head_silence", "first_audio", "turn_text", "turn",
+    "total",
+)  # fmt: skip
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1, 2, 5, 10, 30)
 """Fine around the quarter of a second in which first audio is promised."""

@@ -186,6 +186,22 @@ def bench_narration(
     )
 
 
+@bench.command("talk")
+def bench_talk(
+    *,
+    turns: Annotated[int, typer.Option(min=1, help="Questions, one after the other.")] = 20,
+    voice: Annotated[str | None, typer.Option(help="The voice that answers; default: the first one.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Spoken questions at a fleet's /talk: from the end of speech to the first sound of the answer, step by step."""
+    from app.bench.talk import run
+
+    url, key = running_fleet(url, key)
+    run(url=url, key=key, voice=voice, turns=turns, json_path=json_path, out=sys.stdout)
+
+
 @bench.command("mastering")
 def bench_mastering(
     hours: Annotated[float, typer.Option(min=0.01, max=24, help="Of audio.")] = 2.0,

@@ -31,6 +31,7 @@ from app.speech.protocol import (
     Segment,
     Start,
     Text,
+    Turn,
     Waiting,
     parse,
 )
@@ -55,8 +56,8 @@ class SpeechSession:
         self._socket = socket
         self._over = False
 
-    async def say(self, text: str) -> None:
-        await self._send(Text(session=SESSION, text=text))
+    async def say(self, text: str, *, turn: Turn | None = None) -> None:
+        await self._send(Text(session=SESSION, text=text, turn=turn))
 
     async def end(self) -> None:
         """No more text follows."""
@@ -80,7 +81,7 @@ class SpeechSession:
 
     async def _send(self, message: Message) -> None:
         try:
-            await self._socket.send(message.model_dump_json())
+            await self._socket.send(message.model_dump_json(exclude_none=True))
         except ConnectionClosed as closed:
             raise lost(closed) from None
 
@@ -94,21 +95,27 @@ async def open_session(
     model: str | None = None,
     temperature: float | None = None,
     pace: Pace = "realtime",
+    cookie: str | None = None,
 ) -> AsyncIterator[SpeechSession]:
     """A session with the front door at `url` (http://…), ready to take text; audio is PCM s16le mono.
 
     Raises what the front door refuses with, or WorkerLost when there is none at `url`.
     """
-    async with await connected(url, key) as socket:
+    async with await connected(url, key, cookie=cookie) as socket:
         start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
         await socket.send(start.model_dump_json())
         yield SpeechSession(socket, await answer(socket, Ready))
 
 
-async def connected(url: str, key: str | None) -> ClientConnection:
-    """A socket to the front door at `url`. Raises AuthenticationFailed, PermissionDenied or WorkerLost."""
+async def connected(url: str, key: str | None, *, cookie: str | None = None) -> ClientConnection:
+    """A socket to the front door at `url`, with a key or the cookie of who is signed in there.
+
+    Raises AuthenticationFailed, PermissionDenied or WorkerLost.
+    """
     address = url.rstrip("/").replace("http", "ws", 1) + "/v1/sessions"
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if cookie:
+        headers["Cookie"] = cookie
     try:
         return await connect(
             address,

@@ -290,6 +290,43 @@ class NarrationSettings(BaseModel):
     )
 
 
+class TalkSettings(BaseModel):
+    """The conversation at `/talk`: who hears, who answers, and when a turn is over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(default=True, description="Whether there is a `/talk`.")
+    transcription_url: str | None = Field(
+        default=None, description="An OpenAI-compatible /v1/audio/transcriptions; default: the bundled recogniser."
+    )
+    transcription_key: SecretStr = Field(default=SecretStr(""), description="The bearer token for that endpoint.")
+    transcription_model: str = Field(default="whisper-1", description="The `model` asked of that endpoint.")
+    chat_url: str | None = Field(
+        default=None, description="An OpenAI-compatible /v1/chat/completions; default: a scripted host, no model."
+    )
+    chat_key: SecretStr = Field(default=SecretStr(""), description="The bearer token for that endpoint.")
+    chat_model: str = Field(default="gpt-4o-mini", description="The `model` asked of that endpoint.")
+    instructions: str = Field(
+        default="You are heard, not read. Answer in one to three short spoken sentences, without lists or markup.",
+        description="The system message of the chat.",
+    )
+    voice: str | None = Field(default=None, description="Who speaks where a page names none; default: the first voice.")
+    snooze_s: float = Field(
+        default=1.5,
+        ge=0.3,
+        le=10,
+        description="Silence after which a turn is over, whatever was said. What is ready by then is in the money.",
+    )
+    sure_s: float = Field(
+        default=0.6, ge=0.2, le=10, description="Silence after which a turn that reads finished is over."
+    )
+    max_conversations: int = Field(default=8, ge=1, description="Open at once at one front door.")
+    max_minutes: float = Field(default=30, gt=0, description="Of one conversation.")
+    ice_servers: tuple[str, ...] = Field(
+        default=(), description="STUN or TURN addresses for WebRTC; none are needed on one network."
+    )
+
+
 class _Environment(EnvSettingsSource):
     """The variables. A list is JSON, or plain words: those are for the field to read, or to refuse."""
 
@@ -382,6 +419,7 @@ class Settings(BaseSettings):
     prices: PriceSettings = PriceSettings()
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
+    talk: TalkSettings = TalkSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

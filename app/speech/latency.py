@@ -2,7 +2,8 @@
 
 The talk's four factors are all here: time to first token (`prefill_ms`), tokens per second (`first_frames_ms`),
 network (what remains of `first_audio_ms` at the client) and head-of-line silence (`head_silence_ms`). Times are
-differences on the clock of the process that measured them; no clock is compared with another machine's.
+differences on the clock of the process that measured them; no clock is compared with another machine's, but for the end
+of a turn that a client tells without saying when it sent it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class Ledger(BaseModel):
     """The codec's time for the first packet, its queue included."""
     first_audio_ms: float | None = None
     """From the first text to the first packet of audio leaving the process that reports."""
+    turn_text_ms: float | None = None
+    """From the end of the person's turn, which the client told, to the first text here."""
+    turn_ms: float | None = None
+    """From the end of the person's turn to the first packet of audio leaving here."""
     head_silence_ms: float | None = None
     """Silence at the head of the audio, before the voice begins."""
     total_ms: float | None = None
@@ -40,6 +45,17 @@ class Ledger(BaseModel):
     moves: int = 0
     """How often it went on at another worker. The parts of the first audio are then not known."""
     sample_rate_hz: int = 24_000
+
+    def at_the_edge(self, turn_ended: float | None, text: float | None, audio: float | None) -> Ledger:
+        """With the parts that only the client's side of it knows, from moments in seconds of one clock; what has not
+        happened is None, and changes nothing."""
+        spans = {"first_audio_ms": (text, audio), "turn_text_ms": (turn_ended, text), "turn_ms": (turn_ended, audio)}
+        known = {
+            part: round((end - start) * 1000, 3)
+            for part, (start, end) in spans.items()
+            if start is not None and end is not None
+        }
+        return self.model_copy(update=known)
 
     @property
     def audio_s(self) -> float:

@@ -46,6 +46,29 @@ class Message(BaseModel):
 # Client to server.
 
 
+MAX_TURN_S = 60.0
+"""A turn that ended longer ago, or in the future, is a clock that is wrong."""
+
+
+class Turn(BaseModel):
+    """When the person ended whom this text answers, on the client's clock. The ledger then counts from there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ended_at: float = Field(allow_inf_nan=False, description="Unix time in seconds, of the last word's end.")
+    sent_at: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="Of this message, on the same clock: then no two clocks are compared. None: the client's clock is "
+        "taken to be the front door's.",
+    )
+
+    def age_s(self, now: float) -> float | None:
+        """How long ago it ended when the message came at `now`; None where that is out of bounds (`MAX_TURN_S`)."""
+        age_s = (now if self.sent_at is None else self.sent_at) - self.ended_at
+        return age_s if 0 <= age_s <= MAX_TURN_S else None
+
+
 class Start(TextFields, Message):
     """Open a session: one voice, one format, any amount of text.
 
@@ -75,6 +98,7 @@ class Start(TextFields, Message):
         description="`ready` carries a token with which the session can be taken up on another connection, to any "
         "front door, for a minute after this one broke.",
     )
+    turn: Turn | None = Field(default=None, description="Whom the first text answers, as in `text`.")
 
 
 class Resume(Message):
@@ -99,6 +123,9 @@ class Text(Message):
     type: Literal["text"] = "text"
     session: SessionId
     text: str
+    turn: Turn | None = Field(
+        default=None, description='When the person ended whom it answers: `{"ended_at": …}`. The first one counts.'
+    )
 
 
 class Flush(Message):

@@ -28,6 +28,7 @@ from app.platform.settings import (
     SessionSettings,
     Settings,
     StoreSettings,
+    TalkSettings,
 )
 from app.speech.choices import Scope
 from tests.support.deadlines import HANG_S
@@ -110,6 +111,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         limits: LimitSettings | None = None,
         prices: PriceSettings | None = None,
         cors_origins: tuple[str, ...] = (),
+        talk: TalkSettings | None = None,
         **session: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -127,6 +129,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             limits=limits or LimitSettings(),
             prices=prices or PriceSettings(),
             cors_origins=cors_origins,
+            talk=talk or TalkSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **session}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -41,6 +42,7 @@ from app.speech.protocol import (
     Resumed,
     Start,
     Text,
+    Turn,
 )
 from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
@@ -72,6 +74,9 @@ class ClientSession:
         self._channel = channel
         self._limits = services.settings.session
         self._text_at: float | None = None
+        self._turn_ended_at: float | None = None
+        """Of the turn that is answered, by the client; on this clock."""
+        self._turn_unfit = False
         self._encoder: StreamEncoder | None = None
         self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
         self._waiting_chars = 0
@@ -87,7 +92,8 @@ class ClientSession:
         self._generation = 0
         self._upstream: RoutedSession | None = None
         self._speed = 1.0
-        """Samples of the worker's for one that is delivered: what clients count and are told."""
+        """Samples of the worker's for one that is delivered: what clients count and are sent."""
+        self._note_turn(start.turn if isinstance(start, Start) else None)
 
     @property
     def resumable(self) -> bool:
@@ -124,8 +130,18 @@ class ClientSession:
                 param="text",
             )
         self._enqueue(command)
+        self._note_turn(command.turn)
         self._text_at = self._text_at or asyncio.get_running_loop().time()
         self._waiting_chars += len(command.text)
+
+    def _note_turn(self, turn: Turn | None) -> None:
+        """The first that fits counts."""
+        if turn is None or self._turn_ended_at is not None:
+            return
+        age_s = turn.age_s(time.time())
+        self._turn_unfit = age_s is None
+        if age_s is not None:
+            self._turn_ended_at = asyncio.get_running_loop().time() - age_s
 
     def _enqueue(self, command: Command) -> None:
         try:
@@ -350,10 +366,8 @@ class ClientSession:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
 
         def complete() -> Done:
-            ledger = done.ledger
-            if self._text_at is not None and self._box.first_audio_at is not None:
-                first_audio_ms = round((self._box.first_audio_at - self._text_at) * 1000, 3)
-                ledger = ledger.model_copy(update={"first_audio_ms": first_audio_ms})
+            moments = self._turn_ended_at, self._text_at, self._box.first_audio_at
+            ledger = done.ledger.at_the_edge(*moments)
             if not self._accounted:
                 self._services.metrics.account(EDGE, ledger)
             self._accounted = True
@@ -361,7 +375,10 @@ class ClientSession:
             self.over = True
             samples = max(self._delivered(done.samples), self._box.delivered_until)
             ledger = ledger.model_copy(update={"samples": samples})
-            return done.model_copy(update={"session": self.id, "samples": samples, "ledger": ledger})
+            ignored = (*done.ignored, *(("turn.ended_at",) if self._turn_unfit else ()))
+            return done.model_copy(
+                update={"session": self.id, "samples": samples, "ledger": ledger, "ignored": ignored}
+            )
 
         self._done = complete
         if not self._cancels_due:
