@@ -23,16 +23,20 @@ from app.api.http_protocol import BoundedHttp, BoundedWebSocket
 from app.api.lingering import Lingering
 from app.api.local_callers import LocalCallers
 from app.api.metrics import Metrics
+from app.api.narration_preview import router as narration_preview
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
 from app.api.openapi import describe
 from app.api.request_id import RequestIds
+from app.api.sample_audio import router as sample_audio
 from app.api.services import Services, uploads_directory
 from app.catalog import Catalog
+from app.console.pages import add_console
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
+from app.platform.browser_sessions import BrowserSessions
 from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
@@ -70,8 +74,10 @@ def create_app(settings: Settings) -> FastAPI:
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
     edges = (voices, samples, uploads, clones, narrations, narration_files, fleet, keys, health)
-    for router in (*speaking, *(edge.router for edge in edges)):
+    for router in (*speaking, sample_audio, narration_preview, *(edge.router for edge in edges)):
         app.include_router(router)
+    if settings.console.enabled:
+        add_console(app, settings)
     return app
 
 
@@ -100,6 +106,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
+            browser_sessions=BrowserSessions(redis),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             object_store=object_store,
         )

@@ -16,6 +16,7 @@ from app.catalog import Catalog
 from app.fleet.registry import Registry
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
+from app.platform.browser_sessions import BrowserSessions
 from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
 from app.platform.settings import Settings
@@ -66,6 +67,7 @@ class Services:
     registry: Registry
     queue: TaskQueue
     links: SignedLinks
+    browser_sessions: BrowserSessions
     journals: JournalStore
     object_store: ObjectStore | None = None
     recording_lanes: FairLanes = field(default_factory=lambda: FairLanes(RECORDING_LANES))

@@ -10,6 +10,7 @@ import typer
 
 from app.cli.bench import bench, simulate
 from app.cli.clone import clone, polish
+from app.cli.console import console
 from app.cli.demo import demo
 from app.cli.drain import drain
 from app.cli.keys import keys
@@ -24,7 +25,7 @@ cli.add_typer(keys, name="keys")
 cli.add_typer(bench, name="bench")
 for command in (up, api, worker, tasks, migrate, doctor):
     cli.command()(command)
-for command in (say, clone, polish, narrate, demo, drain, voices, jobs, narrations, simulate):
+for command in (say, clone, polish, narrate, demo, console, drain, voices, jobs, narrations, simulate):
     cli.command()(command)
 
 

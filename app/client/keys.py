@@ -23,3 +23,7 @@ class Keys:
 
     def revoke(self, key_id: str) -> None:
         self._connection.request("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+
+    def console_link(self) -> str:
+        """An address that signs one browser in with the key in use here, once."""
+        return self._connection.url + self._connection.request("POST", "/console/invitations")["path"]

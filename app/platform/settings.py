@@ -176,6 +176,14 @@ class OpenAISettings(BaseModel):
     )
 
 
+class ConsoleSettings(BaseModel):
+    """Carillon in a browser, at the front door's own address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(default=True, description="Whether the front door serves it at `/`.")
+
+
 class StoreSettings(BaseModel):
     """The S3-compatible object store."""
 
@@ -343,6 +351,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
     openai: OpenAISettings = OpenAISettings()
+    console: ConsoleSettings = ConsoleSettings()
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
