@@ -20,7 +20,7 @@ from app.api.bodies import json_body, read_json
 from app.api.services import Services, TheServices
 from app.console.cookie_keys import CookieKeys, cookie_name, forget, is_own, remember
 from app.console.fleet_map import router as fleet_map
-from app.errors import PermissionDenied
+from app.errors import AuthenticationFailed, PermissionDenied
 from app.platform.api_keys import ApiKey
 from app.platform.browser_sessions import INVITATION_S
 from app.platform.settings import Settings
@@ -97,18 +97,19 @@ def _shell() -> Response:
 
 @router.get("/console/session")
 async def who(request: Request, services: TheServices) -> dict[str, Any]:
-    """Whose key the browser is signed in with, and what it may do. Raises AuthenticationFailed."""
-    key = await _holder(request, services)
-    return {
-        "name": key.name if key else None,
-        "scopes": sorted(key.scopes) if key else [Scope.ADMIN],
-        "signed_in": key is not None,
-        "version": version("carillon"),
-    }
+    """Whether the browser may go on (`state`), and what its key may do. `open`: no key is asked for."""
+    about: dict[str, Any] = {"version": version("carillon"), "name": None, "scopes": []}
+    try:
+        key = await _holder(request, services)
+    except AuthenticationFailed:
+        return {**about, "state": "signed_out"}
+    if key is None:
+        return {**about, "state": "open", "scopes": [Scope.ADMIN]}
+    return {**about, "state": "signed_in", "name": key.name, "scopes": sorted(key.scopes)}
 
 
 async def _holder(request: Request, services: Services) -> ApiKey | None:
-    """The key of a request, whatever it may do; None where keys are not asked for."""
+    """The key of a request, whatever it may do; None where keys are not asked for. Raises AuthenticationFailed."""
     if not services.settings.auth:
         return None
     return await services.catalog.keys.authenticate(bearer_token(request) or "")

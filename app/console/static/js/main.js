@@ -45,7 +45,8 @@ async function show({ focus = false } = {}) {
   main.replaceChildren(waiting());
   try {
     session ??= await api("GET", "/console/session", { signal });
-    signOut.hidden = !session.signed_in;
+    if (session.state === "signed_out") return askToSignIn();
+    signOut.hidden = session.state !== "signed_in";
     const page = await load();
     if (signal.aborted) return;
     main.replaceChildren();
@@ -53,7 +54,7 @@ async function show({ focus = false } = {}) {
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     if (error.status === 401) return;
-    main.replaceChildren(h("h1", {}, title), problem(error, button("Try again", { kind: "small", icon: "again", onclick: show })));
+    main.replaceChildren(h("h1", {}, title), problem(error, button("Try again", { kind: "small", icon: "again", onclick: () => show() })));
   }
   if (focus && !signal.aborted) {
     scrollTo(0, 0);
@@ -61,7 +62,7 @@ async function show({ focus = false } = {}) {
   }
 }
 
-addEventListener("signed-out", () => {
+function askToSignIn() {
   session = null;
   signOut.hidden = true;
   leaving.abort();
@@ -69,7 +70,9 @@ addEventListener("signed-out", () => {
   if (used) history.replaceState(null, "", location.pathname);
   main.className = "page-sign-in";
   main.replaceChildren(signInForm({ used, done: () => show({ focus: true }) }));
-});
+}
+
+addEventListener("signed-out", askToSignIn);
 
 addEventListener("popstate", () => show());
 
@@ -84,7 +87,7 @@ addEventListener("click", (event) => {
 
 signOut.addEventListener("click", async () => {
   await api("DELETE", "/console/session").catch(() => null);
-  dispatchEvent(new CustomEvent("signed-out"));
+  askToSignIn();
   toast("Signed out.");
 });
 
