@@ -2,10 +2,12 @@
 
 import { api, upload } from "./api.js";
 import { bytes, button, clock, h, icon, plural, toast } from "./dom.js";
+import { parseManifest } from "./manifest.js";
 import { promptSheet } from "./prompt-sheet.js";
 
 const AT_ONCE = 2;
 const SHOWN = 50;
+const MANIFEST = /\.(csv|jsonl)$/i;
 const SOUND = /\.(wav|flac|mp3|ogg|oga|opus|m4a|mp4|aac|webm)$/i;
 
 /** `told(samples)` follows every change; `changed()` says that the voice is another. */
@@ -14,11 +16,11 @@ export function recordingsPart({ voice, samples, signal, changed, told }) {
   const list = h("ul", { class: "recordings" });
   const queue = h("ul", { class: "uploads", "aria-label": "Uploads" });
   const total = h("p", { class: "muted" });
-  const chooser = h("input", { type: "file", multiple: true, accept: "audio/*,.txt,.webm,.flac,.opus", id: "recording-files", class: "sr-only",
+  const chooser = h("input", { type: "file", multiple: true, accept: "audio/*,.txt,.csv,.jsonl,.webm,.flac,.opus", id: "recording-files", class: "sr-only",
     onchange: () => (add([...chooser.files]), (chooser.value = "")) });
   const zone = h("label", { class: "drop", for: "recording-files" }, icon("upload"),
     h("span", {}, h("strong", {}, "Drop recordings here"), " or choose files"),
-    h("span", { class: "muted small" }, "WAV, FLAC, MP3, OGG, M4A, AAC or WebM, short or long. A .txt of the same name beside one is its transcript."));
+    h("span", { class: "muted small" }, "WAV, FLAC, MP3, OGG, M4A, AAC or WebM, short or long. Transcripts: a .txt of the same name beside each, or a manifest.csv."));
   let running = 0;
   let waiting = [];
   let all = SHOWN;
@@ -32,12 +34,18 @@ export function recordingsPart({ voice, samples, signal, changed, told }) {
   });
 
   async function add(files) {
-    const words = new Map();
     const stem = (name) => name.replace(/\.[^.]*$/, "");
+    let words = new Map();
+    try {
+      for (const file of files.filter(({ name }) => MANIFEST.test(name))) words = new Map([...words, ...parseManifest(file.name, await file.text())]);
+    } catch (error) {
+      toast(error.message, "bad");
+      return;
+    }
     for (const file of files) if (/\.txt$/i.test(file.name)) words.set(stem(file.name), await file.text());
-    const sounds = files.filter((file) => !/\.txt$/i.test(file.name));
+    const sounds = files.filter(({ name }) => !MANIFEST.test(name) && !/\.txt$/i.test(name));
     if (!sounds.length) toast("There are no recordings among these files.", "bad");
-    for (const file of sounds) enqueue(file, words.get(stem(file.name)) ?? "");
+    for (const file of sounds) enqueue(file, words.get(file.name) ?? words.get(stem(file.name)) ?? "");
   }
 
   function enqueue(file, transcript) {

@@ -34,7 +34,10 @@ class VoicePage {
     const changed = () => this.refresh();
     this.recordings = recordingsPart({ voice, samples, signal: this.signal, changed, told: (list) => ((this.samples = list), this.draw()) });
     this.consent = consentPart({ voice, signal: this.signal, changed, may: this.may });
-    this.main.append(this.head, this.steps, this.listen, this.job, this.report, this.recordings, this.consent, this.versions);
+    const making = [this.listen, this.job, this.report];
+    const giving = [this.recordings, this.consent];
+    const begun = voice.version || jobs.length;
+    this.main.append(this.head, this.steps, ...(begun ? [...making, ...giving] : [...giving, ...making]), this.versions);
     if (jobs.length) await this.watch(jobs[0]);
     this.draw();
   }
