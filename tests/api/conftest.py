@@ -21,6 +21,7 @@ from app.main import Server, make_server
 from app.platform.object_store import ObjectStore
 from app.platform.settings import (
     CloningSettings,
+    ConsoleSettings,
     NarrationSettings,
     OpenAISettings,
     SessionSettings,
@@ -105,6 +106,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         narration: NarrationSettings | None = None,
         openai: OpenAISettings | None = None,
         cors_origins: tuple[str, ...] = (),
+        console: bool = True,
         **limits: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -120,6 +122,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             narration=narration or NarrationSettings(),
             openai=openai or OpenAISettings(),
             cors_origins=cors_origins,
+            console=ConsoleSettings(enabled=console),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

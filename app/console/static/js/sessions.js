@@ -1,7 +1,8 @@
 // Speech over the native protocol: `WS /v1/sessions`. Text goes in as it is written, audio and its words come out.
 
 const HEADER_BYTES = 20;
-const RESUMES = 5;
+const RESUMES = 9;
+const MAX_PAUSE_MS = 5000;
 
 /**
  * One session on a socket of its own. `on` has what is to be told, all optional:
@@ -145,7 +146,7 @@ export class Session {
       return;
     }
     this.on.lost?.(this.attempts);
-    await new Promise((resolve) => setTimeout(resolve, 250 * 2 ** (this.attempts - 1)));
+    await new Promise((resolve) => setTimeout(resolve, Math.min(MAX_PAUSE_MS, 250 * 2 ** (this.attempts - 1))));
     if (!this.over) this.#connect();
   }
 
