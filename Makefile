@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock lock-clients test test-slow test-all test-clients check format bench standin clean
+.PHONY: up env lock lock-clients test test-slow test-browser test-all test-clients screenshots check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -26,6 +26,9 @@ test: $(VENV)/.dev  ## What a change is likely to break, in minutes: every part,
 
 test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and sessions, whole trainings
 	$(VENV)/bin/pytest -q -rs -m slow
+
+test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install chromium), on a running fleet
+	$(VENV)/bin/pytest -q -rs tests/browser
 
 test-all: test test-slow  ## Everything that needs no accelerator
 

@@ -43,6 +43,7 @@ from app.api.lingering import Lingering
 from app.api.local_callers import LocalCallers
 from app.api.metering import Metering
 from app.api.metrics import Metrics
+from app.api.narration_preview import router as narration_preview
 from app.api.native.socket import router as sessions
 from app.api.openai.speech import router as openai_speech
 from app.api.openai.voices import router as openai_voices
@@ -50,13 +51,16 @@ from app.api.openapi import describe
 from app.api.rate_headers import RateHeaders
 from app.api.request_id import RequestIds
 from app.api.request_targets import RequestTargets
+from app.api.sample_audio import router as sample_audio
 from app.api.services import Services, uploads_directory
 from app.api.usage_recorder import open_usage_recorder
 from app.catalog import Catalog
+from app.console.pages import add_console
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.hearing.aligner import open_aligner
 from app.platform.broker import make_celery
+from app.platform.browser_sessions import BrowserSessions
 from app.platform.key_cache import KeyCache
 from app.platform.logs import Throttle
 from app.platform.object_store import ObjectStore
@@ -103,11 +107,14 @@ def create_app(settings: Settings) -> FastAPI:
     speaking = (openai_speech, openai_voices, sessions)
     voices_edges = (voices, pronunciations, samples, uploads, clones)
     edges = (*voices_edges, narrations, narration_files, fleet, keys, projects, usage, health, docs)
+    dialects = (*elevenlabs, *cartesia, *baseten)
     # ElevenLabs' come first: some of their paths are ours too, and their clients' key tells which are meant.
-    for router in (*elevenlabs, *cartesia, *baseten, *speaking, *(edge.router for edge in edges)):
+    for router in (*dialects, *speaking, sample_audio, narration_preview, *(edge.router for edge in edges)):
         app.include_router(router)
     if settings.talk.enabled:
         app.include_router(talk_router)
+    if settings.console.enabled:
+        add_console(app, settings)
     return app
 
 
@@ -163,6 +170,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 places=lambda: sum(worker.capacity for worker in session_router.workers),
             ),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
+            browser_sessions=BrowserSessions(redis),
             links=SignedLinks(settings.key_pepper, ttl_s=settings.narration.link_ttl_s),
             aligner=await stack.enter_async_context(open_aligner()),
             object_store=object_store,

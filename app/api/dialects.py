@@ -35,6 +35,18 @@ class DialectRoute(APIRoute):
         return match, found
 
 
+class SharedPathRoute(DialectRoute):
+    """A route whose path is another edge's too: it is this dialect's for a request with its `header`."""
+
+    header: ClassVar[str]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        named = self.header.encode()
+        if scope["type"] != "http" or all(name != named for name, _ in scope["headers"]):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
 def check_text(text: str, *, at_most: int, param: str) -> None:
     """Raises InvalidRequest where there is no text, and TextTooLong for one beyond what a single call may have."""
     if not text:

@@ -24,6 +24,7 @@ from app.hearing.aligner import Aligner
 from app.narration.service import NarrationService
 from app.narration.submission import Submissions
 from app.platform.api_keys import ApiKey
+from app.platform.browser_sessions import BrowserSessions
 from app.platform.key_cache import KeyCache
 from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
@@ -84,6 +85,7 @@ class Services:
     registry: Registry
     queue: TaskQueue
     links: SignedLinks
+    browser_sessions: BrowserSessions
     journals: JournalStore
     keys: KeyCache
     key_watch: KeyWatch

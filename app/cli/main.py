@@ -10,6 +10,7 @@ import typer
 
 from app.cli.bench import bench, simulate
 from app.cli.clone import clone, polish
+from app.cli.console import console
 from app.cli.demo import demo
 from app.cli.drain import drain
 from app.cli.keys import keys, projects
@@ -25,7 +26,7 @@ cli.add_typer(projects, name="projects")
 cli.add_typer(bench, name="bench")
 for command in (up, api, worker, tasks, migrate, doctor):
     cli.command()(command)
-for command in (say, clone, polish, narrate, demo, drain, voices, jobs, narrations, usage, simulate):
+for command in (say, clone, polish, narrate, demo, console, drain, voices, jobs, narrations, usage, simulate):
     cli.command()(command)
 
 

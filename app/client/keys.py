@@ -34,3 +34,7 @@ class Keys:
 
     def projects(self) -> list[Json]:
         return self._connection.request("GET", "/v1/projects")["data"]
+
+    def console_link(self) -> str:
+        """An address that signs one browser in with the key in use here, once."""
+        return self._connection.url + self._connection.request("POST", "/console/invitations")["path"]

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from app.catalog import Catalog
 from app.errors import AuthenticationFailed, ConfigurationError, DeadlineExceeded
@@ -34,6 +35,7 @@ from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
 from app.local.run_file import RunFile, locked
 from app.local.supervisor import Supervisor
+from app.platform.browser_sessions import INVITATION_S, BrowserSessions
 from app.platform.data_dir import Secrets, load_secrets, save_secrets, with_secrets
 from app.platform.gpus import Gpu, as_served, has_gpu_build, look, seat, visible
 from app.platform.model_files import fetch, model_size
@@ -52,11 +54,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Fleet:
-    """What has started: where it is spoken to, with which key (None: none is needed), and the models it holds."""
+    """What has started: where it is spoken to, with which key (None: none is needed), and the models it holds.
+
+    `console` is a link that signs one browser in; None where there is no console.
+    """
 
     address: str
     token: str | None
     models: tuple[ModelCard, ...]
+    console: str | None = None
 
 
 async def up(settings: Settings, *, workers: int, out: TextIO, show_logs: bool = False) -> None:
@@ -134,12 +140,20 @@ async def _start(
             if workers:
                 await _until_it_can_speak(host, port)
         serving = await registry.snapshot()
+        console = await _console_link(address, token, redis, settings)
     finally:
         await redis.aclose()
     for worker in serving:
         if worker.pace_s_per_s is not None:
             report(pace_in_words(worker))
-    return Fleet(address, token, tuple({worker.model.name: worker.model for worker in serving}.values()))
+    models = tuple({worker.model.name: worker.model for worker in serving}.values())
+    return Fleet(address, token, models, console)
+
+
+async def _console_link(address: str, token: str | None, redis: Redis, settings: Settings) -> str | None:
+    if not settings.console.enabled:
+        return None
+    return f"{address}/?token={await BrowserSessions(redis).invite(token)}" if token else address
 
 
 def pace_in_words(worker: Worker) -> str:
@@ -349,13 +363,23 @@ def _welcome(fleet: Fleet, settings: Settings) -> str:
   front door  {fleet.address}
   key         {fleet.token or "none needed: CARILLON_AUTH is off"}
   logs        {settings.data_dir}/logs
-
+{_console_lines(fleet)}
   Hear it:
     {curl}
 
     {_own_name()} say "Hello. I am Carillon." -o out.wav
 
   Ctrl-C stops everything.
+"""
+
+
+def _console_lines(fleet: Fleet) -> str:
+    if fleet.console is None:
+        return ""
+    once = f" (once, within {INVITATION_S // 60} minutes; `{_own_name()} console` prints another)"
+    return f"""
+  See it in a browser{once if fleet.token else ""}:
+    {fleet.console}
 """
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from app.errors import ManuscriptUnfit
 from app.platform.jobs import JobError
 from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import NarrationFormat
@@ -76,6 +77,9 @@ class NarrationOptions(Frozen):
         default_factory=dict, max_length=3_000, description="Whole words, in any case, and how to say them."
     )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
+    chapters: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None, min_length=1, max_length=1000, description="Only these of the text's chapters, from 1; None: all."
+    )
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
     retakes: int = Field(
         default=3, ge=0, le=3, description="A segment that fails its checks is rendered again so often."
@@ -130,6 +134,17 @@ class Manuscript(Frozen):
     language: str = ""
     chapters: tuple[ManuscriptChapter, ...]
     findings: tuple[TextFinding, ...] = ()
+
+    def chosen(self, numbers: Collection[int] | None) -> Self:
+        """This text with these of its chapters alone. Raises ManuscriptUnfit for one that is not there."""
+        if numbers is None:
+            return self
+        if (last := max(numbers)) > len(self.chapters):
+            raise ManuscriptUnfit(
+                f"there is no chapter {last}; the text has {len(self.chapters)}", param="options.chapters"
+            )
+        chapters = (chapter for number, chapter in enumerate(self.chapters, start=1) if number in numbers)
+        return self.model_copy(update={"chapters": tuple(chapters)})
 
     @property
     def characters(self) -> frozenset[str]:

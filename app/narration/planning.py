@@ -42,6 +42,7 @@ async def _script(context: StepContext) -> Script:
     limits = BookLimits.of(context.settings.narration)
     book = await read_manuscript_async(path, narration.source.kind, name=narration.source.file_name, limits=limits)
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language
-    script = await write_script(book.manuscript, options, tags=ORPHEUS_TAGS, language=language)
+    manuscript = book.manuscript.chosen(options.chapters)
+    script = await write_script(manuscript, options, tags=ORPHEUS_TAGS, language=language)
     title = options.title or script.title or narration.title
     return script.model_copy(update={"title": title, "author": options.author or script.author})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +23,7 @@ from app.narration.cast import Casting, FindVoice, casting
 from app.narration.models import (
     NARRATOR,
     CharacterName,
+    Manuscript,
     Narration,
     NarrationOptions,
     NarrationSource,
@@ -185,6 +186,7 @@ class Submissions:
             await webhooks.check(wanted.webhook_url, self.settings.cloning)
         cover_type = await self._checked_cover(submission.cover, wanted.format) if submission.cover else None
         book = await self._read(submission.path, submission.kind, submission.file_name)
+        book = replace(book, manuscript=book.manuscript.chosen(options.chapters))
         cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
         kept = await self.pronunciations(cast.voices[cast.voice])
         options = options.model_copy(update={"replacements": merged(kept, options.replacements)})
@@ -215,6 +217,10 @@ class Submissions:
         await self.queue.send(NARRATE, narration.id, queue=RENDER)
         return narration
 
+    async def read(self, submission: Submission) -> Manuscript:
+        """What a submission would be made of. Raises ManuscriptUnfit."""
+        return (await self._read(submission.path, submission.kind, submission.file_name)).manuscript
+
     async def recast(self, narration: Narration, *, voice: str, cast: Mapping[str, str]) -> Casting:
         """Other voices for a text that was submitted before. Raises what `casting` raises."""
         store, source = configured(self.object_store), narration.source
@@ -223,6 +229,7 @@ class Submissions:
             path = directory / "source"
             await to_the_end(asyncio.to_thread(store.fetch, store.uri(folder), name, path))
             book = await self._read(path, source.kind, source.file_name)
+            book = replace(book, manuscript=book.manuscript.chosen(narration.options.chapters))
         return await self._cast(book, narration.options, voice=voice, cast=cast, model=narration.model)
 
     async def _cast(

@@ -211,6 +211,14 @@ class OpenAISettings(BaseModel):
     )
 
 
+class ConsoleSettings(BaseModel):
+    """Carillon in a browser, at the front door's own address."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = Field(default=True, description="Whether the front door serves it at `/`.")
+
+
 class StoreSettings(BaseModel):
     """The S3-compatible object store."""
 
@@ -415,6 +423,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     session: SessionSettings = SessionSettings()
     openai: OpenAISettings = OpenAISettings()
+    console: ConsoleSettings = ConsoleSettings()
     limits: LimitSettings = LimitSettings()
     prices: PriceSettings = PriceSettings()
     cloning: CloningSettings = CloningSettings()

@@ -21,6 +21,7 @@ from app.main import Server, make_server
 from app.platform.object_store import ObjectStore
 from app.platform.settings import (
     CloningSettings,
+    ConsoleSettings,
     LimitSettings,
     NarrationSettings,
     OpenAISettings,
@@ -112,6 +113,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         prices: PriceSettings | None = None,
         cors_origins: tuple[str, ...] = (),
         talk: TalkSettings | None = None,
+        console: bool = True,
         **session: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -130,6 +132,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             prices=prices or PriceSettings(),
             cors_origins=cors_origins,
             talk=talk or TalkSettings(),
+            console=ConsoleSettings(enabled=console),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **session}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

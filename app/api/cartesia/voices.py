@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from app.api.access import requires
-from app.api.cartesia.wire import CartesiaRoute, TheServices, api_key
+from app.api.cartesia.wire import CartesiaSharedRoute, TheServices, api_key
 from app.speech.choices import Scope
 from app.speech.voices import Voice
 
 MAX_PAGE = 100
 
 router = APIRouter(
-    route_class=CartesiaRoute, include_in_schema=False, dependencies=[Depends(requires(Scope.SPEAK, api_key))]
+    route_class=CartesiaSharedRoute, include_in_schema=False, dependencies=[Depends(requires(Scope.SPEAK, api_key))]
 )
 
 

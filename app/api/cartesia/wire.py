@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.requests import HTTPConnection
 
 from app.api.access import bearer_token
-from app.api.dialects import DialectRoute
+from app.api.dialects import DialectRoute, SharedPathRoute
 from app.api.segment_timing import Words
 from app.api.services import Services, services_by
 from app.api.speaking import Manner, Sound
@@ -46,6 +46,13 @@ def error_body(status: int, message: str, *, code: str, param: str | None = None
 
 class CartesiaRoute(DialectRoute):
     body_of = staticmethod(error_body)
+
+
+class CartesiaSharedRoute(SharedPathRoute):
+    """Its path is the console's too; Cartesia's clients always name the version they speak."""
+
+    body_of = staticmethod(error_body)
+    header = "cartesia-version"
 
 
 class OutputFormat(BaseModel):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from app.api.access import requires
-from app.api.elevenlabs.wire import SharedPathRoute, TheServices, api_key
+from app.api.elevenlabs.wire import ElevenLabsSharedRoute, TheServices, api_key
 from app.api.services import Services
 from app.errors import NotFound, UnknownVoice
 from app.speech.choices import Scope
@@ -21,7 +21,7 @@ from app.voices.models import VoiceRecord
 MAX_PAGE = 100
 
 router = APIRouter(
-    route_class=SharedPathRoute,
+    route_class=ElevenLabsSharedRoute,
     include_in_schema=False,
     dependencies=[Depends(requires(Scope.SPEAK, api_key))],
 )

@@ -10,11 +10,9 @@ from typing import Annotated, Any
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
-from starlette.routing import Match
-from starlette.types import Scope
 
 from app.api.access import bearer_token
-from app.api.dialects import DialectRoute
+from app.api.dialects import DialectRoute, SharedPathRoute
 from app.api.services import Services, services_by
 from app.errors import InvalidRequest
 from app.platform.codecs import Encoding
@@ -70,14 +68,11 @@ class ElevenLabsRoute(DialectRoute):
     body_of = staticmethod(error_body)
 
 
-class SharedPathRoute(ElevenLabsRoute):
-    """A route whose path is ours, or OpenAI's, too: it is theirs for a request with their header."""
+class ElevenLabsSharedRoute(SharedPathRoute):
+    """Its path is ours, or OpenAI's, too."""
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        named = KEY_HEADER.encode()
-        if scope["type"] != "http" or all(name != named for name, _ in scope["headers"]):
-            return Match.NONE, {}
-        return super().matches(scope)
+    body_of = staticmethod(error_body)
+    header = KEY_HEADER
 
 
 class VoiceSettings(BaseModel):

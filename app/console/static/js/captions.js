@@ -1,0 +1,87 @@
+// A book's words under its sound: the sentence and the word that sound now are marked; a click plays from there.
+
+import { button, h } from "./dom.js";
+import { wordsOf } from "./transcript.js";
+
+export class Captions {
+  constructor({ sound, segments, speakAgain }) {
+    this.sound = sound;
+    this.lines = segments.filter((segment) => segment.start_s !== null);
+    this.current = null;
+    this.element = h("div", { class: "captions", tabindex: 0, role: "group", "aria-label": "The text; a click plays from there" });
+    for (const line of this.lines) {
+      line.element = h("span", { class: `line ${line.flags.length ? "flagged" : ""}`, role: "button", tabindex: -1,
+        title: line.flags.length ? `To listen to: ${line.flags.join(", ").replaceAll("_", " ")}` : null,
+        onclick: () => this.select(line) }, line.written, " ");
+      this.element.append(line.element);
+    }
+    this.again = button("Speak it again", { icon: "again", kind: "small", onclick: () => speakAgain(this.current.number) });
+    this.menu = h("span", { class: "line-menu", hidden: true }, this.again);
+    this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.frame = requestAnimationFrame(() => this.#follow());
+  }
+
+  close() {
+    cancelAnimationFrame(this.frame);
+  }
+
+  select(line) {
+    this.sound.currentTime = line.start_s;
+    this.#mark(line);
+    this.menu.hidden = false;
+    line.element.after(this.menu);
+  }
+
+  /** Show segment `number`, for who wants to know what was found there. */
+  reveal(number) {
+    const line = this.lines.find((one) => one.number === number);
+    if (!line) return;
+    this.select(line);
+    line.element.scrollIntoView({ block: "center" });
+  }
+
+  #key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step || event.target !== this.element) return;
+    event.preventDefault();
+    const at = this.lines.indexOf(this.current);
+    const line = this.lines[Math.min(this.lines.length - 1, Math.max(0, at + step))];
+    if (line) this.select(line);
+  }
+
+  #follow() {
+    this.frame = requestAnimationFrame(() => this.#follow());
+    if (this.sound.paused) return;
+    const time = this.sound.currentTime;
+    const line = this.lines.findLast((one) => one.start_s <= time) ?? null;
+    if (line !== this.current) {
+      this.#mark(line);
+      this.#keepInSight(line);
+    }
+    if (line) this.#word(line, time);
+  }
+
+  #mark(line) {
+    this.current?.element.classList.remove("now");
+    this.current?.words?.forEach((word) => word.element.classList.remove("now"));
+    this.current = line;
+    if (!line) return;
+    line.element.classList.add("now");
+    if (line.words) return;
+    const words = wordsOf(`${line.written} `);
+    const whole = words.at(-1).end;
+    line.words = words.map((word) => ({ element: h("span", { class: "word" }, word.text), from: word.start / whole, until: word.end / whole }));
+    line.element.replaceChildren(...line.words.map((word) => word.element));
+  }
+
+  #word(line, time) {
+    const share = (time - line.start_s) / (line.end_s - line.start_s);
+    for (const word of line.words) word.element.classList.toggle("now", share >= word.from && share < word.until);
+  }
+
+  #keepInSight(line) {
+    if (!line) return;
+    const [box, row] = [this.element.getBoundingClientRect(), line.element.getBoundingClientRect()];
+    if (row.top < box.top || row.bottom > box.bottom) this.element.scrollTop += row.top - box.top - box.height / 3;
+  }
+}

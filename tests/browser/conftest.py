@@ -1,0 +1,24 @@
+"""One Chromium and one fleet for all: the real engine with the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.support.browser import Visit, running_chromium, visit
+from tests.support.running_fleet import RunningFleet
+
+
+@pytest.fixture(scope="session")
+def chromium(fleet: RunningFleet) -> Iterator[Browser]:
+    with running_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def console(chromium: Browser, fleet: RunningFleet) -> Iterator[Visit]:
+    """Signed in, on the first page."""
+    with visit(chromium, fleet) as opened:
+        yield opened

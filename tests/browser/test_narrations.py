@@ -1,0 +1,57 @@
+"""A book from its upload to the player, and one sentence of it spoken again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import expect
+
+from tests.support.browser import Visit
+from tests.support.deadlines import LONG_HANG_S
+
+BOOK = """# The Tower
+
+The bell hung still.
+
+[robin]
+
+Who is there?
+
+# The Lake
+
+Nobody answered. The ice was thin.
+"""
+
+
+def test_a_book_is_cast_heard_read_and_mended(console: Visit, tmp_path: Path) -> None:
+    page = console.go("/narrations/new")
+    book = tmp_path / "tower.md"
+    book.write_text(BOOK, "utf-8")
+    page.locator("#book").set_input_files(book)
+    expect(page.locator(".chapter-list .check")).to_have_count(2)
+    page.get_by_label("Voice of robin").select_option("rook")
+    page.locator("#hear-first").click()
+    expect(page.locator("#hear-first")).to_contain_text("Stop")
+    expect(page.locator("#hear-first")).to_contain_text("Hear it first")
+    assert console.pcm
+    page.locator(".chapter-list input").nth(1).uncheck()
+    page.locator("#narrate").click()
+
+    expect(page.locator("#player")).to_be_visible(timeout=1000 * LONG_HANG_S)
+    lines = page.locator(".captions .line")
+    assert "Nobody answered" not in page.locator(".captions").inner_text()
+    page.evaluate("() => document.querySelector('#player audio').play()")
+    expect(page.locator(".captions .word.now").first).to_be_visible()
+    lines.nth(1).click()
+    page.get_by_role("button", name="Speak it again").click()
+    expect(page.get_by_text("It is spoken again")).to_be_visible()
+    expect(page.locator("h1 + .chip")).to_have_text("finished", timeout=1000 * LONG_HANG_S)
+    assert not console.refusals
+
+
+def test_a_file_that_is_no_book_is_refused_with_the_reason(console: Visit, tmp_path: Path) -> None:
+    page = console.go("/narrations/new")
+    picture = tmp_path / "picture.epub"
+    picture.write_bytes(b"PK\x03\x04 and then nothing")
+    page.locator("#book").set_input_files(picture)
+    expect(page.get_by_role("alert")).to_contain_text("picture.epub")
