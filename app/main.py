@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -34,6 +34,7 @@ from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.platform.broker import make_celery
 from app.platform.logs import Throttle
+from app.platform.loop_lag import loop_lag
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
@@ -44,12 +45,15 @@ from app.realtime.router import SessionRouter
 from app.voices.resolver import VoiceResolver
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The front door as an ASGI application. Its parts open and close with the lifespan."""
+def create_app(settings: Settings, *, connections: Callable[[], int] = int) -> FastAPI:
+    """The front door as an ASGI application. Its parts open and close with the lifespan.
+
+    `connections` says, for the metrics, how many are open.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with open_services(settings, connections=connections) as services:
             app.state.services = services
             yield
 
@@ -76,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, connections: Callable[[], int] = int) -> AsyncIterator[Services]:
     """Everything behind the edges. Raises ConfigurationError when an address is missing."""
     await asyncio.to_thread(remove_stale, uploads_directory(settings))
     async with AsyncExitStack() as stack:
@@ -91,12 +95,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         object_store = ObjectStore(settings.store) if settings.store.endpoint_url else None
         if object_store is not None:
             stack.callback(object_store.close)
+        metrics = Metrics(
+            lambda: session_router.workers,
+            settings,
+            waiting=lambda: session_router.placer.waiting,
+            connections=connections,
+        )
+        await stack.enter_async_context(loop_lag(metrics.lagged))
         yield Services(
             settings=settings,
             catalog=catalog,
             session_router=session_router,
             resolver=VoiceResolver(catalog.voices, session_router, aliases=settings.openai.voices),
-            metrics=Metrics(lambda: session_router.workers),
+            metrics=metrics,
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
             journals=await stack.enter_async_context(open_journals(redis, settings)),
@@ -160,7 +171,7 @@ def make_server(settings: Settings) -> Server:
     """The front door's server, not yet started. Port 0 takes a free one."""
     door = Connections(limit=connection_limit(), per_address=settings.connections_per_address)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, connections=door.__len__),
         host=settings.api_host,
         port=settings.api_port,
         http=partial(BoundedHttp, door=door),  # type: ignore[arg-type]

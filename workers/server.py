@@ -21,6 +21,7 @@ from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overload
 from app.fleet.registry import LeaseRecord
 from app.fleet.worker import Worker, WorkerState
 from app.platform.deadline import Deadline
+from app.platform.loop_lag import loop_lag
 from app.platform.profiles import EngineProfile
 from app.platform.settings import ANY_HOST, Settings
 from app.realtime.websocket import Wire, WireClosed
@@ -93,11 +94,12 @@ class WorkerServer:
         self._adapters = adapters
         self._clock = clock
         self._places = Places(worker_id, capacity=profile.capacity, max_adapters=profile.max_loras)
-        self._metrics = WorkerMetrics(self.describe, engine, decoder)
+        self._metrics = WorkerMetrics(self.describe, engine, decoder, adapters)
         self._sockets: set[Wire] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._server: asyncio.Server | None = None
+        self._watching = AsyncExitStack()
         self._serving: dict[asyncio.Task[None], Wire] = {}
 
     # What the fleet sees.
@@ -139,6 +141,7 @@ class WorkerServer:
             max_frame_size=MAX_MESSAGE_BYTES + FRAME_HEADER_BYTES,
             backlog=BACKLOG,
         )
+        await self._watching.enter_async_context(loop_lag(self._metrics.speech.loop_lag.observe))
         port = self._server.sockets[0].getsockname()[1]
         host = self._settings.worker_host
         host = socket.gethostname() if host in ANY_HOST else host
@@ -165,6 +168,7 @@ class WorkerServer:
             self._server.close()
             await asyncio.gather(*(socket.close() for socket in self._serving.values()))
             await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._watching.aclose()
         return cut
 
     # One socket.
@@ -208,6 +212,7 @@ class WorkerServer:
             assign = await _first_message(socket)
             self._admit(assign)
         except CarillonError as error:
+            self._metrics.speech.errors.labels(error.code).inc()
             await _send_last(socket, Error.of(error, session=assign.session if assign else None, closed=True))
             return False
         except WireClosed:
@@ -253,6 +258,7 @@ class WorkerServer:
             return True
         except* CarillonError as group:
             error = _first(group)
+            self._metrics.speech.errors.labels(error.code).inc()
             log.info("session failed", extra={"session": assign.session, "code": error.code})
             await _send_last(socket, Error.of(error, session=assign.session, closed=True))
         except* WireClosed:
@@ -278,6 +284,7 @@ class WorkerServer:
             adapter=adapter,
             settings=self._settings.session,
             clock=self._clock,
+            meters=self._metrics.speech,
         )
         card = ModelCard.of(self._engine.layout)
         socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())

@@ -255,6 +255,38 @@ class NarrationSettings(BaseModel):
     )
 
 
+class MetricsSettings(BaseModel):
+    """What Prometheus is told. Front doors and workers answer `/metrics` on their own ports."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    in_the_money_s: float = Field(
+        default=1.5,
+        gt=0,
+        description="First sounds that are audible within so long are counted as in the money: a turn-taking agent "
+        "waits about that long before it may speak.",
+    )
+    tasks_host: str = Field(default="127.0.0.1", description="Where a tasks process answers `/metrics`.")
+    tasks_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="0: a free one, which is logged; default: it answers nowhere."
+    )
+
+
+class TracingSettings(BaseModel):
+    """OpenTelemetry: spans from the request through worker and task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str | None = Field(
+        default=None,
+        description="Where spans are sent: an OTLP/HTTP address such as http://collector:4318/v1/traces (extra "
+        "`tracing`); default: none are made.",
+    )
+    sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Of the requests that bring no decision of their own."
+    )
+
+
 class _Environment(EnvSettingsSource):
     """The variables. A list is JSON, or plain words: those are for the field to read, or to refuse."""
 
@@ -345,6 +377,8 @@ class Settings(BaseSettings):
     openai: OpenAISettings = OpenAISettings()
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
