@@ -29,6 +29,7 @@ from app.api.openai.voices import router as openai_voices
 from app.api.openapi import describe
 from app.api.request_id import RequestIds
 from app.api.services import Services, uploads_directory
+from app.api.traces import Traces
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
@@ -39,6 +40,7 @@ from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.task_queue import TaskQueue
+from app.platform.tracing import configure_tracing
 from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
@@ -70,6 +72,8 @@ def create_app(settings: Settings, *, connections: Callable[[], int] = int) -> F
             allow_headers=["*"],
             expose_headers=["*"],
         )
+    if settings.tracing.endpoint is not None:
+        app.add_middleware(Traces)
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
@@ -194,6 +198,7 @@ YOUNG_OBJECTS = 20_000
 
 def serve(settings: Settings) -> None:
     """Run the front door until SIGINT or SIGTERM."""
+    configure_tracing(settings, "api")
     raise_descriptor_limit()
     server = make_server(settings)
     _spare_the_collector()

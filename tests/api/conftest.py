@@ -26,6 +26,7 @@ from app.platform.settings import (
     SessionSettings,
     Settings,
     StoreSettings,
+    TracingSettings,
 )
 from app.speech.choices import Scope
 from tests.support.deadlines import HANG_S
@@ -100,11 +101,13 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
 
     @asynccontextmanager
     async def opened(
+        *,
         store: StoreSettings | None = None,
         cloning: CloningSettings | None = None,
         narration: NarrationSettings | None = None,
         openai: OpenAISettings | None = None,
         cors_origins: tuple[str, ...] = (),
+        tracing: TracingSettings | None = None,
         **limits: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -120,6 +123,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             narration=narration or NarrationSettings(),
             openai=openai or OpenAISettings(),
             cors_origins=cors_origins,
+            tracing=tracing or TracingSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **limits}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)
