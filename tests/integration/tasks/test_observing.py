@@ -22,7 +22,6 @@ from app.platform.logs import REQUEST_ID
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings, StoreSettings
 from app.platform.task_queue import TaskQueue
-from tests.support.deadlines import HANG_S
 from tests.support.processes import until_async
 
 pytestmark = pytest.mark.anyio
