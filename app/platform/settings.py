@@ -1,7 +1,8 @@
 """Every setting of Carillon in one frozen value, read once from `CARILLON_…` variables and passed to what needs it.
 
-Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. Nothing imports a settings instance; nothing
-reads the environment elsewhere. Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
+Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. A name with `_FILE` behind it is a file with
+the value, as containers get secrets. Nothing imports a settings instance; nothing reads the environment elsewhere.
+Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from app.speech.text.options import EmojiReading, TextOptions, UrlReading
 from app.speech.token_layout import SpeechConfig
 
 PREFIX = "CARILLON_"
+FILE_SUFFIX = "_FILE"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
 """Variables of the command line's clients and of the installation."""
 
@@ -290,6 +292,14 @@ class TracingSettings(BaseModel):
 class _Environment(EnvSettingsSource):
     """The variables. A list is JSON, or plain words: those are for the field to read, or to refuse."""
 
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = dict(super()._load_env_vars())
+        for name, path in list(variables.items()):
+            if path and name.startswith(PREFIX.lower()) and name.endswith(FILE_SUFFIX.lower()):
+                del variables[name]
+                variables.setdefault(name.removesuffix(FILE_SUFFIX.lower()), _read_value(Path(path)))
+        return variables
+
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
             return super().decode_complex_value(field_name, field, value)
@@ -432,11 +442,26 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
+def _read_value(path: Path) -> str | None:
+    """What a file holds, without the newline that editors leave. `load_settings` has said what cannot be read."""
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def _unknown_variables() -> Iterator[str]:
     """What is wrong with variables of ours that set nothing: a misspelt one would be passed over in silence."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for variable, value in os.environ.items():
-        name = variable.upper().partition("__")[0]
+        name = variable.upper()
+        if value and name.startswith(PREFIX) and name.endswith(FILE_SUFFIX):
+            name = name.removesuffix(FILE_SUFFIX)
+            if os.environ.get(name):
+                yield f"{variable}: {name} is set, too; leave one of them"
+            elif _read_value(Path(value)) is None:
+                yield f"{variable}: {value} cannot be read as text"
+        name = name.partition("__")[0]
         if value and name.startswith(PREFIX) and name not in known | NOT_SETTINGS:
             near = difflib.get_close_matches(name, known, n=1)
             yield f"{variable}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
