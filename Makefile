@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock test test-slow test-all check format bench standin clean
+.PHONY: up env lock test test-slow test-real test-all check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -26,6 +26,10 @@ test: $(VENV)/.dev  ## What a change is likely to break, in minutes: every part,
 
 test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and sessions, whole trainings
 	$(VENV)/bin/pytest -q -rs -m slow
+
+test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis with TLS and ACL, and another S3
+	CARILLON_TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
+	    tests/api tests/integration tests/unit/test_catalog.py tests/unit/voices tests/unit/narration
 
 test-all: test test-slow  ## Everything that needs no accelerator
 

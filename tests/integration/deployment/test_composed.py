@@ -1,4 +1,4 @@
-"""The fleet of compose.yaml, started by hand: two front doors behind a proxy that ends TLS. A killed one costs nothing."""
+"""The fleet of compose.yaml, started by hand: two front doors behind a proxy. Killing one of them costs nothing."""
 
 from __future__ import annotations
 
