@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock lock-clients test test-slow test-browser test-all test-clients screenshots check format bench standin clean
+.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -29,6 +29,10 @@ test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and ses
 
 test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install chromium), on a running fleet
 	$(VENV)/bin/pytest -q -rs tests/browser
+
+test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis with TLS and ACL, and another S3
+	CARILLON_TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
+	    tests/api tests/integration tests/unit/test_catalog.py tests/unit/voices tests/unit/narration
 
 test-all: test test-slow  ## Everything that needs no accelerator
 

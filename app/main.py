@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -53,6 +53,7 @@ from app.api.request_id import RequestIds
 from app.api.request_targets import RequestTargets
 from app.api.sample_audio import router as sample_audio
 from app.api.services import Services, uploads_directory
+from app.api.traces import Traces
 from app.api.usage_recorder import open_usage_recorder
 from app.catalog import Catalog
 from app.console.pages import add_console
@@ -63,12 +64,14 @@ from app.platform.broker import make_celery
 from app.platform.browser_sessions import BrowserSessions
 from app.platform.key_cache import KeyCache
 from app.platform.logs import Throttle
+from app.platform.loop_lag import loop_lag
 from app.platform.object_store import ObjectStore
 from app.platform.rate_limits import RateLimiter
 from app.platform.session_counts import SessionCounts
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
 from app.platform.task_queue import TaskQueue
+from app.platform.tracing import configure_tracing
 from app.platform.workspace import remove_stale
 from app.realtime.journal_store import open_journals
 from app.realtime.router import SessionRouter
@@ -77,12 +80,16 @@ from app.talk.talk import open_talk
 from app.voices.resolver import PublishedVoices, VoiceResolver
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The front door as an ASGI application. Its parts open and close with the lifespan."""
+def create_app(settings: Settings, *, connections: Callable[[], int] = int) -> FastAPI:
+    """The front door as an ASGI application. Its parts open and close with the lifespan.
+
+    `connections` says, for the metrics, how many are open.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services, _talk(app, settings, services):
+        parts = open_services(settings, connections=connections)
+        async with parts as services, _talk(app, settings, services):
             app.state.services = services
             yield
 
@@ -102,6 +109,8 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["*"],
         )
     app.add_middleware(RateHeaders)
+    if settings.tracing.endpoint is not None:
+        app.add_middleware(Traces)
     app.add_middleware(RequestIds)
     add_error_handlers(app)
     speaking = (openai_speech, openai_voices, sessions)
@@ -131,7 +140,7 @@ async def _talk(app: FastAPI, settings: Settings, services: Services) -> AsyncIt
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, connections: Callable[[], int] = int) -> AsyncIterator[Services]:
     """Everything behind the edges. Raises ConfigurationError when an address is missing."""
     await asyncio.to_thread(remove_stale, uploads_directory(settings))
     async with AsyncExitStack() as stack:
@@ -147,6 +156,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if object_store is not None:
             stack.callback(object_store.close)
         passes = settings.limits.when_redis_is_away == "open"
+        metrics = Metrics(
+            lambda: session_router.workers,
+            settings,
+            waiting=lambda: session_router.placer.waiting,
+            connections=connections,
+        )
+        await stack.enter_async_context(loop_lag(metrics.lagged))
         yield Services(
             settings=settings,
             catalog=catalog,
@@ -154,7 +170,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             resolver=VoiceResolver(
                 PublishedVoices(catalog.voices, aliases=settings.openai.voices), catalog.voices, session_router
             ),
-            metrics=Metrics(lambda: session_router.workers),
+            metrics=metrics,
             registry=registry,
             queue=TaskQueue(make_celery(settings)),
             keys=KeyCache(catalog.keys),
@@ -232,7 +248,7 @@ def make_server(settings: Settings) -> Server:
     """The front door's server, not yet started. Port 0 takes a free one."""
     door = Connections(limit=connection_limit(), per_address=settings.connections_per_address)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, connections=door.__len__),
         host=settings.api_host,
         port=settings.api_port,
         http=partial(BoundedHttp, door=door),  # type: ignore[arg-type]
@@ -255,6 +271,7 @@ YOUNG_OBJECTS = 20_000
 
 def serve(settings: Settings) -> None:
     """Run the front door until SIGINT or SIGTERM."""
+    configure_tracing(settings, "api")
     raise_descriptor_limit()
     server = make_server(settings)
     _spare_the_collector()

@@ -14,9 +14,11 @@ from app.platform.settings import Settings
 from app.speech.token_layout import read_layout
 from tasks.lanes import Lanes, OnDemand
 from tasks.message_lease import Lease
+from tasks.metrics import answering
 from tasks.scheduler import Heartbeat, Housekeeping, Reconciliation
+from tasks.survey import Surveys
 
-MODULES = ("tasks.entrypoints", "tasks.logs")
+MODULES = ("tasks.entrypoints", "tasks.logs", "tasks.observing")
 
 
 def make_worker_app(settings: Settings, *, lanes: Mapping[str, int]) -> Celery:
@@ -27,6 +29,8 @@ def make_worker_app(settings: Settings, *, lanes: Mapping[str, int]) -> Celery:
     celery.conf.carillon_lanes = dict(lanes)
     assert celery.steps is not None
     celery.steps["consumer"].update({Lanes, Lease, Heartbeat, Housekeeping, Reconciliation})
+    if settings.metrics.tasks_port is not None:
+        celery.steps["consumer"].add(Surveys)
     return celery
 
 
@@ -48,7 +52,8 @@ def run(settings: Settings, *, queues: tuple[str, ...] = QUEUES) -> None:
         "--without-gossip",
         "--without-mingle",
     ]
-    make_worker_app(settings, lanes=lanes).worker_main(["worker", *options])
+    with answering(settings.metrics, lambda: Surveys.latest):
+        make_worker_app(settings, lanes=lanes).worker_main(["worker", *options])
 
 
 def _places(queue: str, settings: Settings) -> int:

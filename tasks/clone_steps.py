@@ -25,6 +25,7 @@ from app.platform.model_files import locate
 from app.platform.object_store import ObjectStore, retry_in_thread
 from app.platform.retry import retry_store
 from app.platform.settings import Settings
+from app.platform.tracing import span
 from app.speech.recipe import TrainConfig
 from app.speech.token_layout import read_layout
 from app.speech.voices import AdapterVersion, Voice
@@ -39,6 +40,7 @@ from app.voices.models import (
     VoiceRecord,
 )
 from tasks.archive import JobArchive
+from tasks.metrics import meters
 from tasks.stage import Event, run_stage, with_memory
 
 TOLD_EVERY_S = 1.0
@@ -203,7 +205,14 @@ class CloneSteps:
             elif event["event"] == "checkpoint":
                 await self._keep_checkpoint(self.directory / "checkpoints" / event["name"])
 
-        return await run_stage(stage, self.directory, on_event, threads=run.threads)
+        began_at, outcome = clock(), "failed"
+        try:
+            with span(f"stage {stage}", job=self.job.id):
+                last = await run_stage(stage, self.directory, on_event, threads=run.threads)
+            outcome = "done"
+            return last
+        finally:
+            meters().stages.labels(stage, outcome).observe(clock() - began_at)
 
     async def _keep_checkpoint(self, directory: Path) -> None:
         """A checkpoint that the trainer has outrun, or the store does not take, is no loss: another follows."""

@@ -12,6 +12,8 @@ from celery.app.task import Task
 
 from app.platform.broker import CLEAN, CLONE, INTERACTIVE, NARRATE, RENDER, WEBHOOK
 from app.platform.settings import load_settings
+from app.platform.tracing import outgoing
+from tasks.metrics import meters
 
 
 @shared_task(name=CLONE, bind=True, ignore_result=True, max_retries=None)
@@ -20,8 +22,20 @@ def clone(task: Task, job_id: str) -> None:
     from tasks.clone import work_on
 
     over = asyncio.run(work_on(load_settings(), job_id))
-    if over and over.webhook_url:
-        task.app.send_task(WEBHOOK, args=[job_id], queue=INTERACTIVE)
+    if over is None:
+        return
+    if over.finished_at:
+        meters().over(
+            over.kind.value,
+            over.state.value,
+            created_at=over.created_at,
+            finished_at=over.finished_at,
+            retries=over.attempt - 1,
+        )
+    if over.gate:
+        meters().gated(over.gate)
+    if over.webhook_url:
+        task.app.send_task(WEBHOOK, args=[job_id], queue=INTERACTIVE, headers=outgoing())
 
 
 @shared_task(name=NARRATE, bind=True, ignore_result=True, max_retries=None)
@@ -32,10 +46,15 @@ def narrate(task: Task, narration_id: str) -> None:
     ended = asyncio.run(work_on(load_settings(), narration_id))
     if ended is None:
         return
+    narration = ended.narration
     for _ in range(ended.messages):
-        task.app.send_task(NARRATE, args=[narration_id], queue=RENDER)
-    if ended.narration.state.over and ended.narration.webhook_url:
-        task.app.send_task(WEBHOOK, args=[narration_id], queue=INTERACTIVE)
+        task.app.send_task(NARRATE, args=[narration_id], queue=RENDER, headers=outgoing())
+    if narration.finished_at:
+        meters().over(
+            "narration", narration.state.value, created_at=narration.created_at, finished_at=narration.finished_at
+        )
+    if narration.state.over and narration.webhook_url:
+        task.app.send_task(WEBHOOK, args=[narration_id], queue=INTERACTIVE, headers=outgoing())
 
 
 @shared_task(name=WEBHOOK, ignore_result=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import subprocess
@@ -15,9 +16,12 @@ from hypothesis import settings as examples
 from pydantic import SecretStr
 from xdist.scheduler import LoadScopeScheduling
 
+from app.catalog import Catalog
 from app.local import embedded
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings, StoreSettings
+from tests.support import real_services
+from tests.support.certificates import make_certificates
 from tests.support.deadlines import HANG_S
 from tests.support.running_fleet import RunningFleet, running_fleet
 from tests.support.valkey import running_valkey
@@ -71,13 +75,50 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Valkey; whoever needs it empty empties it."""
-    with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
+    directory = tmp_path_factory.mktemp("valkey")
+    if not real_services.WANTED:
+        with running_valkey(directory) as url:
+            yield url
+        return
+    certificates = make_certificates(directory)
+    with pytest.MonkeyPatch.context() as patch, real_services.running_secure_redis(directory, certificates) as url:
+        patch.setenv("SSL_CERT_FILE", str(certificates.authority))
         yield url
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[tuple[real_services.Postgres, str]]:
+    """A PostgreSQL, and the name of a database that has the catalogue's tables."""
+    with real_services.running_postgres() as running, running.database() as template:
+
+        async def migrate() -> None:
+            catalog = Catalog(running.url(template), pepper=SecretStr(""))
+            await catalog.migrate()
+            await catalog.aclose()
+
+        asyncio.run(migrate())
+        yield running, template
+
+
+@pytest.fixture(autouse=True)
+def real_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With `make test-real`: a catalogue of the test's own in PostgreSQL, where settings name no other."""
+    if not real_services.WANTED:
+        yield
+        return
+    running, template = request.getfixturevalue("postgres")
+    with running.database(template=template) as name:
+        monkeypatch.setenv("CARILLON_DATABASE_URL", running.url(name))
+        yield
+
+
+@pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreSettings]:
-    """The embedded S3 server."""
+    """The embedded S3 server; with `make test-real` another one."""
+    if real_services.WANTED:
+        with real_services.running_moto() as store:
+            yield store
+        return
     port = embedded.free_port()
     store = StoreSettings(
         endpoint_url=f"http://{embedded.LOOPBACK}:{port}",

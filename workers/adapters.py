@@ -49,6 +49,18 @@ class _Resident:
         return self.loaded and not self.users and self.work is None
 
 
+@dataclass
+class AdapterStats:
+    """Counters since the start. A use hits when its adapter is loaded; else it stalls until that is."""
+
+    hits: int = 0
+    stalls: int = 0
+    stall_s: float = 0.0
+    loads: int = 0
+    evictions: int = 0
+    failures: int = 0
+
+
 class AdapterCache:
     """The adapters on this worker: at most `max_resident`, unless more are in use at once."""
 
@@ -77,6 +89,7 @@ class AdapterCache:
         self._retired: set[str] = set()
         self._room = asyncio.Lock()
         self._work: set[asyncio.Task[None]] = set()
+        self.stats = AdapterStats()
 
     @property
     def ready(self) -> frozenset[str]:
@@ -95,13 +108,25 @@ class AdapterCache:
         resident = self._resident(version)
         resident.users += 1
         try:
-            while not resident.loaded:
-                await asyncio.shield(resident.work or self._begin(resident, self._load))
+            if resident.loaded:
+                self.stats.hits += 1
+            else:
+                await self._stall(resident)
             self._refuse_retired(version)
             yield resident.adapter
         finally:
             resident.users -= 1
             self._clean_up(resident)
+
+    async def _stall(self, resident: _Resident) -> None:
+        """Wait until it is loaded."""
+        self.stats.stalls += 1
+        began_at = self._clock()
+        try:
+            while not resident.loaded:
+                await asyncio.shield(resident.work or self._begin(resident, self._load))
+        finally:
+            self.stats.stall_s += self._clock() - began_at
 
     def retire(self, voice_id: str) -> None:
         """The voice is deleted: no session starts with it any more, and what is here of it goes when its last user
@@ -167,6 +192,7 @@ class AdapterCache:
         self._work.discard(work)
         # Logged here: the caller may have left.
         if not work.cancelled() and (error := work.exception()):
+            self.stats.failures += 1
             log.warning("adapter failed", extra={"work": work.get_name(), "error": str(error)})
 
     def _clean_up(self, resident: _Resident) -> None:
@@ -194,6 +220,7 @@ class AdapterCache:
             await asyncio.to_thread(shutil.rmtree, resident.adapter.path, ignore_errors=True)
             raise
         resident.loaded = True
+        self.stats.loads += 1
         log.info("adapter loaded", extra={"adapter": resident.version.name})
 
     async def _remove(self, resident: _Resident) -> None:
@@ -216,6 +243,7 @@ class AdapterCache:
         oldest = next((resident for resident in self._residents.values() if resident.idle), None)
         if oldest is None:
             return False
+        self.stats.evictions += 1
         await asyncio.shield(self._dismiss(oldest))
         return True
 

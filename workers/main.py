@@ -28,6 +28,7 @@ from app.platform.model_files import fetch, fingerprint
 from app.platform.object_store import ObjectStore
 from app.platform.profiles import EngineProfile
 from app.platform.settings import Settings
+from app.platform.tracing import configure_tracing
 from app.speech.token_layout import read_layout
 from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
@@ -52,6 +53,7 @@ _PATIENCE = 0.8
 
 def run(settings: Settings) -> None:
     """Serve until stopped. Raises ConfigurationError or EngineFailed when that cannot be."""
+    configure_tracing(settings, "worker")
     card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
     with card:

@@ -11,7 +11,7 @@ import asyncio
 import http
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 
 from picows import WSTransport, WSUpgradeRequest, WSUpgradeResponse, ws_create_server
@@ -21,8 +21,11 @@ from app.errors import CarillonError, DeadlineExceeded, InvalidRequest, Overload
 from app.fleet.registry import LeaseRecord
 from app.fleet.worker import Worker, WorkerState
 from app.platform.deadline import Deadline
+from app.platform.logs import REQUEST_ID
+from app.platform.loop_lag import loop_lag
 from app.platform.profiles import EngineProfile
 from app.platform.settings import ANY_HOST, Settings
+from app.platform.tracing import REQUEST_ID_HEADER, span
 from app.realtime.websocket import Wire, WireClosed
 from app.speech.protocol import (
     MAX_MESSAGE_BYTES,
@@ -93,11 +96,12 @@ class WorkerServer:
         self._adapters = adapters
         self._clock = clock
         self._places = Places(worker_id, capacity=profile.capacity, max_adapters=profile.max_loras)
-        self._metrics = WorkerMetrics(self.describe, engine, decoder)
+        self._metrics = WorkerMetrics(self.describe, engine, decoder, adapters)
         self._sockets: set[Wire] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._server: asyncio.Server | None = None
+        self._watching = AsyncExitStack()
         self._serving: dict[asyncio.Task[None], Wire] = {}
 
     # What the fleet sees.
@@ -139,6 +143,7 @@ class WorkerServer:
             max_frame_size=MAX_MESSAGE_BYTES + FRAME_HEADER_BYTES,
             backlog=BACKLOG,
         )
+        await self._watching.enter_async_context(loop_lag(self._metrics.speech.loop_lag.observe))
         port = self._server.sockets[0].getsockname()[1]
         host = self._settings.worker_host
         host = socket.gethostname() if host in ANY_HOST else host
@@ -165,6 +170,7 @@ class WorkerServer:
             self._server.close()
             await asyncio.gather(*(socket.close() for socket in self._serving.values()))
             await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._watching.aclose()
         return cut
 
     # One socket.
@@ -179,19 +185,22 @@ class WorkerServer:
                 return _answer(http.HTTPStatus.OK, self._metrics.render())
             case "/session":
                 if has_fleet_secret(request.headers.get("Authorization", ""), self._settings):
-                    return _Accepted(self._begin)
+                    return _Accepted(self._begin, {name.lower(): value for name, value in request.headers.items()})
                 return _answer(http.HTTPStatus.UNAUTHORIZED, "CARILLON_FLEET_SECRET differs from the worker's\n")
             case _:
                 return _answer(http.HTTPStatus.NOT_FOUND, "there are /session, /healthz and /metrics\n")
 
-    def _begin(self, socket: Wire) -> None:
-        serving = asyncio.create_task(self._serve(socket), name="session")
+    def _begin(self, socket: Wire, headers: Mapping[str, str]) -> None:
+        serving = asyncio.create_task(self._serve(socket, headers), name="session")
         self._serving[serving] = socket
         serving.add_done_callback(self._serving.pop)
 
-    async def _serve(self, socket: Wire) -> None:
+    async def _serve(self, socket: Wire, headers: Mapping[str, str]) -> None:
+        REQUEST_ID.set(headers.get(REQUEST_ID_HEADER))  # of this task alone, and what it starts
         try:
-            if await self._serve_one(socket):
+            with span("worker session", of=headers):
+                ended = await self._serve_one(socket)
+            if ended:
                 # All is sent, and not yet read: were it closed here, a word from the other end would break it.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.session.slow_reader_timeout_s):
@@ -208,6 +217,7 @@ class WorkerServer:
             assign = await _first_message(socket)
             self._admit(assign)
         except CarillonError as error:
+            self._metrics.speech.errors.labels(error.code).inc()
             await _send_last(socket, Error.of(error, session=assign.session if assign else None, closed=True))
             return False
         except WireClosed:
@@ -253,6 +263,7 @@ class WorkerServer:
             return True
         except* CarillonError as group:
             error = _first(group)
+            self._metrics.speech.errors.labels(error.code).inc()
             log.info("session failed", extra={"session": assign.session, "code": error.code})
             await _send_last(socket, Error.of(error, session=assign.session, closed=True))
         except* WireClosed:
@@ -264,10 +275,11 @@ class WorkerServer:
         async with AsyncExitStack() as stack:
             adapter = None
             if assign.voice.adapter:
-                async with asyncio.TaskGroup() as group:
-                    gone = group.create_task(_until_closed(socket))
-                    adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
-                    gone.cancel()
+                with span("adapter", adapter=assign.voice.adapter.name):
+                    async with asyncio.TaskGroup() as group:
+                        gone = group.create_task(_until_closed(socket))
+                        adapter = await stack.enter_async_context(self._adapters.use(assign.voice.adapter))
+                        gone.cancel()
             await self._converse(socket, assign, adapter)
 
     async def _converse(self, socket: Wire, assign: Assign, adapter: EngineAdapter | None) -> None:
@@ -278,13 +290,18 @@ class WorkerServer:
             adapter=adapter,
             settings=self._settings.session,
             clock=self._clock,
+            meters=self._metrics.speech,
         )
         card = ModelCard.of(self._engine.layout)
         socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
-            await session.run()
+            with span("session", session=session.id, pace=assign.pace) as speaking:
+                try:
+                    await session.run()
+                finally:
+                    speaking.note(**session.ledger().model_dump())
             await writer
             reader.cancel()
 
@@ -292,15 +309,16 @@ class WorkerServer:
 class _Accepted(Wire):
     """A front door's connection, handed to `begin` once it stands."""
 
-    def __init__(self, begin: Callable[[Wire], None]) -> None:
+    def __init__(self, begin: Callable[[Wire, Mapping[str, str]], None], headers: Mapping[str, str]) -> None:
         super().__init__()
         self._begin = begin
+        self._headers = headers
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         super().on_ws_connected(transport)
         # What is sent is the kernel's, or the session waits: nothing is lost here when the connection is closed.
         transport.underlying_transport.set_write_buffer_limits(high=0)
-        self._begin(self)
+        self._begin(self, self._headers)
 
 
 def _answer(status: http.HTTPStatus, text: str) -> Answer:

@@ -44,6 +44,7 @@ from app.speech.text.respelling import respeller
 from app.speech.text.spoken import is_plain, is_silent, spoken
 from app.speech.token_layout import TOKENS_PER_FRAME
 from workers.engine import PRIORITY, Codes, Engine, EngineAdapter, Utterance
+from workers.metrics import SpeechMeters
 from workers.playback import Haste, Playback
 from workers.send_queue import SendQueue
 from workers.turn import TurnText
@@ -85,6 +86,7 @@ class Session:
         adapter: EngineAdapter | None,
         settings: SessionSettings,
         clock: Callable[[], float],
+        meters: SpeechMeters | None = None,
     ) -> None:
         before = assign.resume or Resumption()
         self.id = assign.session
@@ -100,6 +102,7 @@ class Session:
         packet_s = RELAXED_FRAMES * engine.layout.samples_per_frame / self._sample_rate_hz
         self.send_queue = SendQueue(max(8, int(settings.buffer_s / packet_s)), timeout_s=settings.slow_reader_timeout_s)
         self._clock = clock
+        self._meters = meters or SpeechMeters()
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
         self._playback = Playback(self._sample_rate_hz, clock)
@@ -111,6 +114,10 @@ class Session:
         self._sequence = 0
         self._unsent_codes = array("H")
         """Given to the decoder since the last frame was sent."""
+        self._undecoded = 0
+        """Codes of the present chunk that the decoder has not answered with audio."""
+        self._busy_s = 0.0
+        """That engine and decoder have been waited for."""
         self._utterance: asyncio.Task[CarillonError | None] | None = None
         self._text = self._turn_text(before)
 
@@ -158,11 +165,14 @@ class Session:
         utterance = self._utterance
         if utterance is not None:
             utterance.cancel()
+        made_until = self.samples
         # The turn ends before any other task runs: `run` must not find the old text when the utterance is gone.
         # Samples that are dropped will not be played, and do not count.
         if dropped := self.send_queue.drop_stale(self.generation):
             self.samples, self._sequence = dropped.sample_offset, dropped.sequence
-        text = played_text(self._spoken, self.samples if played_samples is None else played_samples)
+        heard = self.samples if played_samples is None else played_samples
+        self._count_wasted(made_until - heard)
+        text = played_text(self._spoken, heard)
         self._spoken.clear()
         self._playback.stop()
         self._haste.begin()
@@ -175,6 +185,12 @@ class Session:
         )
         if utterance is not None:
             await asyncio.wait([utterance])
+
+    def _count_wasted(self, samples: int) -> None:
+        """Tokens that a cancel makes useless: of audio that is not heard, and of what was not yet decoded."""
+        frames = max(0, samples) / self._engine.layout.samples_per_frame
+        self._meters.wasted.inc(frames * TOKENS_PER_FRAME + self._undecoded)
+        self._undecoded = 0
 
     # What is spoken.
 
@@ -366,10 +382,13 @@ class Session:
         )
         codes: list[int] = []
         waiting: list[int] = []
+        busy_s, samples = self._busy_s, self.samples
         async with aclosing(self._engine.speak(utterance)) as speech:
             while (written := await self._written(speech)) is not None:
                 self._watch.mark("token")
                 self.tokens += len(written.codes)
+                self._meters.tokens.inc(len(written.codes))
+                self._undecoded += len(written.codes)
                 codes += written.codes
                 waiting += written.codes
                 ready, hurried = len(waiting) // TOKENS_PER_FRAME, self._haste.hurried
@@ -379,20 +398,25 @@ class Session:
                     hurried = hurried and not written_before  # a stream that goes on stays exact
                     final = written.ended is not None
                     await self._decode(stream, waiting, final=final, so_far=so_far, hurried=hurried)
-                    waiting = []
+                    waiting, self._undecoded = [], 0
                 if written.ended == "length":
                     so_far.complete = False
                     frames = len(codes) // TOKENS_PER_FRAME
                     log.warning("speech cut at its limit", extra={"session": self.id, "frames": frames})
+        if audio_s := (self.samples - samples) / self._sample_rate_hz:
+            self._meters.real_time_factor.labels(self._assign.pace).observe((self._busy_s - busy_s) / audio_s)
         return codes
 
     async def _written(self, speech: AsyncGenerator[Codes, None]) -> Codes | None:
         """What the engine writes next, None at its end. Raises what its silence means."""
+        began_at = self._clock()
         try:
             with self._stall.within(self._settings.stall_timeout_s):
                 return await anext(speech, None)
         except TimeoutError:
             raise self._silence() from None
+        finally:
+            self._busy_s += self._clock() - began_at
 
     def _silence(self) -> CarillonError:
         """Why the engine wrote nothing: in the background it may have been busy with interactive ones.
@@ -427,7 +451,9 @@ class Session:
             self._watch.mark_again("frames")
         # A listener that has no audio yet has no deadline to miss; first packets go first in any case.
         deadline_s = self._playback.ends_at_s if self._playback.lead_s and not self._patient else None
+        began_at = self._clock()
         audio = await stream.push(codes, final=final, deadline_s=deadline_s, provisional=hurried)
+        self._busy_s += self._clock() - began_at
         sent = self.samples - so_far.end_sample  # more than none where the listener has the beginning already
         so_far.end_sample += len(audio)
         if len(audio) > sent:
@@ -446,6 +472,7 @@ class Session:
         self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
+        self._meters.audio.labels(self._assign.pace).inc(len(audio) / self._sample_rate_hz)
         await self.send_queue.put(frame)
         self._sequence += 1
         self.samples += len(audio)

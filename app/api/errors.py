@@ -131,6 +131,7 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, CarillonError)
         # `request.url` is made of the client's Host; the scope has what was asked for, and no query.
         log.info("request refused", extra={"path": request.scope["path"], "code": error.code})
+        request.app.state.services.metrics.refused(error)
         return error_response(error, request.scope.get(BODY, error_body))
 
     async def unfit(request: Request, error: Exception) -> JSONResponse:

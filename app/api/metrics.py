@@ -1,18 +1,25 @@
-"""The front door's Prometheus metrics, in a registry of their own."""
+"""The front door's Prometheus metrics, in a registry of their own. Every name it has is defined here, once.
+
+`edge` is the dialect: openai, sessions, … What workers and tasks report of themselves is in `workers.metrics` and
+`tasks.metrics`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import generate_latest as exposition
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from app.errors import CarillonError
 from app.fleet.worker import Worker
+from app.platform.loop_lag import LAG_BUCKETS_S
+from app.platform.settings import Settings
 from app.speech.latency import Ledger
 
 LEDGER_PARTS = (
@@ -20,7 +27,27 @@ LEDGER_PARTS = (
     "total",
 )  # fmt: skip
 
-LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.75, 1, 2, 5, 10, 30)
+LATENCY_BUCKETS_S = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.35,
+    0.5,
+    0.75,
+    1,
+    1.5,
+    2,
+    5,
+    10,
+    30,
+)
 """Fine around the quarter of a second in which first audio is promised."""
 
 
@@ -36,21 +63,57 @@ class SessionCount:
 
 
 class Metrics:
-    """Counts and times what passes the front door; `edge` is the dialect: openai, sessions, …"""
+    """Counts and times what passes the front door."""
 
-    def __init__(self, workers: Callable[[], Iterable[Worker]]) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_FleetCollector(workers))
-        self._open = Gauge("carillon_sessions_open", "Sessions being spoken.", ["edge"], registry=self._registry)
+    def __init__(
+        self,
+        workers: Callable[[], Iterable[Worker]],
+        settings: Settings,
+        waiting: Callable[[], Mapping[str, int]] = dict,
+        connections: Callable[[], int] = int,
+    ) -> None:
+        """`waiting` has the starts that wait for room, by model; `connections` how many are open."""
+        self._registry = registry = CollectorRegistry()
+        self._in_the_money_s = settings.metrics.in_the_money_s
+        self._open = Gauge("carillon_sessions_open", "Sessions being spoken.", ["edge"], registry=registry)
         self._ended = Counter(
             "carillon_sessions_total", "Sessions by their end: done, gone, or an error's code.", ["edge", "outcome"],
-            registry=self._registry,
+            registry=registry,
         )  # fmt: skip
-        self._audio = Counter("carillon_audio_seconds_total", "Audio made.", ["edge"], registry=self._registry)
+        self._audio = Counter("carillon_audio_seconds_total", "Audio made.", ["edge"], registry=registry)
+        self._tokens = Counter("carillon_tokens_total", "Tokens of that audio.", ["edge"], registry=registry)
+        self._moves = Counter("carillon_session_moves_total", "Moves to another worker.", ["edge"], registry=registry)
         self._latency = Histogram(
             "carillon_latency_seconds", "The latency ledger, part by part.", ["edge", "part"],
-            buckets=LATENCY_BUCKETS_S, registry=self._registry,
+            buckets=LATENCY_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self._audible = Histogram(
+            "carillon_audible_ttfa_seconds", "From the first text to the first audible sound: first audio and the "
+            "silence at its head.", ["edge"], buckets=LATENCY_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._money = Counter(
+            "carillon_first_sounds_total", "First audible sounds, in time (CARILLON_METRICS__IN_THE_MONEY_S) or not.",
+            ["edge", "in_the_money"], registry=registry,
+        )  # fmt: skip
+        self._underruns = Counter(
+            "carillon_underruns_total", "Gaps that a listener with 100 ms in hand would hear.", ["edge"],
+            registry=registry,
+        )  # fmt: skip
+        self._underrun_s = Counter(
+            "carillon_underrun_seconds_total", "Their length.", ["edge"], registry=registry
+        )  # fmt: skip
+        self._refused = Counter(
+            "carillon_refused_total", "Requests and messages refused, by the error's code; limits hit among them.",
+            ["code"], registry=registry,
+        )  # fmt: skip
+        self._loop_lag = Histogram(
+            "carillon_loop_lag_seconds", "How late the event loop wakes a sleeper.", buckets=LAG_BUCKETS_S,
+            registry=registry,
+        )  # fmt: skip
+        Gauge("carillon_connections_open", "Connections of clients.", registry=registry).set_function(connections)
+        registry.register(_FleetCollector(workers, waiting, settings.narration.worker_usd_per_hour))
+        registry.register(PROCESS_COLLECTOR)
+        registry.register(GC_COLLECTOR)
 
     @contextmanager
     def session(self, edge: str) -> Iterator[SessionCount]:
@@ -69,34 +132,66 @@ class Metrics:
     def account(self, edge: str, ledger: Ledger) -> None:
         """Enter one utterance's ledger; parts that were not measured are left out."""
         self._audio.labels(edge).inc(ledger.audio_s)
+        self._tokens.labels(edge).inc(ledger.tokens)
+        self._moves.labels(edge).inc(ledger.moves)
+        self._underruns.labels(edge).inc(ledger.underruns)
+        self._underrun_s.labels(edge).inc(ledger.underrun_ms / 1000)
         for part in LEDGER_PARTS:
             milliseconds = getattr(ledger, f"{part}_ms")
             if milliseconds is not None:
                 self._latency.labels(edge, part).observe(milliseconds / 1000)
+        if ledger.first_audio_ms is not None and ledger.head_silence_ms is not None:
+            audible_s = (ledger.first_audio_ms + ledger.head_silence_ms) / 1000
+            self._audible.labels(edge).observe(audible_s)
+            self._money.labels(edge, "yes" if audible_s <= self._in_the_money_s else "no").inc()
+
+    def refused(self, error: CarillonError) -> None:
+        """Count a request or message that was answered with `error`."""
+        self._refused.labels(error.code).inc()
+
+    def lagged(self, seconds: float) -> None:
+        """Note how late the event loop was."""
+        self._loop_lag.observe(seconds)
 
     def page(self) -> bytes:
-        return generate_latest(self._registry)
+        return exposition(self._registry)
 
 
 class _FleetCollector(Collector):
-    """The fleet as this front door sees it, read when Prometheus asks."""
+    """The fleet as this front door sees it, read when Prometheus asks. Every front door reports the same workers."""
 
-    def __init__(self, workers: Callable[[], Iterable[Worker]]) -> None:
+    def __init__(
+        self,
+        workers: Callable[[], Iterable[Worker]],
+        waiting: Callable[[], Mapping[str, int]],
+        worker_usd_per_hour: float | None,
+    ) -> None:
         self._workers = workers
+        self._waiting = waiting
+        self._worker_usd_per_hour = worker_usd_per_hour
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         workers = list(self._workers())
         states = Tally((worker.model.name, worker.state.value) for worker in workers)
-        count = GaugeMetricFamily("carillon_workers", "Workers by model and state.", labels=["model", "state"])
+        count = GaugeMetricFamily("carillon_fleet_workers", "Workers by model and state.", labels=["model", "state"])
         for labels, number in states.items():
             count.add_metric(labels, number)
-        places = GaugeMetricFamily("carillon_worker_places", "Sessions a worker may hold.", labels=["model", "worker"])
-        held = GaugeMetricFamily("carillon_worker_sessions", "Sessions a worker holds.", labels=["model", "worker"])
+        of_worker = ["model", "worker"]
+        places = GaugeMetricFamily("carillon_fleet_places", "Sessions a worker may hold.", labels=of_worker)
+        leases = GaugeMetricFamily("carillon_fleet_leases", "Sessions a worker holds.", labels=of_worker)
         spare = GaugeMetricFamily(
-            "carillon_worker_background_sessions", "Sessions in spare places.", labels=["model", "worker"]
+            "carillon_fleet_background_leases", "Sessions in a worker's spare places.", labels=of_worker
         )
         for worker in workers:
-            places.add_metric([worker.model.name, worker.id], worker.capacity)
-            held.add_metric([worker.model.name, worker.id], worker.inflight)
-            spare.add_metric([worker.model.name, worker.id], worker.background)
-        yield from (count, places, held, spare)
+            labels = [worker.model.name, worker.id]
+            places.add_metric(labels, worker.capacity)
+            leases.add_metric(labels, worker.inflight)
+            spare.add_metric(labels, worker.background)
+        waiting = GaugeMetricFamily("carillon_starts_waiting", "Sessions that wait for a place here.", labels=["model"])
+        for model in {worker.model.name for worker in workers} | set(self._waiting()):
+            waiting.add_metric([model], self._waiting().get(model, 0))
+        yield from (count, places, leases, spare, waiting)
+        if self._worker_usd_per_hour is not None:
+            usd = GaugeMetricFamily("carillon_fleet_usd_per_hour", "What the workers cost, from the price of one.")
+            usd.add_metric([], self._worker_usd_per_hour * len(workers))
+            yield usd

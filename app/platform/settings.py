@@ -1,7 +1,8 @@
 """Every setting of Carillon in one frozen value, read once from `CARILLON_…` variables and passed to what needs it.
 
-Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. Nothing imports a settings instance; nothing
-reads the environment elsewhere. Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
+Groups nest with a double underscore: `CARILLON_ENGINE__MAX_LORAS=16`. A name with `_FILE` behind it is a file with
+the value, as containers get secrets. Nothing imports a settings instance; nothing reads the environment elsewhere.
+Absent addresses (Redis, S3, database) mean the embedded ones of `carillon up`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from app.speech.text.options import EmojiReading, TextOptions, UrlReading
 from app.speech.token_layout import SpeechConfig
 
 PREFIX = "CARILLON_"
+FILE_SUFFIX = "_FILE"
 NOT_SETTINGS = frozenset({"CARILLON_URL", "CARILLON_KEY", "CARILLON_BUILD"})
 """Variables of the command line's clients and of the installation."""
 
@@ -335,8 +337,48 @@ class TalkSettings(BaseModel):
     )
 
 
+class MetricsSettings(BaseModel):
+    """What Prometheus is told. Front doors and workers answer `/metrics` on their own ports."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    in_the_money_s: float = Field(
+        default=1.5,
+        gt=0,
+        description="First sounds that are audible within so long are counted as in the money: a turn-taking agent "
+        "waits about that long before it may speak.",
+    )
+    tasks_host: str = Field(default="127.0.0.1", description="Where a tasks process answers `/metrics`.")
+    tasks_port: int | None = Field(
+        default=None, ge=0, le=65_535, description="0: a free one, which is logged; default: it answers nowhere."
+    )
+
+
+class TracingSettings(BaseModel):
+    """OpenTelemetry: spans from the request through worker and task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    endpoint: str | None = Field(
+        default=None,
+        description="Where spans are sent: an OTLP/HTTP address such as http://collector:4318/v1/traces (extra "
+        "`tracing`); default: none are made.",
+    )
+    sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Of the requests that bring no decision of their own."
+    )
+
+
 class _Environment(EnvSettingsSource):
     """The variables. A list is JSON, or plain words: those are for the field to read, or to refuse."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = dict(super()._load_env_vars())
+        for name, path in list(variables.items()):
+            if path and name.startswith(PREFIX.lower()) and name.endswith(FILE_SUFFIX.lower()):
+                del variables[name]
+                variables.setdefault(name.removesuffix(FILE_SUFFIX.lower()), _read_value(Path(path)))
+        return variables
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         try:
@@ -429,6 +471,8 @@ class Settings(BaseSettings):
     cloning: CloningSettings = CloningSettings()
     narration: NarrationSettings = NarrationSettings()
     talk: TalkSettings = TalkSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     clone: CloneConfig = Field(default=CloneConfig(), description="The recipe: prepare, train, gate.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -482,11 +526,26 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
+def _read_value(path: Path) -> str | None:
+    """What a file holds, without the newline that editors leave. `load_settings` has said what cannot be read."""
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def _unknown_variables() -> Iterator[str]:
     """What is wrong with variables of ours that set nothing: a misspelt one would be passed over in silence."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     for variable, value in os.environ.items():
-        name = variable.upper().partition("__")[0]
+        name = variable.upper()
+        if value and name.startswith(PREFIX) and name.endswith(FILE_SUFFIX):
+            name = name.removesuffix(FILE_SUFFIX)
+            if os.environ.get(name):
+                yield f"{variable}: {name} is set, too; leave one of them"
+            elif _read_value(Path(value)) is None:
+                yield f"{variable}: {value} cannot be read as text"
+        name = name.partition("__")[0]
         if value and name.startswith(PREFIX) and name not in known | NOT_SETTINGS:
             near = difflib.get_close_matches(name, known, n=1)
             yield f"{variable}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

@@ -11,6 +11,8 @@ import logging
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.platform.tracing import outgoing
+
 SEND_TIMEOUT_S = 3.0
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,13 @@ class TaskQueue:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await asyncio.to_thread(
-                    self._celery.send_task, task, args=arguments, queue=queue, retry=False, ignore_result=True
+                    self._celery.send_task,
+                    task,
+                    args=arguments,
+                    queue=queue,
+                    headers=outgoing(),
+                    retry=False,
+                    ignore_result=True,
                 )
         except (OperationalError, OSError, TimeoutError) as error:
             log.warning("message left to the reconciler", extra={"task": task, "error": type(error).__name__})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -104,6 +105,8 @@ class Placer:
         self._registry = registry
         self._clock = clock
         self._endings: set[asyncio.Task[None]] = set()
+        self.waiting: Counter[str] = Counter()
+        """Sessions that wait for a place, those in the background left out, by model."""
 
     def now(self) -> float:
         """On the clock of the connections' deadlines."""
@@ -167,7 +170,15 @@ class Placer:
                 remaining_s = max(remaining_s, START_POLL_S)  # while a worker starts, it is waited for
             if remaining_s <= 0 or not waits_for_any or self._is_unusable(lease.voice, faults):
                 raise self._no_room(lease.voice, faults, away)
-            await self._fleet.changed(min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
+            await self._wait(lease, min(remaining_s, AWAY_RETRY_S) if away else remaining_s)
+
+    async def _wait(self, lease: Lease, timeout_s: float) -> None:
+        """Until the fleet changes, or `timeout_s` has passed."""
+        self.waiting[lease.voice.model] += not lease.background
+        try:
+            await self._fleet.changed(timeout_s)
+        finally:
+            self.waiting[lease.voice.model] -= not lease.background
 
     async def vacate(self, place: Place, *, wait: bool) -> None:
         """End a session at its worker and release its place: to its end, whether that is waited for or not."""

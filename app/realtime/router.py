@@ -18,6 +18,7 @@ from app.fleet.registry import Registry
 from app.fleet.view import FleetView
 from app.fleet.worker import Worker
 from app.platform.settings import Settings
+from app.platform.tracing import span
 from app.realtime.journal import Journal
 from app.realtime.placing import Lease, Place, Placer
 from app.realtime.session import Meter, RoutedSession
@@ -96,7 +97,8 @@ class SessionRouter:
             counted_samples = max(0, before - journal.samples)
             lease = replace(lease, resume=resumption)
         patience_s = limits.queue_timeout_s if journal is None else limits.move_timeout_s
-        place = await self.placer.place(lease, patience_s=patience_s)
+        with span("place", voice=voice.id, model=voice.model):
+            place = await self.placer.place(lease, patience_s=patience_s)
         session = RoutedSession(
             self.placer,
             place,
@@ -109,7 +111,11 @@ class SessionRouter:
             self._watcher = asyncio.create_task(self._watch(), name="sessions' watcher")
         try:
             await session.resend(commands)
-            yield session
+            with span("speak", voice=voice.id, pace=pace) as speaking:
+                try:
+                    yield session
+                finally:
+                    speaking.note(worker=session.worker.id, moves=session.moves)
         finally:
             self._sessions.discard(session)
             await session.leave()

@@ -23,7 +23,8 @@ from app.errors import (
 from app.fleet.worker import Worker
 from app.realtime.journal import Journal
 from app.realtime.placing import LOST, Place, Placer
-from app.realtime.worker_client import Command, Event, WorkerConnection
+from app.realtime.underruns import Underruns
+from app.realtime.worker_client import BYTES_PER_SAMPLE, Command, Event, WorkerConnection
 from app.speech.latency import Ledger
 from app.speech.protocol import (
     AudioFrame,
@@ -48,7 +49,6 @@ MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
 
-SAMPLE_BYTES = 2
 """Of a worker's audio: PCM, signed, 16 bit."""
 
 CROWDED_IDLE_SHARE = 0.1
@@ -110,6 +110,7 @@ class RoutedSession:
         self._asked: deque[Command] = deque()
         """What it is sent while it rests."""
         self._woken = asyncio.Event()
+        self._underruns = Underruns(self.ready.sample_rate_hz, placer.now)
 
     @property
     def worker(self) -> Worker:
@@ -208,6 +209,7 @@ class RoutedSession:
             self._journal.received(event)
             if isinstance(event, AudioFrame):
                 self._count_audio(event)
+            self._note_gaps(event)
             if isinstance(event, AudioFrame | Begun | Segment):
                 self._active_at = self._placer.now()
             if isinstance(event, Segment):
@@ -218,10 +220,23 @@ class RoutedSession:
         return event
 
     def _count_audio(self, frame: AudioFrame) -> None:
-        samples = len(frame.audio) // SAMPLE_BYTES
+        samples = len(frame.audio) // BYTES_PER_SAMPLE
         again = min(samples, self._counted_samples)
         self._counted_samples -= again
         self._meter.audio((samples - again) / self.ready.sample_rate_hz)
+
+    def _note_gaps(self, event: Event) -> None:
+        match event:
+            case AudioFrame():
+                self._underruns.received(len(event.audio) // BYTES_PER_SAMPLE)
+            case Begun():
+                self._underruns.begun()
+            case Segment():
+                self._underruns.ended()
+            case Cancelled():
+                self._underruns.stopped()
+            case _:
+                pass
 
     def _connection(self) -> WorkerConnection:
         """To the present worker. Raises WorkerLost where that was left and no other took the session."""
@@ -246,7 +261,14 @@ class RoutedSession:
                 log.warning("worker is slow", extra={"worker": self._worker.id, "session": self._lease.id})
 
     def _completed(self, ledger: Ledger) -> Ledger:
-        return ledger.model_copy(update={"queue_ms": self.queue_ms, "route_ms": self.route_ms, "moves": self.moves})
+        facts = {
+            "queue_ms": self.queue_ms,
+            "route_ms": self.route_ms,
+            "moves": self.moves,
+            "underruns": self._underruns.count,
+            "underrun_ms": round(1000 * self._underruns.seconds, 1),
+        }
+        return ledger.model_copy(update=facts)
 
     # Going on elsewhere.
 

@@ -15,6 +15,7 @@ from app.errors import DeadlineExceeded, InvalidRequest, WorkerLost
 from app.fleet.worker import Worker
 from app.platform.deadline import Deadline
 from app.platform.settings import Settings
+from app.platform.tracing import outgoing
 from app.realtime.websocket import Wire, WireClosed
 from app.speech.protocol import (
     WORKER_MESSAGES,
@@ -191,7 +192,7 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
 
 
 async def _connect(worker: Worker, settings: Settings) -> Wire:
-    headers = {"Authorization": f"Bearer {settings.fleet_secret.get_secret_value()}"}
+    headers = {"Authorization": f"Bearer {settings.fleet_secret.get_secret_value()}", **outgoing()}
     return await Wire.connect(f"{worker.address}/session", headers, timeout_s=settings.session.connect_timeout_s)
 
 

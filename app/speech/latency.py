@@ -44,6 +44,10 @@ class Ledger(BaseModel):
     chunks: int = 0
     moves: int = 0
     """How often it went on at another worker. The parts of the first audio are then not known."""
+    underruns: int = 0
+    """Gaps that a listener with 100 ms in hand would have heard, though the text was there."""
+    underrun_ms: float = 0.0
+    """Their length."""
     sample_rate_hz: int = 24_000
 
     def at_the_edge(self, turn_ended: float | None, text: float | None, audio: float | None) -> Ledger:

@@ -30,6 +30,7 @@ from app.platform.settings import (
     Settings,
     StoreSettings,
     TalkSettings,
+    TracingSettings,
 )
 from app.speech.choices import Scope
 from tests.support.deadlines import HANG_S
@@ -114,6 +115,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
         cors_origins: tuple[str, ...] = (),
         talk: TalkSettings | None = None,
         console: bool = True,
+        tracing: TracingSettings | None = None,
         **session: object,
     ) -> AsyncIterator[House]:
         shutil.copytree(empty_database, tmp_path, dirs_exist_ok=True)
@@ -133,6 +135,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
             cors_origins=cors_origins,
             talk=talk or TalkSettings(),
             console=ConsoleSettings(enabled=console),
+            tracing=tracing or TracingSettings(),
             session=SessionSettings(**{"queue_timeout_s": 0.2, **session}),  # type: ignore[arg-type]
         )
         catalog = Catalog(settings.database, pepper=settings.key_pepper)

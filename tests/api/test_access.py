@@ -63,7 +63,7 @@ async def test_the_metrics_hold_the_ledger_and_the_fleet(house: House, worker: F
         assert f'carillon_latency_seconds_count{{edge="openai",part="{part}"}} 1.0' in page
     assert 'carillon_sessions_total{edge="openai",outcome="done"} 1.0' in page
     assert 'carillon_sessions_open{edge="openai"} 0.0' in page
-    assert 'carillon_workers{model="standin",state="active"} 1.0' in page
+    assert 'carillon_fleet_workers{model="standin",state="active"} 1.0' in page
 
 
 async def test_it_is_ready_once_a_worker_is_active(house: House) -> None:

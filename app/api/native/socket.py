@@ -77,6 +77,7 @@ async def open_sessions(websocket: WebSocket, services: TheServices) -> None:
     try:
         holder = await admit(services, bearer_token(websocket) or key, Scope.SPEAK)
     except CarillonError as error:
+        services.metrics.refused(error)
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
@@ -158,6 +159,7 @@ class SessionSocket:
             try:
                 self._obey(_parse(message), group, speaking)
             except CarillonError as error:
+                self._services.metrics.refused(error)
                 session, starts = _meant(message)
                 closed = starts and session is not None and not self._is_open(session)
                 self._own.post(Error.of(error, session=session, closed=closed))
@@ -174,6 +176,7 @@ class SessionSocket:
             else:
                 raise UnknownSession(f"session {message.session!r} is not open on this socket; send `start` first")
         except CarillonError as error:
+            self._services.metrics.refused(error)
             # A start that is refused leaves no session; one that repeats an id leaves the first session as it was.
             refused = isinstance(message, Start | Resume) and not isinstance(error, SessionInUse)
             self._own.post(Error.of(error, session=message.session, closed=refused))

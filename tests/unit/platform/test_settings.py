@@ -28,6 +28,29 @@ def environment(**variables: str) -> Iterator[None]:
         os.environ.update(before)
 
 
+def test_a_value_can_be_in_a_file_as_containers_are_given_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("pepper", "a secret\n"), ("key", "store's")):
+        (tmp_path / name).write_text(value)
+    monkeypatch.setenv("CARILLON_KEY_PEPPER_FILE", str(tmp_path / "pepper"))
+    monkeypatch.setenv("CARILLON_STORE__SECRET_KEY_FILE", str(tmp_path / "key"))
+    settings = load_settings()
+    assert settings.key_pepper.get_secret_value() == "a secret"
+    assert settings.store.secret_key.get_secret_value() == "store's"
+
+
+def test_a_file_that_is_not_there_or_a_value_beside_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CARILLON_KEY_PEPPER_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigurationError, match=r"CARILLON_KEY_PEPPER_FILE: .*nothing cannot be read as text"):
+        load_settings()
+    monkeypatch.setenv("CARILLON_KEY_PEPPER", "a secret")
+    with pytest.raises(ConfigurationError, match="CARILLON_KEY_PEPPER is set, too"):
+        load_settings()
+
+
 def test_without_any_variable_everything_is_embedded_and_the_stand_in_speaks() -> None:
     with environment():
         settings = load_settings()

@@ -1,0 +1,135 @@
+"""A real Prometheus scrapes a front door, a worker and a tasks process: rules and dashboards find what these did."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from app.local.embedded import free_port
+from app.platform.settings import MetricsSettings, NarrationSettings
+from app.speech.latency import Ledger
+from app.speech.protocol import Done
+from tasks.metrics import answering
+from tasks.survey import Queue, Survey
+from tests.api.conftest import OpenHouse
+from tests.support.deadlines import HANG_S
+from tests.support.fakes import FakeEngine
+from tests.support.processes import until_async
+from tests.support.session_client import sessions_client
+from tests.unit.compose.test_observability import ALERTS, dashboards, queries
+from tests.unit.tasks.test_metrics import CHILD
+from tests.unit.workers.test_server import serving, session
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not shutil.which("prometheus"), reason="Prometheus is not here: apt-get install prometheus"),
+]
+
+SCRAPE_S = 0.3
+
+SILENT = ("internal_error", "failure", "stage", "stalls", "usd_per_audio_hour")
+"""Of queries that find nothing here: nothing failed, no stage ran, and nothing was spoken for an hour."""
+
+
+@asynccontextmanager
+async def prometheus(directory: Path, targets: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A Prometheus with our rules, which scrapes each job's `host:port`."""
+    configuration = {
+        "global": {"scrape_interval": f"{SCRAPE_S * 1000:.0f}ms", "evaluation_interval": f"{SCRAPE_S * 1000:.0f}ms"},
+        "rule_files": [str(ALERTS)],
+        "scrape_configs": [
+            {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+        ],
+    }
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        "prometheus",
+        f"--config.file={directory}/prometheus.yml",
+        f"--storage.tsdb.path={directory}/tsdb",
+        f"--web.listen-address=127.0.0.1:{port}",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", trust_env=False) as client:
+            yield client
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def found(client: httpx.AsyncClient, query: str) -> list[dict[str, object]]:
+    """What a query finds now. Raises AssertionError for one that Prometheus does not take."""
+    answer = (await client.get("/query", params={"query": query.replace("$__rate_interval", "1m")})).json()
+    assert answer["status"] == "success", (query, answer)
+    return answer["data"]["result"]
+
+
+async def test_rules_and_dashboards_find_what_the_processes_tell(open_house: OpenHouse, tmp_path: Path) -> None:
+    survey = Survey({("clone", "queued"): 1}, {"render": Queue()})
+    (tmp_path / "prometheus").mkdir()
+    async with (
+        open_house(narration=NarrationSettings(worker_usd_per_hour=1)) as house,
+        house.worker(),
+        serving(FakeEngine(), tmp_path / "worker") as server,
+    ):
+        with answering(MetricsSettings(tasks_port=0), lambda: survey) as tasks_port:
+            targets = {
+                "carillon-api": house.url.removeprefix("http://"),
+                "carillon-worker": server.address.removeprefix("ws://"),
+                "carillon-tasks": f"127.0.0.1:{tasks_port}",
+            }
+
+            async def work(number: int) -> None:
+                async with sessions_client(house.sessions_url, house.key) as client:
+                    await client.say("s", "Hello.")
+                    await client.until(Done, "s")
+                async with session(server, f"s{number}") as talk:
+                    await talk.say("Hello.")
+                    await talk.end()
+                async with session(server, f"refused{number}", epoch=1) as talk:
+                    await talk.receive()
+                await house.http.get("/v1/voices/nobody")
+                # The fake worker does not measure the silence at the head.
+                services = house.server.config.app.state.services  # type: ignore[union-attr]
+                services.metrics.account("sessions", Ledger(first_audio_ms=200, head_silence_ms=80))
+                child = [sys.executable, "-c", CHILD]
+                await asyncio.to_thread(subprocess.run, child, check=True, env=dict(os.environ))
+
+            async with prometheus(tmp_path / "prometheus", targets) as client, asyncio.timeout(HANG_S):
+                await work(0)
+
+                async def scraped() -> bool:
+                    with suppress(httpx.TransportError):
+                        return len(await found(client, "up == 1")) == len(targets)
+                    return False
+
+                await until_async(scraped)
+                await work(1)
+
+                async def recorded() -> bool:
+                    return bool(await found(client, "carillon:in_the_money:ratio == 1"))
+
+                await until_async(recorded)
+                empty = [
+                    query
+                    for dashboard in dashboards()
+                    for query in queries(dashboard)
+                    if not await found(client, query) and not any(word in query for word in SILENT)
+                ]
+                firing = await found(client, 'ALERTS{alertstate="firing"}')
+                rules = (await client.get("/rules")).json()["data"]["groups"]
+    assert not empty, "\n".join(empty)
+    assert firing == []
+    assert {rule["health"] for group in rules for rule in group["rules"]} == {"ok"}
