@@ -31,7 +31,6 @@ PROMPT_TOKENS = 48
 """Of a sentence: about 150 characters."""
 
 PENALTY = 1.1
-COLD_ADAPTERS = 3
 GAP_TOKENS = 100
 ENDLESS_TOKENS = 2000
 
@@ -247,7 +246,7 @@ class EngineStage:
 
     async def _stall(self, engine: TokenEngine, batch: int, loras: int) -> dict[str, float]:
         """The longest time without a token of a stream while an adapter is loaded that was nowhere, and the usual."""
-        cold = range(loras + 1, min(loras + COLD_ADAPTERS, len(self._job.adapters)) + 1)
+        cold = range(self._job.warm_adapters + 1, len(self._job.adapters) + 1)
         loads_s: list[float] = []
         gaps_s: list[float] = []
         usual_s: list[float] = []

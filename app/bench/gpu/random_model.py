@@ -312,4 +312,3 @@ def _projections_of(model_dir: Path) -> list[dict[str, tuple[int, int]]]:
         head_width=config.get("head_dim") or config["hidden_size"] // heads,
     )
     return [shape.projections] * shape.layers
-

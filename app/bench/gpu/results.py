@@ -66,13 +66,14 @@ class Results:
 
     def put(self, result: Result) -> None:
         self._results[result.key] = result
-        written = {
-            "subject": self.subject.model_dump(mode="json"),
-            "results": [each.model_dump(mode="json") for each in self],
-        }
         arriving = self._path.with_name(f"{self._path.name}.arriving")
-        arriving.write_text(json.dumps(written, indent=1), "utf-8")
+        arriving.write_text(self.as_json(), "utf-8")
         arriving.replace(self._path)
+
+    def as_json(self) -> str:
+        """What the file has."""
+        results = [each.model_dump(mode="json") for each in self]
+        return json.dumps({"subject": self.subject.model_dump(mode="json"), "results": results}, indent=1)
 
     def _read(self) -> None:
         try:

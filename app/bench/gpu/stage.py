@@ -31,11 +31,12 @@ Emit = Callable[[Result], None]
 
 
 class Job(Frozen):
-    """What a stage measures: a voice model in directories, `adapters` the first of them its LoRAs."""
+    """What a stage measures: a voice model in directories, and its LoRAs, of which the first `warm_adapters` speak."""
 
     model_dir: Path
     codec_dir: Path
     adapters: tuple[Path, ...]
+    warm_adapters: int
     device: str
     sizes: Sizes
     left_s: float | None

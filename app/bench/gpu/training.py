@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,8 @@ def _ours(run_dir: Path, lengths: list[int], steps: int) -> float:
             raise Stopped
 
     training = Training(read_run(run_dir), run_dir, emit, check)
-    try:
+    with suppress(Stopped):
         training.run()
-    except Stopped:
-        pass
     step_tokens = statistics.mean(lengths) * training.config.batch_clips
     return step_tokens / statistics.median(np.diff(at_s))
 
