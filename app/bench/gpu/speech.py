@@ -13,7 +13,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -24,7 +23,7 @@ from app.bench.gpu.levels import SAMPLE_RATE_HZ, Heard, figures_of, next_level
 from app.bench.gpu.plan import Measurement
 from app.bench.gpu.random_model import adapter_version
 from app.bench.gpu.results import Result
-from app.bench.gpu.stage import Emit, Job, main
+from app.bench.gpu.stage import Emit, Job, main, own_program
 from app.bench.gpu.worker import EPOCH, S_PER_CHAR
 from app.errors import CarillonError, ConfigurationError, DeadlineExceeded
 from app.realtime.websocket import Wire, WireClosed
@@ -127,9 +126,9 @@ class _Worker:
 @contextmanager
 def _worker(job: Job, precision: str, *, slots: int, streams: int) -> Iterator[_Worker]:
     """A worker in a process of its own, serving; it is stopped at the end."""
-    command = [sys.executable, "-P", "-m", "app.bench.gpu.worker", "--precision", precision]
+    options = ("--precision", precision, "--slots", str(slots), "--streams", str(streams))
     process = subprocess.Popen(
-        [*command, "--slots", str(slots), "--streams", str(streams)],
+        own_program("app.bench.gpu.worker", *options),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from app.bench.gpu.plan import Measurement, Sizes
 from app.bench.gpu.results import Result
 from app.errors import CarillonError
+from app.platform import reaper
 from app.speech.voices import Frozen
 
 OVERTIME_S = 60.0
@@ -61,7 +62,7 @@ def run_stage(
 ) -> Iterator[Result]:
     """Results as they come. A process that dies is the error of the measurement it had begun."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", program],
+        own_program(program),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -87,6 +88,12 @@ def run_stage(
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def own_program(module: str, *arguments: str) -> list[str]:
+    """The command of a module that ends when this process does, however that ends."""
+    program = (sys.executable, "-P", "-m", module, *arguments)
+    return [sys.executable, reaper.__file__, "exec", str(os.getpid()), *program]
 
 
 def failed(measurement: Measurement, error: str) -> Result:
