@@ -326,6 +326,9 @@ def simulate(
     cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
     bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
     zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
+    pattern: Annotated[
+        Literal["steady", "diurnal", "flash-crowd", "bursts"], typer.Option(help="Of the pace of starts.")
+    ] = "steady",
     storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
     session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
     churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
@@ -364,6 +367,7 @@ def simulate(
         mean_session_s=session,
         voices=voices,
         zipf=zipf,
+        pattern=pattern,
         storm=storm,
         joins=churn,
         losses=min(churn, workers - 1),
