@@ -60,6 +60,7 @@ from app.console.pages import add_console
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.hearing.aligner import open_aligner
+from app.local.front_doors import shared_socket
 from app.platform.broker import make_celery
 from app.platform.browser_sessions import BrowserSessions
 from app.platform.key_cache import KeyCache
@@ -269,13 +270,13 @@ YOUNG_OBJECTS = 20_000
 """How many more objects there are before the youngest are looked through: some dozens for each of 500 sessions."""
 
 
-def serve(settings: Settings) -> None:
-    """Run the front door until SIGINT or SIGTERM."""
+def serve(settings: Settings, *, shared_port: bool = False) -> None:
+    """Run the front door until SIGINT or SIGTERM; with `shared_port`, others may listen where it does."""
     configure_tracing(settings, "api")
     raise_descriptor_limit()
     server = make_server(settings)
     _spare_the_collector()
-    server.run()
+    server.run([shared_socket(settings.api_host, settings.api_port)] if shared_port else None)
 
 
 def _spare_the_collector() -> None:

@@ -95,11 +95,14 @@ class Span:
 class StreamingSnac:
     """The decoding half of a `snac.SNAC`, batched over utterances of any age. `codec` itself is left as it was.
 
-    Without `noise` its noise blocks, if it has any, add nothing. Raises ConfigurationError for a codec with attention,
-    whose output no finite lookahead makes final.
+    Without `noise` its noise blocks, if it has any, add nothing. With `tf32` a card rounds what it convolves to TF32,
+    which is faster and not exact. Raises ConfigurationError for a codec with attention, whose output no finite
+    lookahead makes final.
     """
 
-    def __init__(self, codec: SNAC, *, device: str | torch.device = "cpu", noise: bool = True) -> None:
+    def __init__(
+        self, codec: SNAC, *, device: str | torch.device = "cpu", noise: bool = True, tf32: bool = False
+    ) -> None:
         if codec.attn_window_size is not None:
             raise ConfigurationError(
                 f"codec has attn_window_size={codec.attn_window_size}: only codecs without attention "
@@ -115,6 +118,7 @@ class StreamingSnac:
             samples_per_step=int(np.prod(codec.decoder_rates)),
         )
         self.device = torch.device(device)
+        self._tf32 = tf32
         with torch.inference_mode():
             self._quantizer = _Quantizer(codec, self.device)
             chain = _Chain(self.device, noise=noise)
@@ -170,28 +174,45 @@ class StreamingSnac:
         sample spans[b].first_step * samples_per_step - lookahead_samples of its utterance: those before 0 or beyond
         the end are to be thrown away.
         """
-        x, steps = latents, latents.shape[1]
+        steps = latents.shape[1]
         edges = [(row, span) for row, span in enumerate(spans) if self._has_edge(span, steps)]
-        chunk = _Chunk(states, edges, self._noise_in(spans, steps))
-        with _full_precision(self.device):
+        return self._advance(latents, states, edges, self._places(spans))
+
+    @torch.inference_mode()
+    def advance_within(self, latents: Tensor, states: Tensor, places: Tensor) -> Tensor:
+        """As `advance`, of rows that are in the middle of their utterances; nothing is copied from the host, so that a
+        CUDA graph can record it.
+
+        `places` [batch, 2] (int64, on the device) are each row's seed and first step.
+        """
+        return self._advance(latents, states, (), places)
+
+    def _advance(
+        self, latents: Tensor, states: Tensor, edges: Sequence[tuple[int, Span]], places: Tensor | None
+    ) -> Tensor:
+        noise: Sequence[Tensor] = ()
+        if self._noise is not None and places is not None:
+            noise = self._noise.draw(places[:, 0], places[:, 1], latents.shape[1])
+        x, chunk = latents, _Chunk(states, edges, noise)
+        with _precision(self.device, tf32=self._tf32):
             for layer in self._layers:
                 x = layer(x, chunk)
         return torch.tanh(x[..., 0])
 
-    def _noise_in(self, spans: Sequence[Span], steps: int) -> Sequence[Tensor]:
+    def _places(self, spans: Sequence[Span]) -> Tensor | None:
+        """What the noise depends on, where there is any."""
         if self._noise is None:
-            return ()
-        places = torch.tensor([(span.seed, span.first_step) for span in spans], device=self.device)
-        return self._noise.draw(places[:, 0], places[:, 1], steps)
+            return None
+        return torch.tensor([(span.seed, span.first_step) for span in spans], device=self.device)
 
     def _has_edge(self, span: Span, steps: int) -> bool:
         starting = span.first_step * self.layout.samples_per_step < self.lookahead_samples
         return starting or (span.end_step is not None and span.first_step + steps > span.end_step)
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+def _precision(device: torch.device, *, tf32: bool) -> AbstractContextManager[None]:
     """cuDNN rounds the inputs of fp32 convolutions to TF32, which is not exact, unless that is disabled."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32) if device.type == "cuda" else nullcontext()
 
 
 class _Quantizer:

@@ -110,6 +110,20 @@ async def roll_back(voice_id: str, request: Request, services: TheServices, _: C
     return voice_json(await services.catalog.voices.get(voice_id))
 
 
+@router.post("/v1/voices/{voice_id}/prefetch")
+async def prefetch(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
+    """Have the version in force loaded where it would be spoken now, for speech that is to come; answers once it is.
+
+    It is a session in the background that says nothing: it holds a spare place while the adapter is loaded, and makes
+    way for listeners. A voice that just passed its gate needs none, for the gate has had it spoken there.
+    """
+    await services.catalog.voices.get(voice_id)
+    voice = await services.resolver.find(voice_id, None)
+    async with services.session_router.open(voice, pace="background") as session:
+        version = voice.adapter.version if voice.adapter else 0
+        return {"id": voice_id, "version": version, "worker": session.worker.id}
+
+
 @router.post(
     "/v1/voices/{voice_id}/consent",
     status_code=201,

@@ -97,6 +97,47 @@ def bench_worker(
     typer.echo(worker.as_json(sides) if as_json else worker.table(sides))
 
 
+@bench.command("gpu")
+def bench_gpu(
+    *,
+    random: Annotated[bool, typer.Option("--random", help="Random weights of Orpheus's shape; no hub needed.")] = False,
+    model: Annotated[str | None, typer.Option(help="A language model: a directory or a hub id.")] = None,
+    codec: Annotated[str | None, typer.Option(help="Its codec: a directory or a hub id.")] = None,
+    device: Annotated[Literal["cuda", "cpu"], typer.Option()] = "cuda",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Tiny sizes: whether the command works, and no figure.")] = False,
+    budget: Annotated[
+        float | None, typer.Option("--budget-s", min=10, help="Seconds for all; default: until all is measured.")
+    ] = None,
+    price: Annotated[float, typer.Option(min=0, help="$ for an hour of this card.")] = 1.0,
+    out: Annotated[Path, typer.Option(help="Directory of results, tables and plots; what it has is kept.")] = Path(
+        "bench-gpu"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """What one card carries: streams and $ for an hour of audio; engine, decoder and training.
+
+    The most wanted comes first, each result is kept at once, and the same command goes on where it ended.
+    """
+    from app.bench.gpu.run import Request, run
+    from app.platform.model_files import locate
+
+    if random == bool(model) or bool(model) != bool(codec):
+        raise typer.BadParameter("give --random, or --model and --codec", param_hint="--random")
+    results, tables = run(
+        Request(
+            out=out,
+            device=device,
+            model_dir=locate(model, variable="CARILLON_MODEL") if model else None,
+            codec_dir=locate(codec, variable="CARILLON_CODEC") if codec else None,
+            tiny=tiny,
+            budget_s=budget,
+            price=price,
+        ),
+        progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+    )
+    typer.echo(results.as_json() if as_json else tables)
+
+
 @bench.command("speech")
 def bench_speech(
     *,
@@ -301,6 +342,9 @@ def simulate(
     cached: Annotated[int, typer.Option(min=1, help="Adapters it keeps at hand.")] = 64,
     bandwidth: Annotated[float, typer.Option(min=1, help="MB/s at which it takes adapters.")] = 250.0,
     zipf: Annotated[float, typer.Option(min=0, help="How unequally voices are wanted; 0: equally.")] = 1.0,
+    pattern: Annotated[
+        Literal["steady", "diurnal", "flash-crowd", "bursts"], typer.Option(help="Of the pace of starts.")
+    ] = "steady",
     storm: Annotated[float, typer.Option(min=0, help="What a voice unheard of adds to the starts for a while.")] = 0.1,
     session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
     churn: Annotated[int, typer.Option(min=0, max=100, help="Workers lost, and as many that join.")] = 2,
@@ -339,6 +383,7 @@ def simulate(
         mean_session_s=session,
         voices=voices,
         zipf=zipf,
+        pattern=pattern,
         storm=storm,
         joins=churn,
         losses=min(churn, workers - 1),

@@ -30,15 +30,25 @@ def up(
     asyncio.run(run(load_settings(), workers=workers, out=sys.stdout, show_logs=logs))
 
 
-def api() -> None:
-    """Run a front door."""
-    from app.main import serve
+def api(
+    processes: Annotated[int, typer.Option(min=1, help="Front doors on one port: one core each.")] = 1,
+    shared_port: Annotated[
+        bool, typer.Option("--shared-port", help="Let other front doors of this user listen on the same port.")
+    ] = False,
+) -> None:
+    """Run a front door, or several on one port."""
     from app.platform.logs import configure_logging
 
     settings = _settings()
     configure_logging(settings)
     asyncio.run(_migrate_sqlite(settings))
-    serve(settings)
+    if processes > 1:
+        from app.local.front_doors import serve as serve_several
+
+        raise typer.Exit(asyncio.run(serve_several(settings.api_host, settings.api_port, processes=processes)))
+    from app.main import serve
+
+    serve(settings, shared_port=shared_port)
 
 
 def worker() -> None:

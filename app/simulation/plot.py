@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 POINTS = 60
 """Of a curve over time: each sums up some samples."""
 
-LINE_STYLES = ("-", "--", "-", "--", ":", "-.")
+LINE_STYLES = ("-", "--", "-", "--", ":", "-.", "--", ":", "-.")
 """By a policy's place in the table, so that curves differ by more than colour."""
 
 # The same input gives the same bytes: no date, no random ids; letters stay text.

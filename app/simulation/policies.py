@@ -7,6 +7,10 @@ another worker where one is full, which is more than some of the peers do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import islice
+from math import ceil
 
 import numpy as np
 
@@ -59,6 +63,65 @@ def least_loaded(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]
     yield from _with_room((fleet.by_index[index] for index in order.tolist()), voice)
 
 
+def rendezvous(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    """Replicas by load on the workers of highest rendezvous weight, the least loaded first: NVIDIA Dynamo's LoRA plan.
+
+    A voice has as many replicas as its share of the sessions is of all slots. Dynamo reckons that share with a moving
+    average, a tick every three seconds, and a flow of least cost that keeps replicas where they are; here it is that
+    of the view, and those who have the adapter go first of equals.
+    """
+    adapter = adapter_of(voice)
+    holders = fleet.holders(adapter)
+    spoken = sum(worker.active_adapters.get(adapter, 0) for worker in holders)
+    slots = sum(worker.max_voices for worker in fleet.listed)
+    replicas = max(1, ceil((spoken + 1) / (fleet.bound.sessions + 1) * slots))
+    planned = list(islice(_by_weight(fleet, voice), min(replicas, len(fleet.listed))))
+    kept = [worker for worker in holders if worker not in planned]
+    yield from _with_room(sorted(planned, key=lambda worker: _load_and_copy(worker, adapter)), voice)
+    yield from _with_room(sorted(kept, key=lambda worker: _load_and_copy(worker, adapter)), voice)
+    yield from _with_room(_by_weight(fleet, voice), voice)
+
+
+def scored(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    """The sum of two scores: 1 for a worker that speaks with the adapter, 0.8 for one with a free slot, and what of its
+    places is free: llm-d's LoRA scorer beside its scorer of load. Among equals, one that is drawn."""
+    adapter = adapter_of(voice)
+    scores = -fleet.loads
+    for worker in fleet.listed:
+        scores[worker.index] += 0.8 if len(worker.active_adapters) < worker.max_voices else 0.0
+    for worker in fleet.holders(adapter):
+        if adapter in worker.active_adapters:
+            scores[worker.index] = 1 - fleet.loads[worker.index]
+    first = int(draw * len(scores))
+    order = (np.argsort(-np.roll(scores, -first), kind="stable")[: len(fleet.listed)] + first) % len(scores)
+    yield from _with_room((fleet.by_index[index] for index in order.tolist()), voice)
+
+
+def least_loaded_of_holders(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
+    """The least loaded of those that have the adapter, whatever its load; where none has room, of all:
+    production-stack's LoRA-aware route, which sends to the engines that list the adapter."""
+    adapter = adapter_of(voice)
+    yield from _with_room(sorted(fleet.holders(adapter), key=lambda worker: _load_and_copy(worker, adapter)), voice)
+    yield from least_loaded(fleet, voice, draw)
+
+
+def _by_weight(fleet: SeenFleet, voice: Voice) -> Iterator[SeenWorker]:
+    """The workers by their rendezvous weight for a voice (highest random weight hashing)."""
+    return (fleet.workers[name] for name in _weighted(tuple(fleet.workers), voice.id))
+
+
+@lru_cache(maxsize=16_384)
+def _weighted(names: tuple[str, ...], key: str) -> tuple[str, ...]:
+    def weight(name: str) -> bytes:
+        return blake2b(f"{key}/{name}".encode(), digest_size=8).digest()
+
+    return tuple(sorted(names, key=weight, reverse=True))
+
+
+def _load_and_copy(worker: SeenWorker, adapter: str) -> tuple[float, bool, str]:
+    return worker.inflight / worker.capacity, adapter not in worker.ready_adapters, worker.id
+
+
 def at_random(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
     """Anybody with room: from a drawn worker on, in drawn steps, so that a full one does not fill its neighbour."""
     size = len(fleet.listed)
@@ -79,4 +142,7 @@ POLICIES: dict[str, Policy] = {
     "bounded ring": bounded_ring,
     "least loaded": least_loaded,
     "random": at_random,
+    "rendezvous": rendezvous,
+    "scored": scored,
+    "holders first": least_loaded_of_holders,
 }

@@ -135,7 +135,7 @@ def heading(trace: Trace, shape: FleetShape, doors: FrontDoors) -> str:
         f"{shape.workers:,} workers of {shape.capacity} places, {shape.max_voices} slots, {shape.cached_adapters} "
         f"adapters at hand; {traffic.voices:,} voices, Zipf {traffic.zipf:g}\n{len(trace.start_s):,} sessions of "
         f"{traffic.mean_session_s:g} s, {traffic.concurrent:,.0f} wanted at once; {traffic.losses} workers lost, "
-        f"{traffic.joins} join; a storm of {traffic.storm:.0%}; seed {traffic.seed}\n"
+        f"{traffic.joins} join; {traffic.pattern} pace, a storm of {traffic.storm:.0%}; seed {traffic.seed}\n"
         f"{doors.count} front doors, each with a view at most {doors.refresh_s:g} s old; a start waits at most "
         f"{doors.queue_s:g} s for room\n"
     )

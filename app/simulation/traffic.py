@@ -19,11 +19,24 @@ MIN_ADAPTER_BYTES, MAX_ADAPTER_BYTES = 100_000_000, 200_000_000
 MIN_SESSION_S = 2.0
 
 ChangeKind = Literal["join", "loss"]
+Pattern = Literal["steady", "diurnal", "flash-crowd", "bursts"]
+"""How the pace of starts changes over time: not at all; as over a day, which the duration stands for; threefold for a
+tenth of it, and for one voice; or by a Markov chain of two paces (MMPP), quiet and busy."""
+
+DIURNAL_SWING = 0.6
+"""By how much the pace at noon is above the mean, and at midnight below it."""
+
+FLASH_TIMES, FLASH_SHARE = 3.0, 0.1
+FLASH_OF_ONE_VOICE = 0.5
+"""Of the starts that a flash crowd adds, how many want the voice that it came for."""
+
+BURST_TIMES, BURST_S, QUIET_S = 2.5, 30.0, 120.0
+"""The busy pace by the quiet one, and how long each lasts on average."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Poisson starts, exponential lengths, voices by Zipf's law."""
+    """Poisson starts at a pace that may change, exponential lengths, voices by Zipf's law."""
 
     seed: int = 0
     duration_s: float = 3600.0
@@ -35,6 +48,7 @@ class Traffic:
     voices: int = 10_000
     zipf: float = 1.0
     """The voice of rank r is wanted r^-zipf times as often as the first."""
+    pattern: Pattern = "steady"
     storm: float = 0.1
     """For a sixth of the duration, from its middle, a voice not requested before adds this share of all starts."""
     joins: int = 2
@@ -100,9 +114,11 @@ def trace_of(traffic: Traffic) -> Trace:
     """The trace of `traffic`; the same seed gives the same trace."""
     random = np.random.default_rng(traffic.seed)
     rate_per_s = traffic.concurrent / traffic.mean_session_s
-    calm = random.uniform(0, traffic.end_s, random.poisson(rate_per_s * traffic.end_s))
+    calm = _calm_starts(traffic, rate_per_s, random)
     begins_s, ends_s = traffic.storm_s
     wild = random.uniform(begins_s, ends_s, random.poisson(rate_per_s * (ends_s - begins_s) * traffic.storm))
+    if traffic.pattern == "flash-crowd":
+        wild = np.concatenate([wild, _flash_starts(traffic, rate_per_s * FLASH_OF_ONE_VOICE, random)])
     weights = np.arange(1, traffic.voices + 1, dtype=np.float64) ** -traffic.zipf
     ranks = np.searchsorted(np.cumsum(weights) / weights.sum(), random.random(len(calm)))
     start_s = np.concatenate([calm, wild])
@@ -119,6 +135,41 @@ def trace_of(traffic: Traffic) -> Trace:
         adapter_bytes=random.integers(MIN_ADAPTER_BYTES, MAX_ADAPTER_BYTES, traffic.voices + 1, endpoint=True),
         changes=tuple(zip(times.tolist(), kinds, random.random(len(kinds)).tolist(), strict=True)),
     )
+
+
+def _calm_starts(traffic: Traffic, rate_per_s: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """When sessions start whose voices are drawn by rank: `rate_per_s` on average, as the pattern has it."""
+    if traffic.pattern == "bursts":
+        return _burst_starts(traffic.end_s, rate_per_s, random)
+    most = 1 + DIURNAL_SWING if traffic.pattern == "diurnal" else 1.0
+    starts = random.uniform(0, traffic.end_s, random.poisson(most * rate_per_s * traffic.end_s))
+    if traffic.pattern == "diurnal":
+        day = 2 * np.pi * (starts - traffic.warm_up_s) / traffic.duration_s
+        starts = starts[random.random(len(starts)) * most < 1 - DIURNAL_SWING * np.cos(day)]
+    elif traffic.pattern == "flash-crowd":
+        starts = np.concatenate([starts, _flash_starts(traffic, rate_per_s * (1 - FLASH_OF_ONE_VOICE), random)])
+    return starts
+
+
+def _flash_starts(traffic: Traffic, rate_per_s: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """What a flash crowd adds to a pace, a quarter into the duration."""
+    begins_s = traffic.warm_up_s + traffic.duration_s / 4
+    length_s = FLASH_SHARE * traffic.duration_s
+    count = random.poisson((FLASH_TIMES - 1) * rate_per_s * length_s)
+    return random.uniform(begins_s, begins_s + length_s, count)
+
+
+def _burst_starts(end_s: float, rate_per_s: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """A Poisson process whose pace is that of a Markov chain: quiet, busy, quiet …"""
+    quiet = rate_per_s * (BURST_S + QUIET_S) / (BURST_TIMES * BURST_S + QUIET_S)
+    starts: list[NDArray[np.float64]] = []
+    at_s, busy = 0.0, False
+    while at_s < end_s:
+        length_s = min(end_s - at_s, random.exponential(BURST_S if busy else QUIET_S))
+        pace = quiet * (BURST_TIMES if busy else 1)
+        starts.append(random.uniform(at_s, at_s + length_s, random.poisson(pace * length_s)))
+        at_s, busy = at_s + length_s, not busy
+    return np.concatenate(starts)
 
 
 @lru_cache(maxsize=65_536)

@@ -7,9 +7,11 @@ import logging
 import httpx
 import pytest
 
+from app.errors import AdapterUnavailable
 from app.speech.choices import Scope
 from tests.api.conftest import House, Studio
 from tests.support.deadlines import HANG_S
+from tests.support.fake_worker import FakeWorker
 from tests.support.published import publish
 from tests.support.recordings import recording
 from tests.support.speech import spoken_consent
@@ -87,6 +89,7 @@ async def test_every_door_asks_for_the_scope_clone(studio: Studio) -> None:
         ("GET", f"/v1/voices/{voice}"),
         ("DELETE", f"/v1/voices/{voice}"),
         ("POST", f"/v1/voices/{voice}/rollback"),
+        ("POST", f"/v1/voices/{voice}/prefetch"),
         ("POST", f"/v1/voices/{voice}/consent"),
         ("GET", f"/v1/voices/{voice}/consent"),
         ("POST", f"/v1/voices/{voice}/samples"),
@@ -121,6 +124,30 @@ async def test_rolling_back_puts_the_version_before_in_force(studio: Studio) -> 
     answer = await studio.http.post(path, json={"version": 3})
     assert refusal(answer) == (404, "not_found")
     assert "it has: 1, 2" in message(answer)
+
+
+async def test_a_prefetched_voice_is_where_it_will_be_spoken_and_holds_no_place(
+    house: House, worker: FakeWorker
+) -> None:
+    mary = await publish(house.catalog, "Mary", uri="file:///1/", sha256={})
+    async with house.holder_of(Scope.CLONE) as http:
+        answer = await http.post(f"/v1/voices/{mary.id}/prefetch")
+    assert answer.json() == {"id": mary.id, "version": 1, "worker": worker.id}
+    (assigned,) = worker.assigned
+    assert (assigned.voice.adapter, assigned.pace) == (mary.adapter, "background")
+    await worker.until_leases(0)
+
+
+async def test_what_cannot_be_prefetched_is_told(house: House) -> None:
+    mary = await publish(house.catalog, "Mary", uri="file:///1/", sha256={})
+    empty = await house.catalog.voices.create("Anna", model="standin")
+    async with house.holder_of(Scope.CLONE) as http:
+        assert refusal(await http.post(f"/v1/voices/{mary.id}/prefetch")) == (503, "overloaded")  # no worker yet
+        async with house.worker() as worker:
+            assert refusal(await http.post(f"/v1/voices/{empty.id}/prefetch")) == (404, "unknown_voice")
+            assert refusal(await http.post("/v1/voices/slt/prefetch")) == (404, "not_found")
+            worker.refusal = AdapterUnavailable("its files are gone")
+            assert refusal(await http.post(f"/v1/voices/{mary.id}/prefetch")) == (503, "adapter_unavailable")
 
 
 async def test_a_deleted_voice_leaves_nothing_but_its_tombstone(studio: Studio) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from workers.engine import EngineAdapter, Utterance
 from workers.vllm_engine import VllmEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
+
+CHURN_S = 0.03
+"""Between two adapters that are loaded."""
 
 TEXT = "The bells ring twice."
 
@@ -75,6 +79,33 @@ async def test_a_new_version_does_not_speak_with_the_weights_of_the_old_one(
     assert new == await speak_with(engine, EngineAdapter("carl@1", 13, weights[2]))
     assert old == await speak_with(engine, EngineAdapter("carl@2", 14, weights[1]))
     assert new != old
+
+
+@pytest.mark.slow
+async def test_two_voices_keep_their_own_sound_while_others_are_loaded_into_their_slots(
+    engine: VllmEngine, weights: dict[int, Path]
+) -> None:
+    """https://github.com/vllm-project/vllm/issues/47724 and 38606 report another voice's sound after such evictions."""
+    voices = [EngineAdapter("eve@1", 31, weights[1]), EngineAdapter("fay@1", 32, weights[2])]
+    others = [EngineAdapter(f"other{number}@1", 40 + number, weights[1 + number % 2]) for number in range(6)]
+    alone = [await speak_with(engine, adapter) for adapter in voices]
+    loads = 0
+
+    async def churn() -> None:
+        nonlocal loads
+        for adapter in itertools.cycle(others):
+            await engine.load(adapter)
+            loads += 1
+            await asyncio.sleep(CHURN_S)
+
+    churning = asyncio.create_task(churn())
+    together = await asyncio.gather(*(speak(engine, adapter) for adapter in voices * 2))
+    churning.cancel()
+    await asyncio.gather(churning, return_exceptions=True)
+    for adapter in others:
+        await engine.unload(adapter)
+    assert loads > len(others)  # every slot has been taken several times
+    assert together == alone * 2
 
 
 async def speak_with(engine: VllmEngine, adapter: EngineAdapter) -> list[int]:

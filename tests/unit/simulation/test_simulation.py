@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from app.fleet.placement import Bound
 from app.simulation.fleet import FleetShape, SeenFleet, SimulatedFleet, SimulatedWorker
-from app.simulation.policies import POLICIES, bounded_ring, least_loaded, ours, ring_of_sessions, ring_of_voices
+from app.simulation.policies import (
+    POLICIES,
+    bounded_ring,
+    least_loaded,
+    least_loaded_of_holders,
+    ours,
+    rendezvous,
+    ring_of_sessions,
+    ring_of_voices,
+    scored,
+)
 from app.simulation.simulation import FrontDoors, Offer, Policy, Simulation, moved_by_a_join, workers_needed
 from app.simulation.traffic import Traffic, adapter_of, trace_of, voice_of
 from app.speech.voices import Voice
@@ -39,6 +49,7 @@ traffics = st.builds(
     concurrent=st.integers(1, 40),
     mean_session_s=st.sampled_from([10, 60]),
     voices=st.integers(1, 50),
+    pattern=st.sampled_from(["steady", "diurnal", "flash-crowd", "bursts"]),
     storm=st.sampled_from([0, 0.5]),
     joins=st.integers(0, 2),
     losses=st.integers(0, 2),
@@ -186,6 +197,45 @@ def test_the_least_loaded_is_just_that_and_among_equals_anybody(fleet: Simulated
     for worker in fleet.by_index:
         fill(fleet, seen, worker, 1 if worker.index == 5 else 2)
     assert first_choices(least_loaded, seen) == {"worker-5"}
+
+
+def holding(fleet: SimulatedFleet, seen: SeenFleet, worker: SimulatedWorker) -> None:
+    """The worker speaks with the voice's adapter, and has it."""
+    fleet.load(worker, ADAPTER, 1, 0.0)
+    fleet.occupy(worker, ADAPTER)
+    fleet.loaded(worker, ADAPTER, 0.0)
+    seen.refresh()
+
+
+def test_those_who_route_by_adapter_go_where_it_is_though_others_are_idle(
+    fleet: SimulatedFleet, seen: SeenFleet
+) -> None:
+    holding(fleet, seen, fleet.by_index[3])
+    for policy in (least_loaded_of_holders, scored):
+        assert first_choices(policy, seen) == {"worker-3"}
+    fill(fleet, seen, fleet.by_index[3], SHAPE.capacity - 1)
+    assert "worker-3" not in first_choices(least_loaded_of_holders, seen)
+
+
+def test_a_score_gives_up_the_adapter_where_its_worker_is_that_much_fuller(
+    fleet: SimulatedFleet, seen: SeenFleet
+) -> None:
+    holding(fleet, seen, fleet.by_index[3])
+    fill(fleet, seen, fleet.by_index[3], 3)
+    assert "worker-3" not in first_choices(scored, seen)
+    assert first_choices(least_loaded_of_holders, seen) == {"worker-3"}
+
+
+def test_a_voice_has_as_many_replicas_as_its_share_of_the_sessions_is_of_the_slots(
+    fleet: SimulatedFleet, seen: SeenFleet
+) -> None:
+    (planned,) = first_choices(rendezvous, seen)
+    holding(fleet, seen, fleet.by_index[seen.workers[planned].index])
+    for worker in fleet.by_index:
+        fill(fleet, seen, worker, 6)
+    # Two of fifty sessions would be 2 of 48 slots: the second replica is idle, and goes first.
+    (second,) = first_choices(rendezvous, seen)
+    assert second != planned
 
 
 def test_a_view_shows_what_others_did_with_its_next_refresh_and_what_its_own_door_did_at_once(

@@ -93,6 +93,20 @@ def test_rows_of_different_age_do_not_hear_each_other(codec: SNAC) -> None:
         np.testing.assert_allclose(packet[max(0, -start) :][: len(expected)], expected, atol=1e-5)
 
 
+def test_within_their_utterances_rows_decode_alike_without_a_copy_from_the_host() -> None:
+    codec = random_codec(TINY)
+    snac = StreamingSnac(codec)
+    latents = snac.embed(torch.from_numpy(snac.layout.codes_by_step(random_codes(codec, 2)))[None].repeat(2, 1, 1))
+    first_step = snac.flush_steps + 1
+    states = torch.randn(2, snac.state_floats)
+    copied = states.clone()
+    audio = snac.advance(latents, states, [Span(first_step, seed=5), Span(first_step, seed=6)])
+    again = snac.advance_within(latents, copied, torch.tensor([[5, first_step], [6, first_step]]))
+    assert torch.equal(audio, again)
+    assert torch.equal(states, copied)
+    assert not torch.equal(audio[0], audio[1])  # each has its own noise
+
+
 def test_the_receptive_field_reaches_exactly_as_far_as_computed(codec: SNAC) -> None:
     """By perturbing one latent step, and by the gradient, which no rounding hides; in fp64."""
     snac = StreamingSnac(codec)
