@@ -1,4 +1,4 @@
-"""The settings of the front door's own parts: limits and prices, OpenAI's dialect, console and talk, metrics and traces.
+"""The settings of the front door's own parts: limits, prices, OpenAI's dialect, console, talk, metrics and traces.
 
 They are groups of `app.platform.settings.Settings`.
 """
