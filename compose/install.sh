@@ -30,7 +30,7 @@ install() { "$venv/bin/python" -m pip --disable-pip-version-check install --only
 # Without CUDA: from the indexes that pip has, else from PyTorch's own, which uv knows. The package index has the build
 # with CUDA alone, which runs on a CPU too and is taken where nothing else is in reach.
 install_torch() {
-    torch=$(grep '^torch==' $lock/cpu.txt)
+    torch=$(grep -o '^torch==[^ ]*' $lock/cpu.txt)
     have=$("$venv/bin/python" -c 'from importlib.metadata import version; print("torch==" + version("torch"))' 2>/dev/null || true)
     [ "${have%%+*}" != "$torch" ] || return 0
     if install --dry-run --quiet --no-deps "$torch+cpu" >/dev/null 2>&1; then
