@@ -167,6 +167,14 @@ async def test_a_handshake_is_refused_with_the_reason(
     assert b'"detail"' in refused.value.response.body
 
 
+async def test_who_shows_no_key_is_not_told_what_voices_there_are(house: House, worker: FakeWorker) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with dialect_client(house.url.replace("http", "ws") + "/v1/text-to-speech/nobody/stream-input"):
+            pass
+    assert refused.value.response.status_code == 401
+    assert b"slt" not in refused.value.response.body
+
+
 # Several contexts.
 
 

@@ -34,10 +34,15 @@ from app.api.elevenlabs.wire import (
 from app.api.errors import invalid
 from app.api.services import Services, TheServices
 from app.api.speaking import Manner
-from app.errors import CarillonError, InvalidRequest, SessionIdle
+from app.errors import AuthenticationFailed, CarillonError, InvalidRequest, SessionIdle
 from app.speech.choices import Scope
 
 INACTIVITY_S, MAX_INACTIVITY_S = 20.0, 180.0
+
+KEY_TIMEOUT_S = 10.0
+"""Within which a key comes in the first message, where none came before."""
+
+NO_KEY = "there is no API key; send it in the header xi-api-key, or as xi_api_key in the first message"
 
 router = APIRouter()
 
@@ -98,6 +103,7 @@ async def multi_stream_input(websocket: WebSocket, voice_id: str, services: TheS
 async def _entered(kind: type[Stream], websocket: WebSocket, voice_id: str, services: Services) -> Stream | None:
     """The accepted socket; None where the handshake was refused."""
     token = api_key(websocket)
+    known = token is not None or not services.settings.auth
     if token is not None and not await admitted(websocket, services, token, error_body):
         return None
     try:
@@ -107,10 +113,11 @@ async def _entered(kind: type[Stream], websocket: WebSocket, voice_id: str, serv
         await refuse(websocket, invalid(error), error_body)
         return None
     except CarillonError as error:
-        await refuse(websocket, error, error_body)
+        # Whoever has shown no key yet is not told what voices there are.
+        await refuse(websocket, error if known else AuthenticationFailed(NO_KEY), error_body)
         return None
     await websocket.accept()
-    return kind(websocket, services, address, terms, admitted=token is not None or not services.settings.auth)
+    return kind(websocket, services, address, terms, admitted=known)
 
 
 async def _terms(address: Address, voice_id: str, services: Services) -> Terms:
@@ -141,10 +148,19 @@ class Stream(DialectStream):
         if not self._admitted:
             await admit(self.services, message.xi_api_key, Scope.SPEAK)
             self._admitted = True
-        self.heed(message)
+        await self.heed(message)
+
+    async def receive(self) -> str | bytes | None:
+        if self._admitted:
+            return await super().receive()
+        try:
+            async with asyncio.timeout(KEY_TIMEOUT_S):
+                return await super().receive()
+        except TimeoutError:
+            raise AuthenticationFailed(NO_KEY) from None
 
     @abstractmethod
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         """Do what a message says."""
 
     def last_words(self, error: CarillonError) -> dict[str, Any] | None:
@@ -162,7 +178,7 @@ class OneText(Stream):
         while True:
             try:
                 async with asyncio.timeout(self.inactivity_s):
-                    return await self.socket.receive()
+                    return await super().receive()
             except TimeoutError:
                 if not self.socket.speaking:
                     raise SessionIdle(
@@ -170,7 +186,7 @@ class OneText(Stream):
                         "now and then"
                     ) from None
 
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         if self._context.closing:
             return
         self._context.settle(speed=message.speed)
@@ -195,7 +211,7 @@ class ManyContexts(Stream):
             for clock in self._clocks.values():
                 clock.cancel()
 
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         if message.close_socket:
             self._end()
             return
@@ -206,9 +222,9 @@ class ManyContexts(Stream):
         if message.text and not message.close_context and (context is None or context.closing):
             context = self._open(id)  # a name may be used again
         if context is not None:
-            self._serve_context(context, message)
+            await self._serve_context(context, message)
         elif message.close_context:
-            Context(id, self.terms, self, self._forget).close()
+            await Context(id, self.terms, self, self._forget).ended()
 
     def _open(self, id: str) -> Context:
         most = self.services.settings.session.max_sessions_per_socket
@@ -221,13 +237,13 @@ class ManyContexts(Stream):
         context = self._contexts[id] = Context(id, self.terms, self, self._forget)
         return context
 
-    def _serve_context(self, context: Context, message: Message) -> None:
+    async def _serve_context(self, context: Context, message: Message) -> None:
         try:
             if not context.closing:
                 context.settle(speed=message.speed)
                 context.hear(message.text or "", flush=bool(message.flush))
         except CarillonError as error:
-            self.start(context.failed(error))
+            await context.failed(error)
         if message.close_context:
             if context.drains and not context.closing:
                 context.close()
