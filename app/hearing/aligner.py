@@ -50,7 +50,8 @@ class Timing:
 class Aligner:
     """One recogniser, shared by all sessions of a process. It is started by the first text, and again when it died."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._child: Process | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
@@ -73,7 +74,7 @@ class Aligner:
     async def _hear(self, text: str, samples: Samples, sample_rate_hz: int) -> tuple[TimedWord, ...] | None:
         words = words_of(text)
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 child = self._child = self._child or await _start()
                 assert child.stdin and child.stdout
                 audio = await asyncio.to_thread(_as_heard, samples, sample_rate_hz)
@@ -105,8 +106,9 @@ class Aligner:
 
 
 @asynccontextmanager
-async def open_aligner() -> AsyncIterator[Aligner]:
-    aligner = Aligner()
+async def open_aligner(*, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Aligner]:
+    """An aligner whose recogniser ends with the context."""
+    aligner = Aligner(timeout_s=timeout_s)
     try:
         yield aligner
     finally:

@@ -10,9 +10,10 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.api.conftest import House, OpenHouse
+from tests.api.conftest import House, OpenHouse, Studio
 from tests.support.dialect_client import DialectClient, dialect_client
 from tests.support.fake_worker import FakeWorker
+from tests.support.recordings import recording
 from tests.support.session_client import spoken
 
 pytestmark = pytest.mark.anyio
@@ -166,6 +167,15 @@ async def test_a_handshake_is_refused_with_the_reason(
     assert b'"detail"' in refused.value.response.body
 
 
+async def test_who_shows_no_key_is_not_told_what_voices_there_are(house: House, worker: FakeWorker) -> None:
+    path = "/v1/text-to-speech/nobody/stream-input"
+    async with dialect_client(house.url.replace("http", "ws") + path) as client:
+        await client.send({"text": "Hi."})
+        assert await client.until_closed() == 1008
+    assert client.all(error="invalid_api_key")
+    assert "slt" not in str(client.received)
+
+
 # Several contexts.
 
 
@@ -315,3 +325,67 @@ async def test_a_context_that_finds_no_place_says_so_and_ends(open_house: OpenHo
         error = await client.until(lambda it: it.get("error"))
         assert (error["error"], error["contextId"]) == ("system_busy", "b")
         await client.until(lambda it: it.get("isFinal") and it["contextId"] == "b")
+
+
+# Voices in the making.
+
+
+def makes(studio: Studio) -> dict[str, str]:
+    """The header of a key that may clone."""
+    return {"xi-api-key": studio.http.headers["authorization"].removeprefix("Bearer ")}
+
+
+def reads(studio: Studio) -> dict[str, str]:
+    return {"xi-api-key": studio.house.key}
+
+
+async def test_a_voice_is_made_in_their_steps(studio: Studio) -> None:
+    made = await studio.http.post("/v1/voices/pvc", json={"name": "Mary", "language": "en"}, headers=makes(studio))
+    voice = made.json()["voice_id"]
+    files = [("files", ("a.wav", recording(2.0))), ("files", ("b.wav", recording(3.0))), ("files", ("c.wav", b"no"))]
+    samples = (await studio.http.post(f"/v1/voices/pvc/{voice}/samples", files=files, headers=makes(studio))).json()
+    assert [sample["file_name"] for sample in samples] == ["a.wav", "b.wav"]
+    refused = await studio.http.post(f"/v1/voices/pvc/{voice}/train", json={"model_id": "any"}, headers=makes(studio))
+    assert (refused.status_code, refused.json()["detail"]["status"]) == (409, "consent_missing")
+    told = (await studio.http.get(f"/v1/voices/{voice}", headers=reads(studio))).json()["fine_tuning"]
+    assert told["state"] == {"standin": "not_started"}
+    assert "I am the owner of this voice" in told["message"]["standin"]
+
+
+async def test_a_verified_voice_is_trained_and_deleted(studio: Studio) -> None:
+    made = await studio.http.post("/v1/voices/pvc", json={"name": "Mary", "language": "de"}, headers=makes(studio))
+    voice = made.json()["voice_id"]
+    for path in ("samples", "verification"):
+        sent = {"files": ("a.wav", recording(8.0))}
+        answer = await studio.http.post(f"/v1/voices/pvc/{voice}/{path}", files=sent, headers=makes(studio))
+        assert answer.status_code == 200, answer.text
+    trained = await studio.http.post(f"/v1/voices/pvc/{voice}/train", json={}, headers=makes(studio))
+    assert trained.json() == {"status": "ok"}
+    listed = (await studio.http.get("/v1/voices", headers=reads(studio))).json()["voices"]
+    assert {it["voice_id"]: it["fine_tuning"] and it["fine_tuning"]["state"] for it in listed} == {
+        "slt": None,
+        "rms": None,
+        voice: {"standin": "queued"},
+    }
+    assert (await studio.http.delete(f"/v1/voices/{voice}", headers=makes(studio))).json() == {"status": "ok"}
+    assert (await studio.http.get(f"/v1/voices/{voice}", headers=reads(studio))).status_code == 404
+
+
+async def test_an_instant_clone_keeps_its_recordings_and_says_what_is_missing(studio: Studio) -> None:
+    sent = {"data": {"name": "Mary"}, "files": {"files": ("a.wav", recording(2.0))}, "headers": makes(studio)}
+    answer = (await studio.http.post("/v1/voices/add", **sent)).json()
+    assert answer["requires_verification"]
+    record = await studio.house.catalog.voices.get(answer["voice_id"])
+    assert (record.name, record.sample_count) == ("Mary", 1)
+
+
+async def test_an_instant_clone_without_a_usable_recording_leaves_nothing(studio: Studio) -> None:
+    sent = {"data": {"name": "Mary"}, "files": {"files": ("a.wav", b"no audio")}, "headers": makes(studio)}
+    answer = await studio.http.post("/v1/voices/add", **sent)
+    assert (answer.status_code, answer.json()["detail"]["code"]) == (400, "recording_unfit")
+    assert await studio.house.catalog.voices.all() == []
+
+
+async def test_cloning_needs_its_scope(house: House, worker: FakeWorker) -> None:
+    answer = await house.http.post("/v1/voices/pvc", json={"name": "Mary"}, headers={"xi-api-key": house.key})
+    assert (answer.status_code, answer.json()["detail"]["status"]) == (403, "missing_permissions")

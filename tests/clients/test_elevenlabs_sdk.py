@@ -117,3 +117,21 @@ async def test_leaving_ends_the_request_at_the_engine(client: ElevenLabs, fleet:
     await fleet.until_speaking()
     pieces.close()
     await fleet.until_in_flight(0)
+
+
+def test_a_voice_is_made_in_their_steps(client: ElevenLabs) -> None:
+    made = client.voices.pvc.create(name="Mary", language="en")
+    samples = client.voices.pvc.samples.create(made.voice_id, files=[("mary.wav", spoken_wav(client))])
+    assert [sample.file_name for sample in samples] == ["mary.wav"]
+    with pytest.raises(ApiError) as refused:
+        client.voices.pvc.train(made.voice_id, model_id="eleven_multilingual_v2")
+    assert (refused.value.status_code, refused.value.body["detail"]["status"]) == (409, "consent_missing")
+    told = client.voices.get(made.voice_id)
+    assert told.fine_tuning and told.fine_tuning.state == {"standin": "not_started"}
+    assert client.voices.delete(made.voice_id).status == "ok"
+    assert made.voice_id not in {voice.voice_id for voice in client.voices.get_all().voices}
+
+
+def spoken_wav(client: ElevenLabs) -> bytes:
+    text = "I read this, so that there is a recording."
+    return b"".join(client.text_to_speech.convert("rook", text=text, output_format="wav_16000"))

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.errors import StoreUnavailable
 from app.platform.object_store import ObjectStore
@@ -32,7 +32,15 @@ async def test_every_websocket_asks_for_the_key_before_it_hears_a_word(house: Ho
     sockets = [route for route in app.routes if isinstance(route, WebSocketRoute) or hasattr(route, "dependant")]  # type: ignore[union-attr]
     paths = [route.path for route in sockets if not getattr(route, "methods", None)]
     assert "/v1/sessions" in paths
-    for path in paths:
+    by_message = [path for path in paths if path.endswith("stream-input")]  # ElevenLabs' browsers have no headers
+    for path in by_message:
+        async with connect(house.url.replace("http", "ws") + path, proxy=None) as socket:
+            await socket.send('{"text": "Hi."}')
+            with pytest.raises(ConnectionClosed) as closed:
+                while "audio" not in await socket.recv():
+                    pass
+            assert closed.value.rcvd and closed.value.rcvd.code == 1008, path
+    for path in set(paths) - set(by_message):
         with pytest.raises(InvalidStatus) as refused:
             async with connect(house.url.replace("http", "ws") + path, proxy=None):
                 pass

@@ -21,7 +21,6 @@ from starlette.websockets import WebSocket
 
 from app.api.access import admit
 from app.api.dialect_socket import (
-    POLICY_VIOLATION,
     DialectSocket,
     DialectStream,
     admitted,
@@ -43,12 +42,15 @@ from app.api.elevenlabs.wire import (
 from app.api.errors import invalid
 from app.api.services import Services
 from app.api.speaking import Manner
-from app.errors import CarillonError, InvalidRequest, SessionIdle
+from app.errors import AuthenticationFailed, CarillonError, InvalidRequest, SessionIdle
 from app.speech.choices import Scope
 
 INACTIVITY_S, MAX_INACTIVITY_S = 20.0, 180.0
 FIRST_MESSAGE_S = 10.0
-"""For a client that shows its key in the first message."""
+"""Within which a key comes in the first message, where none came before."""
+
+
+NO_KEY = "there is no API key; send it in the header xi-api-key, or as xi_api_key in the first message"
 
 router = APIRouter()
 
@@ -130,13 +132,12 @@ async def _serve_by_first_message(kind: type[Stream], websocket: WebSocket, voic
             first = await socket.receive()
         if first is None:
             return
-        token = message_of(first).xi_api_key
+        if not (token := message_of(first).xi_api_key):
+            raise AuthenticationFailed(NO_KEY)
         of_key = services.of(await admit(services, token, Scope.SPEAK))
         address, terms = await _asked(websocket, voice_id, of_key)
-    except TimeoutError:
-        await socket.close(POLICY_VIOLATION, f"no message came within {FIRST_MESSAGE_S:g} s")
-        return
-    except CarillonError as error:
+    except (CarillonError, TimeoutError) as failed:
+        error = AuthenticationFailed(NO_KEY) if isinstance(failed, TimeoutError) else failed
         await socket.send(failure(error))
         await socket.close(close_code(error), error.message)
         return
@@ -178,10 +179,10 @@ class Stream(DialectStream):
         self.inactivity_s = address.inactivity_s
 
     async def obey(self, raw: str | bytes) -> None:
-        self.heed(message_of(raw))
+        await self.heed(message_of(raw))
 
     @abstractmethod
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         """Do what a message says."""
 
     def last_words(self, error: CarillonError) -> dict[str, Any] | None:
@@ -199,7 +200,7 @@ class OneText(Stream):
         while True:
             try:
                 async with asyncio.timeout(self.inactivity_s):
-                    return await self.socket.receive()
+                    return await super().receive()
             except TimeoutError:
                 if not self.socket.speaking:
                     raise SessionIdle(
@@ -207,7 +208,7 @@ class OneText(Stream):
                         "now and then"
                     ) from None
 
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         if self._context.closing:
             return
         self._context.settle(speed=message.speed)
@@ -232,7 +233,7 @@ class ManyContexts(Stream):
             for clock in self._clocks.values():
                 clock.cancel()
 
-    def heed(self, message: Message) -> None:
+    async def heed(self, message: Message) -> None:
         if message.close_socket:
             self._end()
             return
@@ -243,9 +244,9 @@ class ManyContexts(Stream):
         if message.text and not message.close_context and (context is None or context.closing):
             context = self._open(id)  # a name may be used again
         if context is not None:
-            self._serve_context(context, message)
+            await self._serve_context(context, message)
         elif message.close_context:
-            Context(id, self.terms, self, self._forget).close()
+            await Context(id, self.terms, self, self._forget).ended()
 
     def _open(self, id: str) -> Context:
         most = self.services.settings.session.max_sessions_per_socket
@@ -258,13 +259,13 @@ class ManyContexts(Stream):
         context = self._contexts[id] = Context(id, self.terms, self, self._forget)
         return context
 
-    def _serve_context(self, context: Context, message: Message) -> None:
+    async def _serve_context(self, context: Context, message: Message) -> None:
         try:
             if not context.closing:
                 context.settle(speed=message.speed)
                 context.hear(message.text or "", flush=bool(message.flush))
         except CarillonError as error:
-            self.start(context.failed(error))
+            await context.failed(error)
         if message.close_context:
             if context.drains and not context.closing:
                 context.close()

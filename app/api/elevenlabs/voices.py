@@ -16,9 +16,10 @@ from app.api.services import Services
 from app.errors import NotFound, UnknownVoice
 from app.speech.choices import Scope
 from app.speech.voices import ModelCard, Voice
-from app.voices.models import VoiceRecord
+from app.voices.models import CloneJob, CloneState, VoiceRecord
 
 MAX_PAGE = 100
+MAX_JOBS = 1_000
 
 router = APIRouter(
     route_class=ElevenLabsSharedRoute,
@@ -30,8 +31,8 @@ DEFAULT_SETTINGS = {"stability": 0.5, "similarity_boost": 0.75, "style": 0.0, "u
 """What their clients show; only the speed is followed."""
 
 
-def voice_json(voice: Voice, record: VoiceRecord | None = None) -> dict[str, Any]:
-    """A voice that can be spoken with, or, by its record alone, one that is being made."""
+def voice_json(voice: Voice, record: VoiceRecord | None = None, job: CloneJob | None = None) -> dict[str, Any]:
+    """A voice that can be spoken with, or, by its record alone, one that is being made, by its newest job."""
     return {
         "voice_id": voice.id,
         "name": voice.name,
@@ -44,33 +45,45 @@ def voice_json(voice: Voice, record: VoiceRecord | None = None) -> dict[str, Any
         "settings": DEFAULT_SETTINGS,
         "high_quality_base_model_ids": [voice.model],
         "is_owner": record is not None or voice.adapter is not None,
-        "fine_tuning": fine_tuning(record),
+        "fine_tuning": fine_tuning(record, job) if record else None,
     }
 
 
-def fine_tuning(record: VoiceRecord | None) -> dict[str, Any] | None:
-    """How far a clone is, for every model they could ask about."""
-    if record is None:
-        return None
-    state = "fine_tuned" if record.version else "not_started"
+def fine_tuning(record: VoiceRecord, job: CloneJob | None) -> dict[str, Any]:
+    """How far a clone is, and what it waits for."""
+    state = _state(record, job)
+    message = job.error.message if job and job.error and state == "failed" else ""
+    if record.consent is None:
+        message = f"verify it first with a recording of: {record.consent_phrase}"
     return {
-        "is_allowed_to_fine_tune": True,
+        "is_allowed_to_fine_tune": record.consent is not None and record.sample_count > 0,
         "language": record.language,
         "state": {record.model: state},
-        "progress": {record.model: 1.0 if record.version else 0.0},
+        "progress": {record.model: _progress(state, job)},
+        "message": {record.model: message},
         "dataset_duration_seconds": record.sample_s,
     }
 
 
-async def _records(services: Services) -> dict[str, VoiceRecord]:
-    return {record.id: record for record in await services.catalog.voices.all()}
+def _state(record: VoiceRecord, job: CloneJob | None) -> str:
+    if job is not None and not job.state.over:
+        return "queued" if job.state is CloneState.QUEUED else "fine_tuning"
+    if record.version:
+        return "fine_tuned"
+    return "failed" if job is not None and job.state is CloneState.FAILED else "not_started"
+
+
+def _progress(state: str, job: CloneJob | None) -> float:
+    if job is not None and job.progress is not None and not job.state.over:
+        return job.progress.step / max(job.progress.steps, 1)
+    return 1.0 if state == "fine_tuned" else 0.0
 
 
 async def _everything(services: Services) -> list[dict[str, Any]]:
-    records = await _records(services)
-    speaking = await services.resolver.all()
-    listed = [voice_json(voice, records.pop(voice.id, None)) for voice in speaking]
-    return listed + [voice_json(as_voice(record), record) for record in records.values()]
+    records = {record.id: record for record in await services.catalog.voices.all()}
+    jobs = {job.voice_id: job for job in reversed(await services.catalog.jobs.all(limit=MAX_JOBS))}
+    listed = [voice_json(it, records.pop(it.id, None), jobs.get(it.id)) for it in await services.resolver.all()]
+    return listed + [voice_json(as_voice(record), record, jobs.get(record.id)) for record in records.values()]
 
 
 def as_voice(record: VoiceRecord) -> Voice:
@@ -128,10 +141,11 @@ async def one_voice(voice_id: str, services: TheServices) -> dict[str, Any]:
         record = await services.catalog.voices.get(voice_id)
     except NotFound:
         return voice_json(await services.resolver.find(voice_id, None))
+    job = next(iter(await services.catalog.jobs.all(voice_id=record.id, limit=1)), None)
     try:
-        return voice_json(await services.resolver.find(voice_id, None), record)
+        return voice_json(await services.resolver.find(voice_id, None), record, job)
     except UnknownVoice:  # it is not trained yet
-        return voice_json(as_voice(record), record)
+        return voice_json(as_voice(record), record, job)
 
 
 def model_json(card: ModelCard, *, most_chars: int) -> dict[str, Any]:

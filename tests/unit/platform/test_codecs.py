@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from app.errors import InvalidRequest
-from app.platform.codecs import FORMATS, open_encoder
+from app.platform.codecs import FORMATS, TELEPHONE_FORMATS, Encoding, open_encoder
 from app.speech.audio import Samples, pcm16_of, rms_dbfs, samples_of
 
 RATE_HZ = 24_000
@@ -195,6 +195,42 @@ def test_an_abandoned_stream_is_closed_without_complaint(format: str) -> None:
         encoder.encode(np.zeros(samples, np.float32))
         encoder.close()
         encoder.close()
+
+
+RAW = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw", "f32": "f32le"}
+"""ffmpeg's names for samples without a header."""
+
+
+@pytest.mark.parametrize("format", ["pcm", *TELEPHONE_FORMATS])
+@pytest.mark.parametrize("rate_hz", [8_000, 22_050, 44_100])
+def test_samples_have_the_rate_that_was_asked_for(format: str, rate_hz: int) -> None:
+    encoder = open_encoder(Encoding(format, rate_hz), sample_rate_hz=RATE_HZ)
+    samples = tone(2.0)
+    data = b"".join(encoder.encode(samples[at : at + PACKET]) for at in range(0, len(samples), PACKET))
+    data += encoder.finish()
+    options = {"sample_rate": str(rate_hz), "ch_layout": "mono"}
+    with av.open(io.BytesIO(data), "r", format=RAW[format], options=options) as container:
+        resampler = av.AudioResampler("flt", "mono", RATE_HZ)
+        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    heard = np.concatenate([frame.to_ndarray()[0] for frame in frames])
+    assert len(heard) == pytest.approx(len(samples), abs=RATE_HZ // 100)
+    assert pitch_hz(heard) == pytest.approx(440, abs=1)
+    assert rms_dbfs(heard) == pytest.approx(rms_dbfs(samples), abs=0.5)
+
+
+def test_a_bit_rate_is_kept_to() -> None:
+    def size(bit_rate_bps: int) -> int:
+        encoder = open_encoder(Encoding("mp3", 44_100, bit_rate_bps), sample_rate_hz=RATE_HZ)
+        return len(encoder.encode(tone(2.0)) + encoder.finish())
+
+    assert size(64_000) == pytest.approx(2 * 64_000 / 8, rel=0.1)
+    assert size(192_000) == pytest.approx(2 * 192_000 / 8, rel=0.1)
+
+
+def test_another_rate_and_another_speed_go_together() -> None:
+    encoder = open_encoder(Encoding("pcm", 8_000), sample_rate_hz=RATE_HZ, speed=2.0)
+    assert len(encoder.encode(tone(2.0)) + encoder.finish()) == pytest.approx(2 * 8_000, rel=0.03)
 
 
 def test_streams_in_many_threads_do_not_disturb_each_other() -> None:
