@@ -120,7 +120,7 @@ class Services:
     @cached_property
     def quota(self) -> Quota:
         """What the caller's project may keep."""
-        return Quota(self.catalog.database, self.meter.project_id, self.meter.project)
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_budget)
 
     async def audit(self, action: str, object_id: str) -> None:
         """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""
