@@ -26,12 +26,16 @@ def clone(task: Task, job_id: str) -> None:
 
 @shared_task(name=NARRATE, bind=True, ignore_result=True, max_retries=None)
 def narrate(task: Task, narration_id: str) -> None:
-    """Do the next step of a narration. A message too many does nothing: the rows say what there is to do."""
+    """Do the step whose turn it is, of this narration or another one: there is a message for each of them.
+
+    A message too many does nothing: the rows say what there is to do.
+    """
     from tasks.narrate import work_on
 
-    ended = asyncio.run(work_on(load_settings(), narration_id))
+    ended = asyncio.run(work_on(load_settings()))
     if ended is None:
         return
+    narration_id = ended.narration.id
     for _ in range(ended.messages):
         task.app.send_task(NARRATE, args=[narration_id], queue=RENDER)
     if ended.narration.state.over and ended.narration.webhook_url:
