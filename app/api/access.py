@@ -16,7 +16,7 @@ from app.speech.choices import Scope
 
 
 async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey | None:
-    """The key of `token`, or None where keys are not asked for.
+    """The key of `token`, or None where keys are not asked for; `services` are as its holder sees them from now on.
 
     Raises AuthenticationFailed or PermissionDenied unless it is a key with `scope`.
     """
@@ -28,6 +28,7 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
         )
     key = await services.keys.authenticate(token)
     CALLER.set(key.id)
+    services.admitted(key)
     if not key.allows(scope):
         raise PermissionDenied(
             f"this key lacks the scope {scope.value!r}; it has: {', '.join(sorted(key.scopes)) or 'none'}"
@@ -35,11 +36,16 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
     return key
 
 
-def requires(scope: Scope) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
-    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for."""
+def requires(
+    scope: Scope, token_of: Callable[[HTTPConnection], str | None] = bearer_token
+) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
+    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for.
+
+    `token_of` finds the key in a request where a dialect has another place for it.
+    """
 
     async def admitted(connection: HTTPConnection, services: TheServices) -> ApiKey | None:
-        return await _counted(services, bearer_token(connection), scope)
+        return await _counted(services, token_of(connection), scope)
 
     return admitted
 

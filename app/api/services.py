@@ -25,7 +25,7 @@ from app.platform.api_keys import ApiKey
 from app.platform.key_cache import KeyCache
 from app.platform.lanes import FairLanes
 from app.platform.object_store import ObjectStore, configured
-from app.platform.projects import EVERYONE, STRANGER, Tenant
+from app.platform.projects import STRANGER, Tenant
 from app.platform.quota import Quota
 from app.platform.settings import Settings
 from app.platform.signed_links import SignedLinks
@@ -67,11 +67,12 @@ class Drainable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Services:
     """The parts of one front door, made by `app.main` and shared by its requests.
 
-    What a request is handed (`TheServices`) is `seen_by` its caller: another project's things are not there.
+    What a request is handed (`TheServices`) is its own, and is what its caller sees: another project's things are not
+    there. Only `admitted` changes it.
     """
 
     settings: Settings
@@ -99,9 +100,14 @@ class Services:
         catalog, resolver = self.catalog.seen_by(tenant), self.resolver.seen_by(tenant)
         return replace(self, catalog=catalog, resolver=resolver, caller=caller)
 
-    def of(self, caller: ApiKey | None) -> Services:
-        """As the holder of a key sees them; None: where no keys are asked for."""
-        return self.seen_by(caller.tenant if caller else EVERYONE, caller)
+    def of(self, caller: ApiKey) -> Services:
+        """As the holder of a key sees them."""
+        return self.seen_by(caller.tenant, caller)
+
+    def admitted(self, caller: ApiKey) -> None:
+        """Let these, which are a request's own, be what the holder of a key sees, wherever the key was shown."""
+        if self.caller != caller:
+            self.__dict__ = self.of(caller).__dict__
 
     @property
     def key_id(self) -> str | None:
@@ -210,8 +216,8 @@ def bearer_token(connection: HTTPConnection) -> str | None:
 async def services_of(connection: HTTPConnection) -> Services:
     """The front door's parts as the caller sees them, who sees nothing of any project without a key.
 
-    It refuses nobody: `app.api.access` does, where a key is required. An edge whose clients show their key elsewhere
-    hands what `admit` returned to `Services.of`.
+    It refuses nobody: `admit` does, where a key is required, and lets its holder see his project's things also where
+    the key was not in a bearer header.
     """
     services: Services = connection.app.state.services
     if not services.settings.auth:

@@ -80,7 +80,7 @@ async def open_sessions(websocket: WebSocket, services: TheServices) -> None:
         await websocket.send_denial_response(error_response(error))
         return
     await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-    await SessionSocket(websocket, services.of(holder), key_id=holder.id if holder else "").run()
+    await SessionSocket(websocket, services, key_id=holder.id if holder else "").run()
 
 
 class SessionSocket:
