@@ -40,21 +40,24 @@ def clone(task: Task, job_id: str) -> None:
 
 @shared_task(name=NARRATE, bind=True, ignore_result=True, max_retries=None)
 def narrate(task: Task, narration_id: str) -> None:
-    """Do the next step of a narration. A message too many does nothing: the rows say what there is to do."""
+    """Do the step whose turn it is, of this narration or another one: there is a message for each of them.
+
+    A message too many does nothing: the rows say what there is to do.
+    """
     from tasks.narrate import work_on
 
-    ended = asyncio.run(work_on(load_settings(), narration_id))
+    ended = asyncio.run(work_on(load_settings()))
     if ended is None:
         return
     narration = ended.narration
     for _ in range(ended.messages):
-        task.app.send_task(NARRATE, args=[narration_id], queue=RENDER, headers=outgoing())
+        task.app.send_task(NARRATE, args=[narration.id], queue=RENDER, headers=outgoing())
     if narration.finished_at:
         meters().over(
             "narration", narration.state.value, created_at=narration.created_at, finished_at=narration.finished_at
         )
     if narration.state.over and narration.webhook_url:
-        task.app.send_task(WEBHOOK, args=[narration_id], queue=INTERACTIVE, headers=outgoing())
+        task.app.send_task(WEBHOOK, args=[narration.id], queue=INTERACTIVE, headers=outgoing())
 
 
 @shared_task(name=WEBHOOK, ignore_result=True)

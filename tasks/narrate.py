@@ -39,15 +39,19 @@ STALE_S = 24 * 3600.0
 log = logging.getLogger(__name__)
 
 
-async def work_on(settings: Settings, narration_id: str) -> Ended | None:
-    """Claim a step and bring it to its end; None when there is none, or another attempt shall go on with it."""
+async def work_on(settings: Settings) -> Ended | None:
+    """Claim the step whose turn it is and bring it to its end.
+
+    None when there is none, or another attempt shall go on with it.
+    """
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)
     try:
-        step = await retry_store(lambda: catalog.steps.claim(narration_id))
+        step = await retry_store(catalog.steps.claim_next)
         if step is None:
-            log.info("no step taken", extra={"narration": narration_id})
+            log.info("no step taken")
             return None
+        narration_id = step.narration.id
         log.info("step taken", extra={"narration": narration_id, "step": step.number, "attempt": step.attempt})
         directory = settings.data_dir / "narrations" / f"{narration_id}-{step.number}-{step.attempt}"
         return await StepRun(

@@ -16,7 +16,7 @@ from app.speech.choices import Scope
 
 
 async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey | None:
-    """The key of `token`, or None where keys are not asked for.
+    """The key of `token`, or None where keys are not asked for; `services` are as its holder sees them from now on.
 
     Raises AuthenticationFailed or PermissionDenied unless it is a key with `scope`.
     """

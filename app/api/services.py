@@ -70,7 +70,7 @@ class Drainable(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Services:
     """The parts of one front door, made by `app.main` and shared by its requests.
 
@@ -125,7 +125,7 @@ class Services:
     @cached_property
     def quota(self) -> Quota:
         """What the caller's project may keep."""
-        return Quota(self.catalog.database, self.meter.project_id, self.meter.project)
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_budget)
 
     async def audit(self, action: str, object_id: str) -> None:
         """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""

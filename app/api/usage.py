@@ -12,9 +12,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from app.api.access import Manager
-from app.api.services import TheServices
+from app.api.services import Services, TheServices
 from app.errors import InvalidRequest
 from app.platform.database import utc_now
+from app.platform.projects import Tenant
 from app.platform.usage import DIMENSIONS, Dimension, Use
 
 MAX_DAYS = 366
@@ -52,6 +53,7 @@ async def usage(
         "to": last.isoformat(),
         "data": [{**dict(zip(dimensions, values, strict=True)), **shown(use)} for values, use in rows],
         "total": shown(total),
+        "budget": await _budget(services),
     }
 
 
@@ -67,10 +69,22 @@ async def audit(
     return {"object": "list", "data": [entry.model_dump(mode="json") for entry in entries]}
 
 
+async def _budget(services: Services) -> dict[str, Any] | None:
+    """How the caller's project stands this month: ok, warned, spent; None where it has no budget."""
+    budget_usd = services.meter.project.usd_per_month
+    if budget_usd is None:
+        return None
+    used = await services.catalog.usage.seen_by(Tenant(services.meter.project_id)).this_month()
+    spent_usd = used.usd(services.settings.prices)
+    warned = spent_usd >= budget_usd * services.settings.prices.warn_at
+    state = "spent" if spent_usd >= budget_usd else "warned" if warned else "ok"
+    return {"usd_per_month": budget_usd, "spent_usd": spent_usd, "state": state}
+
+
 def _dimensions(by: str) -> list[Dimension]:
     """Raises InvalidRequest."""
     wanted = [name.strip() for name in by.split(",") if name.strip()]
-    chosen = [dimension for dimension in DIMENSIONS if dimension in wanted]
+    chosen: list[Dimension] = [dimension for dimension in DIMENSIONS if dimension in wanted]
     if len(chosen) != len(wanted):
         raise InvalidRequest(f"by: {by!r} is not made of {', '.join(DIMENSIONS)}, each once", param="by")
     return chosen

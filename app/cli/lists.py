@@ -76,12 +76,9 @@ def usage(
 
     def row(used: Json) -> Sequence[str]:
         whose = [used.get(name) or "-" for name in named] or ["total"]
-        spoken = (
-            f"{used['utterances']} utterances",
-            f"{used['characters']} characters",
-            f"{used['audio_s']:.0f} s audio",
-        )
-        return *whose, *spoken, f"{used['jobs']} jobs", f"{used['gpu_s']:.0f} s GPU", f"{used['cost_usd']:.4f} USD"
+        counts = [f"{used[name]} {name}" for name in ("utterances", "characters", "jobs")]
+        times = f"{used['audio_s']:.0f} s of audio", f"{used['gpu_s']:.0f} s of GPU"
+        return *whose, *counts, *times, f"{used['cost_usd']:.4f} USD"
 
     _show(found["data"], False, row, nothing="nothing was used in that time")
 

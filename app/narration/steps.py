@@ -27,6 +27,7 @@ from app.narration.rows import (
     read_narration,
     renewed,
 )
+from app.narration.turns import turns
 from app.platform import claims
 from app.platform.database import Database, plain
 from app.platform.jobs import JobError
@@ -61,6 +62,15 @@ class StepStore:
     def __init__(self, database: Database, *, now: Callable[[], datetime]) -> None:
         self._database = database
         self._now = now
+
+    async def claim_next(self) -> Step | None:
+        """Take the step whose turn it is, of whichever narration; None when there is none to do now."""
+        async with self._database.reading() as connection:
+            waiting = await turns(connection, self._now())
+        for narration_id in waiting:
+            if (step := await self.claim(narration_id)) is not None:
+                return step
+        return None
 
     async def claim(self, narration_id: str) -> Step | None:
         """Take the next step that no process holds; None when there is none now, or the narration is over."""

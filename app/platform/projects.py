@@ -72,10 +72,17 @@ class ProjectStore:
             raise InvalidRequest(
                 f"name: a project's has 1 to {MAX_PROJECT_NAME_CHARS} printable characters", param="name"
             )
-        project = Project(id=f"prj-{secrets.token_hex(6)}", name=name.strip(), created_at=self._now(), limits=limits)
+        project = Project(
+            id=f"prj-{secrets.token_hex(6)}", name=name.strip(), created_at=self._now(), limits=limits or Limits()
+        )
         async with self._database.writing() as connection:
             try:
-                await connection.execute(insert(ProjectRow).values(**project.model_dump(exclude_unset=True)))
+                await connection.execute(
+                    insert(ProjectRow).values(
+                        **project.model_dump(exclude={"limits"}),
+                        limits=limits and limits.model_dump(exclude_unset=True),
+                    )
+                )
             except IntegrityError:
                 raise Conflict(
                     f"there is a project {project.name!r} already; choose another name", param="name"

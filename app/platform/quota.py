@@ -5,6 +5,7 @@ Two requests at one moment may together pass a limit by one; none is passed for 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -24,6 +25,8 @@ class Quota:
     database: Database
     project: str
     limits: Limits
+    check_budget: Callable[[], Awaitable[object]]
+    """Raises QuotaExceeded where it is spent."""
 
     async def check_voices(self) -> None:
         """Raises QuotaExceeded where there is no room for another voice."""
@@ -36,7 +39,8 @@ class Quota:
             raise QuotaExceeded(f"the project has {have} voices, the most it may have; delete one first")
 
     async def check_jobs(self) -> None:
-        """Raises RateLimited where too many jobs are not over."""
+        """Raises RateLimited where too many jobs are not over, QuotaExceeded where the budget is spent."""
+        await self.check_budget()
         if self.limits.queued_jobs is None:
             return
         have = 0

@@ -94,11 +94,7 @@ class RateLimiter:
             from limits.aio.storage import RedisStorage
             from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-            storage = RedisStorage(
-                "async+redis://",
-                implementation="redispy",
-                key_prefix=PREFIX,
-                connection_pool=self._redis.connection_pool,
-            )
+            pool: Any = self._redis.connection_pool
+            storage = RedisStorage("async+redis://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)
             self._strategy = SlidingWindowCounterRateLimiter(storage)
         return self._strategy

@@ -134,6 +134,11 @@ async def test_a_budget_that_is_spent_stops_the_project_and_no_other(open_house:
         services.metering.spent.clear()
         refused = await speak(http, "Hello.")
         assert (refused.status_code, error_of(refused)["code"]) == (429, "quota_exceeded")
+        assert (await http.get("/v1/usage")).json()["budget"] == {
+            "usd_per_month": 10,
+            "spent_usd": 12,
+            "state": "spent",
+        }
         assert (await speak(house.http, "Hello.")).status_code == 200
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.routing import APIRoute
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
 
 from app.narration.models import NarrationOptions, take_digest
 from app.platform.database import utc_now
@@ -132,6 +135,15 @@ async def test_no_one_speaks_clones_or_narrates_with_anothers_voice(library: Lib
     async with sessions_client(library.house.sessions_url, key) as client:
         await client.send("start", "a", voice="Mary")
         assert (await client.refusal("a")).code == "unknown_voice"
+
+
+async def test_who_shows_the_key_as_a_subprotocol_has_his_projects_voices_too(house: House) -> None:
+    mary = await publish(house.catalog, "Mary", uri="s3://b/v/", sha256={"a": "0"})
+    offered = [Subprotocol("carillon.v1"), Subprotocol(f"key.{house.key}")]
+    async with house.worker(), connect(house.sessions_url, subprotocols=offered, proxy=None) as socket:
+        await socket.send(json.dumps({"type": "start", "session": "a", "voice": "Mary"}))
+        ready = json.loads(await socket.recv())
+    assert (ready["type"], ready["voice"]) == ("ready", mary.id)
 
 
 async def test_two_projects_may_have_a_voice_of_one_name_each_its_own(studio: Studio) -> None:

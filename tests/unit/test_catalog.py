@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -113,11 +114,11 @@ async def declared_tables(directory: Path) -> Path:
     return directory / "declared.db"
 
 
-def schema(path: Path) -> dict[str, object]:
+def schema(path: Path) -> dict[str, Any]:
     """Each table's columns, foreign keys and indexes (an index's columns, and whether it is unique and partial)."""
     with sqlite3.connect(path) as connection:
 
-        def pragma(name: str, of: str) -> list[tuple[object, ...]]:
+        def pragma(name: str, of: str) -> list[tuple[Any, ...]]:
             return connection.execute(f"PRAGMA {name}({of})").fetchall()
 
         found = {

@@ -54,6 +54,8 @@ async def create_consent(request: Request, services: TheServices, key: Cloner) -
             language=language,
             key_id=key.id if key else None,
         )
+    await services.audit("voice.create", record.id)
+    await services.audit("consent.record", record.id)
     return _consent(record, consent)
 
 
@@ -96,6 +98,7 @@ async def rename_consent(consent_id: str, request: Request, services: TheService
 @router.delete("/voice_consents/{consent_id}")
 async def delete_consent(consent_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     await services.consents.delete(consent_id)
+    await services.audit("consent.delete", consent_id)
     return {"id": consent_id, "object": "audio.voice_consent", "deleted": True}
 
 
@@ -110,12 +113,14 @@ async def create_voice_from_sample(request: Request, services: TheServices, _: C
         record = await services.consents.begin_voice(
             form.value("consent"), name, file.path, file_name=shown_name(file.name)
         )
+    await services.audit("sample.create", record.id)
     return _voice(record)
 
 
 @router.delete("/voices/{voice_id}")
 async def delete_custom_voice(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
     await services.voices.delete(voice_id)
+    await services.audit("voice.delete", voice_id)
     return {"id": voice_id, "object": "audio.voice.deleted", "deleted": True}
 
 

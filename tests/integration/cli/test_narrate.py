@@ -77,15 +77,15 @@ class Study:
         )
         return narration.id
 
-    async def steps(self, narration_id: str, count: int) -> None:
+    async def steps(self, count: int) -> None:
         for _ in range(count):
-            await work_on(self.settings, narration_id)
+            await work_on(self.settings)
 
     async def over(self, narration_id: str) -> Narration:
         """The narration at its end, one message after the other."""
         async with asyncio.timeout(HANG_S):
             while not (narration := await self.catalog.narrations.get(narration_id)).state.over:
-                await work_on(self.settings, narration_id)
+                await work_on(self.settings)
         return narration
 
     @property
@@ -130,9 +130,9 @@ async def test_a_text_becomes_a_file_whose_every_sample_is_accounted_for(study: 
 
 async def test_steps_come_one_by_one_and_chapters_may_come_at_once(study: Study) -> None:
     narration_id = await study.handed_in()
-    planned = await work_on(study.settings, narration_id)
+    planned = await work_on(study.settings)
     assert planned and (planned.narration.state, planned.messages) == (NarrationState.RENDERING, 2)
-    first, second, third = await asyncio.gather(*(work_on(study.settings, narration_id) for _ in range(3)))
+    first, second, third = await asyncio.gather(*(work_on(study.settings) for _ in range(3)))
     assert {first and first.messages, second and second.messages, third and third.messages} >= {1}
     assert (await study.over(narration_id)).state is NarrationState.COMPLETED
     assert len(study.said) == 5
@@ -161,7 +161,7 @@ async def test_a_sentence_read_again_is_the_only_one_spoken_and_one_file_is_left
 @pytest.mark.parametrize("damage", [None, b"no FLAC"], ids=["gone", "damaged"])
 async def test_a_segment_that_is_gone_before_the_mastering_is_spoken_again(study: Study, damage: bytes | None) -> None:
     narration_id = await study.handed_in()
-    await study.steps(narration_id, 3)
+    await study.steps(3)
     key = next(key for key in study.store.keys("voices/rms/segments/") if key.endswith(".flac"))
     if damage is None:
         study.store.delete(key)
@@ -177,7 +177,7 @@ async def test_a_voice_deleted_meanwhile_fails_its_chapter_with_the_place_and_th
     adapter = AdapterVersion(voice_id=mary.id, version=1, lora_id=1, uri="s3://b/v/", sha256={}, rank=16)
     voice = Voice(id=mary.id, name="mary", model="standin", adapter=adapter)
     narration_id = await study.handed_in(cast={"mary": "mary"}, voices={"slt": SLT, "mary": voice})
-    await study.steps(narration_id, 1)
+    await study.steps(1)
     await study.catalog.voices.delete(mary.id)
     narration = await study.over(narration_id)
     assert narration.state is NarrationState.FAILED
@@ -195,9 +195,9 @@ async def test_a_chapter_longer_than_a_turn_is_rendered_in_turns(study: Study) -
     hasty = study.settings.narration.model_copy(update={"turn_s": 0.001})
     study = replace(study, settings=study.settings.model_copy(update={"narration": hasty}))
     narration_id = await study.handed_in()
-    await study.steps(narration_id, 2)
+    await study.steps(2)
     assert study.said == ["One"]
-    ended = await work_on(study.settings, narration_id)
+    ended = await work_on(study.settings)
     assert ended and ended.messages == 1
     assert study.said == ["One", "It was dark. Nobody spoke."]
     assert [chapter.segments_done for chapter in ended.narration.chapters] == [1, 0]
@@ -244,7 +244,7 @@ async def broken_attempt(study: Study, narration_id: str) -> Ended | None:
 
 async def test_a_step_that_meets_what_nobody_foresaw_is_given_back_and_done_again(study: Study) -> None:
     narration_id = await study.handed_in()
-    await study.steps(narration_id, 1)
+    await study.steps(1)
     assert await broken_attempt(study, narration_id) is None
     narration = await study.over(narration_id)
     assert (narration.state, narration.error) == (NarrationState.COMPLETED, None)
@@ -252,7 +252,7 @@ async def test_a_step_that_meets_what_nobody_foresaw_is_given_back_and_done_agai
 
 async def test_a_step_that_meets_it_every_time_fails_and_tells_what_it_was(study: Study) -> None:
     narration_id = await study.handed_in()
-    await study.steps(narration_id, 1)
+    await study.steps(1)
     for _ in range(study.settings.narration.max_setbacks):
         assert await broken_attempt(study, narration_id) is None
     assert await broken_attempt(study, narration_id)
@@ -272,9 +272,9 @@ async def test_what_was_found_about_the_text_is_told_once(study: Study) -> None:
 
 async def test_a_cancelled_narration_ends_at_its_step_and_goes_on_there(study: Study) -> None:
     narration_id = await study.handed_in()
-    await study.steps(narration_id, 1)
+    await study.steps(1)
     study.worker.allow(characters=10)
-    working = asyncio.create_task(work_on(study.settings, narration_id))
+    working = asyncio.create_task(work_on(study.settings))
     while not study.said:
         await asyncio.sleep(0.01)
     await study.catalog.narrations.request_cancel(narration_id)

@@ -25,6 +25,7 @@ from app.narration.models import (
 from app.narration.rows import new_narration_id
 from app.narration.steps import Step
 from app.platform.jobs import CLAIM_S, JobError
+from app.platform.projects import Tenant
 from app.speech.choices import NarrationFormat
 from app.speech.voices import Voice
 from tests.support.wall_clock import WallClock
@@ -62,7 +63,11 @@ async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
 
 @pytest.fixture
 async def narration(catalog: Catalog) -> Narration:
-    return await catalog.narrations.create(
+    return await handed_in(catalog)
+
+
+async def handed_in(catalog: Catalog, *, project: str = "default", key_id: str | None = None) -> Narration:
+    return await catalog.seen_by(Tenant(project)).narrations.create(
         narration_id=new_narration_id(),
         voice="wren",
         cast={},
@@ -73,6 +78,7 @@ async def narration(catalog: Catalog) -> Narration:
         source=NarrationSource(kind=SourceKind.TEXT, file_name="a.txt", key="k", size_bytes=3),
         title="A book",
         webhook_url="https://example.org/hook",
+        key_id=key_id,
     )
 
 
@@ -413,3 +419,36 @@ async def test_every_change_grows_the_revision(catalog: Catalog, narration: Narr
     await note()
     assert revisions == sorted(set(revisions))
     assert (await catalog.narrations.all())[0].chapters[0].segments_done == 3
+
+
+async def test_ten_narrations_of_one_project_make_anothers_wait_for_a_step_only(
+    catalog: Catalog, clock: WallClock
+) -> None:
+    theirs = {(await handed_in(catalog, project="many")).id for _ in range(10)}
+    mine = await handed_in(catalog, project="one")
+    order: list[str] = []
+    for _ in range(4):
+        clock.advance(1)
+        step = await catalog.steps.claim_next()
+        assert step
+        order.append("mine" if step.narration.id == mine.id else "theirs")
+        if step.kind is StepKind.PLAN:
+            await catalog.steps.planned(step, (chapter(1),), script_key="script", title="", findings=())
+        else:
+            await catalog.steps.finish_chapter(step, chapter(1, segments_done=3), result_key="takes")
+    assert order.count("mine") == 2
+    assert len(theirs) == 10
+
+
+async def test_keys_of_one_project_have_their_turns_too(catalog: Catalog) -> None:
+    for _ in range(3):
+        await handed_in(catalog, key_id="k1")
+    second = await handed_in(catalog, key_id="k2")
+    steps = [await catalog.steps.claim_next() for _ in range(2)]
+    assert second.id in {step.narration.id for step in steps if step}
+
+
+async def test_a_step_that_cannot_be_done_yet_is_nobodys_turn(catalog: Catalog, narration: Narration) -> None:
+    await planned(catalog, narration, chapters=1)
+    assert await catalog.steps.claim_next()
+    assert await catalog.steps.claim_next() is None, "the mastering waits for the chapter"
