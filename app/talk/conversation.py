@@ -23,11 +23,12 @@ from app.speech.spoken_text import played_text
 from app.talk.budget import TurnBudget, table
 from app.talk.dialogue import Dialogue
 from app.talk.ears import Ears
+from app.talk.microphone import SpokenClock
 from app.talk.mind import Mind
 from app.talk.playout import RATE_HZ as SPOKEN_RATE_HZ
 from app.talk.playout import Playout
 from app.talk.speaker import Speaker, Utterance
-from app.talk.speech_detector import RATE_HZ, WINDOW_SAMPLES, SpeechDetector
+from app.talk.speech_detector import RATE_HZ, WINDOW_S, WINDOW_SAMPLES, SpeechDetector
 from app.talk.turn_taking import (
     Action,
     Begin,
@@ -44,9 +45,11 @@ from app.talk.turn_taking import (
 )
 
 TICK_S = 0.02
+MUTE_S = 0.3
+"""A microphone that sends nothing for so long is mute: time passes all the same."""
 MOST_HEARD_S = 30.0
 """Of one turn: what was said before that is not heard by the recogniser."""
-BEFORE_WINDOWS, AFTER_S = 3, 0.15
+BEFORE_WINDOWS, AFTER_WINDOWS = 3, 4
 """Windows kept of what was before speech was sure, and of the silence behind it, for the recogniser."""
 MOST_QUEUED = 100
 """Packets of the microphone that wait; beyond it the oldest is dropped."""
@@ -128,6 +131,10 @@ class Conversation:
         self._turns = TurnTaking(rules)
         self._microphone: asyncio.Queue[np.ndarray] = asyncio.Queue(MOST_QUEUED)
         self._before: deque[np.ndarray] = deque(maxlen=BEFORE_WINDOWS)
+        self._spoken = SpokenClock()
+        self._arrived_at = 0.0
+        self._silent_windows = 0
+        """Since the last sound of speech."""
         self._said: deque[np.ndarray] | None = None
         """Windows since the person began."""
         self._attempt: Attempt | None = None
@@ -166,13 +173,18 @@ class Conversation:
             samples = await self._microphone.get()
             for window in self._detector.windows(samples):
                 (self._before if self._said is None else self._said).append(window.samples)
-                self._do(self._turns.hear(self._clock(), speaking=window.speaking, sounding=window.sounding))
+                self._silent_windows = 0 if window.speaking and window.sounding else self._silent_windows + 1
+                self._arrived_at = self._clock()
+                spoken_at = self._spoken.window(self._arrived_at, WINDOW_S)
+                self._do(self._turns.hear(spoken_at, speaking=window.speaking, sounding=window.sounding))
 
     async def _watch(self) -> None:
         """Silence is noticed also where a microphone sends nothing at all."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._do(self._turns.tick(self._clock()))
+            now = self._clock()
+            if now - self._arrived_at > MUTE_S:
+                self._do(self._turns.tick(now))
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -215,8 +227,7 @@ class Conversation:
     def _audio(self) -> np.ndarray:
         """What the person said, with little of the silence behind it: the recogniser makes words of silence."""
         windows = list(self._said or ())
-        silent_s = self._clock() - self._turns.last_speech_at
-        behind = max(0, round((silent_s - AFTER_S) * RATE_HZ / WINDOW_SAMPLES))
+        behind = max(0, self._silent_windows - AFTER_WINDOWS)
         windows = windows[: len(windows) - behind] if behind < len(windows) else windows
         return np.concatenate(windows) if windows else np.zeros(0, np.int16)
 
