@@ -41,6 +41,12 @@ is no UTF-8 (1007), a client that reads nothing for `slow_reader_timeout_s` (100
 **Pace.** A session that grants credit (`window_samples`, `credit`) is sent no more than it asked for; one that does not
 is held back by its socket alone. Up to {MAX_COMMANDS} messages of a session may wait for its worker.
 
+**Turns.** A client that answers a person tells when the person ended, with its first `text` or with `start`:
+`"turn": {{"ended_at": 1767225600.25, "sent_at": 1767225600.61}}`. The ledger then has `turn_ms`, from the end of speech
+to the first audio, and so has `/metrics`. With `sent_at` both are of the client's clock, and only the way of that
+message is not counted. Without it the clocks of both machines are compared. A turn that ended in the future or more
+than a minute ago is not counted, and named in `ignored`.
+
 **Resuming.** A session started with `resumable` outlives its connection and its front door. When the connection
 breaks before `done` has arrived, or at `goaway`, connect again, to any front door, with the same key, and within a
 minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
