@@ -49,8 +49,9 @@ MUTE_S = 0.3
 """A microphone that sends nothing for so long is mute: time passes all the same."""
 MOST_HEARD_S = 30.0
 """Of one turn: what was said before that is not heard by the recogniser."""
-BEFORE_WINDOWS, AFTER_WINDOWS = 3, 4
-"""Windows kept of what was before speech was sure, and of the silence behind it, for the recogniser."""
+BEFORE_WINDOWS, AFTER_WINDOWS = 5, 4
+"""Windows kept for the recogniser: the three in which speech became sure and two before them, for the detector is late;
+and of the silence behind it."""
 MOST_QUEUED = 100
 """Packets of the microphone that wait; beyond it the oldest is dropped."""
 MOST_TURNS = 1000
