@@ -23,7 +23,7 @@ from app.speech.spoken_text import played_text
 from app.talk.budget import TurnBudget, table
 from app.talk.dialogue import Dialogue
 from app.talk.ears import Ears
-from app.talk.microphone import SpokenClock
+from app.talk.microphone import RealTime, SpokenClock
 from app.talk.mind import Mind
 from app.talk.playout import RATE_HZ as SPOKEN_RATE_HZ
 from app.talk.playout import Playout
@@ -132,6 +132,7 @@ class Conversation:
         self._turns = TurnTaking(rules)
         self._microphone: asyncio.Queue[np.ndarray] = asyncio.Queue(MOST_QUEUED)
         self._before: deque[np.ndarray] = deque(maxlen=BEFORE_WINDOWS)
+        self._real_time = RealTime()
         self._spoken = SpokenClock()
         self._arrived_at = 0.0
         self._silent_windows = 0
@@ -144,6 +145,8 @@ class Conversation:
 
     def hear(self, samples: np.ndarray) -> None:
         """The microphone gave mono int16 of 16 kHz, shape (samples,)."""
+        if not self._real_time.admits(self._clock(), len(samples) / RATE_HZ):
+            return
         if self._microphone.full():
             self._microphone.get_nowait()
         self._microphone.put_nowait(samples)

@@ -38,6 +38,26 @@ class SpokenClock:
         return self._spoken_at
 
 
+BURST_S = 3.0
+"""A network may hold so much back and hand it over at once."""
+
+
+class RealTime:
+    """Lets through what was spoken as time passes: whoever sends faster is no microphone, and is heard in part."""
+
+    def __init__(self) -> None:
+        self._left_s, self._asked_at = BURST_S, 0.0
+
+    def admits(self, now: float, length_s: float) -> bool:
+        """Whether audio of this length is taken at `now`."""
+        self._left_s = min(BURST_S, self._left_s + now - self._asked_at)
+        self._asked_at = now
+        if length_s > self._left_s:
+            return False
+        self._left_s -= length_s
+        return True
+
+
 class Microphone:
     """One stream; a filter's state goes on from packet to packet."""
 

@@ -38,7 +38,8 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
 ENERGY = """async () => {
   let energy = 0;
   for (const peer of window.peers)
-    for (const it of (await peer.getStats()).values()) if (it.type === "inbound-rtp") energy += it.totalAudioEnergy ?? 0;
+    for (const it of (await peer.getStats()).values())
+      if (it.type === "inbound-rtp") energy += it.totalAudioEnergy ?? 0;
   return energy;
 }"""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.talk.microphone import MOST_LATE_S, Microphone, SpokenClock
+from app.talk.microphone import BURST_S, MOST_LATE_S, Microphone, RealTime, SpokenClock
 from app.talk.speech_detector import RATE_HZ, WINDOW_S, SpeechDetector
 from app.talk.turn_taking import Hold, Release, Think, TurnRules, TurnTaking
 from tests.support.talk_peer import question
@@ -39,6 +39,17 @@ def test_a_clock_that_runs_a_little_slower_is_followed() -> None:
         now += 0.032 * 1.0002
         spoken = clock.window(now, 0.032)
     assert now - spoken < 0.01
+
+
+def test_whoever_sends_faster_than_people_speak_is_heard_in_part() -> None:
+    flow = RealTime()
+    taken = sum(flow.admits(100.0 + second / 100, 1.0) for second in range(500))  # a second each 10 ms, for 5 s
+    assert BURST_S <= taken <= BURST_S + 5
+
+
+def test_a_microphone_is_heard_whole() -> None:
+    flow = RealTime()
+    assert all(flow.admits(100.0 + packet * 0.02, 0.02) for packet in range(10_000))
 
 
 def test_a_microphone_of_another_rate_is_heard_at_ours() -> None:
