@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from app.platform.settings import TalkSettings
 from app.speech.protocol import AudioFrame, Segment, Turn
 from app.speech.spoken_text import played_text
 from app.talk.budget import TurnBudget, table
-from app.talk.dialogue import Dialogue
+from app.talk.dialogue import Dialogue, Said
 from app.talk.ears import Ears
 from app.talk.microphone import RealTime, SpokenClock
 from app.talk.mind import Mind
@@ -83,6 +84,8 @@ class Attempt:
         self.ended_at, self.began_at = ended_at, began_at
         self.words = words
         self.words_at = began_at if words is not None else None
+        self.messages: tuple[Said, ...] = ()
+        """The dialogue up to these words, before they are said for sure."""
         self.token_at: float | None = None
         self.ready_at: float | None = None
         self.sure_at: float | None = None
@@ -198,6 +201,7 @@ class Conversation:
                     self._speaker.prepare()
                 case Think(attempt=number, ended_at=ended_at, words=words):
                     self._attempt = attempt = Attempt(number, ended_at, self._clock(), words)
+                    attempt.messages = self.dialogue.with_question(words or "")
                     attempt.task = self._spawn(self._answer(attempt, self._audio()))
                 case Recognise(attempt=number):
                     self._spawn(self._recognise(number, self._audio()))
@@ -248,6 +252,7 @@ class Conversation:
             if attempt.words is None:
                 attempt.words = await self._ears.hear(audio)
                 attempt.words_at = self._clock()
+                attempt.messages = self.dialogue.with_question(attempt.words)
                 self._tell({"type": "heard", "text": attempt.words, "sure": False})
                 # It may discard this very attempt, which is then cancelled at the next await.
                 self._do(self._turns.recognised(self._clock(), attempt.number, attempt.words))
@@ -280,18 +285,18 @@ class Conversation:
             await asyncio.gather(writing, return_exceptions=True)
 
     async def _write(self, attempt: Attempt, utterance: Utterance) -> None:
-        assert attempt.words
         try:
-            async for piece in self._mind.answer(self.dialogue.with_question(attempt.words)):
-                turn = None
-                if attempt.token_at is None:
-                    attempt.token_at = self._clock()
-                    now = self._wall_clock()
-                    turn = Turn(ended_at=now - (attempt.token_at - attempt.ended_at), sent_at=now)
-                attempt.text += piece
-                await utterance.say(piece, turn=turn)
-                if attempt.sure_at is not None:
-                    self._tell({"type": "answer", "text": piece, "attempt": attempt.number})
+            async with aclosing(self._mind.answer(attempt.messages)) as pieces:
+                async for piece in pieces:
+                    turn = None
+                    if attempt.token_at is None:
+                        attempt.token_at = self._clock()
+                        now = self._wall_clock()
+                        turn = Turn(ended_at=now - (attempt.token_at - attempt.ended_at), sent_at=now)
+                    attempt.text += piece
+                    await utterance.say(piece, turn=turn)
+                    if attempt.sure_at is not None:
+                        self._tell({"type": "answer", "text": piece, "attempt": attempt.number})
         except CarillonError:
             await utterance.end()
             raise
