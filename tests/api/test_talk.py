@@ -13,7 +13,7 @@ from app.hearing.words import letter_agreement
 from app.platform.settings import TalkSettings
 from tests.api.conftest import House, OpenHouse
 from tests.support.fake_worker import FakeWorker
-from tests.support.talk_peer import over_socket, over_webrtc, question
+from tests.support.talk_peer import Transport, over_socket, over_webrtc, question
 
 pytestmark = pytest.mark.anyio
 
@@ -21,8 +21,8 @@ PAGE_FILES = ("talk.css", "talk.js", "connection.js", "budget.js", "microphone.j
 
 
 @pytest.mark.parametrize("transport", [over_socket, over_webrtc])
-async def test_a_question_is_heard_and_answered(house: House, worker: FakeWorker, transport: object) -> None:
-    async with transport(house.url, house.key) as person:  # type: ignore[operator]
+async def test_a_question_is_heard_and_answered(house: House, worker: FakeWorker, transport: Transport) -> None:
+    async with transport(house.url, house.key) as person:
         ended = await person.say(question("count"))
         answered = await person.until("answered")
         assert answered["text"]

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ import soundfile
 from tests.support.deadlines import HANG_S
 from tests.support.running_fleet import RunningFleet
 from tests.support.talk_peer import MICROPHONE_HZ, question
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 playwright = pytest.importorskip("playwright.async_api")
 
@@ -49,7 +53,7 @@ OpenPage = Callable[..., AbstractAsyncContextManager["Visit"]]
 class Visit:
     """A page that is open, and what was seen of it."""
 
-    def __init__(self, page: playwright.Page) -> None:
+    def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []
         self.requested: list[str] = []

@@ -11,17 +11,17 @@ import pytest
 from app.hearing.moonshine import Moonshine
 from app.hearing.words import letter_agreement
 from tests.support.running_fleet import RunningFleet
-from tests.support.talk_peer import over_socket, over_webrtc, question
+from tests.support.talk_peer import Transport, over_socket, over_webrtc, question
 
 pytestmark = [pytest.mark.anyio, pytest.mark.engine]
 
-WAY_MS = {over_socket: 250, over_webrtc: 600}
+WAY_MS: dict[Transport, float] = {over_socket: 250, over_webrtc: 600}
 """What shown and measured may differ by, on a busy machine: the way there and back, and jitter buffers."""
 
 
 @pytest.mark.parametrize("transport", [over_socket, over_webrtc])
-async def test_the_budget_that_is_shown_is_the_one_that_is_measured(fleet: RunningFleet, transport: object) -> None:
-    async with transport(fleet.address, fleet.key) as person:  # type: ignore[operator]
+async def test_the_budget_that_is_shown_is_the_one_that_is_measured(fleet: RunningFleet, transport: Transport) -> None:
+    async with transport(fleet.address, fleet.key) as person:
         ended = await person.say(question("count"))
         turn = await person.until("turn")
         answered = await person.until("answered")

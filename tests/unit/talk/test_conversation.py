@@ -47,6 +47,9 @@ class Script:
         self.left = 0
         self.broken = False
 
+    async def ready(self) -> None:
+        """Always."""
+
     async def hear(self, samples: np.ndarray) -> str:
         return self.heard.pop(0)
 

@@ -34,7 +34,7 @@ def test_a_stream_that_stood_still_goes_on_from_now() -> None:
 
 
 def test_a_clock_that_runs_a_little_slower_is_followed() -> None:
-    clock, now = SpokenClock(), 10.0
+    clock, now, spoken = SpokenClock(), 10.0, 10.0
     for _ in range(20_000):
         now += 0.032 * 1.0002
         spoken = clock.window(now, 0.032)
