@@ -20,7 +20,7 @@ from tests.support.running_fleet import RunningFleet
 from tests.support.talk_peer import MICROPHONE_HZ, question
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import ConsoleMessage, Page
 
 playwright = pytest.importorskip("playwright.async_api")
 
@@ -57,9 +57,13 @@ class Visit:
         self.page = page
         self.complaints: list[str] = []
         self.requested: list[str] = []
-        page.on("console", lambda message: message.type == "error" and self.complaints.append(message.text))
+        page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requested.append(request.url))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
 
 
 @pytest.fixture
