@@ -101,7 +101,7 @@ async def test_a_question_is_answered_and_its_budget_shown(
         await page.select_option("#transport", transport)
         await page.click("#call")
         await page.wait_for_selector("#transcript .bot")
-        await page.wait_for_function("document.querySelector('#verdict').textContent.startsWith('Turn 1')")
+        await page.wait_for_selector("#verdict:has-text('Turn 1')")
         assert "There was once a small island" in await page.inner_text("#transcript .bot")
         assert "scripted host" in await page.inner_text("#who")
         rows = await page.locator("#percentiles tbody tr td:nth-of-type(1)").all_inner_texts()
@@ -110,7 +110,7 @@ async def test_a_question_is_answered_and_its_budget_shown(
             await page.wait_for_timeout(1_000)
             assert await page.evaluate(ENERGY) > 0
         await page.click("#call")
-        await page.wait_for_function("document.querySelector('#call-label').textContent === 'Start'")
+        await page.wait_for_selector("#call-label:text-is('Start')")
     assert visit.complaints == []
     assert all(address.startswith((fleet.address, "blob:", "data:")) for address in visit.requested)
 
