@@ -12,6 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from app.platform.settings import TalkSettings
 from app.speech.protocol import AudioFrame, Segment, Turn
 from app.speech.spoken_text import played_text
 from app.talk.budget import TurnBudget, table
-from app.talk.dialogue import Dialogue
+from app.talk.dialogue import Dialogue, Said
 from app.talk.ears import Ears
+from app.talk.microphone import RealTime, SpokenClock
 from app.talk.mind import Mind
 from app.talk.playout import RATE_HZ as SPOKEN_RATE_HZ
 from app.talk.playout import Playout
 from app.talk.speaker import Speaker, Utterance
-from app.talk.speech_detector import RATE_HZ, WINDOW_SAMPLES, SpeechDetector
+from app.talk.speech_detector import RATE_HZ, WINDOW_S, WINDOW_SAMPLES, SpeechDetector
 from app.talk.turn_taking import (
     Action,
     Begin,
@@ -44,10 +46,13 @@ from app.talk.turn_taking import (
 )
 
 TICK_S = 0.02
+MUTE_S = 0.3
+"""A microphone that sends nothing for so long is mute: time passes all the same."""
 MOST_HEARD_S = 30.0
 """Of one turn: what was said before that is not heard by the recogniser."""
-BEFORE_WINDOWS, AFTER_S = 3, 0.15
-"""Windows kept of what was before speech was sure, and of the silence behind it, for the recogniser."""
+BEFORE_WINDOWS, AFTER_WINDOWS = 5, 4
+"""Windows kept for the recogniser: the three in which speech became sure and two before them, for the detector is late;
+and of the silence behind it."""
 MOST_QUEUED = 100
 """Packets of the microphone that wait; beyond it the oldest is dropped."""
 MOST_TURNS = 1000
@@ -79,6 +84,8 @@ class Attempt:
         self.ended_at, self.began_at = ended_at, began_at
         self.words = words
         self.words_at = began_at if words is not None else None
+        self.messages: tuple[Said, ...] = ()
+        """The dialogue up to these words, before they are said for sure."""
         self.token_at: float | None = None
         self.ready_at: float | None = None
         self.sure_at: float | None = None
@@ -128,6 +135,11 @@ class Conversation:
         self._turns = TurnTaking(rules)
         self._microphone: asyncio.Queue[np.ndarray] = asyncio.Queue(MOST_QUEUED)
         self._before: deque[np.ndarray] = deque(maxlen=BEFORE_WINDOWS)
+        self._real_time = RealTime()
+        self._spoken = SpokenClock()
+        self._arrived_at = 0.0
+        self._silent_windows = 0
+        """Since the last sound of speech."""
         self._said: deque[np.ndarray] | None = None
         """Windows since the person began."""
         self._attempt: Attempt | None = None
@@ -136,6 +148,8 @@ class Conversation:
 
     def hear(self, samples: np.ndarray) -> None:
         """The microphone gave mono int16 of 16 kHz, shape (samples,)."""
+        if not self._real_time.admits(self._clock(), len(samples) / RATE_HZ):
+            return
         if self._microphone.full():
             self._microphone.get_nowait()
         self._microphone.put_nowait(samples)
@@ -166,13 +180,18 @@ class Conversation:
             samples = await self._microphone.get()
             for window in self._detector.windows(samples):
                 (self._before if self._said is None else self._said).append(window.samples)
-                self._do(self._turns.hear(self._clock(), speaking=window.speaking, sounding=window.sounding))
+                self._silent_windows = 0 if window.speaking and window.sounding else self._silent_windows + 1
+                self._arrived_at = self._clock()
+                spoken_at = self._spoken.window(self._arrived_at, WINDOW_S)
+                self._do(self._turns.hear(spoken_at, speaking=window.speaking, sounding=window.sounding))
 
     async def _watch(self) -> None:
         """Silence is noticed also where a microphone sends nothing at all."""
         while True:
             await asyncio.sleep(TICK_S)
-            self._do(self._turns.tick(self._clock()))
+            now = self._clock()
+            if now - self._arrived_at > MUTE_S:
+                self._do(self._turns.tick(now))
 
     def _do(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -182,6 +201,7 @@ class Conversation:
                     self._speaker.prepare()
                 case Think(attempt=number, ended_at=ended_at, words=words):
                     self._attempt = attempt = Attempt(number, ended_at, self._clock(), words)
+                    attempt.messages = self.dialogue.with_question(words or "")
                     attempt.task = self._spawn(self._answer(attempt, self._audio()))
                 case Recognise(attempt=number):
                     self._spawn(self._recognise(number, self._audio()))
@@ -215,8 +235,7 @@ class Conversation:
     def _audio(self) -> np.ndarray:
         """What the person said, with little of the silence behind it: the recogniser makes words of silence."""
         windows = list(self._said or ())
-        silent_s = self._clock() - self._turns.last_speech_at
-        behind = max(0, round((silent_s - AFTER_S) * RATE_HZ / WINDOW_SAMPLES))
+        behind = max(0, self._silent_windows - AFTER_WINDOWS)
         windows = windows[: len(windows) - behind] if behind < len(windows) else windows
         return np.concatenate(windows) if windows else np.zeros(0, np.int16)
 
@@ -233,6 +252,7 @@ class Conversation:
             if attempt.words is None:
                 attempt.words = await self._ears.hear(audio)
                 attempt.words_at = self._clock()
+                attempt.messages = self.dialogue.with_question(attempt.words)
                 self._tell({"type": "heard", "text": attempt.words, "sure": False})
                 # It may discard this very attempt, which is then cancelled at the next await.
                 self._do(self._turns.recognised(self._clock(), attempt.number, attempt.words))
@@ -265,18 +285,18 @@ class Conversation:
             await asyncio.gather(writing, return_exceptions=True)
 
     async def _write(self, attempt: Attempt, utterance: Utterance) -> None:
-        assert attempt.words
         try:
-            async for piece in self._mind.answer(self.dialogue.with_question(attempt.words)):
-                turn = None
-                if attempt.token_at is None:
-                    attempt.token_at = self._clock()
-                    now = self._wall_clock()
-                    turn = Turn(ended_at=now - (attempt.token_at - attempt.ended_at), sent_at=now)
-                attempt.text += piece
-                await utterance.say(piece, turn=turn)
-                if attempt.sure_at is not None:
-                    self._tell({"type": "answer", "text": piece, "attempt": attempt.number})
+            async with aclosing(self._mind.answer(attempt.messages)) as pieces:
+                async for piece in pieces:
+                    turn = None
+                    if attempt.token_at is None:
+                        attempt.token_at = self._clock()
+                        now = self._wall_clock()
+                        turn = Turn(ended_at=now - (attempt.token_at - attempt.ended_at), sent_at=now)
+                    attempt.text += piece
+                    await utterance.say(piece, turn=turn)
+                    if attempt.sure_at is not None:
+                        self._tell({"type": "answer", "text": piece, "attempt": attempt.number})
         except CarillonError:
             await utterance.end()
             raise

@@ -7,7 +7,7 @@ model and understands nothing: it looks for words.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from app.talk.cues import words
@@ -38,7 +38,7 @@ class ScriptedHost:
     def __init__(self, story: Path = STORY) -> None:
         self._sentences = [it.strip() for it in _SENTENCE.findall(story.read_text("utf-8").replace("\n", " "))]
 
-    async def answer(self, dialogue: Sequence[Said]) -> AsyncIterator[str]:
+    async def answer(self, dialogue: Sequence[Said]) -> AsyncGenerator[str, None]:
         """The answer to the last message, word by word."""
         for word in self._answer(dialogue).split():
             yield word + " "

@@ -6,7 +6,7 @@ An answer comes as pieces of text, as they are written. Nothing here knows audio
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Mind(Protocol):
 
     name: str
 
-    def answer(self, dialogue: Sequence[Said]) -> AsyncIterator[str]:
+    def answer(self, dialogue: Sequence[Said]) -> AsyncGenerator[str, None]:
         """The answer to the last message, piece by piece. Raises CarillonError."""
         ...
 
@@ -51,7 +51,7 @@ class ChatEndpoint:
             headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=TOKEN_TIMEOUT_S, transport=transport
         )
 
-    async def answer(self, dialogue: Sequence[Said]) -> AsyncIterator[str]:
+    async def answer(self, dialogue: Sequence[Said]) -> AsyncGenerator[str, None]:
         messages = [{"role": "system", "content": self._instructions}, *map(asdict, dialogue)]
         body = {"model": self.name, "messages": messages, "stream": True}
         try:

@@ -25,7 +25,7 @@ from aiortc import (
 )
 from aiortc.mediastreams import MediaStreamError
 
-from app.errors import CarillonError, InvalidRequest
+from app.errors import CarillonError, InvalidRequest, Overloaded
 from app.talk.commands import obey
 from app.talk.conversation import Conversation, first_of
 from app.talk.offers import Answer, Offer
@@ -35,6 +35,8 @@ from app.talk.speech_detector import RATE_HZ as HEARD_RATE_HZ
 from app.talk.talk import Talk
 
 CONNECT_TIMEOUT_S = 20.0
+MOST_CANDIDATES = 64
+"""Each is an address that this machine then sends packets to."""
 MOST_TOLD = 500
 """Events that wait for the data channel to open."""
 MOST_BUFFERED_BYTES = 1_000_000
@@ -51,6 +53,19 @@ async def converse(talk: Talk, door: Door, offer: Offer) -> Answer:
     answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     talk.spawn(_Peer(talk).run(door, offer, answer))
     return await answer
+
+
+def _check(sdp: str) -> None:
+    """Raises InvalidRequest unless it offers one microphone, no camera, and no more ways than a machine has."""
+    lines = sdp.splitlines()
+    media = sorted(line[2:].split(" ")[0] for line in lines if line.startswith("m="))
+    if media not in (["audio"], ["application", "audio"]):
+        raise InvalidRequest(
+            f"an offer has one audio track and a data channel, this one: {', '.join(media)[:80] or 'nothing'}",
+            param="sdp",
+        )
+    if sum(line.startswith("a=candidate:") for line in lines) > MOST_CANDIDATES:
+        raise InvalidRequest(f"an offer has at most {MOST_CANDIDATES} candidates", param="sdp")
 
 
 class _AnswerTrack(MediaStreamTrack):
@@ -104,9 +119,11 @@ class _Peer:
         except CarillonError as error:
             if not answer.done():
                 answer.set_exception(error)
+        except Exception:
+            log.exception("conversation failed")
         finally:
             if not answer.done():
-                answer.cancel()
+                answer.set_exception(Overloaded("the front door ends conversations; try again", retry_after_s=1))
             await self._connection.close()
 
     async def _negotiate(self, offer: Offer, conversation: Conversation) -> Answer:
@@ -131,10 +148,9 @@ class _Peer:
             while self._untold:
                 channel.send(self._untold.popleft())
 
+        _check(offer.sdp)
         try:
             await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, offer.type))
-            if not self._track.done():
-                raise ValueError("there is no audio track in it")
             connection.addTrack(_AnswerTrack(conversation.playout))
             await connection.setLocalDescription(await connection.createAnswer())
         except Exception as error:  # aiortc raises whatever its parsers do

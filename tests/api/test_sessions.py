@@ -94,6 +94,28 @@ async def test_at_another_speed_nothing_of_a_turn_is_heard_in_the_next(client: S
     assert ours[0].sample_offset + sum(len(frame.audio) // 2 for frame in ours) == done.samples
 
 
+@pytest.mark.parametrize("where", ["start", "text"])
+async def test_a_client_that_tells_when_the_turn_ended_gets_the_whole_way(client: SessionsClient, where: str) -> None:
+    turn = {"ended_at": 1000.0, "sent_at": 1001.5}  # by a clock of its own
+    await client.send("start", "s1", voice="slt", **({"turn": turn} if where == "start" else {}))
+    await client.send("text", "s1", text="Hello.", **({"turn": turn} if where == "text" else {}))
+    await client.send("eos", "s1")
+    done = await client.until(Done, "s1")
+    assert done.ledger.turn_text_ms is not None
+    assert done.ledger.turn_ms is not None
+    assert 1500 <= done.ledger.turn_text_ms < done.ledger.turn_ms
+    assert done.ignored == ()
+
+
+async def test_a_turn_that_ended_long_ago_is_a_clock_that_is_wrong(client: SessionsClient) -> None:
+    await client.send("start", "s1", voice="slt")
+    await client.send("text", "s1", text="Hello.", turn={"ended_at": 1000.0})
+    await client.send("eos", "s1")
+    done = await client.until(Done, "s1")
+    assert done.ledger.turn_ms is None
+    assert done.ignored == ("turn.ended_at",)
+
+
 async def test_audio_comes_before_the_text_has_ended(client: SessionsClient) -> None:
     await client.send("start", "s1", voice="slt")
     await client.send("text", "s1", text="One. ")

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 
+from app.hearing.words import letter_agreement
 from app.platform.settings import TalkSettings
 from tests.api.conftest import House, OpenHouse
 from tests.support.fake_worker import FakeWorker
-from tests.support.talk_peer import over_socket, over_webrtc, question
+from tests.support.talk_peer import Transport, over_socket, over_webrtc, question
 
 pytestmark = pytest.mark.anyio
 
@@ -20,11 +21,12 @@ PAGE_FILES = ("talk.css", "talk.js", "connection.js", "budget.js", "microphone.j
 
 
 @pytest.mark.parametrize("transport", [over_socket, over_webrtc])
-async def test_a_question_is_heard_and_answered(house: House, worker: FakeWorker, transport: object) -> None:
-    async with transport(house.url, house.key) as person:  # type: ignore[operator]
+async def test_a_question_is_heard_and_answered(house: House, worker: FakeWorker, transport: Transport) -> None:
+    async with transport(house.url, house.key) as person:
         ended = await person.say(question("count"))
         answered = await person.until("answered")
-        assert answered["text"] == "One, two, three."
+        assert answered["text"]
+        assert letter_agreement("Count to three, please.", person.told("heard", sure=True)[0]["text"]) > 0.4
         assert person.first_sound_after(ended) is not None
         [turn] = person.told("turn", cut=False)[-1:]
     assert 0 < turn["endpoint_ms"] < turn["words_ms"] <= turn["token_ms"] < turn["ready_ms"] <= turn["heard_ms"]

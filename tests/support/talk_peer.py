@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,9 @@ class Peer:
     async def _changed(self) -> None:
         async with self._news:
             await self._news.wait()
+
+
+Transport = Callable[..., AbstractAsyncContextManager[Peer]]
 
 
 @asynccontextmanager

@@ -91,6 +91,12 @@ in the first: append them, and decode the whole. Their last 20 to 100 ms come wi
 not is held back by its socket alone. `credit` in a session without `window_samples` changes nothing. Up to
 {MAX_COMMANDS} messages of a session may wait for its worker.
 
+**Turns.** A client that answers a person tells when the person ended, with its first `text` or with `start`:
+`"turn": {{"ended_at": 1767225600.25, "sent_at": 1767225600.61}}`. The ledger then has `turn_ms`, from the end of speech
+to the first audio, and so has `/metrics`. With `sent_at` both are of the client's clock, and only the way of that
+message is not counted. Without it the clocks of both machines are compared. A turn that ended in the future or more
+than a minute ago is not counted, and named in `ignored`.
+
 **Resuming.** A session started with `resumable` outlives its connection and its front door. When the connection
 breaks before `done` has arrived, or at `goaway`, connect again, to any front door, with the same key, and within a
 minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
