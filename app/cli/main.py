@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.cli.backup import backup, restore
 from app.cli.bench import bench, simulate
 from app.cli.clone import clone, polish
 from app.cli.demo import demo
@@ -22,7 +23,7 @@ from app.errors import CarillonError
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 cli.add_typer(keys, name="keys")
 cli.add_typer(bench, name="bench")
-for command in (up, api, worker, tasks, migrate, doctor):
+for command in (up, api, worker, tasks, migrate, doctor, backup, restore):
     cli.command()(command)
 for command in (say, clone, polish, narrate, demo, drain, voices, jobs, narrations, simulate):
     cli.command()(command)
