@@ -11,14 +11,15 @@ the API keys in the copy open nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sqlalchemy import Table, func, insert, select, text
+from sqlalchemy import Table, delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import ConfigurationError, Conflict, InvalidRequest
@@ -69,7 +70,7 @@ async def restore(database: Database, store: ObjectStore, directory: Path) -> Co
     for a catalogue that has something, ConfigurationError for a copy of another version.
     """
     await database.migrate()
-    revision = await _revision(database)
+    revision, seeds = await _revision(database), await _made_by_migrations()
     with closing(_lines(directory)) as lines:
         head = next(lines)
         if (head.get("format"), head.get("revision")) != (FORMAT, revision):
@@ -79,7 +80,7 @@ async def restore(database: Database, store: ObjectStore, directory: Path) -> Co
             )
         objects, copied = _restore_objects(store, directory)
         async with database.writing() as connection:
-            await _check_empty(connection)
+            await _empty(connection, seeds)
             rows = 0
             for table in Base.metadata.sorted_tables:
                 rows += await _insert(connection, table, directory)
@@ -123,10 +124,30 @@ def _restore_objects(store: ObjectStore, directory: Path) -> tuple[int, int]:
     return len(paths), len(missing)
 
 
-async def _check_empty(connection: AsyncConnection) -> None:
-    for table in Base.metadata.sorted_tables:
-        if await connection.scalar(select(func.count()).select_from(table)):
+async def _made_by_migrations() -> dict[str, set[tuple[Any, ...]]]:
+    """The primary keys of the rows that a new catalogue has, by table: a copy has them, too."""
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(f"sqlite:///{directory}/new.db")
+        try:
+            await database.migrate()
+            async with database.reading() as connection:
+                return {table.name: await _primary_keys(connection, table) for table in Base.metadata.sorted_tables}
+        finally:
+            await database.aclose()
+
+
+async def _primary_keys(connection: AsyncConnection, table: Table) -> set[tuple[Any, ...]]:
+    """Some of them are enough to tell whether there are others than expected."""
+    found = await connection.execute(select(*table.primary_key.columns).limit(ROWS_AT_ONCE))
+    return {tuple(row) for row in found}
+
+
+async def _empty(connection: AsyncConnection, seeds: Mapping[str, set[tuple[Any, ...]]]) -> None:
+    """Take out what a new catalogue has by itself. Raises Conflict where there is more."""
+    for table in reversed(Base.metadata.sorted_tables):
+        if await _primary_keys(connection, table) - seeds[table.name]:
             raise Conflict(f"the catalogue has {table.name} already; restore into an empty database")
+        await connection.execute(delete(table))
 
 
 async def _insert(connection: AsyncConnection, table: Table, directory: Path) -> int:
