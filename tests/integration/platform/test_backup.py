@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 from app.catalog import Catalog
+from app.cli.main import cli
 from app.errors import ConfigurationError, Conflict, InvalidRequest
 from app.platform.backup import CATALOGUE, Copied, back_up, restore
 from app.platform.database import utc_now
@@ -125,3 +127,26 @@ async def test_no_object_lands_outside_the_copy(catalog: Catalog, object_store: 
     with pytest.raises(InvalidRequest, match="outside the copy"):
         await back_up(catalog.database, hostile, tmp_path / "copy")
     hostile.close()
+
+
+def test_two_commands_move_a_catalogue(object_store: ObjectStore, rclone: StoreSettings, tmp_path: Path) -> None:
+    def run(home: str, *words: str) -> str:
+        variables = {
+            "CARILLON_DATABASE_URL": f"sqlite:///{tmp_path / home}.db",
+            "CARILLON_DATA_DIR": str(tmp_path / home),
+            "CARILLON_STORE__ENDPOINT_URL": rclone.endpoint_url,
+            "CARILLON_STORE__BUCKET": object_store.bucket,
+            "CARILLON_STORE__ACCESS_KEY": "access",
+            "CARILLON_STORE__SECRET_KEY": "secret",
+            "CARILLON_KEY_PEPPER": "pepper",
+            "CARILLON_FLEET_SECRET": "fleet",
+        }
+        result = CliRunner().invoke(cli, list(words), env=variables)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("old", "migrate")
+    run("old", "keys", "create", "laptop")
+    assert "0 objects, 0 of them new" in run("old", "backup", str(tmp_path / "copy"))
+    run("new", "restore", str(tmp_path / "copy"))
+    assert "laptop" in run("new", "keys", "list")
