@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.cli.backup import backup, restore
 from app.cli.bench import bench, simulate
 from app.cli.clone import clone, polish
 from app.cli.console import console
@@ -24,7 +25,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 cli.add_typer(keys, name="keys")
 cli.add_typer(projects, name="projects")
 cli.add_typer(bench, name="bench")
-for command in (up, api, worker, tasks, migrate, doctor):
+for command in (up, api, worker, tasks, migrate, doctor, backup, restore):
     cli.command()(command)
 for command in (say, clone, polish, narrate, demo, console, drain, voices, jobs, narrations, usage, simulate):
     cli.command()(command)

@@ -13,6 +13,7 @@ Every Redis key of the tasks, beside Celery's own, is a STRING that expires; los
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -41,6 +42,9 @@ RECONCILE_S = 15
 CLEAN_S = 3600
 
 HEARTBEAT_TTL_S = 15
+
+CHECKED = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+"""Over TLS: who answers is who the address names, for an authority of the system or of SSL_CERT_FILE."""
 
 RECONCILE_KEY, CLEAN_KEY = "carillon:tasks:reconcile", "carillon:tasks:janitor"
 
@@ -104,4 +108,7 @@ def make_celery(settings: Settings, *, visibility_timeout_s: float = VISIBILITY_
         # Not worker_cancel_long_running_tasks_on_connection_loss: a job was lost with it.
         result_expires=86_400,
     )
+    if url.startswith("rediss:"):
+        # Celery refuses TLS without a word on certificates, and kombu would check none.
+        celery.conf.update(broker_use_ssl=CHECKED, redis_backend_use_ssl=CHECKED)
     return celery

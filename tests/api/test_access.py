@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 
 import httpx
 import pytest
@@ -32,9 +31,8 @@ async def test_without_a_good_key_nothing_is_told(house: House, headers: dict[st
 
 
 async def test_a_database_that_fails_is_503_with_a_time_to_come_again(house: House) -> None:
-    with sqlite3.connect(house.settings.data_dir / "carillon.db") as connection:
-        connection.execute("DROP TABLE api_keys")
-    connection.close()
+    async with house.catalog.database.writing() as connection:
+        await connection.exec_driver_sql("DROP TABLE api_keys")
     answer = await house.http.get("/v1/models")
     assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"]

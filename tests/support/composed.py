@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,13 @@ class Composed:
         """`docker compose up SERVICE`; `places` are variables that say where it listens here."""
         with (self.directory / f"{service}.log").open("ab") as log:
             self.processes[service] = process = subprocess.Popen(
-                self._command(service), env={**self.environment(service), **places}, stdout=log, stderr=log
+                self._command(service),
+                env={**self.environment(service), **places},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        self.stack.callback(_end, process)
+        self.stack.callback(_end_group, process)
 
     def environment(self, service: str) -> dict[str, str]:
         """What the file gives a service, with the paths and names of this machine."""
@@ -145,6 +150,13 @@ def _rewrite(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, path
     path.write_text(text.replace(old, new))
+
+
+def _end_group(process: subprocess.Popen[Any]) -> None:
+    """With what it has started: an engine would outlive its worker."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
