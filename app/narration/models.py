@@ -23,6 +23,7 @@ from pydantic import Field, field_validator, model_validator
 
 from app.platform.jobs import JobError
 from app.speech.choices import NarrationFormat
+from app.speech.text.options import CodeReading
 from app.speech.text.respelling import Respelling, WrittenWord, check_distinct
 from app.speech.voices import Frozen, Voice
 
@@ -46,9 +47,14 @@ class SourceKind(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
     EPUB = "epub"
+    HTML = "html"
+    DOCX = "docx"
 
 
 # What shall be done.
+
+
+NarrationMarkup = Literal["auto", "plain", "markdown"]
 
 
 class Pauses(Frozen):
@@ -75,6 +81,11 @@ class NarrationOptions(Frozen):
         default_factory=dict, max_length=3_000, description="Whole words, in any case, and how to say them."
     )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
+    markup: NarrationMarkup = Field(
+        default="auto",
+        description="markdown, or plain: what the text is, whatever the file's name says; auto: as `kind` says.",
+    )
+    code: CodeReading = Field(default=CodeReading.SKIP, description="What becomes of blocks of program code.")
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
     retakes: int = Field(default=3, ge=0, le=3, description="A segment that fails its checks is spoken anew so often.")
     temperature: float | None = Field(default=None, ge=0, le=2, description="None: the model's own.")

@@ -266,8 +266,8 @@ async def test_a_step_that_meets_it_every_time_fails_and_tells_what_it_was(study
 
 
 async def test_what_was_found_about_the_text_is_told_once(study: Study) -> None:
-    narration = await study.over(await study.handed_in(TEXT + "\n# Three\n"))
-    assert [finding.code for finding in narration.findings] == ["empty_chapter"]
+    narration = await study.over(await study.handed_in(TEXT + "\n# Three\n\n* * *\n\n![](a.png)\n"))
+    assert [finding.code for finding in narration.findings] == ["picture", "empty_chapter"]
 
 
 async def test_a_cancelled_narration_ends_at_its_step_and_goes_on_there(study: Study) -> None:
