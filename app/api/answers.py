@@ -314,6 +314,8 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/narrations/{narration_id}/cancel"): Answer(NarrationDetails),
     ("post", "/v1/narrations/{narration_id}/resume"): Answer(NarrationDetails),
     ("post", "/v1/narrations/{narration_id}/segments/{number}/regenerate"): Answer(NarrationDetails),
+    ("post", "/v1/narrations/{narration_id}/segments/regenerate"): Answer(NarrationDetails),
+    ("get", "/v1/narrations/{narration_id}/segments/{number}/audio"): Answer(media_types=("audio/flac",)),
     ("get", "/v1/narrations/{narration_id}/segments"): Answer(SegmentList),
     ("get", "/v1/narrations/{narration_id}/audio"): Answer(
         media_types=AUDIOBOOK_TYPES,

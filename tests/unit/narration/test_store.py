@@ -242,7 +242,7 @@ async def test_what_was_found_about_voices_and_the_file_is_replaced_and_the_rest
     await rendered(catalog, narration, chapters=1)
     ended = await catalog.steps.complete(await claimed(catalog, narration), OUTPUT, findings=(quiet,))
     assert ended.findings == (cut, quiet)
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     await rendered(catalog, narration, chapters=1)
     assert (await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)).findings == (cut,)
 
@@ -300,7 +300,7 @@ async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps
     catalog: Catalog, narration: Narration
 ) -> None:
     await completed(catalog, narration)
-    anew = await catalog.narrations.regenerate(narration.id, segment=5, chapter=2)
+    anew = await catalog.narrations.regenerate(narration.id, {5: 2})
     assert (anew.state, anew.takes, anew.output) == (NarrationState.QUEUED, {5: 1}, OUTPUT)
     step = await claimed(catalog, narration)
     assert step.number == 2
@@ -312,7 +312,7 @@ async def test_a_segment_read_anew_opens_its_chapter_and_the_mastering_and_keeps
 
 async def test_only_a_completed_narration_has_segments_to_read_anew(catalog: Catalog, narration: Narration) -> None:
     with pytest.raises(Conflict, match="needs one that is completed"):
-        await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+        await catalog.narrations.regenerate(narration.id, {1: 1})
 
 
 async def test_segments_that_are_gone_send_the_mastering_back_to_the_chapters(
@@ -360,7 +360,7 @@ async def test_whoever_held_a_step_before_it_was_opened_anew_has_lost_it(
 async def test_a_segment_can_be_read_anew_as_often_as_somebody_likes(catalog: Catalog, narration: Narration) -> None:
     await completed(catalog, narration)
     for _ in range(30):
-        await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+        await catalog.narrations.regenerate(narration.id, {1: 1})
         await rendered(catalog, narration, chapters=1)
         mastering = await claimed(catalog, narration)
         assert mastering.setbacks == 0
@@ -373,7 +373,7 @@ async def test_an_end_that_was_told_too_late_leaves_the_next_to_be_told(
 ) -> None:
     first = await completed(catalog, narration)
     assert await catalog.narrations.to_announce(narration.id) == first
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     assert await catalog.narrations.to_announce(narration.id) is None
     await rendered(catalog, narration, chapters=1)
     second = await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)
@@ -391,7 +391,7 @@ async def test_its_end_is_announced_once_and_again_after_it_ended_anew(
     assert await catalog.narrations.unannounced(since=clock()) == [(narration.id, clock())]
     await catalog.narrations.announced(await catalog.narrations.get(narration.id))
     assert await catalog.narrations.unannounced(since=clock()) == []
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     await rendered(catalog, narration, chapters=1)
     await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)
     assert await catalog.narrations.unannounced(since=clock()) == [(narration.id, clock())]
