@@ -148,7 +148,13 @@ class UploadAddresses(BaseModel):
     expires_s: int
 
 
-CloneDetails = _derived("Clone", CloneJob, object=(Literal["clone"], ...), over=(bool, ...))
+CloneDetails = _derived(
+    "Clone",
+    CloneJob,
+    object=(Literal["clone"], ...),
+    over=(bool, ...),
+    waits_for=(str | None, Field(description="What keeps it from beginning.")),
+)
 
 
 class NarrationLinks(BaseModel):
@@ -176,6 +182,7 @@ NarrationDetails = _derived(
     audio_s=(float, ...),
     busy_s=(float, ...),
     real_time_factor=(float | None, ...),
+    waits_for=(str | None, Field(description="What keeps it from going on: others before it, a worker.")),
     eta_s=(float | None, ...),
     cost_usd=(float | None, ...),
     links=(NarrationLinks | None, ...),

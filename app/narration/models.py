@@ -343,6 +343,7 @@ class Narration(Frozen):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    ahead: int | None = Field(default=None, description="While it is queued: how many go before it; 0: it is next.")
 
     @property
     def segments(self) -> int:

@@ -252,6 +252,7 @@ class CloneJob(Frozen):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    ahead: int | None = Field(default=None, description="While it is queued: how many go before it; 0: it is next.")
 
     @model_validator(mode="after")
     def _a_failure_has_a_reason(self) -> Self:

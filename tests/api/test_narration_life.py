@@ -57,6 +57,16 @@ async def test_progress_is_told_by_chapters_with_what_it_cost(open_library: Open
     assert told["cost_usd"] == pytest.approx(15 / 3600 * 7.2 / worker.capacity)
 
 
+async def test_one_that_is_queued_says_its_place_and_what_it_waits_for(library: Library) -> None:
+    first, second = await library.queued(), await library.queued()
+    assert (first["ahead"], second["ahead"]) == (0, 1)
+    assert first["waits_for"] == "a tasks process (`carillon tasks`) to take it up"
+    assert second["waits_for"] == "1 narration before it"
+    await library.planned(first["id"])
+    told = (await library.http.get(f"/v1/narrations/{first['id']}")).json()
+    assert (told["ahead"], told["waits_for"]) == (None, "a spare place at a worker: live sessions go first")
+
+
 async def test_the_list_has_the_newest_without_their_chapters(library: Library) -> None:
     told = await library.queued()
     await library.planned(told["id"])
