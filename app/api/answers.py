@@ -148,7 +148,13 @@ class UploadAddresses(BaseModel):
     expires_s: int
 
 
-CloneDetails = _derived("Clone", CloneJob, object=(Literal["clone"], ...), over=(bool, ...))
+CloneDetails = _derived(
+    "Clone",
+    CloneJob,
+    object=(Literal["clone"], ...),
+    over=(bool, ...),
+    waits_for=(str | None, Field(description="What keeps it from beginning.")),
+)
 
 
 class NarrationLinks(BaseModel):
@@ -176,6 +182,7 @@ NarrationDetails = _derived(
     audio_s=(float, ...),
     busy_s=(float, ...),
     real_time_factor=(float | None, ...),
+    waits_for=(str | None, Field(description="What keeps it from going on: others before it, a worker.")),
     eta_s=(float | None, ...),
     cost_usd=(float | None, ...),
     links=(NarrationLinks | None, ...),
@@ -314,6 +321,8 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/narrations/{narration_id}/cancel"): Answer(NarrationDetails),
     ("post", "/v1/narrations/{narration_id}/resume"): Answer(NarrationDetails),
     ("post", "/v1/narrations/{narration_id}/segments/{number}/regenerate"): Answer(NarrationDetails),
+    ("post", "/v1/narrations/{narration_id}/segments/regenerate"): Answer(NarrationDetails),
+    ("get", "/v1/narrations/{narration_id}/segments/{number}/audio"): Answer(media_types=("audio/flac",)),
     ("get", "/v1/narrations/{narration_id}/segments"): Answer(SegmentList),
     ("get", "/v1/narrations/{narration_id}/audio"): Answer(
         media_types=AUDIOBOOK_TYPES,

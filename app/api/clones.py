@@ -15,7 +15,7 @@ from app.api.bodies import json_body, read_json
 from app.api.services import Services, TheServices
 from app.errors import InvalidRequest
 from app.speech.choices import Scope
-from app.voices.models import CloneJob
+from app.voices.models import CloneJob, CloneState
 
 router = APIRouter(tags=["clones"], dependencies=[Depends(requires(Scope.CLONE))])
 
@@ -103,4 +103,13 @@ async def _queued(job: CloneJob, services: Services, response: Response) -> dict
 def shown(job: CloneJob, *, report: bool = True) -> dict[str, Any]:
     """A job as clients see it."""
     fields = job.model_dump(mode="json", exclude=None if report else {"report"})
-    return {"object": "clone", **fields, "over": job.state.over}
+    return {"object": "clone", **fields, "over": job.state.over, "waits_for": waits_for(job)}
+
+
+def waits_for(job: CloneJob) -> str | None:
+    """What keeps a job from beginning; None: nothing that is known here."""
+    if job.state is not CloneState.QUEUED:
+        return None
+    if not job.ahead:
+        return "a tasks process with a place for training"
+    return f"{job.ahead} {'job' if job.ahead == 1 else 'jobs'} before it"

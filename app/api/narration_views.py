@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from app.api.services import Services
 from app.narration.models import Narration, Script, Timeline
-from app.narration.progress import cost_usd, eta_s
+from app.narration.progress import cost_usd, eta_s, waits_for
 
 
 def narration_json(services: Services, narration: Narration, *, without: Set[str] = frozenset()) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def narration_json(services: Services, narration: Narration, *, without: Set[str
         "audio_s": narration.audio_s,
         "busy_s": narration.busy_s,
         "real_time_factor": narration.real_time_factor,
+        "waits_for": waits_for(narration, workers=len(_capacities(services, narration.model))),
         "eta_s": eta_s(narration, lanes=settings.at_once),
         "cost_usd": cost_usd(
             narration,
@@ -39,8 +40,13 @@ def narration_json(services: Services, narration: Narration, *, without: Set[str
 
 def _places(services: Services, model: str) -> float | None:
     """The mean of the workers that serve the model now, or else this front door's setting."""
-    places = [worker.capacity for worker in services.session_router.workers if worker.model.name == model]
+    places = _capacities(services, model)
     return sum(places) / len(places) if places else services.settings.capacity
+
+
+def _capacities(services: Services, model: str) -> list[int]:
+    """Of the workers that serve the model now."""
+    return [worker.capacity for worker in services.session_router.workers if worker.model.name == model]
 
 
 def _links(services: Services, narration: Narration) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ done with a narration is in `app.narration.submission` and `app.narration.servic
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +22,16 @@ from app.narration.models import Narration
 from app.narration.submission import Cast, NewNarration, VoiceName
 
 router = APIRouter(tags=["narrations"])
+
+MAX_REGENERATED = 1_000
+
+
+class Regeneration(BaseModel):
+    """The body of `POST /v1/narrations/{id}/segments/regenerate`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    segments: set[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=MAX_REGENERATED)
 
 
 class Resumption(BaseModel):
@@ -118,8 +128,28 @@ async def regenerate(
     narration_id: str, number: int, response: Response, services: TheServices, _: Narrator
 ) -> dict[str, Any]:
     """Read one segment again and make the file again around it; until then the old one is served."""
-    narration = await services.narrations.regenerate(narration_id, number)
+    narration = await services.narrations.regenerate(narration_id, [number])
     return await _queued("narration.regenerate", narration, services, response)
+
+
+@router.post(
+    "/v1/narrations/{narration_id}/segments/regenerate", status_code=202, openapi_extra=json_body(Regeneration)
+)
+async def regenerate_several(
+    narration_id: str, request: Request, response: Response, services: TheServices, _: Narrator
+) -> dict[str, Any]:
+    """Read several segments again at once, and make the file once."""
+    wanted = await read_json(request, Regeneration)
+    narration = await services.narrations.regenerate(narration_id, wanted.segments)
+    return await _queued("narration.regenerate", narration, services, response)
+
+
+@router.get("/v1/narrations/{narration_id}/segments/{number}/audio", response_class=Response)
+async def segment_audio(narration_id: str, number: int, services: TheServices, _: Narrator) -> Response:
+    """One segment by itself, as it was spoken last: as soon as it has been, before the whole is done."""
+    narration = await services.catalog.narrations.get(narration_id)
+    audio = await services.narrations.segment_audio(narration, number)
+    return Response(audio, media_type="audio/flac", headers={"cache-control": "private, no-cache"})
 
 
 @router.get("/v1/narrations/{narration_id}/segments")

@@ -66,7 +66,8 @@ EXAMPLES: dict[tuple[str, str], Any] = {
 }
 
 FILE_PATHS = frozenset(
-    f"/v1/narrations/{{narration_id}}/{file}" for file in ("audio", "captions.vtt", "captions.srt", "chapters")
+    f"/v1/narrations/{{narration_id}}/{file}"
+    for file in ("audio", "captions.vtt", "captions.srt", "chapters", "segments", "segments/{number}/audio")
 )
 """Which there are none of before a narration is finished."""
 

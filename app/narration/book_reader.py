@@ -1,7 +1,7 @@
 """A stranger's text, book or cover is only ever read in a sandbox.
 
-`read_manuscript` reads plain text, Markdown or EPUB from a file, `check_cover` looks whether a picture is one by really
-decoding it; both have a twin for coroutines. The scripts are `app.narration.epub_child` (books),
+`read_manuscript` reads plain text, Markdown, HTML, DOCX or EPUB from a file, `check_cover` looks whether a picture is
+one by really decoding it; both have a twin for coroutines. The scripts are `app.narration.epub_child` (books),
 `app.narration.text_blocks_child` (which runs pandoc) and `app.narration.cover_child`. Chapters, characters and pauses
 are then found here, by `app.narration.manuscript`.
 """
@@ -24,6 +24,7 @@ from app.narration.models import MAX_TEXT_BYTES, Manuscript, SourceKind, TextFin
 from app.platform import sandbox
 from app.platform.sandbox import Limits
 from app.platform.settings import NarrationSettings
+from app.speech.text.options import CodeReading
 
 LIMITS = Limits(memory_bytes=2 * 2**30, cpu_s=15, wall_s=60.0, answer_bytes=128 * 2**20)
 """What reading the shortest text may take, but for the memory and the answer, which are of the longest: JSON, which
@@ -97,22 +98,36 @@ class Book:
     cover: Cover | None = None
 
 
-def read_manuscript(path: Path, kind: SourceKind, *, name: str, limits: BookLimits | None = None) -> Book:
-    """The manuscript in a file; `name` is what messages call it.
+def read_manuscript(
+    path: Path,
+    kind: SourceKind,
+    *,
+    name: str,
+    limits: BookLimits | None = None,
+    code: CodeReading = CodeReading.SKIP,
+) -> Book:
+    """The manuscript in a file; `name` is what messages call it, `code` what becomes of listings.
 
     Raises ManuscriptUnfit with the value, the place and the remedy: no UTF-8, no EPUB, a damaged, protected or
     exploding one, too much text, nothing to speak, and what used up its limits.
     """
-    return asyncio.run(read_manuscript_async(path, kind, name=name, limits=limits))
+    return asyncio.run(read_manuscript_async(path, kind, name=name, limits=limits, code=code))
 
 
-async def read_manuscript_async(path: Path, kind: SourceKind, *, name: str, limits: BookLimits | None = None) -> Book:
+async def read_manuscript_async(
+    path: Path,
+    kind: SourceKind,
+    *,
+    name: str,
+    limits: BookLimits | None = None,
+    code: CodeReading = CodeReading.SKIP,
+) -> Book:
     """`read_manuscript` for coroutines; cancelled, it kills the subprocess."""
     limits = limits or BookLimits()
     if kind is SourceKind.EPUB:
-        said = await _read_book(path, name, limits)
+        said = await _read_book(path, name, limits, code)
     else:
-        said = await _read(path, kind, name, limits)
+        said = await _read(path, kind, name, limits, code)
     manuscript = await asyncio.to_thread(_composed, said, name)
     cover = await _cover(said, manuscript, limits)
     if said.get("cover") and cover is None:
@@ -142,11 +157,12 @@ async def check_cover_async(path: Path, *, name: str, limits: BookLimits | None 
     return said["content_type"]
 
 
-async def _read(path: Path, kind: SourceKind, name: str, limits: BookLimits) -> dict[str, Any]:
+async def _read(path: Path, kind: SourceKind, name: str, limits: BookLimits, code: CodeReading) -> dict[str, Any]:
     size = path.stat().st_size
     request = {
         "source": str(path.absolute()),
         "kind": kind.value,
+        "code": code.value,
         "pandoc": pypandoc.get_pandoc_path(),
         "max_text_bytes": limits.max_text_bytes,
         "heap_bytes": min(limits.heap_bytes, HEAP_BYTES + size * HEAP_BYTES_PER_MB // 2**20),
@@ -154,7 +170,7 @@ async def _read(path: Path, kind: SourceKind, name: str, limits: BookLimits) -> 
     return await _run(_READING, request, name=name, param="file", limits=limits.reading_of(size))
 
 
-async def _read_book(path: Path, name: str, limits: BookLimits) -> dict[str, Any]:
+async def _read_book(path: Path, name: str, limits: BookLimits, code: CodeReading) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="carillon-") as directory:
         slim = Path(directory) / "book.epub"
         request = {
@@ -165,7 +181,7 @@ async def _read_book(path: Path, name: str, limits: BookLimits) -> dict[str, Any
         }
         unpacking = limits.reading_of(path.stat().st_size)
         unpacked = await _run(_UNPACKING, request, name=name, param="file", limits=unpacking)
-        return await _read(slim, SourceKind.EPUB, name, limits) | unpacked
+        return await _read(slim, SourceKind.EPUB, name, limits, code) | unpacked
 
 
 def _composed(said: dict[str, Any], name: str) -> Manuscript:

@@ -25,6 +25,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -77,9 +78,12 @@ class Block(NamedTuple):
     level: int = 0
 
 
-class _Section(NamedTuple):
+@dataclass(slots=True)
+class _Section:
     title: str
     texts: list[str]
+    dropped: bool = False
+    """Something of it is not read aloud: a heading over nothing else is then not read either."""
 
 
 def compose(
@@ -114,7 +118,8 @@ def compose(
             chapter.add(text)
         chapter.end()
         room -= len(chapter.paragraphs)
-        if any(p.text for p in chapter.paragraphs):
+        named_only = not section.texts and not section.dropped and has_speech(section.title)
+        if any(p.text for p in chapter.paragraphs) or named_only:
             chapters.append(ManuscriptChapter(title=section.title, paragraphs=tuple(chapter.paragraphs)))
             findings.take(chapter.findings, len(chapters))
             continue
@@ -123,7 +128,7 @@ def compose(
             empty += 1
             place = f'chapter {len(chapters) + empty} of the text, "{section.title}",'
             findings.add("left_out", "empty_chapter", f"{place} has nothing to speak and is left out")
-    if not chapters:
+    if not any(chapter.paragraphs for chapter in chapters):
         raise ManuscriptUnfit(f"{name} holds nothing to speak: no letter and no digit; hand in a text.", param="file")
     if len(chapters) > MAX_CHAPTERS:
         raise ManuscriptUnfit(
@@ -222,6 +227,8 @@ def _sections(blocks: Sequence[Block], depth: int, contents: Mapping[str, str], 
             begins = _one_line(contents.get(block.text, ""))
         elif block.kind in ("heading", "text"):
             section.texts.append(block.text)
+        elif block.kind == "dropped":
+            section.dropped = True
         if begins is not None:
             yield section
             section, level = _Section(begins, []), block.level

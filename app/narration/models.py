@@ -25,6 +25,7 @@ from app.errors import ManuscriptUnfit
 from app.platform.jobs import JobError
 from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import NarrationFormat
+from app.speech.text.options import CodeReading
 from app.speech.text.respelling import Respelling, WrittenWord, check_distinct
 from app.speech.voices import Frozen, Voice
 
@@ -48,9 +49,14 @@ class SourceKind(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
     EPUB = "epub"
+    HTML = "html"
+    DOCX = "docx"
 
 
 # What shall be done.
+
+
+NarrationMarkup = Literal["auto", "plain", "markdown"]
 
 
 class Pauses(Frozen):
@@ -80,6 +86,11 @@ class NarrationOptions(Frozen):
     chapters: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         default=None, min_length=1, max_length=1000, description="Only these of the text's chapters, from 1; None: all."
     )
+    markup: NarrationMarkup = Field(
+        default="auto",
+        description="markdown, or plain: what the text is, whatever the file's name says; auto: as `kind` says.",
+    )
+    code: CodeReading = Field(default=CodeReading.SKIP, description="What becomes of blocks of program code.")
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
     retakes: int = Field(
         default=3, ge=0, le=3, description="A segment that fails its checks is rendered again so often."
@@ -358,6 +369,7 @@ class Narration(Frozen):
     finished_at: datetime | None = None
     project_id: str = DEFAULT_PROJECT
     key_id: str | None = Field(default=None, description="The API key that asked for it.")
+    ahead: int | None = Field(default=None, description="While it is queued: how many go before it; 0: it is next.")
 
     @property
     def segments(self) -> int:

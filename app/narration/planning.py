@@ -40,7 +40,9 @@ async def _script(context: StepContext) -> Script:
     path = context.directory / "source"
     await context.fetch(narration.source.key, path)
     limits = BookLimits.of(context.settings.narration)
-    book = await read_manuscript_async(path, narration.source.kind, name=narration.source.file_name, limits=limits)
+    book = await read_manuscript_async(
+        path, narration.source.kind, name=narration.source.file_name, limits=limits, code=options.code
+    )
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language
     manuscript = book.manuscript.chosen(options.chapters)
     script = await write_script(manuscript, options, tags=ORPHEUS_TAGS, language=language)

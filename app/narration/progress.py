@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.narration.models import Narration
+from app.narration.models import Narration, NarrationState
 
 
 def doing(narration: Narration) -> str:
@@ -10,6 +10,22 @@ def doing(narration: Narration) -> str:
     far = f", {narration.segments_done} of {narration.segments} segments are spoken" if narration.segments else ""
     why = f" ({narration.error.message})" if narration.error else ""
     return f"narration {narration.id} is {narration.state.value}{why}{far}"
+
+
+def waits_for(narration: Narration, *, workers: int) -> str | None:
+    """What keeps a narration from going on, as far as can be told from here; None: nothing, or it is over."""
+    match narration.state:
+        case NarrationState.QUEUED if narration.ahead:
+            others = "narration" if narration.ahead == 1 else "narrations"
+            return f"{narration.ahead} {others} before it"
+        case NarrationState.QUEUED:
+            return "a tasks process (`carillon tasks`) to take it up"
+        case NarrationState.RENDERING if not workers:
+            return "a worker that serves its model"
+        case NarrationState.RENDERING if not narration.segments_done:
+            return "a spare place at a worker: live sessions go first"
+        case _:
+            return None
 
 
 def eta_s(narration: Narration, *, lanes: int) -> float | None:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NotFound
-from app.narration.models import ChapterProgress, Narration, StepKind, TextFinding
+from app.narration.models import ChapterProgress, Narration, NarrationState, StepKind, TextFinding
 from app.platform import claims
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import NarrationRow, StepRow
@@ -40,7 +40,11 @@ async def read_narration(connection: AsyncConnection, narration_id: str, tenant:
     row = (await connection.execute(statement)).first()
     if row is None:
         raise NotFound(f"there is no narration {narration_id[:64]!r}; GET /v1/narrations lists them", param="id")
-    return built(row, (await read_chapters(connection, [narration_id]))[narration_id])
+    narration = built(row, (await read_chapters(connection, [narration_id]))[narration_id])
+    if narration.state is not NarrationState.QUEUED:
+        return narration
+    ahead = await connection.scalar(claims.ahead(NarrationRow, row.created_at))
+    return narration.model_copy(update={"ahead": ahead})
 
 
 async def read_chapters(connection: AsyncConnection, narration_ids: list[str]) -> dict[str, list[ChapterProgress]]:
@@ -60,7 +64,7 @@ async def read_chapters(connection: AsyncConnection, narration_ids: list[str]) -
 
 
 def built(row: Row[Any], chapters: list[ChapterProgress]) -> Narration:
-    stored = set(Narration.model_fields) - {"chapters"}
+    stored = set(Narration.model_fields) - {"chapters", "ahead"}
     return Narration.model_validate({name: getattr(row, name) for name in stored} | {"chapters": chapters})
 
 

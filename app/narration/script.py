@@ -249,7 +249,9 @@ class _Layout:
 
     def add(self, title: str, stretches: Sequence[_Stretch]) -> None:
         """Lay out a chapter; one that has no words is left out and told."""
-        if not any(s.pieces for s in stretches if not s.is_title):
+        """One of a title alone is its title, where titles are read."""
+        told = (s for s in stretches if not s.is_title or len(stretches) == 1)
+        if not any(s.pieces for s in told):
             self.findings.add("left_out", "empty_chapter", f'"{title[:60]}" has nothing to speak and is left out')
             return
         pauses, segments = self._options.pauses, list[ScriptSegment]()

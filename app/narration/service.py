@@ -6,13 +6,14 @@ The row is the truth; the queue gets a message by the task's name, and a reconci
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from app.errors import Conflict, NotFound
 from app.narration.cast import Casting
 from app.narration.models import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.narration.progress import doing
+from app.narration.segment_store import SegmentStore
 from app.narration.store import NarrationStore
 from app.narration.submission import Submissions, discard_objects
 from app.platform.broker import NARRATE, RENDER
@@ -62,21 +63,19 @@ class NarrationService:
         )
         return await self._queued(resumed)
 
-    async def regenerate(self, narration_id: str, number: int) -> Narration:
-        """Have one segment read again, and the file made again around it. Raises NotFound, Conflict."""
+    async def regenerate(self, narration_id: str, numbers: Collection[int]) -> Narration:
+        """Have segments read again, and the file made again around them. Raises NotFound, Conflict."""
         narration = await self.narrations.get(narration_id)
         await self.quota.check_jobs()
         if narration.state is not NarrationState.COMPLETED or narration.output is None:
             raise Conflict(f"{doing(narration)}; a segment can be rendered again when it is completed", param="id")
         timeline = await self.timeline(narration)
-        segment = next((segment for segment in timeline.segments if segment.number == number), None)
-        if segment is None:
-            raise NotFound(
-                f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number"
-            )
+        chapters = {segment.number: segment.chapter for segment in timeline.segments}
+        if strange := [number for number in numbers if number not in chapters]:
+            raise _no_segment(narration, strange[0])
         # Of every segment: what was spoken is fetched once more, and spoken again where the store has it no longer.
         await self._all_there(narration, "submit the text again with another in its place")
-        again = await self.narrations.regenerate(narration_id, segment=number, chapter=segment.chapter)
+        again = await self.narrations.regenerate(narration_id, {number: chapters[number] for number in numbers})
         return await self._queued(again)
 
     async def delete(self, narration_id: str) -> None:
@@ -103,6 +102,22 @@ class NarrationService:
         store, key = configured(self.object_store), narration.script_key
         return await asyncio.to_thread(lambda: Script.model_validate_json(store.get(key)))
 
+    async def segment_audio(self, narration: Narration, number: int) -> bytes:
+        """A segment as it was spoken last, as FLAC, from when it has been. Raises NotFound, Conflict."""
+        store = configured(self.object_store)
+        if narration.script_key is None:
+            raise Conflict(f"{doing(narration)}; it has no segments before it is planned", param="id")
+        key = narration.script_key
+        script = await asyncio.to_thread(lambda: Script.model_validate_json(store.get(key)))
+        every = (segment for chapter in script.chapters for segment in chapter.segments)
+        segment = next((segment for segment in every if segment.number == number), None)
+        if segment is None:
+            raise _no_segment(narration, number)
+        take = await SegmentStore(store, narration).find(segment)
+        if take is None:
+            raise Conflict(f"{doing(narration)}; segment {number} has not been spoken yet", param="number")
+        return await asyncio.to_thread(store.get, take.key)
+
     async def _queued(self, narration: Narration) -> Narration:
         await self.queue.send(NARRATE, narration.id, queue=RENDER)
         return narration
@@ -116,6 +131,10 @@ class NarrationService:
                 await self.find_clone(voice.id)
             except NotFound:
                 raise Conflict(f"the voice {name!r} has been deleted; {remedy}", param="voice") from None
+
+
+def _no_segment(narration: Narration, number: int) -> NotFound:
+    return NotFound(f"there is no segment {number}; this narration has {narration.segments}, from 1", param="number")
 
 
 def _pinned(narration: Narration, recast: Casting) -> dict[str, Voice]:

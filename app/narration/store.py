@@ -150,17 +150,20 @@ class NarrationStore:
             await open_steps(connection, narration_id, again, self._now())
             return await read_narration(connection, narration.id)
 
-    async def regenerate(self, narration_id: str, *, segment: int, chapter: int) -> Narration:
-        """Have one segment of a finished narration rendered again. Raises NotFound, Conflict unless it is completed."""
+    async def regenerate(self, narration_id: str, chapters: Mapping[int, int]) -> Narration:
+        """Have segments of a finished narration rendered again: numbers to the chapters they are in.
+
+        Raises NotFound, Conflict unless it is completed.
+        """
         async with self._database.writing() as connection:
             narration = await self._reopened(connection, narration_id, (NarrationState.COMPLETED,), {})
-            takes = {**narration.takes, segment: narration.takes.get(segment, 0) + 1}
+            takes = {**narration.takes, **{segment: narration.takes.get(segment, 0) + 1 for segment in chapters}}
             await connection.execute(
                 update(NarrationRow)
                 .where(NarrationRow.id == narration_id)
                 .values(takes={str(number): take for number, take in takes.items()})
             )
-            again = (StepRow.number == chapter) | (StepRow.kind == StepKind.MASTER.value)
+            again = StepRow.number.in_(set(chapters.values())) | (StepRow.kind == StepKind.MASTER.value)
             await open_steps(connection, narration_id, again, self._now())
             return await read_narration(connection, narration_id)
 

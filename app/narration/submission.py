@@ -47,8 +47,32 @@ from app.speech.text.respelling import merged
 from app.speech.voices import Voice
 
 ZIP_MAGIC = b"PK\x03\x04"
-ENDINGS = {SourceKind.TEXT: "txt", SourceKind.MARKDOWN: "md", SourceKind.EPUB: "epub"}
-KINDS_BY_SUFFIX = {".md": SourceKind.MARKDOWN, ".markdown": SourceKind.MARKDOWN, ".epub": SourceKind.EPUB}
+ENDINGS = {
+    SourceKind.TEXT: "txt",
+    SourceKind.MARKDOWN: "md",
+    SourceKind.EPUB: "epub",
+    SourceKind.HTML: "html",
+    SourceKind.DOCX: "docx",
+}
+KINDS_BY_SUFFIX = {
+    ".md": SourceKind.MARKDOWN,
+    ".markdown": SourceKind.MARKDOWN,
+    ".epub": SourceKind.EPUB,
+    ".html": SourceKind.HTML,
+    ".htm": SourceKind.HTML,
+    ".xhtml": SourceKind.HTML,
+    ".docx": SourceKind.DOCX,
+}
+NOT_TAKEN = {
+    ".pdf": b"%PDF",
+    ".doc": b"\xd0\xcf\x11\xe0",
+    ".rtf": b"{\\rtf",
+    ".mobi": None,
+    ".azw3": None,
+    ".odt": None,
+}
+"""What people have books in that is not read here, by its ending and first bytes: it says how things look, not what is
+text, or needs a program of its own."""
 COVER_ENDINGS = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = logging.getLogger(__name__)
@@ -92,6 +116,8 @@ class NewNarration(BaseModel):
             raise ValueError(f"voice: it is {self.voice!r}, and the cast's narrator is {self.cast[NARRATOR]!r}")
         if any("\0" in text for text in _texts(self.model_dump(exclude={"text"}))):
             raise ValueError("one of the fields holds a NUL character; leave it out")
+        if self.kind and self.options.markup not in ("auto", {"text": "plain"}.get(self.kind, self.kind)):
+            raise ValueError(f"kind: it is {self.kind}, and options.markup is {self.options.markup}; give one")
         if self.title and self.options.title and self.title != self.options.title:
             raise ValueError("title: there is another in options.title; give one")
         return self
@@ -109,6 +135,11 @@ class NewNarration(BaseModel):
     def reading(self) -> NarrationOptions:
         """The options, with the title where it is given beside them."""
         return self.options.model_copy(update={"title": self.title}) if self.title else self.options
+
+
+def _chosen(wanted: NewNarration) -> str | None:
+    """The kind of text that its sender says it is."""
+    return wanted.kind or {"markdown": "markdown", "plain": "text"}.get(wanted.options.markup)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -141,18 +172,33 @@ class Submission:
     @classmethod
     def of_text(cls, wanted: NewNarration, path: Path, cover: SentCover | None = None) -> Self:
         """Of the text in the UTF-8 file `path`."""
-        kind = SourceKind(wanted.kind or SourceKind.TEXT)
+        kind = SourceKind(_chosen(wanted) or SourceKind.TEXT)
         return cls(wanted, path, kind, f"text.{ENDINGS[kind]}", cover=cover)
 
     @classmethod
     def of_file(cls, wanted: NewNarration, path: Path, name: str, cover: SentCover | None = None) -> Self:
-        """Of a book, whose kind is found by its first bytes, what was said of it, its name. Raises InvalidRequest."""
+        """Of a book, whose kind is found by its first bytes, what was said of it, its name.
+
+        Raises InvalidRequest, and ManuscriptUnfit for what is known not to be read.
+        """
         with path.open("rb") as file:
-            by_bytes = SourceKind.EPUB if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC else None
-        kind = by_bytes or KINDS_BY_SUFFIX.get(Path(name).suffix.lower(), SourceKind.TEXT)
-        if wanted.kind and kind is SourceKind.EPUB:
-            raise InvalidRequest(f"kind: {name} is no {wanted.kind}, but an EPUB or another archive", param="kind")
-        return cls(wanted, path, SourceKind(wanted.kind or kind), name, file_title=Path(name).stem, cover=cover)
+            head = file.read(8)
+        suffix = Path(name).suffix.lower()
+        for ending, magic in NOT_TAKEN.items():
+            if (magic and head.startswith(magic)) or (suffix == ending and not wanted.kind):
+                raise ManuscriptUnfit(
+                    f"file: {name} is a {ending.removeprefix('.').upper()}, which is not read here; save it as EPUB, "
+                    "DOCX, HTML, Markdown or plain text",
+                    param="file",
+                )
+        kind = KINDS_BY_SUFFIX.get(suffix, SourceKind.TEXT)
+        packed = head.startswith(ZIP_MAGIC)
+        if packed and kind is not SourceKind.DOCX:
+            kind = SourceKind.EPUB
+        chosen = _chosen(wanted)
+        if chosen and packed:
+            raise InvalidRequest(f"kind: {name} is no {chosen}, but an EPUB or another archive", param="kind")
+        return cls(wanted, path, SourceKind(chosen or kind), name, file_title=Path(name).stem, cover=cover)
 
 
 @dataclass(frozen=True)
@@ -185,11 +231,11 @@ class Submissions:
         if wanted.webhook_url is not None:
             await webhooks.check(wanted.webhook_url, self.settings.cloning)
         cover_type = await self._checked_cover(submission.cover, wanted.format) if submission.cover else None
-        book = await self._read(submission.path, submission.kind, submission.file_name)
+        book = await self._read(submission.path, submission.kind, submission.file_name, options)
         book = replace(book, manuscript=book.manuscript.chosen(options.chapters))
         cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
-        kept = await self.pronunciations(cast.voices[cast.voice])
-        options = options.model_copy(update={"replacements": merged(kept, options.replacements)})
+        if kept := await self.pronunciations(cast.voices[cast.voice]):
+            options = options.model_copy(update={"replacements": merged(kept, options.replacements)})
         narration_id = new_narration_id()
 
         async def keep() -> Narration:
@@ -228,7 +274,7 @@ class Submissions:
             folder, _, name = source.key.rpartition("/")
             path = directory / "source"
             await to_the_end(asyncio.to_thread(store.fetch, store.uri(folder), name, path))
-            book = await self._read(path, source.kind, source.file_name)
+            book = await self._read(path, source.kind, source.file_name, narration.options)
             book = replace(book, manuscript=book.manuscript.chosen(narration.options.chapters))
         return await self._cast(book, narration.options, voice=voice, cast=cast, model=narration.model)
 
@@ -238,10 +284,11 @@ class Submissions:
         language = options.language or book.manuscript.language
         return await casting(self.find_voice, book.manuscript, voice=voice, cast=cast, model=model, language=language)
 
-    async def _read(self, path: Path, kind: SourceKind, name: str) -> Book:
+    async def _read(self, path: Path, kind: SourceKind, name: str, options: NarrationOptions) -> Book:
         """Take a book apart, few at once. Raises ManuscriptUnfit."""
         async with self.lanes.place():
-            return await read_manuscript_async(path, kind, name=name, limits=BookLimits.of(self.settings.narration))
+            limits = BookLimits.of(self.settings.narration)
+            return await read_manuscript_async(path, kind, name=name, limits=limits, code=options.code)
 
     async def _checked_cover(self, cover: SentCover, format: NarrationFormat) -> str:
         """The content type of a cover that the finished file can have. Raises ManuscriptUnfit."""

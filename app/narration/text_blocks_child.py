@@ -1,6 +1,6 @@
 """Takes one text apart that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
 
-    {"source": …, "kind": "text" | "markdown" | "epub", "max_text_bytes": …, …} -> {"blocks": …, "title": …, …}
+    {"source": …, "kind": "text" | "markdown" | "epub" | "html" | "docx", …} -> {"blocks": …, "title": …, …}
 
 It answers with the text's blocks with all formatting but lines gone (`app.narration.manuscript.Block` says what they
 are), its title, author and language. Markdown and books go through pandoc, which sees no file but the one it is given
@@ -13,6 +13,8 @@ import json
 import re
 import subprocess
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import dropwhile, groupby
@@ -24,6 +26,7 @@ from app.platform.sandbox_child import Fault, main
 
 MAX_DEPTH = 200  # of blocks in blocks
 MAX_BLOCKS = 100_000  # a long novel has 10,000
+MAX_DOCX_ENTRIES, MAX_DOCX_XML_BYTES = 10_000, 64 * 2**20  # a long novel has 20 MB of XML
 MAX_TITLE_CHARS = 300
 MAX_LANGUAGE_CHARS = 35  # RFC 5646, section 4.4.1
 
@@ -40,13 +43,19 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     if source.stat().st_size == 0:
         raise Fault("is empty (0 bytes); hand in a text")
     if kind == "epub":
-        answer = walked(pandoc(source, "epub+raw_html", request))
+        answer = walked(pandoc(source, "epub+raw_html", request), request["code"])
         answer["blocks"] = [*dropwhile(lambda block: block[0] != "document", answer["blocks"])]  # the cover's page
+    elif kind == "docx":
+        check_docx(source)
+        answer = walked(pandoc(source, "docx", request), request["code"])
     else:
         if source.stat().st_size > 2 * request["max_text_bytes"]:
             raise Fault(too_long(source.stat().st_size, request["max_text_bytes"]))
         text = decoded(source.read_bytes())
-        answer = read_markdown(text, request) if kind == "markdown" else {"blocks": list(text_blocks(text))}
+        if kind == "markdown":
+            answer = read_markdown(text, request)
+        else:
+            answer = read_html(text, request) if kind == "html" else {"blocks": list(text_blocks(text))}
     if len(answer["blocks"]) > MAX_BLOCKS:
         raise Fault(f"holds {len(answer['blocks'])} paragraphs; at most {MAX_BLOCKS} are accepted: split it")
     size = sum(
@@ -55,6 +64,35 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     if size > request["max_text_bytes"]:
         raise Fault(too_long(size, request["max_text_bytes"]))
     return answer
+
+
+def check_docx(source: Path) -> None:
+    """Refuse what is no document of Word's, or would hurt, before pandoc unpacks it."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError):
+        raise Fault("is no DOCX, or a damaged one; save it again") from None
+    if "word/document.xml" not in {entry.filename for entry in entries}:
+        raise Fault("is no DOCX: it has no word/document.xml; save it again")
+    texts = sum(entry.file_size for entry in entries if entry.filename.endswith((".xml", ".rels")))
+    if texts > MAX_DOCX_XML_BYTES or len(entries) > MAX_DOCX_ENTRIES:
+        raise Fault(f"unpacks to {texts / 2**20:.0f} MB of XML; at most {MAX_DOCX_XML_BYTES >> 20} MB are accepted")
+
+
+_HIDDEN_HTML = re.compile(
+    r"<(?P<name>[a-zA-Z][\w-]*)(?=[\s>])[^>]*(?:\shidden(?=[\s>=])|display\s*:\s*none|aria-hidden\s*=\s*[\"']?true)"
+    r"[^>]*(?<!/)>.*?</(?P=name)\s*>|<(?P<aside>rt|rp|nav|svg|script|style|template)(?=[\s>]).*?</(?P=aside)\s*>",
+    re.S | re.I,
+)
+
+
+def read_html(text: str, request: dict[str, Any]) -> dict[str, Any]:
+    """A page: its title, and its text without what is hidden, navigates or glosses."""
+    with tempfile.TemporaryDirectory() as directory:
+        source = Path(directory) / "text.html"
+        source.write_text(_HIDDEN_HTML.sub("", text), "utf-8")
+        return walked(pandoc(source, "html", request), request["code"])
 
 
 def too_long(size: int, most: int) -> str:
@@ -132,7 +170,7 @@ def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "text.md"
         source.write_text(text, "utf-8")
-        answer = walked(pandoc(source, form, request))
+        answer = walked(pandoc(source, form, request), request["code"])
     answer["blocks"] += [("dropped", "note", 0)] * bool(marks)
     return answer
 
@@ -188,8 +226,8 @@ def _inline(node: dict[str, Any]) -> Any:
     return node
 
 
-def walked(tree: dict[str, Any]) -> dict[str, Any]:
-    walk = _Walk()
+def walked(tree: dict[str, Any], code: str) -> dict[str, Any]:
+    walk = _Walk(code)
     walk.blocks(tree["blocks"])
     blocks = _without_contents_pages(walk.found)
     meta = tree.get("meta", {})
@@ -299,6 +337,7 @@ def _spoken_tag(tag: re.Match[str]) -> str:
 class _Walk:
     """Walks pandoc's blocks and keeps what a reader aloud would say."""
 
+    code: str = "skip"
     found: list[Block] = field(default_factory=list)
     depth: int = 0
 
@@ -369,8 +408,10 @@ class _Walk:
 
     def block_codeblock(self, content: list[Any], _: str) -> None:
         """Indented prose looks like code to Markdown; what names its language is code."""
-        if content[0][1]:
+        if content[0][1] and self.code == "skip":
             self.drop("code")
+        elif content[0][1] and self.code == "announce":
+            self.found.append(("text", "Code block.", 0))
         else:
             self.found += (("text", part.strip(), 0) for part in re.split(r"\n\s*\n", content[1]) if part.strip())
 

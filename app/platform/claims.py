@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.dml import ReturningUpdate, Update
 
@@ -91,3 +91,8 @@ def unannounced_since(table: AnnouncedTable, since: datetime) -> Select[str, dat
 def announced(table: AnnouncedTable, which: ColumnElement[bool], now: datetime) -> Update:
     """The webhook was received, or never will be."""
     return update(table).where(which).values(webhook_done_at=now)
+
+
+def ahead(rows: AnnouncedTable, created_at: datetime) -> Select[int]:
+    """How many of these jobs are not over and were there before."""
+    return select(func.count()).select_from(rows).where(rows.finished_at.is_(None), rows.created_at < created_at)

@@ -78,9 +78,12 @@ class JobStore:
         async with self._database.reading() as connection:
             wanted = select(*JobRow.__table__.c).where(JobRow.id == job_id, self._owned)
             row = (await connection.execute(wanted)).first()
-        if row is None:
-            raise NotFound(f"there is no job {job_id[:64]!r}; GET /v1/clones lists them", param="id")
-        return _job(row)
+            if row is None:
+                raise NotFound(f"there is no job {job_id[:64]!r}; GET /v1/clones lists them", param="id")
+            job = _job(row)
+            if job.state is not CloneState.QUEUED:
+                return job
+            return job.model_copy(update={"ahead": await connection.scalar(claims.ahead(JobRow, row.created_at))})
 
     @property
     def _owned(self) -> ColumnElement[bool]:
@@ -218,5 +221,5 @@ def _in_the_way(voice_id: str, job_id: str) -> Conflict:
 
 
 def _job(row: Row[Any]) -> CloneJob:
-    fields = {name: getattr(row, name) for name in CloneJob.model_fields}
+    fields = {name: getattr(row, name) for name in CloneJob.model_fields if name != "ahead"}
     return CloneJob.model_validate(fields)

@@ -256,6 +256,7 @@ class CloneJob(Frozen):
     finished_at: datetime | None = None
     project_id: str = DEFAULT_PROJECT
     key_id: str | None = Field(default=None, description="The API key that asked for it.")
+    ahead: int | None = Field(default=None, description="While it is queued: how many go before it; 0: it is next.")
 
     @model_validator(mode="after")
     def _a_failure_has_a_reason(self) -> Self:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from redis.asyncio import Redis
 
-from app.narration.models import NarrationOptions, NarrationSource, NarrationState, SourceKind
+from app.narration.models import (
+    NarrationOptions,
+    NarrationSource,
+    NarrationState,
+    ScriptSegment,
+    SourceKind,
+    Take,
+)
+from app.narration.segment_store import SegmentStore
 from app.platform.object_keys import narration_prefix
 from app.speech.choices import NarrationFormat, Scope
 from tests.api.conftest import OpenHouse, OpenLibrary
@@ -44,6 +55,16 @@ async def test_progress_is_told_by_chapters_with_what_it_cost(open_library: Open
     assert (told["real_time_factor"], told["eta_s"], told["flagged"]) == (0.5, 0.0, 1)
     assert worker is not None
     assert told["cost_usd"] == pytest.approx(15 / 3600 * 7.2 / worker.capacity)
+
+
+async def test_one_that_is_queued_says_its_place_and_what_it_waits_for(library: Library) -> None:
+    first, second = await library.queued(), await library.queued()
+    assert (first["ahead"], second["ahead"]) == (0, 1)
+    assert first["waits_for"] == "a tasks process (`carillon tasks`) to take it up"
+    assert second["waits_for"] == "1 narration before it"
+    await library.planned(first["id"])
+    told = (await library.http.get(f"/v1/narrations/{first['id']}")).json()
+    assert (told["ahead"], told["waits_for"]) == (None, "a spare place at a worker: live sessions go first")
 
 
 async def test_the_list_has_the_newest_without_their_chapters(library: Library) -> None:
@@ -183,6 +204,33 @@ async def test_a_segment_of_a_finished_narration_is_read_again(library: Library,
     assert answer.json()["links"], "until then the old file is served"
     async with Redis.from_url(valkey) as redis:
         assert await redis.llen("render") == 2  # type: ignore[misc]
+
+
+async def test_several_segments_are_read_again_at_once(library: Library) -> None:
+    narration = await library.completed()
+    path = f"/v1/narrations/{narration.id}/segments/regenerate"
+    assert (await library.http.post(path, json={"segments": [1, 4]})).status_code == 404
+    assert (await library.http.post(path, json={"segments": []})).status_code == 400
+    answer = await library.http.post(path, json={"segments": [3, 1]})
+    assert (answer.status_code, answer.json()["takes"]) == (202, {"1": 1, "3": 1})
+    assert [chapter["finished"] for chapter in answer.json()["chapters"]] == [False, False]
+
+
+async def test_a_segment_is_heard_by_itself_as_soon_as_it_is_spoken(library: Library) -> None:
+    narration = await library.planned((await library.queued())["id"])
+    address = f"/v1/narrations/{narration.id}/segments"
+    early = await library.http.get(f"{address}/2/audio")
+    assert (early.status_code, "segment 2 has not been spoken yet" in early.text) == (409, True)
+    assert (await library.http.get(f"{address}/4/audio")).status_code == 404
+    segment = ScriptSegment(number=2, character="hero", written="Who is there?", spoken="who is there?")
+    take = Take(key="", samples=9, sample_rate_hz=24_000, speech_s=0.1, voice="slt", worker="w", busy_s=1.0)
+    samples = np.linspace(-0.5, 0.5, 9, dtype=np.float32)
+    await SegmentStore(library.store, narration).keep(segment, samples, take)
+    answer = await library.http.get(f"{address}/2/audio")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/flac")
+    heard, rate_hz = soundfile.read(io.BytesIO(answer.content), dtype="float32")
+    assert rate_hz == 24_000
+    np.testing.assert_allclose(heard, samples, atol=1e-4)
 
 
 async def test_a_segment_is_not_read_again_when_any_voice_of_the_narration_was_deleted(library: Library) -> None:

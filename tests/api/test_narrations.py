@@ -261,10 +261,25 @@ async def test_an_epub_that_explodes_is_refused_by_its_name(open_library: OpenLi
 
 
 async def test_an_empty_chapter_is_told_by_its_title_and_the_rest_is_read(library: Library) -> None:
-    told = await library.queued(text="# One\n\nHello.\n\n# Two\n\n# Three\n\nGood night.")
-    [finding] = told["findings"]
+    told = await library.queued(text="# One\n\nHello.\n\n# Two\n\n* * *\n\n![](a.png)\n\n# Three\n\nGood night.")
+    [_, finding] = told["findings"]
     assert finding["code"] == "empty_chapter"
     assert "Two" in finding["message"]
+
+
+async def test_what_the_text_is_can_be_said_as_everywhere(library: Library) -> None:
+    told = await library.queued(text="# One\n\nHello.", options={"markup": "markdown"})
+    assert told["source"]["kind"] == "markdown"
+    told = await library.queued(text="# One\n\nHello.", kind=None, options={"markup": "plain", "code": "read"})
+    assert told["source"]["kind"] == "text"
+
+
+@pytest.mark.parametrize("name", ["book.pdf", "book.rtf", "book.odt"])
+async def test_what_is_not_read_here_is_named(library: Library, name: str) -> None:
+    answer = await library.sent((name, b"%PDF-1.7 and more" if name.endswith("pdf") else b"{\\rtf1 no}"))
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (400, "manuscript_unfit")
+    assert name in error["message"] and "save it as EPUB" in error["message"]
 
 
 FORMS: list[tuple[dict[str, str], dict[str, Any], str]] = [

@@ -150,7 +150,7 @@ async def test_the_same_text_handed_in_again_is_not_spoken_again(study: Study) -
 async def test_a_sentence_read_again_is_the_only_one_spoken_and_one_file_is_left(study: Study) -> None:
     narration_id = await study.handed_in()
     await study.over(narration_id)
-    await study.catalog.narrations.regenerate(narration_id, segment=2, chapter=1)
+    await study.catalog.narrations.regenerate(narration_id, {2: 1})
     narration = await study.over(narration_id)
     assert narration.state is NarrationState.COMPLETED
     assert study.said[5:] == ["It was dark. Nobody spoke."]
@@ -266,8 +266,8 @@ async def test_a_step_that_meets_it_every_time_fails_and_tells_what_it_was(study
 
 
 async def test_what_was_found_about_the_text_is_told_once(study: Study) -> None:
-    narration = await study.over(await study.handed_in(TEXT + "\n# Three\n"))
-    assert [finding.code for finding in narration.findings] == ["empty_chapter"]
+    narration = await study.over(await study.handed_in(TEXT + "\n# Three\n\n* * *\n\n![](a.png)\n"))
+    assert [finding.code for finding in narration.findings] == ["picture", "empty_chapter"]
 
 
 async def test_a_cancelled_narration_ends_at_its_step_and_goes_on_there(study: Study) -> None:
@@ -296,7 +296,7 @@ async def test_a_cover_that_is_gone_or_no_cover_costs_the_cover_and_not_the_book
     assert (narration.state, narration.error, narration.findings) == (NarrationState.COMPLETED, None, ())
     study.store.put(f"{key}.cover.png", b"no picture")
     for _ in range(2):
-        await study.catalog.narrations.regenerate(narration_id, segment=1, chapter=1)
+        await study.catalog.narrations.regenerate(narration_id, {1: 1})
         narration = await study.over(narration_id)
         assert narration.state is NarrationState.COMPLETED
         assert [finding.code for finding in narration.findings] == ["cover_left_out"]

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 import struct
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import pypandoc
 import pytest
 
 from app.errors import ManuscriptUnfit
-from app.narration.book_reader import LIMITS, BookLimits, check_cover, check_cover_async, read_manuscript_async
+from app.narration.book_reader import (
+    LIMITS,
+    BookLimits,
+    check_cover,
+    check_cover_async,
+    read_manuscript,
+    read_manuscript_async,
+)
 from app.narration.models import SourceKind
+from app.speech.text.options import CodeReading
 from tests.support.books import chapters, epub, found, picture, read, read_epub, refusal
 from tests.support.processes import children_running
 
@@ -240,3 +251,58 @@ async def test_coroutines_read_too(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("It was dark.")
     book = await read_manuscript_async(tmp_path / "a.txt", SourceKind.TEXT, name="lantern")
     assert chapters(book.manuscript) == {"": ["It was dark."]}
+
+
+# Pages, Word's documents, listings
+
+PAGE = """<!doctype html><html lang="en"><head><title>Owls</title><style>p{}</style><script>var no = 1;</script></head>
+<body><nav><a href="/">Home</a></nav><h1>Owls</h1><h2>One</h2><p>It was <b>dark</b> &amp; still.</p><p hidden>No.</p>
+<div style="display: none">No.</div><h2>Two</h2><p>A <ruby>word<rt>gloss</rt></ruby>.</p>
+<svg><title>No</title></svg></body></html>"""
+
+
+def test_a_page_is_read_without_what_it_does_not_show(tmp_path: Path) -> None:
+    manuscript = read(tmp_path, PAGE, SourceKind.HTML)
+    assert manuscript.title == "Owls"
+    assert chapters(manuscript) == {"Owls: One": ["It was dark & still."], "Two": ["A word."]} or chapters(
+        manuscript
+    ) == {"One": ["It was dark & still."], "Two": ["A word."]}
+
+
+def test_a_document_of_words_is_read_by_its_headings(tmp_path: Path) -> None:
+    source = tmp_path / "owls.docx"
+    pypandoc.convert_text(PAGE, "docx", format="html", outputfile=str(source))
+    book = read_manuscript(source, SourceKind.DOCX, name="owls.docx")
+    assert "It was dark & still." in [p.text for chapter in book.manuscript.chapters for p in chapter.paragraphs]
+    assert [chapter.title for chapter in book.manuscript.chapters][-1] == "Two"
+
+
+def zipped(files: dict[str, str]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and no more", zipped({"a.txt": "no"})])
+def test_what_only_looks_like_a_document_is_refused(tmp_path: Path, content: bytes) -> None:
+    source = tmp_path / "owls.docx"
+    source.write_bytes(content)
+    with pytest.raises(ManuscriptUnfit, match=r"owls\.docx is no DOCX"):
+        read_manuscript(source, SourceKind.DOCX, name="owls.docx")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (CodeReading.SKIP, ["Run:", "Done."]),
+        (CodeReading.ANNOUNCE, ["Run:", "Code block.", "Done."]),
+        (CodeReading.READ, ["Run:", "print(1)", "Done."]),
+    ],
+)
+def test_listings_are_left_out_announced_or_read(tmp_path: Path, code: CodeReading, said: list[str]) -> None:
+    source = tmp_path / "text.md"
+    source.write_text("Run:\n\n```py\nprint(1)\n```\n\nDone.", "utf-8")
+    book = read_manuscript(source, SourceKind.MARKDOWN, name="text.md", code=code)
+    assert [p.text for chapter in book.manuscript.chapters for p in chapter.paragraphs] == said

@@ -78,6 +78,18 @@ def test_an_empty_chapter_is_left_out_and_named_and_the_others_stand() -> None:
     assert 'chapter 2 of the text, "Two",' in finding.message
 
 
+def test_a_chapter_of_a_title_alone_is_its_title_unless_something_of_it_was_dropped() -> None:
+    dropped = Block("dropped", "picture")
+    book = of(heading("One"), text("a"), heading("II"), heading("Pictures"), dropped, heading("Four"), text("d"))
+    assert [(c.title, len(c.paragraphs)) for c in book.chapters] == [("One", 1), ("II", 0), ("Four", 1)]
+    assert [finding.code for finding in book.findings] == ["picture", "empty_chapter"]
+
+
+def test_titles_alone_are_no_text() -> None:
+    with pytest.raises(ManuscriptUnfit, match="holds nothing to speak"):
+        of(heading("One"), heading("Two"))
+
+
 def test_a_text_without_a_letter_or_a_digit_is_refused() -> None:
     with pytest.raises(ManuscriptUnfit, match=r"book\.txt holds nothing to speak"):
         of(text("***"), text("[hero]"), text('<break time="1s"/>'))

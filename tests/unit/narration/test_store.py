@@ -248,7 +248,7 @@ async def test_what_was_found_about_voices_and_the_file_is_replaced_and_the_rest
     await rendered(catalog, narration, chapters=1)
     ended = await catalog.steps.complete(await claimed(catalog, narration), OUTPUT, findings=(quiet,))
     assert ended.findings == (cut, quiet)
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     await rendered(catalog, narration, chapters=1)
     assert (await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)).findings == (cut,)
 
@@ -306,7 +306,7 @@ async def test_a_segment_read_again_opens_its_chapter_and_the_mastering_and_keep
     catalog: Catalog, narration: Narration
 ) -> None:
     await completed(catalog, narration)
-    again = await catalog.narrations.regenerate(narration.id, segment=5, chapter=2)
+    again = await catalog.narrations.regenerate(narration.id, {5: 2})
     assert (again.state, again.takes, again.output) == (NarrationState.QUEUED, {5: 1}, OUTPUT)
     step = await claimed(catalog, narration)
     assert step.number == 2
@@ -318,7 +318,7 @@ async def test_a_segment_read_again_opens_its_chapter_and_the_mastering_and_keep
 
 async def test_only_a_completed_narration_has_segments_to_read_again(catalog: Catalog, narration: Narration) -> None:
     with pytest.raises(Conflict, match="needs one that is completed"):
-        await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+        await catalog.narrations.regenerate(narration.id, {1: 1})
 
 
 async def test_segments_that_are_gone_send_the_mastering_back_to_the_chapters(
@@ -366,7 +366,7 @@ async def test_whoever_held_a_step_before_it_was_opened_anew_has_lost_it(
 async def test_a_segment_can_be_read_again_as_often_as_somebody_likes(catalog: Catalog, narration: Narration) -> None:
     await completed(catalog, narration)
     for _ in range(30):
-        await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+        await catalog.narrations.regenerate(narration.id, {1: 1})
         await rendered(catalog, narration, chapters=1)
         mastering = await claimed(catalog, narration)
         assert mastering.failures == 0
@@ -379,7 +379,7 @@ async def test_an_end_that_was_told_too_late_leaves_the_next_to_be_told(
 ) -> None:
     first = await completed(catalog, narration)
     assert await catalog.narrations.to_announce(narration.id) == first
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     assert await catalog.narrations.to_announce(narration.id) is None
     await rendered(catalog, narration, chapters=1)
     second = await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)
@@ -397,7 +397,7 @@ async def test_its_end_is_announced_once_and_again_after_it_ended_again(
     assert await catalog.narrations.unannounced(since=clock()) == [(narration.id, clock())]
     await catalog.narrations.announced(await catalog.narrations.get(narration.id))
     assert await catalog.narrations.unannounced(since=clock()) == []
-    await catalog.narrations.regenerate(narration.id, segment=1, chapter=1)
+    await catalog.narrations.regenerate(narration.id, {1: 1})
     await rendered(catalog, narration, chapters=1)
     await catalog.steps.complete(await claimed(catalog, narration), OUTPUT)
     assert await catalog.narrations.unannounced(since=clock()) == [(narration.id, clock())]
