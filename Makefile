@@ -30,6 +30,9 @@ test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and ses
 test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install chromium), on a running fleet
 	$(VENV)/bin/pytest -q -rs tests/browser
 
+screenshots: $(VENV)/.dev  ## Pictures of the console of the fleet that runs here, for the README
+	$(VENV)/bin/python -m tests.browser.screenshots
+
 test-all: test test-slow  ## Everything that needs no accelerator
 
 check: $(VENV)/.dev  ## Format, lint, types, and who may import whom

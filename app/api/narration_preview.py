@@ -6,6 +6,7 @@ The body is that of `POST /v1/narrations`. Nothing of it is kept.
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import shorten
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -55,7 +56,7 @@ def _shown(number: int, chapter: ManuscriptChapter) -> dict[str, Any]:
         "paragraphs": len(chapter.paragraphs),
         "chars": _chars(chapter),
         "audio_s": round(_chars(chapter) / CHARS_PER_S),
-        "first": first.text[:FIRST_CHARS] if first else "",
+        "first": shorten(first.text, FIRST_CHARS, placeholder=" …") if first else "",
         "first_character": first.character if first else None,
     }
 
