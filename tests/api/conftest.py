@@ -101,6 +101,7 @@ def open_house(valkey: str, empty_database: Path, tmp_path: Path) -> OpenHouse:
 
     @asynccontextmanager
     async def opened(
+        *,
         store: StoreSettings | None = None,
         cloning: CloningSettings | None = None,
         narration: NarrationSettings | None = None,

@@ -60,7 +60,7 @@ def _narration(page: Page) -> None:
 
 def _newest(page: Page, name: str, mark: str) -> None:
     page.get_by_role("link", name=name, exact=True).click()
-    page.get_by_role("heading", name=name, level=1).wait_for()
+    page.locator("a.voice-card, .empty").first.wait_for()
     if page.locator("a.voice-card").count():
         page.locator("a.voice-card").first.click()
         page.locator(mark).first.wait_for()
