@@ -12,9 +12,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from app.api.access import Narrator
+from app.api.bodies import either_body, json_body
+from app.api.forms import form_body
 from app.api.narration_submission import received
 from app.api.services import Services, TheServices
 from app.narration.models import ManuscriptChapter
+from app.narration.submission import NewNarration
 
 CHARS_PER_S = 15.0
 """English read aloud: 150 to 160 words a minute of six characters each, as audiobooks are."""
@@ -24,7 +27,10 @@ FIRST_CHARS = 300
 router = APIRouter(tags=["narrations"])
 
 
-@router.post("/v1/narrations/preview")
+BODY = either_body(json_body(NewNarration), form_body(narration="text", file="file", cover="file"))
+
+
+@router.post("/v1/narrations/preview", openapi_extra=BODY)
 async def preview(request: Request, services: TheServices, _: Narrator) -> dict[str, Any]:
     """Chapters, characters and findings of a text or a book, how long it would be and what it would cost."""
     async with received(request, services) as submission:
