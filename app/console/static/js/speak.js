@@ -105,7 +105,6 @@ class SpeakPage {
   }
 
   #mode() {
-    this.speakButton.hidden = false;
     if (this.live.checked) {
       this.text.value = "";
       this.text.placeholder = "Type, or paste a text: it is spoken as it comes.";

@@ -18,10 +18,8 @@ export function wordsOf(text) {
 const PACE = 1440;
 
 export class Transcript {
-  /** `onword(sample)`: a word that was spoken is clicked. */
-  constructor({ onword } = {}) {
-    this.element = h("p", { class: "transcript", lang: "en" });
-    this.onword = onword;
+  constructor() {
+    this.element = h("p", { class: "transcript" });
     this.clear();
   }
 
@@ -43,7 +41,6 @@ export class Transcript {
     this.words.splice(same).forEach((word) => word.element.remove());
     for (const word of words.slice(same)) {
       word.element = h("span", { class: "word" }, word.text);
-      if (!word.blank && this.onword) word.element.addEventListener("click", () => word.sample !== undefined && this.onword(word.sample));
       this.words.push(word);
       this.element.append(word.element);
     }
