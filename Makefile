@@ -34,6 +34,9 @@ test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis
 	CARILLON_TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
 	    tests/api tests/integration tests/unit/test_catalog.py tests/unit/voices tests/unit/narration
 
+screenshots: $(VENV)/.dev  ## Pictures of the console of the fleet that runs here, for the README
+	$(VENV)/bin/python -m tests.browser.screenshots
+
 test-all: test test-slow  ## Everything that needs no accelerator
 
 CLIENTS := .venv-clients

@@ -6,14 +6,18 @@ The body is that of `POST /v1/narrations`. Nothing of it is kept.
 from __future__ import annotations
 
 from collections import Counter
+from textwrap import shorten
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from app.api.access import Narrator
+from app.api.bodies import either_body, json_body
+from app.api.forms import form_body
 from app.api.narration_submission import received
 from app.api.services import Services, TheServices
 from app.narration.models import ManuscriptChapter
+from app.narration.submission import NewNarration
 
 CHARS_PER_S = 15.0
 """English read aloud: 150 to 160 words a minute of six characters each, as audiobooks are."""
@@ -23,7 +27,10 @@ FIRST_CHARS = 300
 router = APIRouter(tags=["narrations"])
 
 
-@router.post("/v1/narrations/preview")
+BODY = either_body(json_body(NewNarration), form_body(narration="text", file="file", cover="file"))
+
+
+@router.post("/v1/narrations/preview", openapi_extra=BODY)
 async def preview(request: Request, services: TheServices, _: Narrator) -> dict[str, Any]:
     """Chapters, characters and findings of a text or a book, how long it would be and what it would cost."""
     async with received(request, services) as submission:
@@ -55,7 +62,7 @@ def _shown(number: int, chapter: ManuscriptChapter) -> dict[str, Any]:
         "paragraphs": len(chapter.paragraphs),
         "chars": _chars(chapter),
         "audio_s": round(_chars(chapter) / CHARS_PER_S),
-        "first": first.text[:FIRST_CHARS] if first else "",
+        "first": shorten(first.text, FIRST_CHARS, placeholder=" …") if first else "",
         "first_character": first.character if first else None,
     }
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.staticfiles import StaticFiles
 
 from app.api.access import bearer_token
-from app.api.bodies import json_body, read_json
+from app.api.bodies import read_json
 from app.api.services import Services, TheServices
 from app.console.cookie_keys import CookieKeys, cookie_name, forget, is_own, remember
 from app.console.fleet_map import router as fleet_map
@@ -115,7 +115,7 @@ async def _holder(request: Request, services: Services) -> ApiKey | None:
     return await services.catalog.keys.authenticate(bearer_token(request) or "")
 
 
-@router.post("/console/session", openapi_extra=json_body(SignIn))
+@router.post("/console/session")
 async def sign_in(request: Request, services: TheServices) -> Response:
     """Exchange a key for a cookie. Raises AuthenticationFailed for one that is none."""
     if not is_own(request):

@@ -168,6 +168,13 @@ async def test_a_key_in_the_header_goes_before_the_cookie(house: House) -> None:
     assert answer.status_code == 401
 
 
+async def test_who_has_no_key_gets_no_link_and_sends_no_more_than_a_key(house: House) -> None:
+    async with a_browser(house) as browser:
+        assert (await browser.post("/console/invitations")).status_code == 401
+        huge = await browser.post("/console/session", content=b"x" * 2**21, headers={"origin": house.url})
+    assert huge.status_code == 413
+
+
 async def test_only_its_own_page_signs_a_browser_in(house: House) -> None:
     async with a_browser(house) as browser:
         answer = await browser.post("/console/session", json={"key": house.key}, headers={"origin": "http://evil.test"})

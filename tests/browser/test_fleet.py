@@ -17,7 +17,7 @@ def test_a_session_is_seen_in_the_ring_while_it_speaks(console: Visit, chromium:
         expect(watched.locator(".ring-worker text")).to_have_text("1/4")
         expect(watched.locator(".ring-count")).to_have_text("1")
         speaker.page.locator("#stop").click()
-        expect(speaker.page.locator(".status")).to_contain_text("stopped")
+        expect(speaker.page.locator(".status")).to_contain_text("topped")
     expect(watched.locator(".ring-voice")).to_have_count(2)
     expect(watched.locator(".tile dd.number").first).to_contain_text("ms")
 

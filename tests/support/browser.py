@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from playwright.sync_api import Browser, Page, Response, WebSocket, sync_playwright
+from playwright.sync_api import Browser, Page, Response, WebSocket, expect, sync_playwright
 
 from tests.support.deadlines import HANG_S
 from tests.support.running_fleet import RunningFleet
@@ -37,6 +37,7 @@ def chromium_path() -> str:
 
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * HANG_S)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=ARGUMENTS)
         yield browser

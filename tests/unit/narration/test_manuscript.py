@@ -6,7 +6,7 @@ import pytest
 
 from app.errors import ManuscriptUnfit
 from app.narration.manuscript import MAX_FINDINGS, Block, compose
-from app.narration.models import Manuscript, Paragraph, character_name
+from app.narration.models import Manuscript, ManuscriptChapter, Paragraph, character_name
 
 
 def heading(text: str, level: int = 1) -> Block:
@@ -273,3 +273,11 @@ def test_breaks_in_a_row_add_up_to_a_bound_and_no_further() -> None:
     made = compose([Block("text", "Wait." + '<break time="30s"/>' * 5 + "Now.")], name="book.txt")
     assert [p.pause_s for p in made.chapters[0].paragraphs] == [120.0, None]
     assert [finding.code for finding in made.findings] == ["long_pause"]
+
+
+def test_chosen_chapters_keep_the_order_of_the_text() -> None:
+    manuscript = Manuscript(chapters=tuple(ManuscriptChapter(title=title) for title in "abc"))
+    assert [chapter.title for chapter in manuscript.chosen((3, 1)).chapters] == ["a", "c"]
+    assert manuscript.chosen(None) is manuscript
+    with pytest.raises(ManuscriptUnfit, match="there is no chapter 4; the text has 3"):
+        manuscript.chosen((4,))

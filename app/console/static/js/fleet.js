@@ -124,7 +124,7 @@ class FleetPage {
     const now = performance.now() / 1000;
     const { workers, worker_usd_per_hour: price } = this.fleet;
     if (price === null) {
-      set("cost", "–", "set CARILLON_NARRATION__WORKER_USD_PER_HOUR");
+      set("cost", "–", "no price is set: worker_usd_per_hour");
       return;
     }
     this.before ??= { at: now, audio };

@@ -12,7 +12,6 @@ class Pcm extends AudioWorkletProcessor {
         this.waitingSamples += data.samples.length;
       } else if (data.clear) this.clear();
       else if (data.end) this.ended = true;
-      else if (data.paused !== undefined) this.paused = data.paused;
     };
   }
 
@@ -24,12 +23,10 @@ class Pcm extends AudioWorkletProcessor {
     this.reported = 0;
     this.gaps = 0;
     this.ended = false;
-    this.paused = false;
     this.flowing = false;
   }
 
   process(_, [[out]]) {
-    if (this.paused) return true;
     // A tenth of a second in hand before it begins, and twice that after it ran dry.
     const wanted = sampleRate * (this.gaps ? 0.2 : 0.1);
     if (!this.flowing && this.waitingSamples && (this.ended || this.waitingSamples >= wanted)) this.flowing = true;

@@ -20,7 +20,6 @@ export class PcmPlayer {
   constructor({ rateHz = RATE_HZ, onplayed, onfinished } = {}) {
     this.played = 0;
     this.gaps = 0;
-    this.paused = false;
     const { audio, ready } = context(rateHz);
     this.audio = audio;
     this.opened = ready.then(() => {
@@ -42,11 +41,6 @@ export class PcmPlayer {
 
   end() {
     this.#post({ end: true });
-  }
-
-  pause(paused) {
-    this.paused = paused;
-    this.#post({ paused });
   }
 
   /** Silence at once. */

@@ -36,10 +36,6 @@ export class Recorder {
     audio.createMediaStreamSource(stream).connect(this.node);
   }
 
-  get seconds() {
-    return (this.take?.length ?? 0) / 10;
-  }
-
   begin() {
     this.take = [];
   }

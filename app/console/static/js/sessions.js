@@ -6,7 +6,7 @@ const MAX_PAUSE_MS = 5000;
 
 /**
  * One session on a socket of its own. `on` has what is to be told, all optional:
- * ready(message), audio(Int16Array, offset), segment(message), waiting(reason), cancelled(message), done(message),
+ * ready(message), audio(Int16Array, offset), segment(message), waiting(reason), done(message), resumed(message),
  * failed(Error), lost(attempt): the connection broke and is taken up again.
  */
 export class Session {
@@ -29,10 +29,6 @@ export class Session {
     this.marks.text ??= performance.now();
     this.text += text;
     this.#send({ type: "text", text });
-  }
-
-  flush() {
-    this.#send({ type: "flush" });
   }
 
   /** No more text. */
@@ -102,7 +98,6 @@ export class Session {
         break;
       case "cancelled":
         this.text = "";
-        this.on.cancelled?.(message);
         break;
       case "done":
         this.marks.done = performance.now();

@@ -105,7 +105,6 @@ class SpeakPage {
   }
 
   #mode() {
-    this.speakButton.hidden = false;
     if (this.live.checked) {
       this.text.value = "";
       this.text.placeholder = "Type, or paste a text: it is spoken as it comes.";
@@ -220,7 +219,7 @@ class SpeakPage {
         this.status.textContent = "Connected again, at the very sample.";
         break;
       case "done":
-        this.#account_of(utterance);
+        this.#explain(utterance);
         break;
       case "failed":
         this.fault.replaceChildren(problem(detail));
@@ -233,7 +232,7 @@ class SpeakPage {
     }
   }
 
-  #account_of(utterance) {
+  #explain(utterance) {
     const { ledger, marks } = utterance;
     const heard = utterance.waited + (ledger.head_silence_ms ?? utterance.silence ?? 0);
     if (!ledger.samples) return;
@@ -270,6 +269,7 @@ class SpeakPage {
       const gaps = this.last.gaps ? ` The sound paused ${this.last.gaps} ×: this fleet is slower than speech now.` : "";
       this.status.textContent = `${(utterance.samples / this.last.rateHz).toFixed(1)} s of speech${utterance.cancelled ? ", stopped" : ""}.${gaps}`;
     }
+    else if (utterance.cancelled) this.status.textContent = "Stopped before the first sound.";
     if (this.live.checked) this.taken = this.text.value;
   }
 

@@ -69,11 +69,12 @@ const NAMES = {
   head_silence_p50_ms: ["Silence at the head, median", "ms"],
   head_silence_p95_ms: ["Silence at the head, 95 of 100", "ms"],
   ended_share: ["Ended by itself", "share"],
+  band_order: ["Order of the codes", ""],
   duration_ratio: ["Pace, beside the speaker's", "×"],
-  max_silence_run_s: ["Longest pause inside", "s"],
-  silence_run_s: ["Longest pause inside", "s"],
+  longest_silence_s: ["Longest pause inside", "s"],
+  closeness: ["Distance to the speaker", "nats"],
   word_error_rate: ["Words misheard", "share"],
-  closeness: ["Nearer to the speaker than any base voice", ""],
+  sound_share: ["Spoke at all", "share"],
 };
 
 function amount(value, unit) {

@@ -14,11 +14,12 @@ export function wordsOf(text) {
   return words;
 }
 
+/** Samples for a character, until a segment says how fast the voice is: 60 ms, as English is read. */
+const PACE = 1440;
+
 export class Transcript {
-  /** `onword(sample)`: a word that was spoken is clicked. */
-  constructor({ onword } = {}) {
-    this.element = h("p", { class: "transcript", lang: "en" });
-    this.onword = onword;
+  constructor() {
+    this.element = h("p", { class: "transcript" });
     this.clear();
   }
 
@@ -26,6 +27,8 @@ export class Transcript {
     this.text = "";
     this.words = [];
     this.current = -1;
+    this.known = { char: 0, sample: 0 };
+    this.pace = PACE;
     this.element.replaceChildren();
   }
 
@@ -38,20 +41,29 @@ export class Transcript {
     this.words.splice(same).forEach((word) => word.element.remove());
     for (const word of words.slice(same)) {
       word.element = h("span", { class: "word" }, word.text);
-      if (!word.blank && this.onword) word.element.addEventListener("click", () => word.sample !== undefined && this.onword(word.sample));
       this.words.push(word);
       this.element.append(word.element);
     }
+    this.#guess();
   }
 
   /** A segment of the protocol: its words share its samples, each by its length. */
   segment({ start_char: start, end_char: end, start_sample: from, end_sample: to }) {
     if (start === null || end === null || end <= start) return;
-    for (const word of this.words) {
-      if (word.blank || word.end <= start || word.start >= end) continue;
-      word.sample = from + ((word.start - start) / (end - start)) * (to - from);
-      word.until = from + ((word.end - start) / (end - start)) * (to - from);
-    }
+    this.pace = (to - from) / (end - start);
+    this.known = { char: end, sample: to };
+    for (const word of this.words) if (!word.blank && word.end > start && word.start < end) this.#place(word, start, from);
+    this.#guess();
+  }
+
+  /** A segment is told once it is spoken; until then its words are where this voice's pace would have them. */
+  #guess() {
+    for (const word of this.words) if (!word.blank && word.start >= this.known.char) this.#place(word, this.known.char, this.known.sample);
+  }
+
+  #place(word, char, sample) {
+    word.sample = sample + (word.start - char) * this.pace;
+    word.until = sample + (word.end - char) * this.pace;
   }
 
   /** The ear is at this sample. */

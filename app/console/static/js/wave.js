@@ -19,6 +19,7 @@ export function peaks(samples, count) {
 export class Wave {
   constructor(canvas) {
     this.canvas = canvas;
+    this.samples = new Int16Array(0);
     this.values = new Float32Array(0);
     this.played = 0;
     this.marks = [];
@@ -31,9 +32,10 @@ export class Wave {
     return Math.max(16, Math.floor(this.canvas.clientWidth / (BAR + GAP)));
   }
 
-  /** Show these samples. `share` of the width they take: less than 1 while more are to come. */
-  show(samples, share = 1) {
-    this.values = peaks(samples, Math.max(1, Math.floor(this.bars * share)));
+  /** Show these samples. */
+  show(samples) {
+    this.samples = samples;
+    this.values = new Float32Array(0);
     this.draw();
   }
 
@@ -54,6 +56,8 @@ export class Wave {
     const ratio = devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     if (!width) return;
+    const { bars } = this;
+    if (this.values.length !== bars) this.values = peaks(this.samples, bars);
     canvas.width = width * ratio;
     canvas.height = height * ratio;
     const style = getComputedStyle(canvas);
@@ -66,13 +70,12 @@ export class Wave {
       pen.fillRect(start * width, 0, Math.max(2, (end - start) * width), height);
     }
     pen.globalAlpha = 1;
-    const bars = this.bars;
     for (let i = 0; i < bars; i += 1) {
       const value = this.values[i] ?? 0;
       const tall = Math.max(2, Math.min(1, Math.sqrt(value)) * (height - 4));
       const inside = this.marks.find(({ start, end }) => i / bars >= start && i / bars < end);
       pen.fillStyle = inside?.kind === "rejected" ? bad : i / bars < this.played ? played : ahead;
-      pen.globalAlpha = i < this.values.length ? (inside ? 0.55 : 1) : 0.35;
+      pen.globalAlpha = inside ? 0.55 : this.samples.length ? 1 : 0.35;
       pen.beginPath();
       pen.roundRect(i * (BAR + GAP), (height - tall) / 2, BAR, tall, 1.5);
       pen.fill();
