@@ -76,6 +76,7 @@ def _fleet(page: Page) -> None:
 def _save(page: Page, name: str) -> None:
     """Of as many colours as fit."""
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    data = io.BytesIO()
     for colours in COLOURS:
         data = io.BytesIO()
         picture.quantize(colours).save(data, "PNG", optimize=True)

@@ -82,7 +82,11 @@ class Visit:
             self.refusals.append(f"{response.status} {urlsplit(response.url).path}")
 
     def _opened(self, socket: WebSocket) -> None:
-        socket.on("framereceived", lambda data: self.pcm.extend(data[HEADER_BYTES:]) if isinstance(data, bytes) else 0)
+        def heard(data: str | bytes) -> None:
+            if isinstance(data, bytes):
+                self.pcm.extend(data[HEADER_BYTES:])
+
+        socket.on("framereceived", heard)
 
     def go(self, path: str) -> Page:
         self.page.goto(self.origin + path)

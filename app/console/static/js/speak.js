@@ -250,7 +250,7 @@ class SpeakPage {
     }
     const heard = utterance.over && !utterance.cancelled ? utterance.samples : player.played;
     this.wave.play(utterance.samples ? heard / utterance.samples : 0);
-    this.transcript.play(heard);
+    if (heard) this.transcript.play(heard);
   }
 
   #finished(utterance) {
