@@ -27,6 +27,12 @@ find_python() {
 
 install() { "$venv/bin/python" -m pip --disable-pip-version-check install --only-binary :all: --no-compile "$@"; }
 
+# One package of a lock, with the hashes of its files: install_locked NAME LOCK
+install_locked() {
+    sed -n "/^$1==/,/[^\\\\]\$/p" "$lock/$2.txt" >"$venv/$1.txt"
+    install --quiet --no-deps --requirement "$venv/$1.txt"
+}
+
 # Without CUDA: from the indexes that pip has, else from PyTorch's own, which uv knows. The package index has the build
 # with CUDA alone, which runs on a CPU too and is taken where nothing else is in reach.
 install_torch() {
@@ -38,10 +44,11 @@ install_torch() {
         return
     fi
     say "$torch for the CPU comes from PyTorch's own index"
-    install --quiet --no-deps --constraint $lock/dev.txt uv
+    install_locked uv dev
     "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --torch-backend cpu "$torch" && return
     say "that index is out of reach (see above); torch and its CUDA libraries, which are never used here, are 2.7 GB"
-    install --constraint $lock/gpu.txt "$torch"
+    sed -e '/--hash=/d' -e 's/ *\\$//' $lock/gpu.txt >"$venv/versions.txt" # pip takes no hashes for what it finds itself
+    install --constraint "$venv/versions.txt" "$torch"
 }
 
 python=$(find_python) || fail "Python 3.11, 3.12 or 3.13 is needed: sudo apt-get install python3, or set PYTHON=/path/to/python3.11"
@@ -73,7 +80,7 @@ say "environment $venv: $("$python" --version), vLLM for $build; a first install
 
 set -- --requirement $lock/$build.txt
 [ "$kind" = run ] || set -- "$@" --requirement $lock/dev.txt
-install --quiet --no-deps --constraint $lock/$build.txt pip # Debian's takes three times as long over a lock
+install_locked pip $build # Debian's takes three times as long over a lock
 [ "$build" = gpu ] || install_torch
 install --no-deps "$@"
 install --quiet --no-deps --no-build-isolation --editable .
