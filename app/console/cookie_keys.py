@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from app.api.errors import error_response
-from app.api.services import services_of
+from app.api.services import Services
 from app.errors import DeadlineExceeded
 from app.platform.browser_sessions import SESSION_S
 
@@ -33,8 +33,9 @@ class CookieKeys:
             connection = HTTPConnection(scope)
             secret = connection.cookies.get(cookie_name(connection))
             if secret and "authorization" not in connection.headers and is_own(connection):
+                services: Services = connection.app.state.services
                 try:
-                    key = await services_of(connection).browser_sessions.key_of(secret)
+                    key = await services.browser_sessions.key_of(secret)
                 except DeadlineExceeded as error:
                     await _refuse(error_response(error), scope, receive, send)
                     return

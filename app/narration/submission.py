@@ -265,7 +265,8 @@ class Submissions:
 
     async def read(self, submission: Submission) -> Manuscript:
         """What a submission would be made of. Raises ManuscriptUnfit."""
-        return (await self._read(submission.path, submission.kind, submission.file_name)).manuscript
+        options = submission.wanted.reading
+        return (await self._read(submission.path, submission.kind, submission.file_name, options)).manuscript
 
     async def recast(self, narration: Narration, *, voice: str, cast: Mapping[str, str]) -> Casting:
         """Other voices for a text that was submitted before. Raises what `casting` raises."""

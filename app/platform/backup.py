@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,7 +107,7 @@ async def _rows(database: Database) -> AsyncIterator[tuple[str, dict[str, Any]]]
                 yield table.name, plain(dict(row))
 
 
-def _lines(directory: Path) -> Iterator[dict[str, Any]]:
+def _lines(directory: Path) -> Generator[dict[str, Any]]:
     with (directory / CATALOGUE).open(encoding="utf-8") as file:
         for line in file:
             yield json.loads(line)

@@ -96,6 +96,7 @@ def _open_encoding(wanted: Encoding, *, sample_rate_hz: int, speed: float) -> En
     codec = _TELEPHONE.get(wanted.format) or _CODECS.get(wanted.format)
     if codec and wanted.bit_rate_bps:
         codec = replace(codec, bit_rate_bps=wanted.bit_rate_bps)
+    encoder: Encoder
     encoder = _CodecEncoder(codec, rate_hz) if codec else open_encoder(wanted.format, sample_rate_hz=rate_hz)
     if rate_hz != sample_rate_hz:
         encoder = _ResamplingEncoder(encoder, sample_rate_hz, rate_hz)
@@ -307,11 +308,21 @@ class _ResamplingEncoder:
 
     def __init__(self, encoder: Encoder, rate_hz: int, wanted_hz: int) -> None:
         self.content_type = encoder.content_type
+        self.samples = 0
         self._encoder = encoder
-        self._stream = soxr.ResampleStream(rate_hz, wanted_hz, 1, dtype="float32")
+        self._rates_hz = rate_hz, wanted_hz
+        self._begin()
+
+    def _begin(self) -> None:
+        self._stream = soxr.ResampleStream(*self._rates_hz, 1, dtype="float32")
 
     def encode(self, samples: Samples) -> bytes:
+        self.samples += len(samples)
         return self._encoder.encode(self._stream.resample_chunk(finite(samples)))
+
+    def skip(self) -> None:
+        self._begin()
+        self._encoder.skip()
 
     def finish(self) -> bytes:
         rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)

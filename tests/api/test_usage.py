@@ -95,7 +95,7 @@ async def test_a_narration_counts_what_it_has_rendered_also_when_it_is_deleted(l
     script = narration.chapters[0]
     progress = script.model_copy(update={"rendered_s": 12.0, "rendered_chars": 100, "busy_s": 6.0})
     for _ in range(2):
-        await library.steps.tell(step, progress)
+        await library.steps.report(step, progress)
     await library.steps.give_back(step)
     await library.http.post(f"/v1/narrations/{narration.id}/cancel")
     await library.http.delete(f"/v1/narrations/{narration.id}")

@@ -37,7 +37,7 @@ async def test_every_websocket_asks_for_the_key_before_it_hears_a_word(house: Ho
         async with connect(house.url.replace("http", "ws") + path, proxy=None) as socket:
             await socket.send('{"text": "Hi."}')
             with pytest.raises(ConnectionClosed) as closed:
-                while "audio" not in await socket.recv():
+                while b"audio" not in await socket.recv(decode=False):
                     pass
             assert closed.value.rcvd and closed.value.rcvd.code == 1008, path
     for path in set(paths) - set(by_message):

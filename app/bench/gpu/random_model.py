@@ -110,7 +110,7 @@ TINY = Shape(
     head_width=32,
     text_tokens=512,
     max_positions=4096,
-    codec=ORPHEUS.codec | {"encoder_dim": 2, "decoder_dim": 16, "codebook_size": 64},
+    codec={**ORPHEUS.codec, "encoder_dim": 2, "decoder_dim": 16, "codebook_size": 64},
 )
 
 

@@ -76,8 +76,8 @@ def run_stage(
         for line in process.stdout:
             said = json.loads(line)
             if "begun" in said:
-                begun = job.measurements[said["begun"]]
-                progress(begun.key)
+                begun = measurement = job.measurements[said["begun"]]
+                progress(measurement.key)
             else:
                 result = Result.model_validate(said)
                 begun = None if begun and result.key == begun.key else begun

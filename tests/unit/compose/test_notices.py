@@ -19,9 +19,9 @@ def locked() -> set[str]:
 
 
 def licence(package: Distribution) -> str:
-    metadata = package.metadata
-    named = [each for each in metadata.get_all("Classifier") or () if each.startswith("License ::")]
-    return metadata.get("License-Expression") or "; ".join(named) or (metadata.get("License") or "")[:80]
+    metadata = package.metadata.json  # PEP 566
+    named = [each for each in metadata.get("classifier", ()) if str(each).startswith("License ::")]
+    return str(metadata.get("license_expression") or "; ".join(named) or metadata.get("license", ""))[:200]
 
 
 def test_every_installed_package_under_a_copyleft_licence_is_named() -> None:

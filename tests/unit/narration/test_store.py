@@ -288,7 +288,7 @@ async def test_a_worker_is_told_of_a_cancel_and_its_giving_back_ends_the_narrati
     await catalog.steps.give_back(second)
     assert (await catalog.narrations.get(narration.id)).state is NarrationState.CANCELLED
     with pytest.raises(JobLost):
-        await catalog.steps.tell(second, chapter(2))
+        await catalog.steps.report(second, chapter(2))
 
 
 async def test_a_cancel_that_comes_during_the_mastering_wins(catalog: Catalog, narration: Narration) -> None:
@@ -413,7 +413,7 @@ async def test_every_change_grows_the_revision(catalog: Catalog, narration: Narr
     await note()
     step = await claimed(catalog, narration)
     await note()
-    await catalog.steps.tell(step, chapter(1, segments_done=1))
+    await catalog.steps.report(step, chapter(1, segments_done=1))
     await note()
     await catalog.steps.finish_chapter(step, chapter(1, segments_done=3), result_key="k")
     await note()
