@@ -35,10 +35,6 @@ MIN_POINTS = 160
 EPSILON = 0.25
 """By how much more than its share of all sessions a worker may have before it is passed over."""
 
-COLD_CHOICES = 3
-"""Of so many at the beginning of a voice's walk, the one with the most to spare loads an adapter that nobody has: it
-costs no copy, and evens out caches and slots, which the ring alone does not (compose/SCALING.md)."""
-
 FLOOR = 0.25
 """Up to this part of its capacity no worker is passed over: at low traffic a share is less than one session."""
 
@@ -185,8 +181,7 @@ def rank_workers(
 
     First those within their bound that have the adapter, the one with the most to spare first; then those within their
     bound that are loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
-    loaded; of an adapter that nobody has, the emptiest of the first few goes before it. Then those where a background
-    session would have to yield. A holder keeps its turn even so: a listener would
+    loaded; and those where a background session would have to yield. A holder keeps its turn even so: a listener would
     wait longer for the adapter to be loaded elsewhere than a narration for its next place. Those over their bound come
     last, and only while none with room is within its bound.
 
@@ -216,20 +211,11 @@ def rank_workers(
     def around() -> Iterator[H]:
         return (workers[name] for name in ring.walk(voice.id) if name in workers)
 
-    def undisturbed(worker: H) -> bool:
-        return within(worker) and not makes_way(worker)
-
-    def emptiest() -> list[H]:
-        if having or not adapter:
-            return []
-        first = islice((worker for worker in around() if fits(worker) and undisturbed(worker)), COLD_CHOICES)
-        return sorted(first, key=lambda worker: _fullness(worker, adapter, background))
-
     for worker in pick(having, lambda w: within(w) and adapter in w.ready_adapters):
         yield Candidate(worker, "home" if worker.id == home else "warm", bound.of(worker))
     for worker in pick(having, within):
         yield Candidate(worker, "loading", bound.of(worker))
-    for worker in chain(pick(emptiest(), undisturbed), pick(around(), undisturbed), pick(around(), within)):
+    for worker in chain(pick(around(), lambda w: within(w) and not makes_way(w)), pick(around(), within)):
         yield Candidate(worker, "home" if worker.id == home else "next", bound.of(worker))
     nobody_within = not any(fits(worker) and within(worker) for worker in workers.values())
     for worker in pick(chain(having, around()), lambda _: nobody_within):
