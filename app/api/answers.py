@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
+from app.api.sample_audio import CONTENT_TYPES as SAMPLE_TYPES
 from app.fleet.worker import Worker
-from app.narration.models import Narration, NarrationOutput, NarrationSource, ScriptSegment
+from app.narration.models import Narration, NarrationOutput, NarrationSource, ScriptSegment, TextFinding
 from app.platform.api_keys import ApiKey
+from app.platform.audit import AuditEntry
 from app.platform.codecs import CONTENT_TYPES
+from app.platform.projects import Project
 from app.speech.choices import NarrationFormat
 from app.voices.models import CloneJob, Consent, Sample, VoiceRecord
 
@@ -255,6 +258,77 @@ class Readiness(BaseModel):
     starting: dict[str, str]
 
 
+class PreviewChapter(BaseModel):
+    number: int
+    title: str
+    paragraphs: int
+    chars: int
+    audio_s: float
+    first: str
+    first_character: str | None
+
+
+class PreviewCharacter(BaseModel):
+    name: str
+    chars: int
+
+
+class NarrationPreview(BaseModel):
+    """What a text or a book would become."""
+
+    object: Literal["narration.preview"]
+    title: str
+    author: str
+    language: str
+    chapters: list[PreviewChapter]
+    characters: list[PreviewCharacter]
+    voices: list[str]
+    findings: list[TextFinding]
+    audio_s: float
+    cost_usd: float | None
+
+
+class Prefetched(BaseModel):
+    """A version of a voice that a worker has loaded."""
+
+    id: str
+    version: int
+    worker: str
+
+
+class UseSum(BaseModel):
+    """A sum of use; of the dimensions that were asked for it has those."""
+
+    day: str | None = None
+    project: str | None = None
+    key: str | None = None
+    voice: str | None = None
+    utterances: int
+    jobs: int
+    characters: int
+    audio_s: float
+    gpu_s: float
+    cost_usd: float
+
+
+class Budget(BaseModel):
+    usd_per_month: float
+    spent_usd: float
+    state: Literal["ok", "warned", "spent"]
+
+
+UsageDetails = create_model(
+    "UsageDetails",
+    object=(Literal["list"], ...),
+    first=(str, Field(alias="from")),
+    last=(str, Field(alias="to")),
+    data=(list[UseSum], ...),
+    total=(UseSum, ...),
+    budget=(Budget | None, ...),
+)
+ProjectDetails = _derived("ProjectDetails", Project, object=(Literal["project"], ...))
+ProjectList = _list_of("ProjectList", ProjectDetails)
+AuditEntries = _list_of("AuditEntries", AuditEntry)
 VoiceList = _list_of("VoiceList", VoiceDetails)
 SampleList = _list_of("SampleList", SampleDetails)
 CloneList = _list_of("CloneList", CloneDetails)
@@ -288,6 +362,11 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/audio/voice_consents/{consent_id}"): Answer(OpenAIConsent),
     ("delete", "/v1/audio/voice_consents/{consent_id}"): Answer(Deleted),
     ("get", "/v1/sessions/reference"): Answer(media_types=("text/markdown",)),
+    ("get", "/v1/projects"): Answer(ProjectList),
+    ("post", "/v1/projects"): Answer(ProjectDetails),
+    ("put", "/v1/projects/{project}/limits"): Answer(ProjectDetails),
+    ("get", "/v1/usage"): Answer(UsageDetails),
+    ("get", "/v1/audit"): Answer(AuditEntries),
     ("get", "/v1/voices"): Answer(VoiceList),
     ("post", "/v1/voices"): Answer(VoiceDetails),
     ("get", "/v1/voices/{voice_id}"): Answer(VoiceDetails),
@@ -302,6 +381,8 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("put", "/v1/voices/{voice_id}/samples/{sample_id}/transcript"): Answer(SampleDetails),
     ("post", "/v1/voices/{voice_id}/uploads"): Answer(UploadAddresses),
     ("post", "/v1/voices/{voice_id}/uploads/{upload_id}"): Answer(SampleDetails),
+    ("post", "/v1/voices/{voice_id}/prefetch"): Answer(Prefetched),
+    ("get", "/v1/voices/{voice_id}/samples/{sample_id}/audio"): Answer(media_types=tuple(SAMPLE_TYPES.values())),
     ("post", "/v1/voices/{name}/polish"): Answer(CloneDetails),
     ("post", "/v1/clones"): Answer(CloneDetails),
     **{
@@ -314,6 +395,7 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("get", "/v1/clones/{job_id}/events"): EVENTS,
     ("post", "/v1/clones/{job_id}/cancel"): Answer(CloneDetails),
     ("post", "/v1/narrations"): Answer(NarrationDetails),
+    ("post", "/v1/narrations/preview"): Answer(NarrationPreview),
     ("get", "/v1/narrations"): Answer(NarrationList),
     ("get", "/v1/narrations/{narration_id}"): Answer(NarrationDetails),
     ("delete", "/v1/narrations/{narration_id}"): Answer(Deleted),
@@ -341,6 +423,7 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("post", "/v1/fleet/workers/{id}/drain"): Answer(Drain),
     ("get", "/v1/keys"): Answer(KeyList),
     ("post", "/v1/keys"): Answer(MadeKey),
+    ("post", "/v1/keys/{key_id}/rotate"): Answer(MadeKey),
     ("delete", "/v1/keys/{key_id}"): Answer(RevokedKey),
     ("get", "/healthz"): Answer(Alive),
     ("get", "/version"): Answer(Version),

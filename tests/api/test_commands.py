@@ -102,7 +102,7 @@ async def test_a_key_is_made_for_the_fleet_that_is_named_wherever_one_is(
     assert list((tmp_path / "elsewhere").iterdir()) == []
     refused = await terminal.run("keys", "list", key=token)
     assert refused.returncode == 1
-    assert "lacks the scope 'admin'; it has: speak" in refused.stderr.decode()
+    assert "lacks the scope 'manage'; it has: speak" in refused.stderr.decode()
 
 
 async def test_a_project_has_keys_that_rotate_and_its_use_is_shown(

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from app.speech.choices import Scope
 from tests.api.conftest import House, OpenHouse, Studio
 from tests.support.dialect_client import DialectClient, dialect_client
 from tests.support.fake_worker import FakeWorker
@@ -359,6 +360,8 @@ async def test_a_verified_voice_is_trained_and_deleted(studio: Studio) -> None:
         sent = {"files": ("a.wav", recording(8.0))}
         answer = await studio.http.post(f"/v1/voices/pvc/{voice}/{path}", files=sent, headers=makes(studio))
         assert answer.status_code == 200, answer.text
+    async with studio.house.holder_of(Scope.ADMIN) as operator:  # nothing here hears German
+        assert (await operator.post(f"/v1/voices/{voice}/consent", json={"statement": "Signed."})).status_code == 201
     trained = await studio.http.post(f"/v1/voices/pvc/{voice}/train", json={}, headers=makes(studio))
     assert trained.json() == {"status": "ok"}
     listed = (await studio.http.get("/v1/voices", headers=reads(studio))).json()["voices"]

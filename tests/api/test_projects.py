@@ -69,10 +69,14 @@ async def belongings(library: Library) -> dict[str, str]:
 
 
 def routes_to(house: House, ids: dict[str, str]) -> list[tuple[str, str]]:
-    """Every method and path that names a thing with an owner."""
+    """Every method and path of ours that names a thing with an owner; dialects find voices as our own calls do."""
     found = []
     for route in house.server.config.app.routes:  # type: ignore[union-attr]
-        if isinstance(route, APIRoute) and set(route.param_convertors) & ids.keys() - WITHOUT_OWNERS:
+        if (
+            isinstance(route, APIRoute)
+            and route.include_in_schema
+            and set(route.param_convertors) & ids.keys() - WITHOUT_OWNERS
+        ):
             found += [(method, route.path.format(**ids)) for method in route.methods]
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from app.api.dialects import SharedPathRoute
+
 CONSOLE = {"/", "/voices", "/voices/{_:path}", "/narrations", "/narrations/{_:path}", "/fleet"}
 """The console's pages, which are files."""
 
@@ -15,7 +17,9 @@ SIGNING_IN = {"/console/session", "/console/invitations"}
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
-    """Each method of each route of the API."""
+    """Each method of each route of the API; without those that a request finds by a dialect's own header alone."""
     for route in app.routes:
+        if isinstance(route, SharedPathRoute):
+            continue
         if isinstance(route, APIRoute) and route.path not in CONSOLE | SIGNING_IN:
             yield from ((method, route) for method in sorted(route.methods))

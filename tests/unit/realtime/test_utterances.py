@@ -13,6 +13,7 @@ from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import full_decode
 from tests.support.worker_sessions import CODEC, everything, pcm, session
 from workers.decoder import Decoder
+from workers.turn import MAX_GROWTH
 
 pytestmark = pytest.mark.anyio
 
@@ -82,10 +83,10 @@ async def test_an_utterance_that_cannot_be_spoken_in_one_is_refused(
 
 
 async def test_an_utterance_may_be_as_long_as_is_said_and_no_longer_than_all_that_may_wait(decoder: Decoder) -> None:
-    speaking = session(FakeEngine(), decoder, max_pending_chars=500, max_input_chars=500)
-    speaking.utter(utter("x" * 600))
-    speaking.utter(utter("x" * 600))
-    with pytest.raises(TextTooLong, match="1800 characters would be pending"):
+    speaking = session(FakeEngine(), decoder, max_pending_chars=10, max_input_chars=10)
+    most = MAX_GROWTH * 10
+    speaking.utter(utter("x" * most))
+    with pytest.raises(TextTooLong, match=f"{most + 600} characters would be pending"):
         speaking.utter(utter("x" * 600))
 
 

@@ -43,7 +43,11 @@ SPEECH = {"model": "standin", "voice": "slt", "input": "Hi."}
         (DrainRequest, {"deadline_s": -1}, "deadline_s: it must be at least 0.0"),
         (NewKey, {"name": "n", "scopes": "speak"}, "scopes: it must be a list"),
         (NewKey, {"name": "n", "scopes": []}, "scopes: it must have at least 1 entries"),
-        (NewKey, {"name": "n", "scopes": ["sing"]}, "scopes.0: it must be 'speak', 'clone', 'narrate', 'fleet' or"),
+        (
+            NewKey,
+            {"name": "n", "scopes": ["sing"]},
+            "scopes.0: it must be 'speak', 'clone', 'narrate', 'fleet', 'manage' or",
+        ),
         (NewNarration, {"text": "Hi."}, "body: voice: name the narrator's voice"),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "KMP_"))}
     command = [sys.executable, "-c", script]
     return subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=False)
 
