@@ -113,7 +113,8 @@ async def test_a_key_that_is_revoked_signs_its_browsers_out(house: House) -> Non
     async with a_browser(house) as browser:
         await browser.post("/console/session", json={"key": key.token}, headers={"origin": house.url})
         assert (await browser.get("/v1/fleet")).status_code == 200
-        await house.catalog.keys.revoke(key.id)
+        async with house.holder_of(Scope.ADMIN) as operator:
+            assert (await operator.delete(f"/v1/keys/{key.id}")).status_code == 200
         assert (await browser.get("/v1/fleet")).status_code == 401
         assert (await browser.get("/console/session")).json()["state"] == "signed_out"
 

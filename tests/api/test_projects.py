@@ -83,6 +83,7 @@ def routes_to(house: House, ids: dict[str, str]) -> list[tuple[str, str]]:
 
 BODIES: dict[str, Any] = {
     "transcript": {"text": "hello"},
+    "regenerate": {"segments": [1]},
     "uploads": {"files": [{"file_name": "a.wav", "size_bytes": 1}]},
     "cons_1": {"name": "Mine"},
 }

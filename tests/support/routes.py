@@ -15,11 +15,16 @@ CONSOLE = {"/", "/voices", "/voices/{_:path}", "/narrations", "/narrations/{_:pa
 SIGNING_IN = {"/console/session", "/console/invitations"}
 """For keys of any scope, and for who has none yet: tests/api/test_console.py."""
 
+TALK = {"/talk", "/talk/static/{name}", "/talk/offer"}
+"""A page, and a conversation that asks the session API about its key: tests/api/test_talk.py."""
+
+APART = CONSOLE | SIGNING_IN | TALK
+
 
 def routes(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
     """Each method of each route of the API; without those that a request finds by a dialect's own header alone."""
     for route in app.routes:
         if isinstance(route, SharedPathRoute):
             continue
-        if isinstance(route, APIRoute) and route.path not in CONSOLE | SIGNING_IN:
+        if isinstance(route, APIRoute) and route.path not in APART:
             yield from ((method, route) for method in sorted(route.methods))
