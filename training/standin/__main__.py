@@ -11,7 +11,7 @@ import logging
 import os
 from pathlib import Path
 
-STAGES = ("codec", "dictionary", "language", "polish", "assemble")
+STAGES = ("corpus", "codes", "codec", "dictionary", "language", "assemble")
 
 
 def main() -> None:
@@ -32,20 +32,22 @@ def run(stage: str, work: Path, threads: int) -> None:
     """Runs one stage; imports here, so that the thread settings precede torch."""
     import torch
 
-    from training.standin import card, codec, language
+    from training.standin import card, codec, corpus, language
     from training.standin.dictionary import CodeDictionary
     from training.standin.quality import write_quality
 
     torch.set_num_threads(threads)
-    if stage == "codec":
-        codec.train(work)
+    if stage == "corpus":
+        corpus.make(work, processes=threads)
+    elif stage == "codes":
+        codec.train_codes(work)
+    elif stage == "codec":
+        codec.train_decoder(work)
     elif stage in ("dictionary", "language"):
         trained = codec.SNAC.from_pretrained(str(work / "codec"))
         frames = CodeDictionary.made(trained, work)
         if stage == "language":
             language.train(work, frames, trained)
-    elif stage == "polish":
-        codec.polish(work)
     elif stage == "assemble":
         print(json.dumps(card.assemble(work), indent=2))
     else:

@@ -1,7 +1,8 @@
 """Trains the stand-in's codec: the stock `snac.SNAC` class with Orpheus's frame layout, small enough for two CPU cores.
 
-The package's quantiser returns no training losses, so `quantised` repeats its arithmetic and adds them. There is no
-adversary: multi-scale log-mel and spectral convergence carry the quality a stand-in needs.
+Two stages. `codes` trains the encoder and the codebooks by what can be read from the codes: the spectrum, and which
+phones were said. No waveform is made, which is most of a codec's cost. `codec` then trains the decoder with the codes
+as they are, so a language model may learn them meanwhile. Each resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from snac import SNAC
-from snac.vq import VectorQuantize
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from training.standin.recordings import Crops, training_crops
+from training.standin.listening import PHONES, Listening
+from training.standin.losses import EnvelopeLoss, SpectralLoss, mel_bank
+from training.standin.quantiser import Codebooks, quantised
 from training.standin.speech import SAMPLE_RATE_HZ
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = Path(__file__).with_name("checkpoint")
 CONFIG: dict[str, Any] = {
     "sampling_rate": SAMPLE_RATE_HZ,
     "encoder_dim": 24,
@@ -33,137 +34,91 @@ CONFIG: dict[str, Any] = {
     "decoder_dim": 256,
     "decoder_rates": [8, 8, 8],
     "attn_window_size": None,
-    "codebook_size": 512,
+    "codebook_size": 1024,
     "codebook_dim": 8,
     "vq_strides": [4, 2, 1],
     "noise": False,
     "depthwise": True,
 }
-STEPS = 2000
-BATCH = 6
-PEAK_RATE = 1.2e-3
-POLISH_STEPS = 1200
-POLISH_RATE = 6e-4
-WARMUP_STEPS = 100
-MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32))  # (samples, mel bands)
-ENVELOPE_WEIGHT = 4.0
-CODEBOOK_WEIGHT, COMMITMENT_WEIGHT, MEL_WEIGHT = 1.0, 0.25, 4.0  # DAC's ratio of the first two
+STEP_SAMPLES = 512  # of one step of the latent
+WARMUP_STEPS = 40
+SAVED_EVERY = 50
+
+CODES_STEPS, CODES_RATE = 400, 6e-4
+CODES_BATCH, CODES_FRAMES = 4, 36
+CODEBOOKS_START = 10  # steps, so that the reader is not quite deaf
+START_BATCHES = 10  # whose latents the k-means sees
+REVIVED_SHARE = 0.8  # of the steps
+READING_WINDOWS = ((1024, 80, 256), (256, 40, 128))  # (samples, mel bands, hop)
+CLEAR_HZ, CLEAR_WEIGHT = (800.0, 4500.0), 2.0  # where consonants and vowels are told apart
+PHONES_WEIGHT = 0.15
+
+DECODER_STEPS, DECODER_RATE = 6000, 1e-3
+DECODER_BATCH, DECODER_FRAMES = 4, 8
+MEL_WEIGHT, ENVELOPE_WEIGHT = 4.0, 1.0
 
 
-def mel_bank(window: int, bands: int) -> Tensor:
-    """Triangular HTK mel filters: (bands, window // 2 + 1) float32, each of unit sum."""
-    hz_to_mel = 2595 * math.log10(1 + SAMPLE_RATE_HZ / 2 / 700)
-    edges_hz = 700 * (10 ** (np.linspace(0, hz_to_mel, bands + 2) / 2595) - 1)
-    bins_hz = np.linspace(0, SAMPLE_RATE_HZ / 2, window // 2 + 1)
-    rising = (bins_hz - edges_hz[:-2, None]) / (edges_hz[1:-1] - edges_hz[:-2])[:, None]
-    falling = (edges_hz[2:, None] - bins_hz) / (edges_hz[2:] - edges_hz[1:-1])[:, None]
-    bank = np.maximum(0, np.minimum(rising, falling))
-    return torch.from_numpy((bank / np.maximum(bank.sum(1, keepdims=True), 1e-3)).astype(np.float32))
+class Reader(nn.Module):
+    """Reads what the codes must carry: log-mel spectra at two resolutions, and the phones by CTC (Graves et al. 2006)."""
 
-
-class SpectralLoss(torch.nn.Module):
-    """Log-mel L1 plus 0.1 spectral convergence, averaged over four window lengths."""
-
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        for window, bands in MEL_WINDOWS:
-            self.register_buffer(f"bank{window}", mel_bank(window, bands))
+        self.sizes = [bands * STEP_SAMPLES // hop for _, bands, hop in READING_WINDOWS]
+        self.spectra = nn.Sequential(
+            nn.Conv1d(width, 384, 5, padding=2), nn.GELU(), nn.Conv1d(384, 384, 5, padding=2), nn.GELU(),
+            nn.Conv1d(384, sum(self.sizes), 1),
+        )  # fmt: skip
+        self.phones = nn.Sequential(
+            nn.Conv1d(width, 256, 5, padding=2), nn.GELU(), nn.Conv1d(256, 256, 5, padding=2), nn.GELU(),
+            nn.Conv1d(256, len(PHONES) + 1, 1),
+        )  # fmt: skip
+        for window, bands, _ in READING_WINDOWS:
+            bank = mel_bank(window, bands)
+            bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, window // 2 + 1)
+            centres_hz = (bank * bins_hz).sum(1) / bank.sum(1).clamp_min(1e-6)
+            clear = (centres_hz > CLEAR_HZ[0]) & (centres_hz < CLEAR_HZ[1])
+            self.register_buffer(f"bank{window}", bank)
             self.register_buffer(f"hann{window}", torch.hann_window(window))
+            self.register_buffer(f"weight{window}", 1 + (CLEAR_WEIGHT - 1) * clear.float()[:, None])
 
-    def forward(self, heard: Tensor, spoken: Tensor) -> Tensor:
-        """Two (batch, samples) float32 waveforms -> scalar."""
+    def mels(self, waves: Tensor, window: int, hop: int) -> Tensor:
+        """(batch, samples) -> (batch, bands, samples / hop) log-mel."""
+        padded = functional.pad(waves, ((window - hop) // 2, (window - hop + 1) // 2))
+        hann, bank = self.get_buffer(f"hann{window}"), self.get_buffer(f"bank{window}")
+        spectrum = torch.stft(padded, window, hop, window=hann, center=False, return_complex=True).abs()
+        return (bank @ spectrum + 1e-3).log()
+
+    def read(self, latent: Tensor) -> list[Tensor]:
+        """(batch, width, steps) -> per window (batch, bands, steps * STEP_SAMPLES / hop) log-mel."""
+        parts = self.spectra(latent).split(self.sizes, dim=1)
+        return [
+            part.unflatten(1, (bands, -1)).transpose(2, 3).flatten(2)
+            for part, (_, bands, _) in zip(parts, READING_WINDOWS, strict=True)
+        ]
+
+    def spectral_loss(self, latent: Tensor, waves: Tensor) -> Tensor:
+        """How far the spectra read from `latent` are from those of `waves` (batch, samples)."""
         losses = []
-        for window, _ in MEL_WINDOWS:
-            hann, bank = self.get_buffer(f"hann{window}"), self.get_buffer(f"bank{window}")
-            spectra = [
-                torch.stft(wave, window, window // 4, window=hann, return_complex=True).abs().clamp_min(1e-5)
-                for wave in (heard, spoken)
-            ]  # each (batch, window // 2 + 1, hops)
-            mels = [(bank @ spectrum).clamp_min(1e-4).log() for spectrum in spectra]
-            convergence = torch.linalg.norm(spectra[0] - spectra[1]) / torch.linalg.norm(spectra[1])
-            losses.append(functional.l1_loss(mels[0], mels[1]) + 0.1 * convergence)
+        for read, (window, _, hop) in zip(self.read(latent), READING_WINDOWS, strict=True):
+            weight = self.get_buffer(f"weight{window}")
+            losses.append(((read - self.mels(waves, window, hop)).abs() * weight).mean() / weight.mean())
         return torch.stack(losses).mean()
 
-
-class EnvelopeLoss(torch.nn.Module):
-    """One minus the mean correlation of third-octave envelopes over 384 ms, the heart of STOI (Taal et al. 2011)."""
-
-    WINDOW, HOP, SEGMENT_HOPS, BANDS, LOWEST_HZ = 614, 307, 30, 15, 150.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, 513)
-        centres_hz = self.LOWEST_HZ * 2 ** (torch.arange(self.BANDS) / 3)
-        edges_hz = centres_hz * 2 ** (-1 / 6), centres_hz * 2 ** (1 / 6)
-        inside = (bins_hz >= edges_hz[0][:, None]) & (bins_hz < edges_hz[1][:, None])
-        self.register_buffer("bands", inside.float())  # (BANDS, 513)
-        self.register_buffer("hann", torch.hann_window(self.WINDOW))
-
-    def forward(self, heard: Tensor, spoken: Tensor) -> Tensor:
-        """Two (batch, samples) float32 waveforms -> scalar; segments without speech do not count."""
-        bands, hann = self.get_buffer("bands"), self.get_buffer("hann")
-        centred = []
-        for wave in (heard, spoken):
-            spectrum = torch.stft(wave, 1024, self.HOP, self.WINDOW, hann, return_complex=True)
-            envelope = (bands @ (spectrum.real**2 + spectrum.imag**2) + 1e-7).sqrt()  # (batch, BANDS, hops)
-            segments = envelope.unfold(2, self.SEGMENT_HOPS, 3)  # (batch, BANDS, segments, SEGMENT_HOPS)
-            centred.append(segments - segments.mean(dim=3, keepdim=True))
-        norms = [segments.norm(dim=3) for segments in centred]
-        correlation = (centred[0] * centred[1]).sum(dim=3) / (norms[0] * norms[1] + 1e-4)
-        speech = norms[1] > 0.05 * norms[1].amax(dim=(1, 2), keepdim=True)
-        audible = speech & (norms[1] > 0.05)
-        return 1 - (correlation * audible).sum() / audible.sum().clamp_min(1)
+    def phones_loss(self, latent: Tensor, phones: list[list[int]]) -> Tensor:
+        """CTC's, per phone, over the rows that hold all their phones."""
+        rows = [row for row, said in enumerate(phones) if 0 < len(said) < latent.shape[2]]
+        if not rows:
+            return latent.new_zeros(())
+        odds = self.phones(latent[rows]).log_softmax(dim=1).permute(2, 0, 1)  # (steps, rows, phones)
+        targets = torch.tensor([phone for row in rows for phone in phones[row]])
+        lengths = torch.tensor([len(phones[row]) for row in rows])
+        steps = torch.full((len(rows),), latent.shape[2])
+        return functional.ctc_loss(odds, targets.to(odds.device), steps, lengths, zero_infinity=True)
 
 
-def _quantizers(codec: SNAC) -> list[VectorQuantize]:
-    return list(codec.quantizer.quantizers)  # type: ignore[arg-type]
-
-
-def quantised(codec: SNAC, latent: Tensor) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-    """(batch, width, steps) -> the same quantised, its loss, the codes per level, the projected vectors per level."""
-    residual, total, loss = latent, torch.zeros_like(latent), latent.new_zeros(())
-    codes: list[Tensor] = []
-    projections: list[Tensor] = []
-    for quantizer in _quantizers(codec):
-        pooled = functional.avg_pool1d(residual, quantizer.stride, quantizer.stride)
-        projected = quantizer.in_proj(pooled)  # (batch, codebook_dim, steps / stride)
-        chosen, indices = quantizer.decode_latents(projected)
-        loss = loss + CODEBOOK_WEIGHT * functional.mse_loss(chosen, projected.detach())
-        loss = loss + COMMITMENT_WEIGHT * functional.mse_loss(projected, chosen.detach())
-        straight = projected + (chosen - projected).detach()
-        step = quantizer.out_proj(straight).repeat_interleave(quantizer.stride, dim=-1)
-        total, residual = total + step, residual - step
-        codes.append(indices)
-        projections.append(projected.detach())
-    return total, loss, codes, projections
-
-
-class DeadCodes:
-    """Counts which codes are used and moves the unused ones onto vectors the encoder really makes."""
-
-    def __init__(self, codec: SNAC, every: int = 50) -> None:
-        self.codec, self.every, self.steps = codec, every, 0
-        self.used = [torch.zeros(codec.codebook_size) for _ in _quantizers(codec)]
-
-    def after_step(self, codes: list[Tensor], projections: list[Tensor]) -> None:
-        """Counts one step's codes; every `every` steps restarts the dead ones."""
-        self.steps += 1
-        for used, indices in zip(self.used, codes, strict=True):
-            used.add_(torch.bincount(indices.flatten(), minlength=len(used)))
-        if self.steps % self.every:
-            return
-        for used, quantizer, projected in zip(self.used, _quantizers(self.codec), projections, strict=True):
-            dead = (used < 1).nonzero().flatten()
-            vectors = projected.transpose(1, 2).flatten(0, 1)  # (batch * steps, codebook_dim)
-            picks = torch.randint(len(vectors), (len(dead),))
-            jitter = 1 + 0.02 * torch.randn(len(dead), vectors.shape[1])
-            with torch.no_grad():
-                quantizer.codebook.weight[dead] = vectors[picks] * jitter
-            used.zero_()
-
-    def alive(self) -> list[int]:
-        """How many codes of each level were used since the last restart."""
-        return [int((used > 0).sum()) for used in self.used]
+def device_here() -> torch.device:
+    """An accelerator where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -174,91 +129,122 @@ def rate_at(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def train(work: Path, steps: int = STEPS, compiled: bool = True) -> None:
-    """Trains for `steps` steps in all, resuming from `work/codec.pt`; exports to `work/codec` at every checkpoint."""
-    # 1. Sound: crops are drawn from a seed per step, so a resumed run hears what an uninterrupted one would
-    crops = training_crops(work)
-    # 2. Model
+def train_codes(
+    work: Path, steps: int = CODES_STEPS, compiled: bool = True, config: dict[str, Any] | None = None
+) -> None:
+    """Trains encoder and codebooks for `steps` steps in all, resuming from `work/codes.pt`; exports to `work/codec`."""
+    # 1. Sound and model
+    device, config = device_here(), config or CONFIG
+    listening = Listening.of(work, CODES_FRAMES)
     torch.manual_seed(0)
-    codec = SNAC(**CONFIG)
-    optimiser = torch.optim.AdamW(codec.parameters(), lr=PEAK_RATE, betas=(0.8, 0.99), weight_decay=0.0)
-    first = _resumed(codec, optimiser, work / "codec.pt")
-    encoder, decoder = codec.encoder, codec.decoder
-    if compiled:
-        encoder, decoder = torch.compile(encoder), torch.compile(decoder)
-    spectral, dead = SpectralLoss(), DeadCodes(codec)
+    codec = SNAC(**config).to(device)
+    head_start(codec)
+    reader = Reader(codec.latent_dim).to(device)
+    codebooks = Codebooks(codec)
+    learnt = [*codec.encoder.parameters(), *codec.quantizer.parameters(), *reader.parameters()]
+    learnt = [parameter for parameter in learnt if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(learnt, lr=CODES_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    # 2. Where an earlier run stopped
+    first = 0
+    if (work / "codes.pt").exists():
+        state = torch.load(work / "codes.pt", weights_only=True, map_location=device)
+        first = int(state["step"])
+        codec.load_state_dict(state["codec"])
+        reader.load_state_dict(state["reader"])
+        optimiser.load_state_dict(state["optimiser"])
+        codebooks.load(state["codebooks"])
+    encoder = torch.compile(codec.encoder) if compiled else codec.encoder
     # 3. Steps
     began = time.monotonic()
     for step in range(first, steps):
-        wave = _batch(crops, f"crop-{step}")  # (BATCH, 1, frames * FRAME_SAMPLES)
-        _set_rate(optimiser, PEAK_RATE * rate_at(step, steps))
-        total, vq_loss, codes, projections = quantised(codec, encoder(wave))
-        mel_loss = spectral(decoder(total)[:, 0], wave[:, 0])
+        heard = listening.batch(f"codes-{step}", CODES_BATCH)
+        waves = heard.waves.to(device)
+        _set_rate(optimiser, CODES_RATE * rate_at(step, steps))
+        if step == CODEBOOKS_START:
+            codebooks.start(codec, _latents(codec, listening, device))
+        latent = quantised(codec, encoder(waves), whole=step >= CODEBOOKS_START)
+        spectral = reader.spectral_loss(latent.latent, waves[:, 0])
+        said = reader.phones_loss(latent.latent, heard.phones)
         optimiser.zero_grad(set_to_none=True)
-        (MEL_WEIGHT * mel_loss + vq_loss).backward()
-        norm = torch.nn.utils.clip_grad_norm_(codec.parameters(), 10.0)
+        (spectral + PHONES_WEIGHT * said + latent.loss).backward()
+        norm = torch.nn.utils.clip_grad_norm_(learnt, 2.0)
         optimiser.step()
-        if step % 25 == 0:
-            seconds = (time.monotonic() - began) / (step - first + 1)
-            figures = (step, mel_loss.item(), vq_loss.item(), norm.item(), dead.alive(), seconds)
-            logger.info("codec step %d mel %.4f vq %.4f norm %.2f alive %s %.2f s/step", *figures)
-        if step < 0.8 * steps:
-            dead.after_step(codes, projections)
+        if step >= CODEBOOKS_START:
+            codebooks.follow(latent, revive=step < REVIVED_SHARE * steps)
+        if step % 10 == 0:
+            figures = (step, spectral.item(), said.item(), latent.loss.item(), norm.item(), codebooks.alive())
+            logger.info("codes %d spectra %.3f phones %.3f vq %.3f norm %.2f alive %s %.2f s", *figures, _pace(began, step - first))
         # 4. Checkpoint
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            _save(_state(codec, optimiser, step + 1), work / "codec.pt")
-            export(codec, work / "codec")
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
+            state = {"step": step + 1, "codec": codec.state_dict(), "reader": reader.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "codebooks": codebooks.state()}
+            _save(state, work / "codes.pt")
+    export(codec, work / "codec", config)
 
 
-def polish(work: Path, steps: int = POLISH_STEPS, compiled: bool = True) -> None:
-    """Trains the decoder alone for `steps` steps: the codes stay what they are, so the language model stays valid.
+@torch.no_grad()
+def head_start(codec: SNAC, directory: Path = CHECKPOINT / "codec") -> int:
+    """Copies what fits from the codec in `directory`, which knows sound already; how many tensors fitted."""
+    path = directory / "pytorch_model.bin"
+    known = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else {}
+    mine = codec.state_dict()
+    fitting = {name: tensor for name, tensor in known.items() if name in mine and mine[name].shape == tensor.shape}
+    codec.load_state_dict(mine | fitting)
+    return len(fitting)
 
-    Starts from `work/codec`, resumes from `work/polish.pt`, and exports to `work/polished`.
+
+@torch.no_grad()
+def _latents(codec: SNAC, listening: Listening, device: torch.device) -> list[Tensor]:
+    batches = (listening.batch(f"start-{n}", CODES_BATCH) for n in range(START_BATCHES))
+    return [codec.encoder(heard.waves.to(device)) for heard in batches]
+
+
+def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True) -> None:
+    """Trains the decoder of `work/codec` for `steps` steps in all and exports it there; the codes stay what they are.
+
+    Resumes from `work/decoder.pt`.
     """
     # 1. A frozen encoder and quantiser, a decoder that learns
-    crops = training_crops(work)
-    codec = SNAC.from_pretrained(str(work / "codec"))
+    device = device_here()
+    listening = Listening.of(work, DECODER_FRAMES)
+    codec = SNAC.from_pretrained(str(work / "codec")).to(device)
+    config = json.loads((work / "codec/config.json").read_text(encoding="utf-8"))
     for frozen in (codec.encoder, codec.quantizer):
         frozen.requires_grad_(False)
-    optimiser = torch.optim.AdamW(codec.decoder.parameters(), lr=POLISH_RATE, betas=(0.8, 0.99), weight_decay=0.0)
-    first = _resumed(codec, optimiser, work / "polish.pt")
+    optimiser = torch.optim.AdamW(codec.decoder.parameters(), lr=DECODER_RATE, betas=(0.8, 0.99), weight_decay=0.0)
+    first = 0
+    if (work / "decoder.pt").exists():
+        state = torch.load(work / "decoder.pt", weights_only=True, map_location=device)
+        first = int(state["step"])
+        codec.decoder.load_state_dict(state["decoder"])
+        optimiser.load_state_dict(state["optimiser"])
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
-    spectral, intelligible = SpectralLoss(), EnvelopeLoss()
+    spectral, intelligible = SpectralLoss().to(device), EnvelopeLoss().to(device)
     # 2. Steps
     began = time.monotonic()
     for step in range(first, steps):
-        wave = _batch(crops, f"polish-{step}")  # (BATCH, 1, frames * FRAME_SAMPLES)
-        _set_rate(optimiser, POLISH_RATE * rate_at(step, steps))
+        waves = listening.batch(f"decoder-{step}", DECODER_BATCH).waves.to(device)
+        _set_rate(optimiser, DECODER_RATE * rate_at(step, steps))
         with torch.no_grad():
-            total, _ = codec.quantizer(codec.encoder(wave))
-        heard = decoder(total)[:, 0]  # (BATCH, samples)
-        mel_loss, envelope_loss = spectral(heard, wave[:, 0]), intelligible(heard, wave[:, 0])
+            latent, _ = codec.quantizer(codec.encoder(waves))
+        spoken = decoder(latent)[:, 0]  # (DECODER_BATCH, samples)
+        mel_loss, envelope_loss = spectral(spoken, waves[:, 0]), intelligible(spoken, waves[:, 0])
         optimiser.zero_grad(set_to_none=True)
         (MEL_WEIGHT * mel_loss + ENVELOPE_WEIGHT * envelope_loss).backward()
         torch.nn.utils.clip_grad_norm_(codec.decoder.parameters(), 10.0)
         optimiser.step()
-        if step % 25 == 0:
-            seconds = (time.monotonic() - began) / (step - first + 1)
-            figures = (step, mel_loss.item(), envelope_loss.item(), seconds)
-            logger.info("polish step %d mel %.4f envelope %.4f %.2f s/step", *figures)
+        if step % 10 == 0:
+            figures = (step, mel_loss.item(), envelope_loss.item(), _pace(began, step - first))
+            logger.info("decoder %d mel %.4f envelope %.4f %.2f s", *figures)
         # 3. Checkpoint
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            _save(_state(codec, optimiser, step + 1), work / "polish.pt")
-            export(codec, work / "polished")
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
+            state = {"step": step + 1, "decoder": codec.decoder.state_dict(), "optimiser": optimiser.state_dict()}
+            _save(state, work / "decoder.pt")
+            export(codec, work / "codec", config)
 
 
-def _resumed(codec: SNAC, optimiser: torch.optim.Optimizer, saved: Path) -> int:
-    """Loads `saved` if there is one; the number of steps already taken."""
-    if not saved.exists():
-        return 0
-    state = torch.load(saved, weights_only=True)
-    codec.load_state_dict(state["codec"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-def _state(codec: SNAC, optimiser: torch.optim.Optimizer, step: int) -> dict[str, object]:
-    return {"codec": codec.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
+def _pace(began: float, steps: int) -> float:
+    return (time.monotonic() - began) / (steps + 1)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -266,19 +252,14 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _batch(crops: Crops, seed: str) -> Tensor:
-    draw = random.Random(seed)
-    return torch.from_numpy(np.stack([crops.crop(draw) for _ in range(BATCH)]))[:, None]
-
-
-def _save(state: dict[str, object], path: Path) -> None:
+def _save(state: dict[str, Any], path: Path) -> None:
     unfinished = path.with_suffix(".part")
     torch.save(state, unfinished)
     unfinished.replace(path)
 
 
-def export(codec: SNAC, directory: Path) -> None:
+def export(codec: SNAC, directory: Path, config: dict[str, Any]) -> None:
     """Writes what `SNAC.from_pretrained` reads: config.json (the constructor's arguments) and pytorch_model.bin."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _save(codec.state_dict(), directory / "pytorch_model.bin")
