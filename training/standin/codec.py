@@ -19,6 +19,7 @@ from snac import SNAC
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.standin.adversary import Critics
 from training.standin.listening import PHONES, Listening
 from training.standin.losses import EnvelopeLoss, SpectralLoss, mel_bank
 from training.standin.quantiser import Codebooks, quantised
@@ -53,13 +54,14 @@ READING_WINDOWS = ((1024, 80, 256), (256, 40, 128))  # (samples, mel bands, hop)
 CLEAR_HZ, CLEAR_WEIGHT = (800.0, 4500.0), 2.0  # where consonants and vowels are told apart
 PHONES_WEIGHT = 0.15
 
-DECODER_STEPS, DECODER_RATE = 6000, 1e-3
+DECODER_STEPS, DECODER_RATE = 1500, 8e-4
 DECODER_BATCH, DECODER_FRAMES = 4, 8
-MEL_WEIGHT, ENVELOPE_WEIGHT = 4.0, 1.0
+POLISH_STEPS, POLISH_RATE, CRITICS_RATE = 4000, 3e-4, 3e-4
+MEL_WEIGHT, ENVELOPE_WEIGHT, FEATURES_WEIGHT = 4.0, 1.0, 2.0
 
 
 class Reader(nn.Module):
-    """Reads what the codes must carry: log-mel spectra at two resolutions, and the phones by CTC (Graves et al. 2006)."""
+    """Reads what codes must carry: log-mel spectra at two resolutions, and the phones by CTC (Graves et al. 2006)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -130,12 +132,16 @@ def rate_at(step: int, steps: int) -> float:
 
 
 def train_codes(
-    work: Path, steps: int = CODES_STEPS, compiled: bool = True, config: dict[str, Any] | None = None
+    work: Path,
+    steps: int = CODES_STEPS,
+    compiled: bool = True,
+    config: dict[str, Any] = CONFIG,
+    frames: int = CODES_FRAMES,
 ) -> None:
     """Trains encoder and codebooks for `steps` steps in all, resuming from `work/codes.pt`; exports to `work/codec`."""
     # 1. Sound and model
-    device, config = device_here(), config or CONFIG
-    listening = Listening.of(work, CODES_FRAMES)
+    device = device_here()
+    listening = Listening.of(work, frames)
     torch.manual_seed(0)
     codec = SNAC(**config).to(device)
     head_start(codec)
@@ -145,18 +151,13 @@ def train_codes(
     learnt = [parameter for parameter in learnt if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=CODES_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     # 2. Where an earlier run stopped
-    first = 0
-    if (work / "codes.pt").exists():
-        state = torch.load(work / "codes.pt", weights_only=True, map_location=device)
-        first = int(state["step"])
-        codec.load_state_dict(state["codec"])
-        reader.load_state_dict(state["reader"])
-        optimiser.load_state_dict(state["optimiser"])
-        codebooks.load(state["codebooks"])
+    kept = {"codec": codec, "reader": reader, "optimiser": optimiser, "codebooks": codebooks}
+    first = _resumed(work / "codes.pt", kept, device)
     encoder = torch.compile(codec.encoder) if compiled else codec.encoder
     # 3. Steps
     began = time.monotonic()
     for step in range(first, steps):
+        torch.manual_seed(step)
         heard = listening.batch(f"codes-{step}", CODES_BATCH)
         waves = heard.waves.to(device)
         _set_rate(optimiser, CODES_RATE * rate_at(step, steps))
@@ -173,12 +174,14 @@ def train_codes(
             codebooks.follow(latent, revive=step < REVIVED_SHARE * steps)
         if step % 10 == 0:
             figures = (step, spectral.item(), said.item(), latent.loss.item(), norm.item(), codebooks.alive())
-            logger.info("codes %d spectra %.3f phones %.3f vq %.3f norm %.2f alive %s %.2f s", *figures, _pace(began, step - first))
+            logger.info(
+                "codes %d spectra %.3f phones %.3f vq %.3f norm %.2f alive %s %.2f s",
+                *figures,
+                _pace(began, step - first),
+            )
         # 4. Checkpoint
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
-            state = {"step": step + 1, "codec": codec.state_dict(), "reader": reader.state_dict()}
-            state |= {"optimiser": optimiser.state_dict(), "codebooks": codebooks.state()}
-            _save(state, work / "codes.pt")
+            _save(step + 1, kept, work / "codes.pt")
     export(codec, work / "codec", config)
 
 
@@ -199,48 +202,63 @@ def _latents(codec: SNAC, listening: Listening, device: torch.device) -> list[Te
     return [codec.encoder(heard.waves.to(device)) for heard in batches]
 
 
-def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True) -> None:
+def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True, judged: bool = False) -> None:
     """Trains the decoder of `work/codec` for `steps` steps in all and exports it there; the codes stay what they are.
 
-    Resumes from `work/decoder.pt`.
+    Resumes from `work/decoder.pt`; with `judged`, by critics too, from `work/polish.pt`.
     """
     # 1. A frozen encoder and quantiser, a decoder that learns
-    device = device_here()
+    device, saved = device_here(), work / ("polish.pt" if judged else "decoder.pt")
     listening = Listening.of(work, DECODER_FRAMES)
     codec = SNAC.from_pretrained(str(work / "codec")).to(device)
     config = json.loads((work / "codec/config.json").read_text(encoding="utf-8"))
     for frozen in (codec.encoder, codec.quantizer):
         frozen.requires_grad_(False)
-    optimiser = torch.optim.AdamW(codec.decoder.parameters(), lr=DECODER_RATE, betas=(0.8, 0.99), weight_decay=0.0)
-    first = 0
-    if (work / "decoder.pt").exists():
-        state = torch.load(work / "decoder.pt", weights_only=True, map_location=device)
-        first = int(state["step"])
-        codec.decoder.load_state_dict(state["decoder"])
-        optimiser.load_state_dict(state["optimiser"])
+    parts: dict[str, nn.Module] = {"decoder": codec.decoder, "critics": Critics().to(device)}
+    peaks = {"decoder": POLISH_RATE if judged else DECODER_RATE, "critics": CRITICS_RATE}
+    optimisers = {
+        name: torch.optim.AdamW(part.parameters(), lr=peaks[name], betas=(0.8, 0.99), weight_decay=0.0)
+        for name, part in parts.items()
+    }
+    kept = {**parts, **{f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}}
+    first = _resumed(saved, kept, device)
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
+    critics = parts["critics"]
+    assert isinstance(critics, Critics)
     spectral, intelligible = SpectralLoss().to(device), EnvelopeLoss().to(device)
     # 2. Steps
     began = time.monotonic()
     for step in range(first, steps):
-        waves = listening.batch(f"decoder-{step}", DECODER_BATCH).waves.to(device)
-        _set_rate(optimiser, DECODER_RATE * rate_at(step, steps))
+        waves = listening.batch(f"{saved.stem}-{step}", DECODER_BATCH).waves.to(device)
+        recorded = waves[:, 0]  # (DECODER_BATCH, samples)
+        for name, optimiser in optimisers.items():
+            _set_rate(optimiser, peaks[name] * rate_at(step, steps))
         with torch.no_grad():
             latent, _ = codec.quantizer(codec.encoder(waves))
-        spoken = decoder(latent)[:, 0]  # (DECODER_BATCH, samples)
-        mel_loss, envelope_loss = spectral(spoken, waves[:, 0]), intelligible(spoken, waves[:, 0])
-        optimiser.zero_grad(set_to_none=True)
-        (MEL_WEIGHT * mel_loss + ENVELOPE_WEIGHT * envelope_loss).backward()
-        torch.nn.utils.clip_grad_norm_(codec.decoder.parameters(), 10.0)
-        optimiser.step()
+        spoken = decoder(latent)[:, 0]
+        mel_loss, envelope_loss = spectral(spoken, recorded), intelligible(spoken, recorded)
+        told = differing = mistakes = spoken.new_zeros(())
+        if judged:
+            mistakes = critics.mistakes(recorded, spoken)
+            _descend(mistakes, critics, optimisers["critics"])
+            told, differing = critics.reproach(recorded, spoken)
+        loss = MEL_WEIGHT * mel_loss + ENVELOPE_WEIGHT * envelope_loss + told + FEATURES_WEIGHT * differing
+        _descend(loss, codec.decoder, optimisers["decoder"])
         if step % 10 == 0:
-            figures = (step, mel_loss.item(), envelope_loss.item(), _pace(began, step - first))
-            logger.info("decoder %d mel %.4f envelope %.4f %.2f s", *figures)
+            figures = (step, *(x.item() for x in (mel_loss, envelope_loss, told, differing, mistakes)))
+            line = "decoder %d mel %.4f envelope %.4f told %.3f features %.3f critics %.3f %.2f s"
+            logger.info(line, *figures, _pace(began, step - first))
         # 3. Checkpoint
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
-            state = {"step": step + 1, "decoder": codec.decoder.state_dict(), "optimiser": optimiser.state_dict()}
-            _save(state, work / "decoder.pt")
+            _save(step + 1, kept, saved)
             export(codec, work / "codec", config)
+
+
+def _descend(loss: Tensor, part: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(part.parameters(), 10.0)
+    optimiser.step()
 
 
 def _pace(began: float, steps: int) -> float:
@@ -252,7 +270,21 @@ def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def _resumed(path: Path, kept: dict[str, Any], device: torch.device) -> int:
+    """Loads into `kept` what `_save` wrote, if anything; the number of steps already taken."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location=device)
+    for name, part in kept.items():
+        part.load_state_dict(state[name])
+    return int(state["step"])
+
+
+def _save(step: int, kept: dict[str, Any], path: Path) -> None:
+    _write({"step": step, **{name: part.state_dict() for name, part in kept.items()}}, path)
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
     unfinished = path.with_suffix(".part")
     torch.save(state, unfinished)
     unfinished.replace(path)
@@ -262,4 +294,4 @@ def export(codec: SNAC, directory: Path, config: dict[str, Any]) -> None:
     """Writes what `SNAC.from_pretrained` reads: config.json (the constructor's arguments) and pytorch_model.bin."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _save(codec.state_dict(), directory / "pytorch_model.bin")
+    _write(codec.state_dict(), directory / "pytorch_model.bin")

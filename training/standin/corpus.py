@@ -56,7 +56,7 @@ class Shard:
 
 
 def shards() -> list[Shard]:
-    """Every shard of the corpus: the held-out speakers' first, then the quickest teacher's; its speakers side by side."""
+    """Every shard of the corpus: the held-out speakers' first, then by teacher, the quickest first."""
     wanted = [Shard(speaker, n) for speaker in HELD_OUT for n in range(HELD_OUT_SHARDS)]
     every = [
         ((TEACHERS_BY_SPEED.index(speaker.teacher), n / count), Shard(speaker, n))

@@ -57,7 +57,9 @@ class Listening:
             clips[clip.speaker].append(clip)
         if not clips:
             raise ValueError(f"{work} holds no speech yet; run the stage `corpus` first")
-        return cls(dict(clips), _pronunciations({clip.text for every in clips.values() for clip in every}, work), frames)
+        return cls(
+            dict(clips), _pronunciations({clip.text for every in clips.values() for clip in every}, work), frames
+        )
 
     def batch(self, seed: str, size: int) -> Heard:
         """`size` rows that depend on `seed` and on what the corpus holds."""

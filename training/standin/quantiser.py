@@ -1,7 +1,7 @@
 """Training of `snac`'s quantiser: the package returns no losses, so its arithmetic is repeated here with them.
 
-Codebooks are not trained by gradients: they start as k-means of what the encoder makes and follow it as a moving average
-(van den Oord et al. 2017, appendix A); codes that fell out of use move to vectors that occur.
+Codebooks are not trained by gradients: they start as k-means of what the encoder makes and follow it as a moving
+average (van den Oord et al. 2017, appendix A); codes that fell out of use move to vectors that occur.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Codebooks:
     @torch.no_grad()
     def start(self, codec: SNAC, latents: list[Tensor], iterations: int = 12) -> None:
         """Sets every level to the k-means of the residuals that the levels before it leave of `latents`."""
-        residual = torch.cat([latent.flatten(0, 0) for latent in latents])
+        residual = torch.cat(latents)
         for level, quantizer in enumerate(self.quantizers):
             projected = quantizer.in_proj(functional.avg_pool1d(residual, quantizer.stride, quantizer.stride))
             vectors = projected.transpose(1, 2).flatten(0, 1)
@@ -97,11 +97,11 @@ class Codebooks:
         """How many codes of each level are in use."""
         return [int((counts > DEAD_BELOW * counts.mean()).sum()) for counts in self.counts]
 
-    def state(self) -> dict[str, list[Tensor]]:
-        """What `load` needs to go on."""
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """What `load_state_dict` needs to go on."""
         return {"counts": self.counts, "sums": self.sums}
 
-    def load(self, state: dict[str, list[Tensor]]) -> None:
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         """Goes on from `state`."""
         for mine, stored in zip([*self.counts, *self.sums], [*state["counts"], *state["sums"]], strict=True):
             mine.copy_(stored)
