@@ -23,6 +23,7 @@ from training.standin.adversary import Critics
 from training.standin.listening import PHONES, Listening
 from training.standin.losses import EnvelopeLoss, SpectralLoss, mel_bank
 from training.standin.quantiser import Codebooks, quantised
+from training.standin.scenes import Scenes
 from training.standin.speech import SAMPLE_RATE_HZ
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ CHECKPOINT = Path(__file__).with_name("checkpoint")
 CONFIG: dict[str, Any] = {
     "sampling_rate": SAMPLE_RATE_HZ,
     "encoder_dim": 24,
-    "encoder_rates": [8, 8, 8],
+    "encoder_rates": [8, 8, 4, 2],
     "decoder_dim": 256,
     "decoder_rates": [8, 8, 8],
     "attn_window_size": None,
@@ -45,9 +46,10 @@ STEP_SAMPLES = 512  # of one step of the latent
 WARMUP_STEPS = 40
 SAVED_EVERY = 50
 
-CODES_STEPS, CODES_RATE = 400, 6e-4
-CODES_BATCH, CODES_FRAMES = 4, 36
-CODEBOOKS_START = 10  # steps, so that the reader is not quite deaf
+CODES_STEPS, CODES_RATE = 1500, 1e-3
+CODES_BATCH, CODES_FRAMES = 8, 36
+FRONT_BLOCKS = 3  # of the encoder, left as they are: 24 kHz to 375 Hz
+CODEBOOKS_START = 40  # steps, so that the reader is not quite deaf
 START_BATCHES = 10  # whose latents the k-means sees
 REVIVED_SHARE = 0.8  # of the steps
 READING_WINDOWS = ((1024, 80, 256), (256, 40, 128))  # (samples, mel bands, hop)
@@ -134,37 +136,38 @@ def rate_at(step: int, steps: int) -> float:
 def train_codes(
     work: Path,
     steps: int = CODES_STEPS,
-    compiled: bool = True,
     config: dict[str, Any] = CONFIG,
     frames: int = CODES_FRAMES,
 ) -> None:
-    """Trains encoder and codebooks for `steps` steps in all, resuming from `work/codes.pt`; exports to `work/codec`."""
-    # 1. Sound and model
+    """Trains the encoder behind its front, and the codebooks, for `steps` steps in all; exports to `work/codec`.
+
+    Resumes from `work/codes.pt`.
+    """
+    # 1. Model and sound
     device = device_here()
-    listening = Listening.of(work, frames)
     torch.manual_seed(0)
     codec = SNAC(**config).to(device)
     head_start(codec)
+    front, back = codec.encoder.block[:FRONT_BLOCKS], codec.encoder.block[FRONT_BLOCKS:]
+    scenes = Scenes.of(work, front, frames)
     reader = Reader(codec.latent_dim).to(device)
     codebooks = Codebooks(codec)
-    learnt = [*codec.encoder.parameters(), *codec.quantizer.parameters(), *reader.parameters()]
+    learnt = [*back.parameters(), *codec.quantizer.parameters(), *reader.parameters()]
     learnt = [parameter for parameter in learnt if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learnt, lr=CODES_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     # 2. Where an earlier run stopped
     kept = {"codec": codec, "reader": reader, "optimiser": optimiser, "codebooks": codebooks}
     first = _resumed(work / "codes.pt", kept, device)
-    encoder = torch.compile(codec.encoder) if compiled else codec.encoder
     # 3. Steps
     began = time.monotonic()
     for step in range(first, steps):
         torch.manual_seed(step)
-        heard = listening.batch(f"codes-{step}", CODES_BATCH)
-        waves = heard.waves.to(device)
+        heard = scenes.batch(f"codes-{step}", CODES_BATCH)
         _set_rate(optimiser, CODES_RATE * rate_at(step, steps))
         if step == CODEBOOKS_START:
-            codebooks.start(codec, _latents(codec, listening, device))
-        latent = quantised(codec, encoder(waves), whole=step >= CODEBOOKS_START)
-        spectral = reader.spectral_loss(latent.latent, waves[:, 0])
+            codebooks.start(codec, _latents(back, scenes, device))
+        latent = quantised(codec, back(heard.fronts.to(device)), whole=step >= CODEBOOKS_START)
+        spectral = reader.spectral_loss(latent.latent, heard.waves.to(device))
         said = reader.phones_loss(latent.latent, heard.phones)
         optimiser.zero_grad(set_to_none=True)
         (spectral + PHONES_WEIGHT * said + latent.loss).backward()
@@ -197,9 +200,9 @@ def head_start(codec: SNAC, directory: Path = CHECKPOINT / "codec") -> int:
 
 
 @torch.no_grad()
-def _latents(codec: SNAC, listening: Listening, device: torch.device) -> list[Tensor]:
-    batches = (listening.batch(f"start-{n}", CODES_BATCH) for n in range(START_BATCHES))
-    return [codec.encoder(heard.waves.to(device)) for heard in batches]
+def _latents(back: nn.Module, scenes: Scenes, device: torch.device) -> list[Tensor]:
+    batches = (scenes.batch(f"start-{n}", CODES_BATCH) for n in range(START_BATCHES))
+    return [back(heard.fronts.to(device)) for heard in batches]
 
 
 def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True, judged: bool = False) -> None:
@@ -229,7 +232,7 @@ def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True,
     # 2. Steps
     began = time.monotonic()
     for step in range(first, steps):
-        waves = listening.batch(f"{saved.stem}-{step}", DECODER_BATCH).waves.to(device)
+        waves = listening.batch(f"{saved.stem}-{step}", DECODER_BATCH).to(device)
         recorded = waves[:, 0]  # (DECODER_BATCH, samples)
         for name, optimiser in optimisers.items():
             _set_rate(optimiser, peaks[name] * rate_at(step, steps))

@@ -1,4 +1,4 @@
-"""What the codec hears while it trains: clips of the corpus, resized, over faint noise, with what was said in them.
+"""What the codec hears while it trains: clips of the corpus, resized, over faint noise, and which phones they hold.
 
 The held-out speakers are not among them. Nothing here knows the codec.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 from collections import defaultdict
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from training.standin.teachers import pronounced
 logger = logging.getLogger(__name__)
 
 PHONES = "aeiouæɐɑɒɔəɚɛɜɪʊʌbdfhjklmnpstvwzðŋɡɹɾʃʒθ"  # espeak-ng's, without stress and length
-SIZES = (0.85, 1.18)
+RESIZED_SHARE, SIZES = 0.6, (0.85, 1.18)
 LEVELS_DB = (-8.0, 5.0)
 
 
@@ -34,58 +35,53 @@ def phones_of(text: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A batch of waveforms (batch, 1, samples) float32; per row its phones, or none where it does not hold them all."""
-
-    waves: Tensor
-    phones: list[list[int]]
-
-
-@dataclass(frozen=True)
 class Listening:
     """Draws batches of `frames` frames from the corpus; every speaker is as likely as every other."""
 
     clips: dict[str, list[Clip]]  # by speaker
-    phones: dict[str, list[int]]  # by text
     frames: int
 
     @classmethod
     def of(cls, work: Path, frames: int) -> Listening:
-        """Everything said by now; pronunciations are kept in `work/phones.json`."""
+        """Everything that was said by now."""
         clips: dict[str, list[Clip]] = defaultdict(list)
         for clip in said(work):
             clips[clip.speaker].append(clip)
         if not clips:
             raise ValueError(f"{work} holds no speech yet; run the stage `corpus` first")
-        return cls(
-            dict(clips), _pronunciations({clip.text for every in clips.values() for clip in every}, work), frames
-        )
+        return cls(dict(clips), frames)
 
-    def batch(self, seed: str, size: int) -> Heard:
-        """`size` rows that depend on `seed` and on what the corpus holds."""
+    def batch(self, seed: str, size: int) -> Tensor:
+        """(size, 1, samples) float32 that depend on `seed` and on what was said by now."""
         draw = random.Random(seed)
-        rows = [self._row(draw) for _ in range(size)]
-        return Heard(torch.from_numpy(np.stack([wave for wave, _ in rows]))[:, None], [phones for _, phones in rows])
+        return torch.from_numpy(np.stack([self._row(draw) for _ in range(size)]))[:, None]
 
-    def _row(self, draw: random.Random) -> tuple[np.ndarray, list[int]]:
+    def _row(self, draw: random.Random) -> np.ndarray:
         clip = draw.choice(self.clips[draw.choice(sorted(self.clips))])
-        speech = clip.samples.astype(np.float32) / FULL_SCALE
-        if draw.random() < 0.6:
-            speech = soxr.resample(speech, 1.0, draw.uniform(*SIZES), quality="LQ")
-        speech = speech * 10 ** (draw.uniform(*LEVELS_DB) / 20)
-        length = self.frames * FRAME_SAMPLES
-        noise = np.random.default_rng(draw.getrandbits(32)).standard_normal(length, dtype=np.float32)
-        wave = noise * (ROOM_TONE_RMS * draw.uniform(0.2, 2.0))
-        offset = draw.randint(min(0, length - len(speech)), max(0, length - len(speech)))
-        if offset >= 0:
-            wave[offset : offset + len(speech)] += speech[: length - offset]
-        else:
-            wave += speech[-offset : length - offset]
-        whole = len(speech) <= length
-        return np.clip(wave, -1, 1).astype(np.float32), self.phones[clip.text] if whole else []
+        wave = placed(clip, draw, self.frames, FRAME_SAMPLES)
+        start = draw.randint(0, len(wave) - self.frames * FRAME_SAMPLES)
+        return wave[start : start + self.frames * FRAME_SAMPLES]
 
 
-def _pronunciations(texts: set[str], work: Path) -> dict[str, list[int]]:
+def placed(clip: Clip, draw: random.Random, least_frames: int, pause_samples: int) -> np.ndarray:
+    """A clip resized, louder or softer, between pauses and over faint noise: whole frames of float32 samples."""
+    speech = clip.samples.astype(np.float32) / FULL_SCALE
+    if draw.random() < RESIZED_SHARE:
+        speech = soxr.resample(speech, 1.0, draw.uniform(*SIZES), quality="LQ")
+    speech = speech * 10 ** (draw.uniform(*LEVELS_DB) / 20)
+    before = draw.randint(0, pause_samples)
+    frames = max(least_frames, math.ceil((before + len(speech) + draw.randint(0, pause_samples)) / FRAME_SAMPLES))
+    if len(speech) <= least_frames * FRAME_SAMPLES:  # all of it can be heard at once
+        frames = least_frames
+        before = min(before, least_frames * FRAME_SAMPLES - len(speech))
+    noise = np.random.default_rng(draw.getrandbits(32)).standard_normal(frames * FRAME_SAMPLES, dtype=np.float32)
+    wave = noise * np.float32(ROOM_TONE_RMS * draw.uniform(0.2, 2.0))
+    wave[before : before + len(speech)] += speech
+    return np.clip(wave, -1, 1)
+
+
+def pronunciations(texts: set[str], work: Path) -> dict[str, list[int]]:
+    """The phones of each text, kept in `work/phones.json`."""
     path = work / "phones.json"
     known: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     missing = texts - known.keys()

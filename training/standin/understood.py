@@ -1,7 +1,7 @@
 """How much of what is said is understood after the codec: word error rates of a recogniser that was not made here.
 
-Moonshine tiny-en (wheel `moonshine-voice` 0.1.0) listens to sentences that nothing was trained on, by speakers of the base
-and two that the codec never heard: as they were said, after Opus at 6 kbit/s for scale, and after the codec.
+Moonshine tiny-en (wheel `moonshine-voice` 0.1.0) listens to sentences that nothing was trained on, by speakers of the
+base and two that the codec never heard: as said, after Opus at 6 kbit/s for scale, and after the codec.
 """
 
 from __future__ import annotations
