@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.standin.adversary import Critics
-from training.standin.listening import PHONES, Listening
+from training.standin.listening import PHONES
 from training.standin.losses import EnvelopeLoss, SpectralLoss, mel_bank
 from training.standin.quantiser import Codebooks, quantised
 from training.standin.scenes import Scenes
-from training.standin.speech import SAMPLE_RATE_HZ
+from training.standin.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 logger = logging.getLogger(__name__)
 
@@ -205,18 +206,35 @@ def _latents(back: nn.Module, scenes: Scenes, device: torch.device) -> list[Tens
     return [back(heard.fronts.to(device)) for heard in batches]
 
 
-def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True, judged: bool = False) -> None:
+def cropped(latent: Tensor, waves: Tensor, frames: int, draw: random.Random) -> tuple[Tensor, Tensor]:
+    """The same `frames` frames of latents (batch, width, steps) and waveforms (batch, samples), others in every row."""
+    steps, latents, recorded = frames * FRAME_SAMPLES // STEP_SAMPLES, [], []
+    for row in range(len(waves)):
+        start = draw.randint(0, latent.shape[2] - steps)
+        latents.append(latent[row, :, start : start + steps])
+        recorded.append(waves[row, start * STEP_SAMPLES : (start + steps) * STEP_SAMPLES])
+    return torch.stack(latents), torch.stack(recorded)
+
+
+def train_decoder(
+    work: Path,
+    steps: int = DECODER_STEPS,
+    compiled: bool = True,
+    judged: bool = False,
+    frames: int = CODES_FRAMES,
+) -> None:
     """Trains the decoder of `work/codec` for `steps` steps in all and exports it there; the codes stay what they are.
 
     Resumes from `work/decoder.pt`; with `judged`, by critics too, from `work/polish.pt`.
     """
     # 1. A frozen encoder and quantiser, a decoder that learns
     device, saved = device_here(), work / ("polish.pt" if judged else "decoder.pt")
-    listening = Listening.of(work, DECODER_FRAMES)
     codec = SNAC.from_pretrained(str(work / "codec")).to(device)
     config = json.loads((work / "codec/config.json").read_text(encoding="utf-8"))
     for frozen in (codec.encoder, codec.quantizer):
         frozen.requires_grad_(False)
+    front, back = codec.encoder.block[:FRONT_BLOCKS], codec.encoder.block[FRONT_BLOCKS:]
+    scenes = Scenes.of(work, front, frames)
     parts: dict[str, nn.Module] = {"decoder": codec.decoder, "critics": Critics().to(device)}
     peaks = {"decoder": POLISH_RATE if judged else DECODER_RATE, "critics": CRITICS_RATE}
     optimisers = {
@@ -232,12 +250,12 @@ def train_decoder(work: Path, steps: int = DECODER_STEPS, compiled: bool = True,
     # 2. Steps
     began = time.monotonic()
     for step in range(first, steps):
-        waves = listening.batch(f"{saved.stem}-{step}", DECODER_BATCH).to(device)
-        recorded = waves[:, 0]  # (DECODER_BATCH, samples)
+        heard = scenes.batch(f"{saved.stem}-{step}", DECODER_BATCH)
         for name, optimiser in optimisers.items():
             _set_rate(optimiser, peaks[name] * rate_at(step, steps))
         with torch.no_grad():
-            latent, _ = codec.quantizer(codec.encoder(waves))
+            latent, _ = codec.quantizer(back(heard.fronts.to(device)))
+        latent, recorded = cropped(latent, heard.waves.to(device), DECODER_FRAMES, random.Random(step))
         spoken = decoder(latent)[:, 0]
         mel_loss, envelope_loss = spectral(spoken, recorded), intelligible(spoken, recorded)
         told = differing = mistakes = spoken.new_zeros(())

@@ -9,16 +9,12 @@ import json
 import logging
 import math
 import random
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soxr
-import torch
-from torch import Tensor
 
-from training.standin.corpus import FULL_SCALE, Clip, said
+from training.standin.corpus import FULL_SCALE, Clip
 from training.standin.speech import FRAME_SAMPLES, ROOM_TONE_RMS
 from training.standin.teachers import pronounced
 
@@ -32,35 +28,6 @@ LEVELS_DB = (-8.0, 5.0)
 def phones_of(text: str) -> list[int]:
     """What is said in `text`: indices into PHONES, from 1 (0 is CTC's blank)."""
     return [PHONES.index(letter) + 1 for letter in pronounced(text) if letter in PHONES]
-
-
-@dataclass(frozen=True)
-class Listening:
-    """Draws batches of `frames` frames from the corpus; every speaker is as likely as every other."""
-
-    clips: dict[str, list[Clip]]  # by speaker
-    frames: int
-
-    @classmethod
-    def of(cls, work: Path, frames: int) -> Listening:
-        """Everything that was said by now."""
-        clips: dict[str, list[Clip]] = defaultdict(list)
-        for clip in said(work):
-            clips[clip.speaker].append(clip)
-        if not clips:
-            raise ValueError(f"{work} holds no speech yet; run the stage `corpus` first")
-        return cls(dict(clips), frames)
-
-    def batch(self, seed: str, size: int) -> Tensor:
-        """(size, 1, samples) float32 that depend on `seed` and on what was said by now."""
-        draw = random.Random(seed)
-        return torch.from_numpy(np.stack([self._row(draw) for _ in range(size)]))[:, None]
-
-    def _row(self, draw: random.Random) -> np.ndarray:
-        clip = draw.choice(self.clips[draw.choice(sorted(self.clips))])
-        wave = placed(clip, draw, self.frames, FRAME_SAMPLES)
-        start = draw.randint(0, len(wave) - self.frames * FRAME_SAMPLES)
-        return wave[start : start + self.frames * FRAME_SAMPLES]
 
 
 def placed(clip: Clip, draw: random.Random, least_frames: int, pause_samples: int) -> np.ndarray:
