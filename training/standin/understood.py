@@ -105,7 +105,7 @@ def _opus(samples: np.ndarray) -> np.ndarray:
         container.mux(stream.encode(None))  # type: ignore[union-attr]
     file.seek(0)
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE_HZ)
-    with av.open(file) as container:
-        heard = [out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+    with av.open(file, "r") as recorded:
+        heard = [out.to_ndarray()[0] for frame in recorded.decode(audio=0) for out in resampler.resample(frame)]
     decoded = np.concatenate([*heard, *(out.to_ndarray()[0] for out in resampler.resample(None))])
     return np.pad(decoded, (0, max(0, len(samples) - len(decoded))))[: len(samples)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from training.standin.adversary import Critics
 from training.standin.codec import CONFIG, Reader, cropped, head_start, train_codes, train_decoder
 from training.standin.corpus import SHARD_SENTENCES, Shard, said, shards
 from training.standin.listening import PHONES
-from training.standin.quantiser import Codebooks, quantised, spherical_means
+from training.standin.quantiser import Codebooks, quantised, quantizers_of, spherical_means
 from training.standin.scenes import Scenes
 from training.standin.teachers import HELD_OUT, SPEAKERS
 
-TINY = CONFIG | {"encoder_dim": 2, "decoder_dim": 8, "codebook_size": 8, "codebook_dim": 2}
+TINY: dict[str, Any] = CONFIG | {"encoder_dim": 2, "decoder_dim": 8, "codebook_size": 8, "codebook_dim": 2}
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_code_that_nothing_chooses_moves_to_what_occurs(codec: SNAC) -> None:
     codebooks = Codebooks(codec)
     latent = torch.randn(2, codec.latent_dim, 64)
     codebooks.start(codec, [latent])
-    weight = codec.quantizer.quantizers[2].codebook.weight
+    weight = quantizers_of(codec)[2].codebook.weight
     with torch.no_grad():
         weight[0] = -1000 * weight.mean(dim=0)
         codebooks.counts[2][0], codebooks.sums[2][0] = 0, 0
@@ -142,13 +143,13 @@ def test_spectra_that_are_read_lie_under_those_that_are_heard(codec: SNAC) -> No
 
 
 def test_a_head_start_takes_what_fits_and_leaves_the_rest(codec: SNAC, tmp_path: Path) -> None:
-    wider = SNAC(**TINY | {"codebook_size": 16})
+    wider = SNAC(**(TINY | {"codebook_size": 16}))
     torch.save(wider.state_dict(), tmp_path / "pytorch_model.bin")
-    books = codec.quantizer.quantizers[0].codebook.weight.clone()
+    books = quantizers_of(codec)[0].codebook.weight.clone()
     head_start(codec, tmp_path)
     for mine, theirs in zip(codec.encoder.parameters(), wider.encoder.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-    assert torch.equal(codec.quantizer.quantizers[0].codebook.weight, books)
+    assert torch.equal(quantizers_of(codec)[0].codebook.weight, books)
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(work: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
