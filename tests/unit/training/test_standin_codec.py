@@ -143,7 +143,8 @@ def test_spectra_that_are_read_lie_under_those_that_are_heard(codec: SNAC) -> No
 
 
 def test_a_head_start_takes_what_fits_and_leaves_the_rest(codec: SNAC, tmp_path: Path) -> None:
-    wider = SNAC(**(TINY | {"codebook_size": 16}))
+    more_codes: dict[str, Any] = TINY | {"codebook_size": 16}
+    wider = SNAC(**more_codes)
     torch.save(wider.state_dict(), tmp_path / "pytorch_model.bin")
     books = quantizers_of(codec)[0].codebook.weight.clone()
     head_start(codec, tmp_path)
