@@ -47,7 +47,7 @@ STEP_SAMPLES = 512  # of one step of the latent
 WARMUP_STEPS = 40
 SAVED_EVERY = 50
 
-CODES_STEPS, CODES_RATE = 1500, 1e-3
+CODES_STEPS, CODES_RATE = 4000, 1e-3
 CODES_BATCH, CODES_FRAMES = 8, 36
 FRONT_BLOCKS = 3  # of the encoder, left as they are: 24 kHz to 375 Hz
 CODEBOOKS_START = 40  # steps, so that the reader is not quite deaf
@@ -57,7 +57,7 @@ READING_WINDOWS = ((1024, 80, 256), (256, 40, 128))  # (samples, mel bands, hop)
 CLEAR_HZ, CLEAR_WEIGHT = (800.0, 4500.0), 2.0  # where consonants and vowels are told apart
 PHONES_WEIGHT = 0.15
 
-DECODER_STEPS, DECODER_RATE = 1500, 8e-4
+DECODER_STEPS, DECODER_RATE = 6000, 8e-4
 DECODER_BATCH, DECODER_FRAMES = 4, 8
 POLISH_STEPS, POLISH_RATE, CRITICS_RATE = 4000, 3e-4, 3e-4
 MEL_WEIGHT, ENVELOPE_WEIGHT, FEATURES_WEIGHT = 4.0, 1.0, 2.0

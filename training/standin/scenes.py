@@ -23,7 +23,7 @@ from training.standin.teachers import HELD_OUT
 
 logger = logging.getLogger(__name__)
 
-SHARDS_OF_A_VOICE, SHARDS_OF_A_COPY = 3, 1  # heard; every clip may be resized besides
+SHARDS_OF_A_VOICE, SHARDS_OF_A_COPY = 6, 1  # heard; every clip may be resized besides
 PAUSE_SAMPLES = 10_000  # at most, on either side of the speech
 
 
