@@ -1,6 +1,6 @@
 """Clips as the codec's front half hears them, computed once, so that the rest of the encoder learns many times faster.
 
-The front (the first convolution and two strided blocks, 24 kHz to 375 Hz) is nine tenths of the arithmetic. It knows
+The front (the first convolution and two strided blocks, 24 kHz to 375 Hz) is most of the arithmetic. It knows
 sound from an earlier codec and is not trained further; its output on every clip is kept in the work directory.
 """
 
