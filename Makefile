@@ -44,6 +44,7 @@ bench: $(VENV)/.run  ## Decode and speech benchmarks; speech needs `make up` in 
 	$(CARILLON) bench speech
 
 standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hours on a CPU
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --group standin
 	$(VENV)/bin/python -m training.standin all
 
 clean:  ## Forget the environment and every cache; keeps data/
