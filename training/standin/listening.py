@@ -1,61 +1,77 @@
-"""What the codec hears while it trains: clips of the corpus, resized, over faint noise, and which phones they hold.
+"""What the codec hears while it trains: clips of the corpus, resized, louder or softer, among pauses over faint noise.
 
 The held-out speakers are not among them. Nothing here knows the codec.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import math
 import random
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soxr
+import torch
+from torch import Tensor
 
-from training.standin.corpus import FULL_SCALE, Clip
+from training.standin.corpus import FULL_SCALE, read, shards
 from training.standin.speech import FRAME_SAMPLES, ROOM_TONE_RMS
-from training.standin.teachers import pronounced
+from training.standin.teachers import HELD_OUT, SPEAKERS
 
-logger = logging.getLogger(__name__)
-
-PHONES = "aeiouæɐɑɒɔəɚɛɜɪʊʌbdfhjklmnpstvwzðŋɡɹɾʃʒθ"  # espeak-ng's, without stress and length
-RESIZED_SHARE, SIZES = 0.6, (0.85, 1.18)
-LEVELS_DB = (-8.0, 5.0)
-
-
-def phones_of(text: str) -> list[int]:
-    """What is said in `text`: indices into PHONES, from 1 (0 is CTC's blank)."""
-    return [PHONES.index(letter) + 1 for letter in pronounced(text) if letter in PHONES]
+SHARDS_HEARD = 4  # of each speaker; clips may be resized besides
+RESIZED_SHARE, SIZES = 0.4, (0.88, 1.14)
+LEVELS_DB = (-6.0, 4.0)
+NOISE_LEVELS = (0.2, 2.0)  # times the room tone's
+PAUSE_SAMPLES = 7000  # at most, on either side of the speech
+WEIGHTS = {"espeak": 0.4, "flite": 1.0, "piper": 2.0, "kokoro": 2.0}  # how often a teacher's speakers are heard
+BUILT_IN, BUILT_IN_WEIGHT = ("slt", "rms"), 2.0
 
 
-def placed(clip: Clip, draw: random.Random, least_frames: int, pause_samples: int) -> np.ndarray:
-    """A clip resized, louder or softer, between pauses and over faint noise: whole frames of float32 samples."""
-    speech = clip.samples.astype(np.float32) / FULL_SCALE
-    if draw.random() < RESIZED_SHARE:
-        speech = soxr.resample(speech, 1.0, draw.uniform(*SIZES), quality="LQ")
-    speech = speech * 10 ** (draw.uniform(*LEVELS_DB) / 20)
-    before = draw.randint(0, pause_samples)
-    frames = max(least_frames, math.ceil((before + len(speech) + draw.randint(0, pause_samples)) / FRAME_SAMPLES))
-    if len(speech) <= least_frames * FRAME_SAMPLES:  # all of it can be heard at once
-        frames = least_frames
-        before = min(before, least_frames * FRAME_SAMPLES - len(speech))
-    noise = np.random.default_rng(draw.getrandbits(32)).standard_normal(frames * FRAME_SAMPLES, dtype=np.float32)
-    wave = noise * np.float32(ROOM_TONE_RMS * draw.uniform(0.2, 2.0))
-    wave[before : before + len(speech)] += speech
-    return np.clip(wave, -1, 1)
+@dataclass(frozen=True)
+class Heard:
+    """(batch, samples) float32 waveforms: the `speech` alone, and `noisy`, with what a room adds."""
+
+    speech: Tensor
+    noisy: Tensor
 
 
-def pronunciations(texts: set[str], work: Path) -> dict[str, list[int]]:
-    """The phones of each text, kept in `work/phones.json`."""
-    path = work / "phones.json"
-    known: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    missing = texts - known.keys()
-    if missing:
-        logger.info("pronouncing %d sentences", len(missing))
-        known |= {text: phones_of(text) for text in sorted(missing)}
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(known), encoding="utf-8")
-        unfinished.replace(path)
-    return known
+@dataclass(frozen=True)
+class Listening:
+    """Draws crops of `frames` frames from the clips of each speaker, (samples,) int16."""
+
+    by_speaker: dict[str, list[np.ndarray]]
+    frames: int
+
+    @classmethod
+    def to(cls, work: Path, frames: int) -> Listening:
+        """All that was said by now. Raises ValueError when that is nothing."""
+        by_speaker: dict[str, list[np.ndarray]] = defaultdict(list)
+        for shard in shards():
+            if shard.speaker not in HELD_OUT and shard.number < SHARDS_HEARD and shard.path(work).exists():
+                by_speaker[shard.speaker.name] += [clip.samples for clip in read(shard.path(work))]
+        if not by_speaker:
+            raise ValueError(f"{work} holds no speech yet; run the stage `corpus` first")
+        return cls(dict(by_speaker), frames)
+
+    def batch(self, seed: str, size: int) -> Heard:
+        """`size` rows that depend on `seed` and on what was said by now."""
+        draw = random.Random(seed)
+        speakers = [speaker for speaker in SPEAKERS if speaker.name in self.by_speaker]
+        weights = [BUILT_IN_WEIGHT if speaker.name in BUILT_IN else WEIGHTS[speaker.teacher] for speaker in speakers]
+        names = [speaker.name for speaker in draw.choices(speakers, weights, k=size)]
+        crops = [self._crop(draw.choice(self.by_speaker[name]), draw) for name in names]
+        speech, noise = (torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True))
+        return Heard(speech, speech + noise)
+
+    def _crop(self, clip: np.ndarray, draw: random.Random) -> tuple[np.ndarray, np.ndarray]:
+        speech = clip.astype(np.float32) / FULL_SCALE * 10 ** (draw.uniform(*LEVELS_DB) / 20)
+        if draw.random() < RESIZED_SHARE:
+            speech = soxr.resample(speech, 1.0, draw.uniform(*SIZES), quality="LQ").astype(np.float32)
+        samples = self.frames * FRAME_SAMPLES
+        speech = np.pad(speech, (draw.randint(0, PAUSE_SAMPLES), draw.randint(0, PAUSE_SAMPLES)))
+        speech = np.pad(speech, (0, max(0, samples - len(speech))))
+        first = draw.randint(0, len(speech) - samples)
+        noise = np.random.default_rng(draw.getrandbits(32)).standard_normal(samples, dtype=np.float32)
+        level = np.float32(ROOM_TONE_RMS * draw.uniform(*NOISE_LEVELS))
+        return np.clip(speech[first : first + samples], -1, 1).astype(np.float32), noise * level

@@ -29,10 +29,14 @@ def mel_bank(window: int, bands: int) -> Tensor:
 
 
 class SpectralLoss(torch.nn.Module):
-    """Log-mel L1 plus 0.1 spectral convergence, averaged over four window lengths."""
+    """Log-mel L1 plus 0.1 spectral convergence, averaged over four window lengths.
 
-    def __init__(self) -> None:
+    Magnitudes far below `quietest` (of a window of 1,024 samples, others in proportion) are alike.
+    """
+
+    def __init__(self, quietest: float = 0.0) -> None:
         super().__init__()
+        self.quietest = quietest
         for window, bands in MEL_WINDOWS:
             self.register_buffer(f"bank{window}", mel_bank(window, bands))
             self.register_buffer(f"hann{window}", torch.hann_window(window))
@@ -46,7 +50,8 @@ class SpectralLoss(torch.nn.Module):
                 torch.stft(wave, window, window // 4, window=hann, return_complex=True).abs().clamp_min(1e-5)
                 for wave in (heard, spoken)
             ]  # each (batch, window // 2 + 1, hops)
-            mels = [(bank @ spectrum).clamp_min(1e-4).log() for spectrum in spectra]
+            floor = self.quietest * window / 1024
+            mels = [((bank @ spectrum).clamp_min(1e-4) + floor).log() for spectrum in spectra]
             convergence = torch.linalg.norm(spectra[0] - spectra[1]) / torch.linalg.norm(spectra[1])
             losses.append(functional.l1_loss(mels[0], mels[1]) + 0.1 * convergence)
         return torch.stack(losses).mean()
