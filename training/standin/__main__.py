@@ -77,7 +77,8 @@ def run_next(stage: str, work: Path, threads: int) -> None:
     elif stage == "critics":
         wordcodec.train_decoder(work, judged=True, steps=decoder.POLISH_STEPS)
     else:
-        print(json.dumps(understood.measure(work / wordcodec.DIRECTORY), indent=2))
+        figures = understood.measure(wordcodec.export(work), wordcodec.find_latents(work))
+        print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

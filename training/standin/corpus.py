@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from training.standin.teachers import HELD_OUT, SPEAKERS, Speaker
+from training.standin.texts import sentences
 
 logger = logging.getLogger(__name__)
 
-SENTENCES_FILE = "sentences.txt"  # in the work directory, one sentence a line
+SENTENCES_FILE = "sentences.txt"  # in the work directory, one sentence a line; any list will do
 SHARD_SENTENCES = 50
 SHARDS = {"slt": 12, "rms": 12, "joe": 24, "alpha": 16, "kumo": 16}
 OTHER_SHARDS = {"flite": 4, "espeak": 2, "piper": 4, "kokoro": 5}
@@ -68,7 +69,10 @@ def shards() -> list[Shard]:
 
 
 def make(work: Path, processes: int) -> None:
-    """Says what has not been said yet."""
+    """Says what has not been said yet, of WordNet's examples if no other list of sentences is in `work`."""
+    listed = work / SENTENCES_FILE
+    if not listed.exists():
+        listed.write_text("\n".join(sentences()) + "\n", encoding="utf-8")
     missing = [shard for shard in shards() if not shard.path(work).exists()]
     with ProcessPoolExecutor(processes) as pool:
         for done, shard in enumerate(pool.map(_say, missing, [work] * len(missing)), start=1):

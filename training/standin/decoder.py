@@ -70,7 +70,7 @@ def head_start(codec: SNAC, space: LatentSpace, listening: Listening, directory:
 
 
 def train(
-    work: Path, codec: SNAC, space: LatentSpace, judged: bool = False, steps: int = STEPS, compiled: bool = True
+    work: Path, codec: SNAC, space: LatentSpace, *, judged: bool = False, steps: int = STEPS, compiled: bool = True
 ) -> None:
     """Trains the decoder of `codec` for `steps` steps in all; resumes from `work/decoder.pt`.
 

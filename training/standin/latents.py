@@ -87,7 +87,7 @@ class LatentSpace:
 
 
 def fitted(steps: Tensor, width: int, codes: int, latent_dim: int) -> LatentSpace:
-    """The space of (n, STEP_WIDTH) spectra, n a multiple of four, with `codes` codes a level; half a minute for 500,000."""
+    """The space of (n, STEP_WIDTH) spectra, n a multiple of four, with `codes` codes a level."""
     draw = torch.Generator().manual_seed(0)
     mean = steps.mean(dim=0)
     covariance = (steps - mean).T @ (steps - mean) / len(steps)

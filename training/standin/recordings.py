@@ -55,7 +55,7 @@ def announced(voice: str, work: Path) -> dict[Piece, np.ndarray]:
         np.savez(path, samples=np.concatenate(clips), lengths=np.array([len(clip) for clip in clips]))
     stored = np.load(path)
     if len(stored["lengths"]) != len(pieces):
-        raise ValueError(f"{path} was rendered from another words.txt; remove it to render anew")
+        raise ValueError(f"{path} was rendered from another words.txt; remove it to render again")
     clips = np.split(stored["samples"], np.cumsum(stored["lengths"])[:-1])
     return {piece: clip.astype(np.float32) / FULL_SCALE for piece, clip in zip(pieces, clips, strict=True)}
 

@@ -1,13 +1,12 @@
 """How much of what is said is understood after the codec: word error rates of a recogniser that was not made here.
 
-Moonshine tiny-en (wheel `moonshine-voice` 0.1.0) listens to sentences that nothing was trained on, by speakers of the
-base and two that the codec never heard: as said, after Opus at 6 kbit/s for scale, and after the codec.
+Moonshine tiny-en listens to sentences that nothing was trained on, by speakers of the base and two that the codec never
+heard: as said, after Opus at 6 kbit/s for scale, made from the codes without a decoder, and after the codec.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +16,12 @@ import torch
 from pystoi import stoi
 from snac import SNAC
 
+from app.hearing.moonshine import Moonshine
+from app.hearing.words import word_error_rate
 from training.standin.corpus import FULL_SCALE
-from training.standin.speech import ROOM_TONE_RMS, SAMPLE_RATE_HZ
+from training.standin.latents import LatentSpace
+from training.standin.spectra import sound_of
+from training.standin.speech import FRAME_SAMPLES, ROOM_TONE_RMS, SAMPLE_RATE_HZ
 from training.standin.teachers import HELD_OUT, SPEAKERS
 
 SENTENCES = Path(__file__).with_name("unseen.txt")
@@ -29,49 +32,45 @@ PAUSE_SAMPLES = 4800
 Channel = Callable[[np.ndarray], np.ndarray]
 
 
-def measure(codec_directory: Path, sentences: int | None = None) -> dict[str, dict[str, float]]:
-    """Per speaker: word error rates `recording`, `opus` and `codec`, and the codec's mean `stoi`."""
-    from moonshine_voice import ModelArch, Transcriber, get_assets_path
+def measure(
+    codec: SNAC | None = None,
+    space: LatentSpace | None = None,
+    names: tuple[str, ...] = LISTENED_TO,
+    sentences: int | None = None,
+) -> dict[str, dict[str, float]]:
+    """Per speaker: word error rates of the `recording`, of `opus`, of the `codes` of `space` and of the `codec`.
 
-    ear = Transcriber(str(Path(get_assets_path()) / "tiny-en"), ModelArch.TINY)
-
-    def heard(samples: np.ndarray) -> str:
-        transcript = ear.transcribe_without_streaming(samples.tolist(), SAMPLE_RATE_HZ)
-        return " ".join(line.text for line in transcript.lines)
-
-    codec = SNAC.from_pretrained(str(codec_directory))
-    channels: dict[str, Channel] = {"recording": lambda samples: samples, "opus": _opus, "codec": _through(codec)}
+    With a codec also its mean `stoi`, and `pause_db`: how much louder than the recording's its pauses are.
+    """
+    ear = Moonshine()
     texts = SENTENCES.read_text(encoding="utf-8").splitlines()[:sentences]
+    channels: dict[str, Channel] = {"recording": lambda samples: samples, "opus": _opus}
+    if space is not None:
+        channels["codes"] = _roughly(space)
+    if codec is not None:
+        channels["codec"] = _through(codec)
     figures: dict[str, dict[str, float]] = {}
-    for name in LISTENED_TO:
+    for name in names:
         clips = list(_said(name, texts))
-        row = {
-            label: word_error_rate(texts, [heard(channel(clip)) for clip in clips])
-            for label, channel in channels.items()
+        heard = {label: [channel(clip) for clip in clips] for label, channel in channels.items()}
+        row: dict[str, float | None] = {
+            label: word_error_rate(
+                (text, ear.hear(one.clip(-1, 1), SAMPLE_RATE_HZ).text) for text, one in zip(texts, said, strict=True)
+            )
+            for label, said in heard.items()
         }
-        row["stoi"] = float(np.mean([stoi(clip, channels["codec"](clip), SAMPLE_RATE_HZ) for clip in clips]))
-        figures[name] = {label: round(value, 3) for label, value in row.items()}
+        if codec is not None:
+            row["stoi"] = float(
+                np.mean([stoi(*pair, SAMPLE_RATE_HZ) for pair in zip(clips, heard["codec"], strict=True)])
+            )
+            row["pause_db"] = _pause_db(heard["codec"]) - _pause_db(clips)
+        figures[name] = {label: round(value, 3) for label, value in row.items() if value is not None}
     return figures
 
 
-def word_error_rate(texts: list[str], heard: list[str]) -> float:
-    """Wrong, missing and added words per word of `texts`."""
-    pairs = [(_words(text), _words(words)) for text, words in zip(texts, heard, strict=True)]
-    return sum(_edits(said, words) for said, words in pairs) / sum(len(said) for said, _ in pairs)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z']+", text.lower())
-
-
-def _edits(said: list[str], heard: list[str]) -> int:
-    """Levenshtein's distance in words."""
-    row = list(range(len(heard) + 1))
-    for number, word in enumerate(said, start=1):
-        diagonal, row[0] = row[0], number
-        for place, other in enumerate(heard, start=1):
-            diagonal, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, diagonal + (word != other))
-    return row[-1]
+def _pause_db(clips: list[np.ndarray]) -> float:
+    """The level before the speech."""
+    return float(10 * np.log10(np.mean([np.mean(clip[: PAUSE_SAMPLES // 2] ** 2) for clip in clips]) + 1e-12))
 
 
 def _said(name: str, texts: list[str]) -> Iterator[np.ndarray]:
@@ -87,6 +86,15 @@ def _through(codec: SNAC) -> Channel:
     @torch.inference_mode()
     def passed(samples: np.ndarray) -> np.ndarray:
         return codec(torch.from_numpy(samples)[None, None])[0][0, 0].numpy()
+
+    return passed
+
+
+def _roughly(space: LatentSpace) -> Channel:
+    @torch.inference_mode()
+    def passed(samples: np.ndarray) -> np.ndarray:
+        whole = torch.from_numpy(np.pad(samples, (0, -len(samples) % FRAME_SAMPLES)))[None]
+        return sound_of(space.spectra(space.rounded(space.of(whole))[0])).numpy()
 
     return passed
 
