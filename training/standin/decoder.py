@@ -22,7 +22,7 @@ from training.standin.progress import SAVED_EVERY, device_here, resumed, save, s
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = Path(__file__).with_name("checkpoint")
+KNOWN = Path(__file__).with_name("checkpoint") / "codec"
 STEPS, PEAK_RATE = 6000, 6e-4
 POLISH_STEPS, POLISH_RATE, CRITICS_RATE = 4000, 3e-4, 3e-4
 BATCH, FRAMES = 4, 12
@@ -38,12 +38,11 @@ def heard_as(space: LatentSpace, heard: Heard) -> Tensor:
 
 
 @torch.no_grad()
-def head_start(codec: SNAC, space: LatentSpace, listening: Listening, directory: Path = CHECKPOINT / "codec") -> float:
-    """Lets the decoder of `codec` speak like the codec in `directory`, of the same decoder's size.
+def head_start(codec: SNAC, space: LatentSpace, listening: Listening, known: SNAC) -> float:
+    """Lets the decoder of `codec` speak like the decoder of `known`, of the same size.
 
     Gives the share of that decoder's input that could not be explained.
     """
-    known = SNAC.from_pretrained(str(directory))
     mine, theirs = codec.decoder.model, known.decoder.model
     mine[2:].load_state_dict(theirs[2:].state_dict())
     draw = torch.Generator().manual_seed(0)
@@ -64,34 +63,45 @@ def head_start(codec: SNAC, space: LatentSpace, listening: Listening, directory:
     square = given.T @ given / len(given)
     square += torch.eye(len(square)) * RIDGE * square.diagonal().mean()
     solved = torch.linalg.solve(square, given.T @ wanted / len(given))  # (latent_dim + 1, decoder_dim)
-    mine[1].weight, mine[1].bias = nn.Parameter(solved[:-1].T[:, :, None].contiguous()), nn.Parameter(solved[-1])
+    mine[1].weight = solved[:-1].T[:, :, None].contiguous()
+    mine[1].bias.copy_(solved[-1])
     unexplained = (given @ solved - wanted).square().mean() / wanted.var(dim=0).mean()
     return unexplained.item()
 
 
 def train(
-    work: Path, codec: SNAC, space: LatentSpace, *, judged: bool = False, steps: int = STEPS, compiled: bool = True
+    work: Path,
+    codec: SNAC,
+    space: LatentSpace,
+    *,
+    judged: bool = False,
+    steps: int = STEPS,
+    frames: int = FRAMES,
+    compiled: bool = True,
+    known: Path = KNOWN,
 ) -> None:
-    """Trains the decoder of `codec` for `steps` steps in all; resumes from `work/decoder.pt`.
+    """Trains the decoder of `codec` for `steps` steps in all, at first like the one in `known`.
 
-    With `judged`, by critics too, from `work/polish.pt`.
+    Resumes from `work/decoder.pt`. With `judged` it goes on from there, by critics too, and resumes from
+    `work/polish.pt`.
     """
-    # 1. A decoder that learns, and what judges it
+    # 1. A decoder that speaks, and what judges it
     device, saved = device_here(), work / ("polish.pt" if judged else "decoder.pt")
-    listening = Listening.to(work, FRAMES)
+    listening = Listening.to(work, frames)
     torch.manual_seed(0)
-    if not saved.exists() and not judged:
-        logger.info("decoder: %.3f of the known one's input is not explained", head_start(codec, space, listening))
-    parts: dict[str, nn.Module] = {"decoder": codec.decoder.to(device), "critics": Critics().to(device)}
+    if not resumed(work / "decoder.pt", {"decoder": codec.decoder}):
+        unexplained = head_start(codec, space, listening, SNAC.from_pretrained(str(known)))
+        logger.info("decoder: %.3f of the known one's input is not explained", unexplained)
+    critics, loss_of = Critics().to(device), Losses().to(device)
+    learners: dict[str, nn.Module] = {"decoder": codec.decoder.to(device)} | ({"critics": critics} if judged else {})
     peaks = {"decoder": POLISH_RATE if judged else PEAK_RATE, "critics": CRITICS_RATE}
     optimisers = {
-        name: torch.optim.AdamW(part.parameters(), lr=peaks[name], betas=(0.8, 0.99), weight_decay=0.0)
-        for name, part in parts.items()
+        name: torch.optim.AdamW(learner.parameters(), lr=peaks[name], betas=(0.8, 0.99), weight_decay=0.0)
+        for name, learner in learners.items()
     }
-    kept = {**parts, **{f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}}
+    kept = learners | {f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}
     first, began = resumed(saved, kept), time.monotonic()
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
-    critics, loss_of = parts["critics"], Losses().to(device)
     # 2. Steps
     for step in range(first, steps):
         for name, optimiser in optimisers.items():
@@ -109,9 +119,9 @@ def train(
         if step % 20 == 0:
             pace = (time.monotonic() - began) / (step - first + 1)
             logger.info("%s %d mel %.3f envelope %.3f %.2f s", saved.stem, step, mel.item(), envelope.item(), pace)
+        # 3. Checkpoint
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
             save(saved, kept, step + 1)
-    codec.cpu()
 
 
 class Losses(nn.Module):

@@ -113,10 +113,18 @@ class Regression(nn.Module):
         return (self.get_buffer("inwards") @ self.back(self.front(waves))).transpose(1, 2)
 
 
-def train(work: Path, codec: SNAC, space: LatentSpace, steps: int = STEPS, compiled: bool = True) -> None:
-    """Trains the encoder of `codec` for `steps` steps in all, and folds its front; resumes from `work/encoder.pt`."""
+def train(
+    work: Path,
+    codec: SNAC,
+    space: LatentSpace,
+    *,
+    steps: int = STEPS,
+    frames: int = FRAMES,
+    compiled: bool = True,
+) -> None:
+    """Trains the encoder of `codec` for `steps` steps in all, all but its front; resumes from `work/encoder.pt`."""
     device = device_here()
-    listening = Listening.to(work, FRAMES)
+    listening = Listening.to(work, frames)
     torch.manual_seed(0)
     learner = Regression(codec, space)
     learner.front.even_out(listening.batch("filters", 60).noisy)
@@ -139,5 +147,3 @@ def train(work: Path, codec: SNAC, space: LatentSpace, steps: int = STEPS, compi
             logger.info("encoder %d unexplained %.3f %.2f s", step, share, pace)
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
             save(work / "encoder.pt", kept, step + 1)
-    codec.cpu()
-    folded(learner.cpu().front, codec)

@@ -32,7 +32,7 @@ def resumed(path: Path, kept: dict[str, Any]) -> int:
     """Gives each of `kept` the state it had in `path`, if there is one; the number of steps already taken."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     for name, part in kept.items():
         part.load_state_dict(state[name])
     return int(state["step"])

@@ -47,28 +47,35 @@ def find_latents(work: Path, config: dict[str, Any] = CONFIG, batches: int = FIT
     if not path.exists():
         listening = Listening.to(work, encoder.FRAMES)
         heard = [steps_of(listening.batch(f"latents-{n}", FITTED_BATCH).noisy).flatten(0, 1) for n in range(batches)]
-        space = fitted(torch.cat(heard), config["codebook_dim"] - 1, config["codebook_size"], SNAC(**config).latent_dim)
+        space = fitted(
+            torch.cat(heard), config["codebook_dim"] - 1, config["codebook_size"], _untrained(config).latent_dim
+        )
         space.save(path)
     return LatentSpace.load(path)
 
 
+def _untrained(config: dict[str, Any]) -> SNAC:
+    torch.manual_seed(0)
+    return SNAC(**config)
+
+
 def train_encoder(work: Path, config: dict[str, Any] = CONFIG, **options: Any) -> None:
     """Trains the encoder; see `encoder.train` for its options."""
-    space, codec = find_latents(work, config), SNAC(**config)
+    space, codec = find_latents(work, config), _untrained(config)
     encoder.train(work, codec, space, **options)
     export(work, config)
 
 
 def train_decoder(work: Path, config: dict[str, Any] = CONFIG, **options: Any) -> None:
     """Trains the decoder; see `decoder.train` for its options."""
-    space, codec = find_latents(work, config), SNAC(**config)
+    space, codec = find_latents(work, config), _untrained(config)
     decoder.train(work, codec, space, **options)
     export(work, config)
 
 
 def export(work: Path, config: dict[str, Any] = CONFIG) -> SNAC:
     """Puts together what was trained by now and writes what `SNAC.from_pretrained` reads to `work/words`."""
-    space, codec = find_latents(work, config), SNAC(**config)
+    space, codec = find_latents(work, config), _untrained(config)
     learner = encoder.Regression(codec, space)
     resumed(work / "encoder.pt", {"learner": learner})
     encoder.folded(learner.front, codec)
