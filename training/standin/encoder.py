@@ -100,7 +100,9 @@ def _identity(weight: Tensor, shift: int) -> Tensor:
 
 
 class Regression(nn.Module):
-    """The encoder as it is trained, and the offset of its latents."""
+    """The encoder as it is trained: its front as one convolution, its latents as few as there are."""
+
+    inwards: Tensor
 
     def __init__(self, codec: SNAC, space: LatentSpace) -> None:
         super().__init__()
@@ -110,7 +112,7 @@ class Regression(nn.Module):
 
     def forward(self, waves: Tensor) -> Tensor:
         """(batch, samples) -> (batch, steps, width)."""
-        return (self.get_buffer("inwards") @ self.back(self.front(waves))).transpose(1, 2)
+        return (self.inwards @ self.back(self.front(waves))).transpose(1, 2)
 
 
 def train(
