@@ -75,7 +75,10 @@ def folded(front: Front, codec: SNAC) -> None:
     switched off, and may be trained.
     """
     first, one, two = codec.encoder.block[:FRONT_BLOCKS]
-    first.weight = _identity(first.weight, shift=0)
+    passing = first.weight.clone()
+    passing[0] = 0
+    passing[0, 0, passing.shape[2] // 2] = 1
+    first.weight = passing
     first.bias.zero_()
     for block in (one, two):
         for unit in block.block[:3]:
@@ -90,13 +93,6 @@ def folded(front: Front, codec: SNAC) -> None:
     filtering = torch.zeros_like(two.block[4].weight)
     filtering[:, :PHASES] = front.filters.unflatten(1, (-1, PHASES)).transpose(1, 2)
     two.block[4].weight = filtering
-
-
-def _identity(weight: Tensor, shift: int) -> Tensor:
-    passing = weight.clone()
-    passing[0] = 0
-    passing[0, 0, weight.shape[2] // 2 + shift] = 1
-    return passing
 
 
 class Regression(nn.Module):
@@ -124,7 +120,10 @@ def train(
     frames: int = FRAMES,
     compiled: bool = True,
 ) -> None:
-    """Trains the encoder of `codec` for `steps` steps in all, all but its front; resumes from `work/encoder.pt`."""
+    """Trains the encoder of `codec` for `steps` steps in all; resumes from `work/encoder.pt`.
+
+    The filters of its front are only there: `folded` gives them to the codec.
+    """
     device = device_here()
     listening = Listening.to(work, frames)
     torch.manual_seed(0)

@@ -14,7 +14,7 @@ from snac import SNAC
 from snac.vq import VectorQuantize
 from torch import Tensor
 
-from training.standin.spectra import STEP_WIDTH, steps_of
+from training.standin.spectra import steps_of
 
 STRIDES = (4, 2, 1)  # steps of a code, per level
 ITERATIONS = 12
@@ -101,7 +101,6 @@ def fitted(steps: Tensor, width: int, codes: int, latent_dim: int) -> LatentSpac
         books.append(book)
     turned = torch.linalg.qr(torch.randn(latent_dim, width, generator=draw))[0]
     spread = turned * (latent_dim / width) ** 0.5  # so that each of the many latents is about 1
-    assert steps.shape[1] == STEP_WIDTH
     return LatentSpace(mean, directions / size, directions.T * size, torch.stack(books), spread)
 
 
