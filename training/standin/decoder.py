@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from snac import SNAC
@@ -43,7 +44,8 @@ def head_start(codec: SNAC, space: LatentSpace, listening: Listening, known: SNA
 
     Gives the share of that decoder's input that could not be explained.
     """
-    mine, theirs = codec.decoder.model, known.decoder.model
+    mine: Any = codec.decoder.model
+    theirs: Any = known.decoder.model
     mine[2:].load_state_dict(theirs[2:].state_dict())
     draw = torch.Generator().manual_seed(0)
     taps = 0.3 * torch.randn(mine[0].weight.shape, generator=draw)
@@ -93,13 +95,15 @@ def train(
         unexplained = head_start(codec, space, listening, SNAC.from_pretrained(str(known)))
         logger.info("decoder: %.3f of the known one's input is not explained", unexplained)
     critics, loss_of = Critics().to(device), Losses().to(device)
-    learners: dict[str, nn.Module] = {"decoder": codec.decoder.to(device)} | ({"critics": critics} if judged else {})
+    learners: dict[str, nn.Module] = {"decoder": codec.decoder.to(device)}
+    if judged:
+        learners["critics"] = critics
     peaks = {"decoder": POLISH_RATE if judged else PEAK_RATE, "critics": CRITICS_RATE}
     optimisers = {
         name: torch.optim.AdamW(learner.parameters(), lr=peaks[name], betas=(0.8, 0.99), weight_decay=0.0)
         for name, learner in learners.items()
     }
-    kept = learners | {f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}
+    kept: dict[str, Any] = {**learners, **{f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}}
     first, began = resumed(saved, kept), time.monotonic()
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
     # 2. Steps

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,14 +57,19 @@ def windowed_waves(frequencies: int) -> Tensor:
     low, high = 0.0, 1.0  # growth of the spacing, by bisection
     for _ in range(40):
         growth = (low + high) / 2
-        centres_hz = [LOWEST_HZ]
-        while len(centres_hz) < frequencies:
-            centres_hz.append(centres_hz[-1] + max(LEAST_SPACING_HZ, centres_hz[-1] * growth))
-        low, high = (low, growth) if centres_hz[-1] > HIGHEST_HZ else (growth, high)
+        low, high = (low, growth) if _spaced(frequencies, growth)[-1] > HIGHEST_HZ else (growth, high)
     when = np.arange(TAPS) - (TAPS - 1) / 2
-    turns = 2 * np.pi * np.array(centres_hz)[:, None] / SAMPLE_RATE_HZ * when
+    turns = 2 * np.pi * _spaced(frequencies, low)[:, None] / SAMPLE_RATE_HZ * when
     window = np.hanning(TAPS + 2)[1:-1]
     return torch.from_numpy(np.concatenate([np.cos(turns), np.sin(turns)]) * window * 2 / window.sum()).float()
+
+
+def _spaced(count: int, growth: float) -> np.ndarray:
+    """`count` frequencies in Hz, each above the last by a share of it, or by the least spacing."""
+    centres_hz = [LOWEST_HZ]
+    while len(centres_hz) < count:
+        centres_hz.append(centres_hz[-1] + max(LEAST_SPACING_HZ, centres_hz[-1] * growth))
+    return np.array(centres_hz)
 
 
 @torch.no_grad()
@@ -74,7 +80,8 @@ def folded(front: Front, codec: SNAC) -> None:
     block's strided convolution sees sixteen such steps: the 128 samples of a filter. What else is in the blocks is
     switched off, and may be trained.
     """
-    first, one, two = codec.encoder.block[:FRONT_BLOCKS]
+    blocks: Any = codec.encoder.block
+    first, one, two = blocks[:FRONT_BLOCKS]
     passing = first.weight.clone()
     passing[0] = 0
     passing[0, 0, passing.shape[2] // 2] = 1
@@ -102,8 +109,9 @@ class Regression(nn.Module):
 
     def __init__(self, codec: SNAC, space: LatentSpace) -> None:
         super().__init__()
-        self.front = Front(codec.encoder.block[FRONT_BLOCKS].block[0].block[0].alpha.shape[1])
-        self.back = codec.encoder.block[FRONT_BLOCKS:]
+        blocks: Any = codec.encoder.block
+        self.front = Front(blocks[FRONT_BLOCKS].block[0].block[0].alpha.shape[1])
+        self.back: nn.Module = blocks[FRONT_BLOCKS:]
         self.register_buffer("inwards", torch.linalg.pinv(space.spread))
 
     def forward(self, waves: Tensor) -> Tensor:
