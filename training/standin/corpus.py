@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,10 +103,3 @@ def read(path: Path) -> list[Clip]:
         clips = np.split(stored["samples"], np.cumsum(stored["lengths"])[:-1])
         texts = [str(text) for text in stored["texts"]]
     return [Clip(path.parent.name, text, samples) for text, samples in zip(texts, clips, strict=True)]
-
-
-def said(work: Path, speakers: tuple[Speaker, ...] = SPEAKERS) -> Iterator[Clip]:
-    """Every clip of `speakers` that the work directory holds by now."""
-    for speaker in speakers:
-        for path in sorted((work / "corpus" / speaker.name).glob("[0-9][0-9][0-9].npz")):
-            yield from read(path)
