@@ -70,7 +70,7 @@ def measure(
 
 def _pause_db(clips: list[np.ndarray]) -> float:
     """The level before the speech."""
-    return float(10 * np.log10(np.mean([np.mean(clip[: PAUSE_SAMPLES // 2] ** 2) for clip in clips]) + 1e-12))
+    return float(10 * np.log10(np.mean(np.concatenate([clip[: PAUSE_SAMPLES // 2] for clip in clips]) ** 2) + 1e-12))
 
 
 def _said(name: str, texts: list[str]) -> Iterator[np.ndarray]:
