@@ -3,7 +3,11 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
+<<<<<<< HEAD
 .PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check format bench standin clean
+=======
+.PHONY: up env lock test test-slow test-all check format bench standin standin-next clean
+>>>>>>> voice
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -71,6 +75,10 @@ bench: $(VENV)/.run  ## Decode and speech benchmarks; speech needs `make up` in 
 
 standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hours on a CPU
 	$(VENV)/bin/python -m training.standin all
+
+standin-next: $(VENV)/.dev  ## Train the codec that is to follow the stand-in's, in .standin: a night on a CPU
+	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --no-deps --group standin
+	$(VENV)/bin/python -m training.standin next
 
 clean:  ## Forget the environment and every cache; keeps data/
 	rm -rf $(VENV) $(CLIENTS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -23,8 +23,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from training.standin.codec import mel_bank
 from training.standin.dictionary import levels
+from training.standin.losses import mel_bank
 from training.standin.sentences import HEAD_FRAMES, SentenceSampler, evaluation_texts, vocabulary
 from training.standin.speech import FLITE_VOICES, FRAME_SAMPLES, SAMPLE_RATE_HZ, Announcer
 from training.standin.tokens import FRAME_TOKENS
