@@ -3,11 +3,8 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-<<<<<<< HEAD
-.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check format bench standin clean
-=======
-.PHONY: up env lock test test-slow test-all check format bench standin standin-next clean
->>>>>>> voice
+.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check format \
+	bench standin standin-next clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
