@@ -17,6 +17,6 @@ def test_sessions_of_a_scripted_worker_are_measured() -> None:
     )
     (load,) = side.loads
     assert load.sessions == 2
-    assert load.cores >= load.loop_cores > 0
+    assert load.cores > 0 and load.loop_cores > 0
     assert load.frames_per_s > 0
     assert load.us_per_frame > 0

@@ -33,7 +33,9 @@ pytestmark = [
     ),
 ]
 
-TALE = "The train to the city leaves at nine. Please be there ten minutes before. It will be a long day for us. " * 2
+SENTENCE = "The train to the city leaves at nine."
+"""One, without a comma: where a longer text is cut depends on how soon its end is known."""
+
 DOORS = ("api-1", "api-2")
 
 
@@ -99,10 +101,10 @@ class Heard:
 
 
 async def speak(fleet: Composed, token: str, *, killing: bool = False) -> Heard:
-    """The tale; the front door that has it is killed at its first sound."""
+    """The sentence; the front door that has it is killed at its first sound."""
     heard = Heard()
     async with open_resuming_session([fleet.url], token, voice="wren", temperature=0) as session:
-        await session.say(TALE)
+        await session.say(SENTENCE)
         await session.end()
         async for event in session:
             if isinstance(event, AudioFrame):
