@@ -137,14 +137,7 @@ async def test_another_generator_makes_a_whole_client(contract: dict[str, Any], 
     assert client.count("\ndef ") == sum(1 for _ in operations(contract))
 
 
-@pytest.mark.parametrize(
-    ("phases", "examples"),
-    [("examples,fuzzing", 1), pytest.param("examples,coverage,fuzzing", 40, marks=pytest.mark.slow)],
-    ids=["a few requests", "many requests"],
-)
-async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(
-    open_studio: OpenStudio, tmp_path: Path, phases: str, examples: int
-) -> None:
+async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(open_studio: OpenStudio, tmp_path: Path) -> None:
     async with open_studio() as studio:
         key = await studio.house.catalog.keys.create("fuzzer", {Scope.ADMIN})
         await run(
@@ -155,8 +148,8 @@ async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(
                 "run",
                 f"{studio.house.url}/openapi.json",
             ),
-            *("--header", f"Authorization: Bearer {key.token}", "--max-examples", str(examples)),
-            *("--phases", phases, "--generation-deterministic"),
+            *("--header", f"Authorization: Bearer {key.token}", "--max-examples", "1"),
+            *("--phases", "examples,fuzzing", "--generation-deterministic"),
             *("--request-timeout", "20", "--no-color"),
             cwd=tmp_path,
             timeout_s=600,
