@@ -22,7 +22,7 @@ $(VENV)/.dev: $(ENVIRONMENT)
 lock: $(VENV)/.dev  ## Fix the versions of everything that pyproject.toml brings along
 	VENV=$(VENV) compose/lock.sh
 
-test: $(VENV)/.dev  ## What a change is likely to break, in minutes: every part, and the real engine
+test: $(VENV)/.dev  ## What a change is likely to break: every part, and the real engine
 	$(VENV)/bin/pytest -q -rs -n 2 -m "not slow"
 
 test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and sessions, whole trainings
@@ -38,7 +38,7 @@ test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis
 screenshots: $(VENV)/.dev  ## Pictures of the console of the fleet that runs here, for the README
 	$(VENV)/bin/python -m tests.browser.screenshots
 
-test-all: test test-slow  ## Everything that needs no accelerator
+test-all: test test-slow  ## Everything but the browser, the real services and others' clients
 
 CLIENTS := .venv-clients
 
@@ -52,7 +52,7 @@ $(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/package.json
 	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-package-lock --ignore-scripts; fi
 	@touch $@
 
-lock-clients: $(VENV)/.dev  ## Fix the versions of the clients anew
+lock-clients: $(VENV)/.dev  ## Fix the versions of the clients again
 	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
 		tests/clients/requirements.in --output-file tests/clients/requirements.txt
 

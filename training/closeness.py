@@ -1,4 +1,4 @@
-"""How alike two speakers sound: a distance between two sets of recordings that needs no model and no training.
+"""Speaker similarity: a distance between two sets of recordings that needs no model and no training.
 
 Each set becomes a `VoicePrint`: a single Gaussian of its MFCCs, which is timbre, and one of its pitch. The distance is
 the symmetrised Kullback-Leibler divergence of both (Mandel & Ellis, "Song-level features and support vector machines

@@ -1,4 +1,4 @@
-"""From a speaker's recording to clips: where to cut, what silence to keep, how loud. Pure functions over arrays.
+"""Silence trimming and cutting, from a recording to clips: where, what silence to keep, how loud. Pure, over arrays.
 
 Whatever is cut away at a head or inside a pause is a whole number of codec frames, counted from the recording's own
 start: the codec then sees the same frames as in the whole recording, which matters the more the coarser its frames are.

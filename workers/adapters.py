@@ -1,4 +1,4 @@
-"""The worker's adapters: from the object store to local disk to the engine, least recently used ones making room.
+"""The worker's cache of LoRA adapters with LRU eviction: from the object store to local disk to the engine.
 
 An adapter in use is never evicted; one that is missing, damaged or of a kind vLLM refuses fails its own request alone,
 before the engine has seen it, and leaves nothing behind. What a deleted voice has here goes as soon as no session uses

@@ -1,4 +1,4 @@
-"""What a session has to send, in order; its bound is why a slow listener slows only itself."""
+"""What a session has to send, in order. Its bound is the backpressure: a slow listener slows only itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each word of a text is spoken in the audio that was made of it.
+"""Forced alignment (word timestamps): when each word of a text is spoken in the audio that was made of it.
 
     async with open_aligner() as aligner:
         timing = await aligner.align(text, samples, sample_rate_hz=24_000, language="en")

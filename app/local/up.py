@@ -380,6 +380,7 @@ def _console_lines(fleet: Fleet) -> str:
     return f"""
   See it in a browser{once if fleet.token else ""}:
     {fleet.console}
+  and talk with it there: {fleet.address}/talk
 """
 
 

@@ -1,4 +1,4 @@
-"""The gain that brings speech to a loudness with no true peak above a ceiling.
+"""Loudness normalisation: the gain that brings speech to a loudness with no true peak above a ceiling.
 
     gain = gain_for(curve, target_lufs=-19, ceiling_dbtp=-3); gain.apply(block, first_sample)
 

@@ -1,4 +1,4 @@
-"""Takes side by side: each cut to its speech with a little of its room around it, faded, and exact silence between.
+"""Takes side by side, their silence trimmed: each keeps a little of its room, faded, with exact silence between.
 
 A take begins and ends in whatever the voice breathed there. What is kept of that ends where it is quietest, and fades
 to nothing inside it; so a gap, which is digital silence, begins and ends at a level of nothing and nothing clicks.

@@ -1,4 +1,4 @@
-"""Requests and characters in a sliding minute, counted in Redis for all front doors (the `limits` library).
+"""Rate limits: requests and characters in a sliding minute, counted in Redis for all front doors (library `limits`).
 
 Keys are `LIMITS/…` of that library, below `carillon:limits`. What is limited to nothing costs no call. Where Redis is
 away, everything passes or nothing does, as the operator has set.

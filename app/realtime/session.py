@@ -1,4 +1,4 @@
-"""One session for an edge, at one worker after the other: it goes on elsewhere when a worker is lost or drained.
+"""One session for an edge, with failover: it continues at another worker when its own is lost or drained.
 
 A session that an edge holds ends with `done` or with its own fault, not with its worker. It knows neither how workers
 are chosen (`app.realtime.router`) nor dialects, formats, credits or clients.

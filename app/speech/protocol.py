@@ -98,7 +98,9 @@ class Start(TextFields, Message):
         description="`ready` carries a token with which the session can be taken up on another connection, to any "
         "front door, for a minute after this one broke.",
     )
-    turn: Turn | None = Field(default=None, description="Whom the first text answers, as in `text`.")
+    turn: Turn | None = Field(
+        default=None, description="When the person answered by the first text stopped speaking, as in `text`."
+    )
 
 
 class Resume(Message):
@@ -124,7 +126,8 @@ class Text(Message):
     session: SessionId
     text: str
     turn: Turn | None = Field(
-        default=None, description='When the person ended whom it answers: `{"ended_at": …}`. The first one counts.'
+        default=None,
+        description='When the person being answered stopped speaking: `{"ended_at": …}`. The first one counts.',
     )
 
 
@@ -163,6 +166,8 @@ class Credit(Message):
 
 
 class Ping(Message):
+    """Answered by `pong` with the same `id`."""
+
     type: Literal["ping"] = "ping"
     id: str | None = Field(default=None, max_length=64)
 
@@ -219,11 +224,15 @@ class Limits(Message):
     """What a session may do, sent once at its start."""
 
     max_pending_chars: int = Field(description="Text sent and not yet spoken.")
-    idle_timeout_s: float = Field(description="A session without text or audio for so long is closed.")
+    idle_timeout_s: float = Field(
+        description="A session to which nothing was sent for so long after its audio is closed."
+    )
     slow_reader_timeout_s: float = Field(description="Audio that is not taken for so long closes the session.")
 
 
 class Ready(Message):
+    """The session has a place at a worker."""
+
     type: Literal["ready"] = "ready"
     session: SessionId
     channel: int = Field(default=0, description="The number that marks this session's binary frames.")
@@ -330,6 +339,8 @@ class Cancelled(Message):
 
 
 class Done(Message):
+    """All of the session's audio has been sent; its id is free again."""
+
     type: Literal["done"] = "done"
     session: SessionId
     samples: int = Field(description="Of the whole session, dropped ones included.")
@@ -369,6 +380,8 @@ class GoAway(Message):
 
 
 class Pong(Message):
+    """The answer to `ping`."""
+
     type: Literal["pong"] = "pong"
     id: str | None = None
 

@@ -1,4 +1,4 @@
-"""When words are spoken: words with their times, spread over a text's characters, carried from what was spoken to what
+"""Word timestamps: words with their times, spread over a text's characters, carried from what was spoken to what
 was written, and guessed where no recogniser tells.
 
 Times are seconds from the start of the audio they are of. Pure; what hears the audio is `app.hearing.aligner`.

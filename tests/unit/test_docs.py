@@ -50,10 +50,10 @@ def test_names_on_a_map_are_in_the_tree(page: Path) -> None:
     assert {name for name in named if name not in defined() | said()} == set()
 
 
-@pytest.mark.parametrize("journey", ["A session's way", "A clone's way", "A narration's way"])
+@pytest.mark.parametrize("journey", ["session", "clone", "narration", "conversation"])
 def test_a_journey_enters_no_file_twice(journey: str) -> None:
     text = MAPS[0].read_text("utf-8")
-    files = PATH.findall(text.partition(f"## {journey}\n")[2].partition("\n## ")[0])
+    files = PATH.findall(text.partition(f"## The path of a {journey}\n")[2].partition("\n## ")[0])
     assert len(files) > 10
     assert [file for file in set(files) if files.count(file) > 1] == []
 

@@ -57,14 +57,15 @@ free again. `cancel` stops what is being spoken: everything not yet sent is drop
 audio follows it; then the session takes the next turn's text, unless `eos` was sent, in which case `done` follows.
 
 **Errors.** An `error` names its session, or none when the message could not be read. The session goes on unless the
-error says `closed`; the socket and its other sessions go on in any case. Only three things close a socket: text that
-is no UTF-8 (1007), a client that reads nothing for `slow_reader_timeout_s` (1008), and a server that stops (1012).
+error says `closed`; the socket and its other sessions go on in any case. A socket is closed only for text that is not
+UTF-8 (1007), a message over 4 MiB (1009), a client that reads nothing for `slow_reader_timeout_s` or a key that was
+revoked or has expired (both 1008), and a server that stops (1012).
 
 **When speech starts.** A text need not have a stop, nor a `flush`. The first words of a turn are spoken at the end of
 a sentence, at a comma or the like behind at least 4 words and 20 characters, or at 12 words, whichever comes first;
-and when the text pauses for {_SESSION.idle_text_s:g} s, as far as it has whole words and three of them. A stop counts
-once the character behind its space is there, or the text pauses: "3." may become "3.5". `flush` and `eos` wait for
-nothing.
+and, when no text has come for {_SESSION.idle_text_s:g} s, at the last complete word, if there are at least three. A
+full stop counts only once the next character that is no space has come, or the text has paused: "3." may become "3.5".
+`flush` and `eos` wait for nothing.
 
 **Markup.** With `markup: auto`, the default, text may be Markdown, HTML or SSML, cut anywhere between messages. What
 marks it is not spoken, nor are code in fences (see `code`), reasoning (`<think>…</think>`), scripts and link targets;
@@ -75,14 +76,15 @@ every character but for the model's own tags. A `flush` closes no fence and no t
 **Counting.** Samples are counted from the session's start through all its turns, at `sample_rate_hz` of `ready`, and
 always as they are delivered: at `speed: 2`, a second of audio is a second, though its text was twice as long. That
 holds for the frames' `sample_offset`, `segment`, `flushed`, `cancelled`, `done`, `played_samples`, `received_samples`
-and credit. `flushed.samples` is where the audio of the flushed text ends, and `done.samples` where all of it does,
-what a cancel dropped included. `cancelled.samples` is where the next turn's audio begins; what was dropped is counted
-up to there, so it can be more than was received. Another speed ends with 10 ms of silence that belong to no segment.
-`generation` starts at 0, and each `cancel` adds one.
+and credit. `flushed.samples` is where the audio of the flushed text ends, and `done.samples` is the total, including
+what cancels dropped. `cancelled.samples` is where the next turn's audio begins; what was dropped is counted up to
+there, so it can be more than was received. A session with another `speed` ends with 10 ms of silence that belong to no
+segment. `generation` starts at 0, and each `cancel` adds one.
 
 **Places.** `ready` means that the session has a place at a worker, text or none. An idle session keeps it for
 {_SESSION.idle_place_s:g} s, or a tenth of that where another session waits for one; it takes a place again with its
-next text. `idle_timeout_s` without any message ends it. (Both are settings.)
+next text. One with nothing to speak and nothing sent to it for `idle_timeout_s` is ended with `session_idle`. (Both
+are settings.)
 
 **Frames.** `pcm` frames can be played one by one. Those of any other format are pieces of one stream, whose header is
 in the first: append them, and decode the whole. Their last 20 to 100 ms come with what follows, or at the end.
@@ -91,7 +93,7 @@ in the first: append them, and decode the whole. Their last 20 to 100 ms come wi
 not is held back by its socket alone. `credit` in a session without `window_samples` changes nothing. Up to
 {MAX_COMMANDS} messages of a session may wait for its worker.
 
-**Turns.** A client that answers a person tells when the person ended, with its first `text` or with `start`:
+**Turns.** A client that answers a person says when that person stopped speaking, with its first `text` or with `start`:
 `"turn": {{"ended_at": 1767225600.25, "sent_at": 1767225600.61}}`. The ledger then has `turn_ms`, from the end of speech
 to the first audio, and so has `/metrics`. With `sent_at` both are of the client's clock, and only the way of that
 message is not counted. Without it the clocks of both machines are compared. A turn that ended in the future or more
@@ -108,11 +110,11 @@ minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
   has not arrived: send it again, with the turn that follows it. A `flush` that was not answered may be sent again; it
   is then answered once for each time it has arrived.
 
-`segment` and `flushed` of audio that is heard again come again. Encoded formats begin a new stream, with a header of
-its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. Where two connections
-resume one session the last has it, and the others receive `session_resumed`. A session that was
-closed, or whose `resume` was refused, with a `retryable` error or as a slow reader can be resumed again; with
-`unknown_session` there is nothing left to resume.
+`segment` and `flushed` are repeated for audio that is sent again. Encoded formats begin a new stream, with a header of
+its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. If two connections
+resume one session, the last one has it, and the others receive `session_resumed`. A session closed with a `retryable`
+error, or as a slow reader, can be resumed again, and so can one whose `resume` was refused in that way; after
+`unknown_session` nothing is left to resume.
 
 So that any front door can go on, the text of such a session that is not yet spoken, its words of late, and half a
 minute of its audio's codes lie in the fleet's Redis: until a minute after `done` or after its last connection broke, or
@@ -121,7 +123,7 @@ is ever logged.
 
 ## A whole exchange
 
-`→` is sent, `←` is received; fields that are left out here are in the tables.
+`→` is sent, `←` is received; fields that are left out here, required ones among them, are in the tables.
 
 ```text
 {_EXCHANGE}```

@@ -1,4 +1,4 @@
-"""Cleaned text cut into the chunks that are spoken one by one.
+"""Sentence splitting (chunking): cleaned text cut into the chunks that are spoken one by one.
 
 `TextSplitter` is incremental and pure. It knows no clock (the caller says when text went idle or audio is needed) and
 no engine. That long batches are cut once audio is ahead follows LiveKit.

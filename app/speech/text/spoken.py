@@ -1,4 +1,4 @@
-"""One chunk of plain text as the model reads it.
+"""Text normalisation: one chunk of plain text as the model reads it, numbers and abbreviations as words.
 
 A pure function of the chunk and the options, so that a chunk goes on at another worker with the prompt that it began
 with. English has rules; text in any other language passes as it is written, and `has_rules` says so beforehand.
