@@ -35,6 +35,7 @@ from workers.adapters import AdapterCache
 from workers.decoder import Decoder
 from workers.heartbeat import Heartbeat
 from workers.pace import sustainable
+from workers.scratch import own_temporary_directory
 from workers.seat import card_memory, own_card, seat
 from workers.server import WorkerServer
 from workers.vllm_engine import VllmEngine
@@ -56,7 +57,7 @@ def run(settings: Settings) -> None:
     configure_tracing(settings, "worker")
     card = own_card(settings)  # held for as long as this process lives
     device = _device(settings.device)
-    with card:
+    with card, own_temporary_directory():
         run_loop(_serve(settings, device))
 
 
