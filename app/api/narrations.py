@@ -101,7 +101,10 @@ async def narration_events(narration_id: str, services: TheServices, _: Narrator
 
     narration = await services.catalog.narrations.get(narration_id)
     return services.watches.stream(
-        narration, again=lambda: services.catalog.narrations.get(narration_id), shown=changed
+        narration,
+        again=lambda: services.catalog.narrations.get(narration_id),
+        shown=changed,
+        held=services.held,
     )
 
 

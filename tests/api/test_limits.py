@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -140,6 +141,22 @@ async def test_a_budget_that_is_spent_stops_the_project_and_no_other(open_house:
             "state": "spent",
         }
         assert (await speak(house.http, "Hello.")).status_code == 200
+
+
+async def test_a_budget_that_is_nearly_spent_warns_and_speaks_on(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    prices = PriceSettings(usd_per_million_characters=1e6, warn_at=0.5)
+    async with open_house(prices=prices) as house, house.worker(), limited(house, usd_per_month=20) as http:
+        assert (await speak(http, "Twelve chars")).status_code == 200
+        services = house.server.config.app.state.services  # type: ignore[union-attr]
+        await services.metering.recorder.write()
+        services.metering.spent.clear()
+        assert (await http.get("/v1/usage")).json()["budget"]["state"] == "warned"
+        with caplog.at_level(logging.WARNING):
+            assert (await speak(http, "Hello.")).status_code == 200
+    [warning] = [record for record in caplog.records if record.message == "budget nearly spent"]
+    assert (warning.usd, warning.budget_usd) == (12, 20)  # type: ignore[attr-defined]
 
 
 async def test_operators_change_a_projects_limits(house: House) -> None:
