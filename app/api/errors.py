@@ -123,9 +123,7 @@ def _methods(request: Request) -> set[str]:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     fewest = min((len(route.param_convertors) for route in matching), default=0)
-    return {
-        method for route in matching if len(route.param_convertors) == fewest for method in route.methods or ()
-    }
+    return {method for route in matching if len(route.param_convertors) == fewest for method in route.methods or ()}
 
 
 def add_error_handlers(app: FastAPI) -> None:
