@@ -125,7 +125,7 @@ class Services:
     @cached_property
     def quota(self) -> Quota:
         """What the caller's project may keep."""
-        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_budget)
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_job)
 
     def held(self, end: Callable[[], None]) -> AbstractContextManager[None]:
         """A connection of the caller's, for as long as the context is open; `end` is called when its key ends."""
