@@ -74,8 +74,16 @@ DIALECT_FIELDS = st.sampled_from(
         "close_context",
         "close_socket",
         "transcript",
+        "voice",
+        "voice_id",
+        "output_format",
+        "continue",
+        "cancel",
+        "speed",
+        "language",
+        "xi_api_key",
+        "max_tokens",
     ]
-    + ["voice", "voice_id", "output_format", "continue", "cancel", "speed", "language", "xi_api_key", "max_tokens"]
 )
 DIALECT_ODD = st.dictionaries(DIALECT_FIELDS, VALUES | st.sampled_from(["Hi. ", "", "a", "slt", True]), max_size=5)
 DIALECT_MESSAGES = st.lists(
