@@ -3,7 +3,7 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check format \
+.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check audit format \
 	bench standin standin-next clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
@@ -61,6 +61,12 @@ check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright
+
+LOCKS := cpu gpu dev
+
+audit: $(VENV)/.dev  ## Known vulnerabilities in what the locks install; asks pypi.org
+	$(VENV)/bin/uv tool run --from pip-audit==2.10.1 pip-audit --disable-pip --progress-spinner off \
+		$(LOCKS:%=--requirement compose/lock/%.txt)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

@@ -5,13 +5,14 @@ life; the catalogue knows what is not over. Several messages for one job do no h
 
 `clean`, once an hour: API keys that ended long ago are forgotten, and the answers kept yesterday. What a dying process
 may have written of a deleted voice, a cancelled job or a deleted narration is deleted again, and workers are notified
-of deleted voices again, lest Redis has forgotten meanwhile. Rendered segments that no narration lists go when they are
-old.
+of deleted voices again, lest Redis has forgotten meanwhile. Segments of deleted narrations go where no other lists
+them, those that none lists when they are old, and uploads that were announced a day ago and never completed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from contextlib import AbstractAsyncContextManager, aclosing, closing
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from app.platform.broker import (
     webhook_sent_key,
 )
 from app.platform.database import utc_now
-from app.platform.object_keys import job_prefix, voice_prefix
+from app.platform.object_keys import forgotten_key, job_prefix, voice_prefix
 from app.platform.object_store import ObjectStore
 from app.platform.settings import Settings, load_settings
 
@@ -135,12 +136,13 @@ async def clean(settings: Settings) -> None:
         log.info("dead keys forgotten", extra={"keys": await catalog.keys.delete_dead(retention=KEY_RETENTION)})
         log.info("old answers forgotten", extra={"answers": await catalog.idempotency.delete_old()})
         gone = await catalog.voices.tombstones(since=since)
+        await catalog.voices.blank_jobs(gone)
         prefixes = [voice_prefix(voice_id) for voice_id in gone]
         prefixes += [job_prefix(*job) for job in await catalog.jobs.cancelled(since=since)]
         log.info("leftovers swept", extra={"objects": await asyncio.to_thread(_sweep, settings, prefixes)})
         existing = await catalog.narrations.existing()
-    objects = await asyncio.to_thread(sweep_narrations, settings, existing, utc_now())
-    log.info("narrations swept", extra={"objects": objects})
+    objects = await asyncio.to_thread(sweep_store, settings, existing, utc_now())
+    log.info("store swept", extra={"objects": objects})
     async with aclosing(open_redis(settings)) as redis:
         for voice_id in gone:
             await Registry(redis, settings).retire_voice(voice_id)
@@ -155,25 +157,42 @@ def _sweep(settings: Settings, prefixes: list[str]) -> int:
         return sum(store.delete_prefix(prefix) for prefix in prefixes)
 
 
-def sweep_narrations(settings: Settings, existing: set[str], now: datetime) -> int:
-    """Delete what lies below narrations that have no row, and old segments that no narration lists. Returns how many.
+def sweep_store(settings: Settings, existing: set[str], now: datetime) -> int:
+    """Delete what lies below narrations that have no row, their segments and old ones that no narration lists, and
+    uploads that nobody completed. Returns how many objects.
 
     A narration's files come before its row, and a segment before it is listed: only what is old is an orphan.
     """
     with closing(ObjectStore(settings.store)) as store:
-        lists, orphans = [], []
+        lists, orphans, forgotten = [], [], []
         for key, written in store.written("narrations/"):
-            if key.split("/")[1] not in existing and written < now - ORPHAN_AGE:
+            if key == forgotten_key(narration_id := key.split("/")[1]) and narration_id not in existing:
+                forgotten.append(key)
+            elif narration_id not in existing and written < now - ORPHAN_AGE:
                 orphans.append(key)
             elif "/takes/" in key:
                 lists.append(key)
+        doomed = {digest for key in forgotten for digest in _forgotten(store, key)}
         since = now - timedelta(days=settings.narration.segment_days)
-        old = [key for key, written in store.written("voices/") if "/segments/" in key and written < since]
-        if old:
+        segments = []
+        for key, written in store.written("voices/"):
+            if "/segments/" in key and (written < since or _digest(key) in doomed):
+                segments.append(key)
+            elif "/uploads/" in key and written < now - ORPHAN_AGE:
+                orphans.append(key)
+        if segments:
             listed = {digest for key in lists for digest in _digests(store, key)}
-            old = [key for key in old if _digest(key) not in listed]
-        # Its JSON before its FLAC: a reader that finds the one must find the other.
-        return store.delete_all([*orphans, *sorted(old, key=lambda key: not key.endswith(".json"))])
+            segments = [key for key in segments if _digest(key) not in listed]
+        # Its JSON before its FLAC: a reader that finds the one must find the other. And all before what names them.
+        segments.sort(key=lambda key: not key.endswith(".json"))
+        return store.delete_all([*orphans, *segments]) + store.delete_all(forgotten)
+
+
+def _forgotten(store: ObjectStore, key: str) -> set[str]:
+    try:
+        return set(json.loads(store.get(key)))
+    except (ObjectMissing, ValueError):
+        return set()
 
 
 def _digests(store: ObjectStore, key: str) -> set[str]:

@@ -109,6 +109,18 @@ class Deleted(BaseModel):
     deleted: Literal[True]
 
 
+class Staying(BaseModel):
+    what: Literal["narrations", "usage", "audit", "tombstone"]
+    ids: list[str]
+    why: str
+
+
+class DeletedVoice(BaseModel):
+    id: str
+    deleted: Literal[True]
+    stays: list[Staying] = Field(description="What is not deleted with the voice.")
+
+
 ConsentDetails = _derived("ConsentDetails", Consent, without=["object_key"], checked=(bool, ...))
 VoiceDetails = _derived(
     "VoiceDetails",
@@ -370,7 +382,7 @@ ANSWERS: dict[tuple[str, str], Answer] = {
     ("get", "/v1/voices"): Answer(VoiceList),
     ("post", "/v1/voices"): Answer(VoiceDetails),
     ("get", "/v1/voices/{voice_id}"): Answer(VoiceDetails),
-    ("delete", "/v1/voices/{voice_id}"): Answer(Deleted),
+    ("delete", "/v1/voices/{voice_id}"): Answer(DeletedVoice),
     ("post", "/v1/voices/{voice_id}/rollback"): Answer(VoiceDetails),
     ("post", "/v1/voices/{voice_id}/consent"): Answer(ConsentDetails),
     ("get", "/v1/voices/{voice_id}/consent"): Answer(VoiceConsent),

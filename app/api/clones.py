@@ -83,7 +83,9 @@ async def clone_events(job_id: str, services: TheServices) -> Response:
     def changed(job: CloneJob, told: CloneJob | None) -> dict[str, Any]:
         return shown(job, report=told is None or job.report is None or job.report != told.report)
 
-    return services.watches.stream(job, again=lambda: services.catalog.jobs.get(job_id), shown=changed)
+    return services.watches.stream(
+        job, again=lambda: services.catalog.jobs.get(job_id), shown=changed, held=services.held
+    )
 
 
 @router.post("/v1/clones/{job_id}/cancel")

@@ -116,12 +116,14 @@ def invalid(error: ValidationError | RequestValidationError) -> InvalidRequest:
 
 
 def _methods(request: Request) -> set[str]:
-    """What the path takes, by all routes of it: the framework knows of the first one's alone."""
-    found: set[str] = set()
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return found
+    """What the path takes, by all routes of it: the framework knows of the first one's alone.
+
+    A route that names the path in more words than another hides it: `narrations/preview` is no narration's id.
+    """
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    fewest = min((len(route.param_convertors) for route in matching), default=0)
+    return {method for route in matching if len(route.param_convertors) == fewest for method in route.methods or ()}
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -122,6 +122,19 @@ class CallerMetering:
             )
         return usd / budget
 
+    async def check_job(self) -> None:
+        """Raises QuotaExceeded where the month's budget is spent, or its GPU seconds are."""
+        await self.check_budget()
+        limit = self.project.gpu_s_per_month
+        if limit is None:
+            return
+        used = await self._metering.usage.seen_by(Tenant(self.project_id)).gpu_s_this_month()
+        if used >= limit:
+            raise QuotaExceeded(
+                f"the project's jobs have taken {used:.0f} GPU seconds of its {limit:.0f} for this month; an operator "
+                "can raise `gpu_s_per_month`"
+            )
+
     def _most_sessions(self) -> int | None:
         """Of the project: its limit, and what the reserve leaves it of the fleet's places, one at least."""
         reserve, limit = self._metering.settings.reserve, self.project.sessions

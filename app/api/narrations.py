@@ -101,7 +101,10 @@ async def narration_events(narration_id: str, services: TheServices, _: Narrator
 
     narration = await services.catalog.narrations.get(narration_id)
     return services.watches.stream(
-        narration, again=lambda: services.catalog.narrations.get(narration_id), shown=changed
+        narration,
+        again=lambda: services.catalog.narrations.get(narration_id),
+        shown=changed,
+        held=services.held,
     )
 
 
@@ -169,8 +172,7 @@ async def segments(
 async def delete(narration_id: str, services: TheServices, _: Narrator) -> dict[str, Any]:
     """The text and the finished file go; it must be over.
 
-    What was spoken is kept by voice, for other narrations of the same words, for `segment_days` of the settings, or
-    until the voice is deleted.
+    Its segments go within an hour, but for those that another narration of the same words uses.
     """
     await services.narrations.delete(narration_id)
     await services.audit("narration.delete", narration_id)

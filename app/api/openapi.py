@@ -47,6 +47,17 @@ ERROR = {
     },
 }
 
+EVENT = {
+    "type": "object",
+    "description": "One event of a stream of server-sent events.",
+    "required": ["data"],
+    "properties": {
+        "data": {"type": "string", "description": "JSON."},
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+    },
+}
+
 EXAMPLES: dict[tuple[str, str], Any] = {
     ("post", SPEECH_PATH): {
         "model": "tts-1",
@@ -91,6 +102,7 @@ def _contract(app: FastAPI, max_input_chars: int) -> dict[str, Any]:
     components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = ERROR
+    schemas["Event"] = EVENT
     for unused in ("HTTPValidationError", "ValidationError"):  # a field that is wrong is a 400 here, in our shape
         schemas.pop(unused, None)
     references = _add_answers(schemas)
@@ -144,9 +156,14 @@ def _describe_success(responses: dict[str, Any], answer: Answer, references: dic
     if answer.model:
         success["content"] = {"application/json": {"schema": references[answer.model]}}
         return
-    text = {"schema": {"type": "string"}}
-    audio = {"schema": {"type": "string", "format": "binary"}}
-    success["content"] = {kind: text if kind.startswith("text/") else audio for kind in answer.media_types}
+    success["content"] = {kind: {"schema": _schema_of(kind)} for kind in answer.media_types}
+
+
+def _schema_of(media_type: str) -> dict[str, Any]:
+    """Of a body that is no JSON. A stream of events is described by one of them: OpenAPI has no stream before 3.2."""
+    if media_type == "text/event-stream":
+        return {"$ref": "#/components/schemas/Event"}
+    return {"type": "string"} if media_type.startswith("text/") else {"type": "string", "format": "binary"}
 
 
 def _describe_failures(operation: dict[str, Any], path: str, method: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,7 +125,11 @@ class Services:
     @cached_property
     def quota(self) -> Quota:
         """What the caller's project may keep."""
-        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_budget)
+        return Quota(self.catalog.database, self.meter.project_id, self.meter.project, self.meter.check_job)
+
+    def held(self, end: Callable[[], None]) -> AbstractContextManager[None]:
+        """A connection of the caller's, for as long as the context is open; `end` is called when its key ends."""
+        return self.key_watch.held(self.key_id or "", end)
 
     async def audit(self, action: str, object_id: str) -> None:
         """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""

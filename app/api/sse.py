@@ -1,7 +1,8 @@
 """Server-sent events about a job: itself whenever it has changed, until it is over.
 
 Progress is read from the catalogue, so that any front door can send it: once for all who listen to the same job here,
-and less often the longer nothing happens. Nothing here knows what kind of job it is.
+and less often the longer nothing happens. A stream is cut off when its listener's key ends; one who asks again is
+refused. Nothing here knows what kind of job it is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastapi import Response
@@ -40,6 +41,8 @@ class Job(Protocol):
 
 
 AJob = TypeVar("AJob", bound=Job)
+Held = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Of a listener: what is handed over is called when its key ends, while the context is open."""
 
 
 class JobWatches:
@@ -52,23 +55,36 @@ class JobWatches:
         return len(self._watches)
 
     def stream(
-        self, job: AJob, *, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
+        self,
+        job: AJob,
+        *,
+        again: Callable[[], Awaitable[AJob]],
+        shown: Callable[[AJob, AJob | None], dict[str, Any]],
+        held: Held,
     ) -> Response:
         """`again` reads the job once more; `shown` tells it, knowing what was sent last: large things are sent once."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._changes(job, again, shown), media_type="text/event-stream", headers=headers)
+        changes = self._changes(job, again, shown, held)
+        return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
     async def _changes(
-        self, job: AJob, again: Callable[[], Awaitable[AJob]], shown: Callable[[AJob, AJob | None], dict[str, Any]]
+        self,
+        job: AJob,
+        again: Callable[[], Awaitable[AJob]],
+        shown: Callable[[AJob, AJob | None], dict[str, Any]],
+        held: Held,
     ) -> AsyncIterator[str]:
         told: AJob | None = None
-        with self._watched(job, again) as watch:
-            while True:
+        ended = asyncio.Event()
+        with self._watched(job, again) as watch, held(lambda: watch.end(ended)):
+            while not ended.is_set():
                 yield f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, told))}\n\n"
                 if job.state.over:
                     return
                 told = job
-                while (news := await watch.after(told.revision)) is None:
+                while (news := await watch.after(told.revision, ended)) is None:
+                    if ended.is_set():
+                        return
                     yield ": still here\n\n"
                 job = news
 
@@ -103,17 +119,27 @@ class _Watch(Generic[AJob]):
     def failed(self) -> bool:
         return self._failure is not None
 
-    async def after(self, revision: int) -> AJob | None:
-        """The job when it has another revision; None if it has none for KEEPALIVE_S. Raises what reading it did."""
+    async def after(self, revision: int, ended: asyncio.Event) -> AJob | None:
+        """The job when it has another revision; None if it has none for KEEPALIVE_S, or `end` was called.
+
+        Raises what reading it did.
+        """
         try:
             async with asyncio.timeout(KEEPALIVE_S):
                 while self._job.revision <= revision and self._failure is None:
+                    if ended.is_set():
+                        return None
                     await self._news.wait()
         except TimeoutError:
             return None
         if self._job.revision <= revision and self._failure is not None:
             raise self._failure
         return self._job
+
+    def end(self, ended: asyncio.Event) -> None:
+        """Let the listener that waits for this, too, go."""
+        ended.set()
+        self._tell()
 
     async def _read(self) -> None:
         pause_s = POLL_S
@@ -128,8 +154,11 @@ class _Watch(Generic[AJob]):
                     pause_s = min(pause_s * POLL_GROWTH, MAX_POLL_S)
                     continue
                 self._job, pause_s = job, POLL_S
-            news, self._news = self._news, asyncio.Event()
-            news.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     def close(self) -> None:
         self._reading.cancel()

@@ -6,10 +6,11 @@ them. A session counts on the day it began, a narration on the day it was submit
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator
 
 from app.api.access import Manager
 from app.api.services import Services, TheServices
@@ -20,6 +21,14 @@ from app.platform.usage import DIMENSIONS, Dimension, Use
 
 MAX_DAYS = 366
 
+
+def _day(written: str) -> date:
+    """Raises ValueError for anything but YYYY-MM-DD: pydantic takes a number for seconds since 1970."""
+    return datetime.strptime(written, "%Y-%m-%d").replace(tzinfo=UTC).date()
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+
 router = APIRouter(prefix="/v1", tags=["usage"])
 
 
@@ -28,8 +37,8 @@ async def usage(
     services: TheServices,
     _: Manager,
     by: Annotated[str, Query(max_length=100, description=f"With commas between: {', '.join(DIMENSIONS)}.")] = "day",
-    first: Annotated[date | None, Query(alias="from", description="Default: the first of this month.")] = None,
-    last: Annotated[date | None, Query(alias="to", description="Default: today, in UTC.")] = None,
+    first: Annotated[Day | None, Query(alias="from", description="Default: the first of this month.")] = None,
+    last: Annotated[Day | None, Query(alias="to", description="Default: today, in UTC.")] = None,
 ) -> dict[str, Any]:
     """The use of some days, both included, summed by `by`; `total` is the sum of all of it."""
     today = utc_now().date()

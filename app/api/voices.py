@@ -90,15 +90,31 @@ async def one(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]
     return voice_json(await services.catalog.voices.get(voice_id))
 
 
+MAX_NAMED = 1_000
+BOOKS = "a narration with its file is its maker's; DELETE /v1/narrations/{id} deletes it"
+RECORDS: tuple[dict[str, Any], ...] = (
+    {"what": "usage", "ids": [], "why": "what was spoken is charged for: seconds and characters by the voice's id"},
+    {"what": "audit", "ids": [], "why": "who made and deleted the voice, by its id"},
+    {"what": "tombstone", "ids": [], "why": "the id, so that leftovers of what runs still are deleted too"},
+)
+"""What a deleted voice leaves: no word, no name and no sound of it."""
+
+
 @router.delete("/v1/voices/{voice_id}")
 async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    """Everything of a voice goes: recordings, consent, checkpoints, adapters, workers' copies. A tombstone stays.
+    """Everything of a voice goes: recordings, consent, checkpoints, adapters, what was rendered, workers' copies.
 
-    A running job is asked to stop. Doing it again is harmless, and finishes what an absent store left undone.
+    What stays is named, with the reason. A running job is asked to stop. Doing it again is harmless, and finishes what
+    an absent store left undone.
     """
+    narrations = await services.catalog.narrations.spoken_by(voice_id, limit=MAX_NAMED)
     await services.voices.delete(voice_id)
     await services.audit("voice.delete", voice_id)
-    return {"id": voice_id, "deleted": True}
+    return {
+        "id": voice_id,
+        "deleted": True,
+        "stays": [{"what": "narrations", "ids": narrations, "why": BOOKS}, *RECORDS],
+    }
 
 
 @router.post("/v1/voices/{voice_id}/rollback", openapi_extra=json_body(Rollback))

@@ -163,7 +163,7 @@ async def _make_key(settings: Settings) -> str:
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         await catalog.migrate()
-        return (await catalog.keys.create("carillon bench fleet", {Scope.SPEAK})).token
+        return (await catalog.keys.create("carillon bench", {Scope.ADMIN})).token
     finally:
         await catalog.aclose()
 

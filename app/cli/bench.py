@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -225,6 +226,51 @@ def bench_narration(
         json_path=json_path,
         out=sys.stdout,
     )
+
+
+@bench.command("tenants")
+def bench_tenants(
+    *,
+    way: Annotated[list[str] | None, typer.Option(help="Of flooding; repeat for more; default: every one.")] = None,
+    sessions: Annotated[int, typer.Option(min=1, help="In each half of a round, one after the other.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Each: alone, then beside the flood.")] = 3,
+    voice: Annotated[str | None, typer.Option(help="Default: the first one.")] = None,
+    unlimited: Annotated[bool, typer.Option(help="The flooding project may take every place.")] = False,
+    replay: Annotated[
+        bool, typer.Option(help="At a fleet of its own, whose workers replay: the front door's share.")
+    ] = False,
+    unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Two projects, one of which floods: what the other's P95 of first audio comes to, alone and beside each flood.
+
+    At a running fleet it needs a key with the scope admin.
+    """
+    from app.bench import tenants
+    from app.bench.floods import WAYS
+
+    def measure(url: str, key: str | None, voices: Sequence[str]) -> None:
+        tenants.run(
+            url=url,
+            key=key,
+            voice=voice or voices[0],
+            ways=way or list(WAYS),
+            sessions=sessions,
+            rounds=rounds,
+            limits={} if unlimited else None,
+            pace="unpaced" if unpaced else "realtime",
+            json_path=json_path,
+            progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+            out=sys.stdout,
+        )
+
+    if replay:
+        tenants.at_a_replaying_fleet(measure)
+    else:
+        url, key = running_fleet(url, key)
+        measure(url, key, voices_of([url], key))
 
 
 @bench.command("talk")

@@ -32,6 +32,11 @@ class Keys:
     def create_project(self, name: str) -> Json:
         return self._connection.request("POST", "/v1/projects", json={"name": name})
 
+    def limit_project(self, project: str, limits: Json) -> Json:
+        """Give a project these limits, and the settings' where none is named."""
+        path = f"/v1/projects/{quote(project, safe='')}/limits"
+        return self._connection.request("PUT", path, json={"limits": limits})
+
     def projects(self) -> list[Json]:
         return self._connection.request("GET", "/v1/projects")["data"]
 

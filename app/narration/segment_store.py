@@ -16,7 +16,7 @@ import soundfile
 from pydantic import TypeAdapter, ValidationError
 
 from app.errors import ObjectMissing
-from app.narration.models import Narration, ScriptSegment, Take, take_digest
+from app.narration.models import Narration, Script, ScriptSegment, Take, take_digest
 from app.platform.object_keys import segment_key
 from app.platform.object_store import ObjectStore, retry_in_thread
 from app.speech.audio import Samples
@@ -36,18 +36,25 @@ class SegmentStore:
         return self._narration.voices[self._narration.voice_of(segment)]
 
     def digest(self, segment: ScriptSegment) -> str:
-        number = self._narration.takes.get(segment.number, 0)
-        return take_digest(
-            self.voice(segment),
-            segment.spoken,
-            self._narration.options,
-            take=number,
-            project=self._narration.project_id,
-        )
+        return self._digest(segment, self._narration.takes.get(segment.number, 0))
+
+    def _digest(self, segment: ScriptSegment, take: int) -> str:
+        voice, narration = self.voice(segment), self._narration
+        return take_digest(voice, segment.spoken, narration.options, take=take, project=narration.project_id)
 
     def fits(self, take: Take, segment: ScriptSegment) -> bool:
         """Whether a take is of these words by this voice."""
         return take.key.startswith(f"{segment_key(self.voice(segment), self.digest(segment))}-")
+
+    def every_digest(self, script: Script) -> set[str]:
+        """What all takes of a script's segments are called, those of earlier readings too. Blocks: hashes each."""
+        segments = [segment for chapter in script.chapters for segment in chapter.segments]
+        earlier = self._narration.takes
+        return {
+            self._digest(segment, number)
+            for segment in segments
+            for number in range(earlier.get(segment.number, 0) + 1)
+        }
 
     async def find(self, segment: ScriptSegment) -> Take | None:
         """The segment as it was rendered before, for any narration of the project."""

@@ -6,10 +6,14 @@ The row is the truth; the queue gets a message by the task's name, and a reconci
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from app.errors import Conflict, NotFound
+from pydantic import ValidationError
+
+from app.errors import Conflict, NotFound, ObjectMissing, StoreUnavailable
 from app.narration.cast import Casting
 from app.narration.models import NARRATOR, Narration, NarrationState, Script, Timeline
 from app.narration.progress import doing
@@ -17,10 +21,13 @@ from app.narration.segment_store import SegmentStore
 from app.narration.store import NarrationStore
 from app.narration.submission import Submissions, discard_objects
 from app.platform.broker import NARRATE, RENDER
+from app.platform.object_keys import forgotten_key
 from app.platform.object_store import ObjectStore, configured
 from app.platform.quota import Quota
 from app.platform.task_queue import TaskQueue
 from app.speech.voices import Voice
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,42 @@ class NarrationService:
         return await self._queued(again)
 
     async def delete(self, narration_id: str) -> None:
-        """Delete the text and the finished file of one that is over; what was spoken is kept with its voice.
+        """Delete the text and the finished file of one that is over, and name its segments to the janitor.
 
-        Raises NotFound, Conflict.
+        He deletes those that no other narration uses. Raises NotFound, Conflict.
         """
-        await self.narrations.delete(narration_id)
+        narration = await self.narrations.get(narration_id)
+        digests = await self._every_digest(narration)
+        try:
+            await self.narrations.delete(narration_id)
+        except StoreUnavailable:  # a full disk takes no change before something has gone from it
+            if narration.finished_at is None:
+                raise
+            await discard_objects(self.object_store, narration_id)
+            await self.narrations.delete(narration_id)
         await discard_objects(self.object_store, narration_id)
+        if digests:
+            await self._forget(narration_id, digests)
+
+    async def _every_digest(self, narration: Narration) -> list[str]:
+        """What its segments are called in the store; none where it has no script, or that cannot be read."""
+        if self.object_store is None or narration.script_key is None:
+            return []
+        store, key = self.object_store, narration.script_key
+        try:
+            return await asyncio.to_thread(
+                lambda: sorted(SegmentStore(store, narration).every_digest(Script.model_validate_json(store.get(key))))
+            )
+        except (StoreUnavailable, ObjectMissing, ValidationError):
+            return []
+
+    async def _forget(self, narration_id: str, digests: list[str]) -> None:
+        """Where the store does not take their names, segments go by their age."""
+        store, key = configured(self.object_store), forgotten_key(narration_id)
+        try:
+            await asyncio.to_thread(store.put, key, json.dumps(digests).encode())
+        except StoreUnavailable:
+            log.warning("segments left to their age", extra={"narration": narration_id, "segments": len(digests)})
 
     async def timeline(self, narration: Narration) -> Timeline:
         """Where everything lies in the finished file. Raises Conflict while there is none."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import String, cast, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict
@@ -99,6 +99,13 @@ class NarrationStore:
             rows = (await connection.execute(newest.limit(limit))).all()
             chapters = await read_chapters(connection, [row.id for row in rows])
         return [built(row, chapters[row.id]) for row in rows]
+
+    async def spoken_by(self, voice_id: str, *, limit: int) -> list[str]:
+        """The ids of the newest narrations that a voice speaks in."""
+        named = cast(NarrationRow.voices, String).contains(f'"{voice_id}"', autoescape=True)
+        found = select(NarrationRow.id).where(named, self._tenant.owns(NarrationRow.project_id))
+        async with self._database.reading() as connection:
+            return list(await connection.scalars(found.order_by(NarrationRow.created_at.desc()).limit(limit)))
 
     async def delete(self, narration_id: str) -> None:
         """Forget a narration that is over; its objects are the caller's to delete. Raises NotFound, Conflict."""

@@ -21,6 +21,9 @@ class Limits(BaseModel):
     queued_jobs: int | None = Field(default=None, ge=1, description="Clone jobs and narrations that are not over.")
     stored_bytes: int | None = Field(default=None, ge=1, description="Recordings, books and finished narrations.")
     voices: int | None = Field(default=None, ge=1, description="Voices made here.")
+    gpu_s_per_month: float | None = Field(
+        default=None, gt=0, description="Of clone jobs and narrations, in a calendar month, UTC; sessions have none."
+    )
     usd_per_month: float | None = Field(default=None, gt=0, description="By the price table, in a calendar month, UTC.")
 
     def over(self, defaults: Limits) -> Limits:

@@ -20,6 +20,11 @@ def narration_prefix(narration_id: str) -> str:
     return f"narrations/{narration_id}/"
 
 
+def forgotten_key(narration_id: str) -> str:
+    """Where a deleted narration's segments are named, until those that no other one uses are deleted."""
+    return f"{narration_prefix(narration_id)}forgotten.json"
+
+
 def segment_key(voice: Voice, digest: str) -> str:
     """How a segment's keys begin: they lie with the voice, so that they go when it is deleted."""
     return f"{voice_prefix(voice.id)}segments/{digest}"

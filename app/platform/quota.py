@@ -25,8 +25,8 @@ class Quota:
     database: Database
     project: str
     limits: Limits
-    check_budget: Callable[[], Awaitable[object]]
-    """Raises QuotaExceeded where it is spent."""
+    check_job: Callable[[], Awaitable[object]]
+    """Raises QuotaExceeded where the month has no money or GPU seconds left for another job."""
 
     async def check_voices(self) -> None:
         """Raises QuotaExceeded where there is no room for another voice."""
@@ -39,8 +39,8 @@ class Quota:
             raise QuotaExceeded(f"the project has {have} voices, the most it may have; delete one first")
 
     async def check_jobs(self) -> None:
-        """Raises RateLimited where too many jobs are not over, QuotaExceeded where the budget is spent."""
-        await self.check_budget()
+        """Raises RateLimited where too many jobs are not over, and what `check_job` does."""
+        await self.check_job()
         if self.limits.queued_jobs is None:
             return
         have = 0

@@ -149,6 +149,17 @@ class UsageStore:
             worked_s = (row.finished_at - row.started_at).total_seconds()
             found[tuple(values[dimension] for dimension in by)].add(Use(jobs=1, gpu_s=max(0.0, worked_s)))
 
+    async def gpu_s_this_month(self) -> float:
+        """As `this_month`, with what the jobs have taken that are not over."""
+        now = self._now()
+        running = select(JobRow.started_at).where(
+            JobRow.started_at.is_not(None), JobRow.finished_at.is_(None), self._tenant.owns(JobRow.project_id)
+        )
+        async with self._database.reading() as connection:
+            began = (await connection.scalars(running)).all()
+        taken_s = sum((now - started_at).total_seconds() for started_at in began if started_at)
+        return (await self.this_month()).gpu_s + taken_s
+
     async def this_month(self) -> Use:
         """All use since the first day of the month, UTC."""
         today = self._now().astimezone(UTC).date()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from app.errors import Conflict, NotFound, Overloaded, UnknownModel
+from app.errors import Conflict, NotFound, Overloaded, StoreUnavailable, UnknownModel
 from app.fleet.registry import Registry
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore
@@ -62,9 +62,14 @@ class VoiceService:
         """Delete everything of a voice; deleting it again finishes what an absent store left undone.
 
         The tombstone comes first: a request that keeps something of the voice from here on fails and removes it again.
-        Raises NotFound for a voice that never was, StoreUnavailable when the bytes could not be deleted yet.
+        But a full disk takes none before something has gone from it. Raises NotFound for a voice that never was,
+        StoreUnavailable when the bytes could not be deleted yet.
         """
         try:
+            await self.voices.delete(voice_id)
+        except StoreUnavailable:
+            await self.voices.get(voice_id)
+            await self._delete_bytes(voice_id)
             await self.voices.delete(voice_id)
         except NotFound:
             if voice_id not in await self.voices.tombstones(since=datetime(2000, 1, 1, tzinfo=UTC)):
@@ -72,6 +77,9 @@ class VoiceService:
         await self.jobs.end_cancelled()
         log.info("voice deleted", extra={"voice": voice_id})
         await self.registry.retire_voice(voice_id)
+        await self._delete_bytes(voice_id)
+
+    async def _delete_bytes(self, voice_id: str) -> None:
         if self.object_store is not None:
             await asyncio.to_thread(self.object_store.delete_prefix, voice_prefix(voice_id))
 

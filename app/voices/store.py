@@ -108,7 +108,10 @@ class VoiceStore:
         return await self.get(voice_id)
 
     async def delete(self, voice_id: str) -> None:
-        """Leave a tombstone of a voice; its jobs are asked to stop. Raises NotFound. Bytes are for the caller."""
+        """Leave a tombstone of a voice, of which its id alone can be read; its jobs are asked to stop.
+
+        Raises NotFound. Bytes are for the caller.
+        """
         now = self._now()
         async with self._database.writing() as connection:
             await self._living(connection, voice_id)
@@ -120,9 +123,16 @@ class VoiceStore:
                 .where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))
                 .values(cancel_requested=True, revision=JobRow.revision + 1)
             )
+            blank = dict.fromkeys(("name", "language", "description", "prompt_name", "consent_number"), "")
             await connection.execute(
-                update(VoiceRow).where(VoiceRow.id == voice_id).values(deleted_at=now, version=0, description="")
+                update(VoiceRow).where(VoiceRow.id == voice_id).values(deleted_at=now, version=0, **blank)
             )
+            await _blank_jobs(connection, [voice_id])
+
+    async def blank_jobs(self, voice_ids: Sequence[str]) -> None:
+        """Forget once more what the jobs of deleted voices say: one that ran on for a moment may have said it again."""
+        async with self._database.writing() as connection:
+            await _blank_jobs(connection, voice_ids)
 
     async def tombstones(self, *, since: datetime) -> list[str]:
         """The ids of voices deleted since then."""
@@ -325,6 +335,12 @@ async def put_in_force(connection: AsyncConnection, voice_id: str, version: int,
     if not marked.rowcount:
         raise NotFound(f"the voice {voice_id} has no version {version}", param="version")
     await connection.execute(update(VoiceRow).where(VoiceRow.id == voice_id).values(version=version))
+
+
+async def _blank_jobs(connection: AsyncConnection, voice_ids: Sequence[str]) -> None:
+    """Of a job's words those go that come from recordings: file names, transcripts, measures of a voice."""
+    words = dict.fromkeys(("progress", "report", "gate", "error"))
+    await connection.execute(update(JobRow).where(JobRow.voice_id.in_(voice_ids)).values(config={}, **words))
 
 
 async def _living(connection: AsyncConnection, voice_id: str, tenant: Tenant = EVERYONE) -> Row[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from tests.api.conftest import House, OpenStudio
 from tests.support.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
+
+LONG = int(os.environ.get("CARILLON_TEST_FUZZ", "4"))
+"""Examples of an operation, where there is time for them."""
 
 TOOLS = Path(sys.executable).parent
 
@@ -137,22 +141,30 @@ async def test_another_generator_makes_a_whole_client(contract: dict[str, Any], 
     assert client.count("\ndef ") == sum(1 for _ in operations(contract))
 
 
-async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(open_studio: OpenStudio, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [("examples,fuzzing", 1), pytest.param("examples,coverage,fuzzing", LONG, marks=pytest.mark.slow)],
+)
+async def test_a_fuzzer_finds_nothing_that_is_not_as_the_contract_says(
+    open_studio: OpenStudio, tmp_path: Path, phases: str, examples: int
+) -> None:
     async with open_studio() as studio:
         key = await studio.house.catalog.keys.create("fuzzer", {Scope.ADMIN})
         await run(
             *(
-                TOOLS / "schemathesis",
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
                 "--config-file",
                 Path(__file__).with_name("schemathesis.toml"),
                 "run",
                 f"{studio.house.url}/openapi.json",
             ),
-            *("--header", f"Authorization: Bearer {key.token}", "--max-examples", "1"),
-            *("--phases", "examples,fuzzing", "--generation-deterministic"),
+            *("--header", f"Authorization: Bearer {key.token}", "--max-examples", str(examples)),
+            *("--phases", phases, "--generation-deterministic", "--continue-on-failure"),
             *("--request-timeout", "20", "--no-color"),
             cwd=tmp_path,
-            timeout_s=600,
+            timeout_s=600 + 120 * examples,
         )
 
 

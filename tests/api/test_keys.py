@@ -9,12 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from app.client.http import ApiClient
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, PermissionDenied
+from app.platform.database import utc_now
+from app.platform.tables import KeyRow
 from app.speech.choices import Scope
 from app.speech.protocol import Done
-from tests.api.conftest import House
+from tests.api.conftest import House, Library
+from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
 from tests.support.session_client import error_of, sessions_client
 
@@ -125,6 +129,47 @@ async def test_a_revoked_keys_sockets_are_closed_with_the_reason(
         await admin.delete(f"/v1/keys/{made['id']}")
         await client.socket.wait_closed()
     assert (client.socket.close_code, made["id"] in str(client.socket.close_reason)) == (1008, True)
+
+
+async def test_a_key_that_expires_loses_its_sockets_too(house: House, worker: FakeWorker) -> None:
+    key = await house.catalog.keys.create("laptop", {Scope.SPEAK}, lifetime=timedelta(days=1))
+    async with sessions_client(house.sessions_url, key.token) as client:
+        await client.say("a", "Hello there.", pace="unpaced")
+        await client.until(Done, "a")
+        async with house.catalog.database.writing() as connection:
+            await connection.execute(update(KeyRow).where(KeyRow.id == key.id).values(expires_at=utc_now()))
+        await client.socket.wait_closed()
+    assert (client.socket.close_code, "has expired" in str(client.socket.close_reason)) == (1008, True)
+
+
+async def test_a_revoked_keys_event_streams_end_and_no_others(library: Library) -> None:
+    narration = await library.queued()
+    path, http = f"/v1/narrations/{narration['id']}/events", library.house.http
+    ending, staying = [await library.house.catalog.keys.create(name, {Scope.NARRATE}) for name in ("a", "b")]
+
+    async def events(token: str, begun: asyncio.Event) -> int:
+        async with http.stream("GET", path, headers={"Authorization": f"Bearer {token}"}) as stream:
+            assert stream.status_code == 200
+            lines = 0
+            async for _ in stream.aiter_lines():
+                begun.set()
+                lines += 1
+            return lines
+
+    heard = [asyncio.Event(), asyncio.Event()]
+    streams = [
+        asyncio.create_task(events(key.token, begun)) for key, begun in zip((ending, staying), heard, strict=True)
+    ]
+    for begun in heard:
+        await begun.wait()
+    async with library.house.holder_of(Scope.ADMIN) as admin:
+        await admin.delete(f"/v1/keys/{ending.id}")
+        assert await asyncio.wait_for(streams[0], HANG_S)
+        assert not streams[1].done()
+        await library.house.catalog.narrations.request_cancel(narration["id"])
+        assert await asyncio.wait_for(streams[1], HANG_S)
+    again = await http.get(path, headers={"Authorization": f"Bearer {ending.token}"})
+    assert again.status_code == 401
 
 
 async def test_a_key_that_was_revoked_elsewhere_starts_no_session_more(house: House, worker: FakeWorker) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from app.platform.database import utc_now
 from app.platform.limit_values import Limits
 from app.platform.settings import LimitSettings, PriceSettings
+from app.platform.usage import UsageRecord, UsageStore
 from app.speech.choices import Scope
 from app.speech.protocol import Done, Ready
+from app.speech.recipe import CloneConfig
+from app.voices.models import CloneKind
 from tests.api.conftest import House, Library, OpenHouse
 from tests.support.deadlines import HANG_S
 from tests.support.session_client import SPEECH, error_of, sessions_client
@@ -125,6 +131,28 @@ async def test_voices_jobs_and_bytes_have_limits_of_their_own(library: Library) 
         assert refused.headers["retry-after"] == "60"
 
 
+async def test_gpu_seconds_are_of_jobs_and_stop_no_session(library: Library) -> None:
+    house = library.house
+    async with limited(house, gpu_s_per_month=60) as http:
+        text = {"voice": "slt", "text": "Twenty-one characters"}
+        assert (await http.post("/v1/narrations", json=text)).status_code == 202
+        [project] = [one for one in await house.catalog.projects.all() if one.name == "limited"]
+        used = UsageRecord("nar-1", utc_now(), project.id, None, "slt", "narration", 10, audio_s=100.0, gpu_s=60.0)
+        await house.catalog.usage.write([used])
+        refused = await http.post("/v1/narrations", json=text)
+        assert (refused.status_code, error_of(refused)["code"]) == (429, "quota_exceeded")
+        assert "60 GPU seconds of its 60" in error_of(refused)["message"]
+        assert (await speak(http, "Hello.")).status_code == 200
+
+
+async def test_a_job_that_runs_has_taken_its_time_until_now(house: House) -> None:
+    voice = await house.catalog.voices.create("Mary", model="standin")
+    job = await house.catalog.jobs.create(voice.id, kind=CloneKind.CLONE, config=CloneConfig())
+    assert await house.catalog.jobs.claim(job.id)
+    later = UsageStore(house.catalog.database, now=lambda: utc_now() + timedelta(hours=1))
+    assert await later.gpu_s_this_month() == pytest.approx(3600, abs=HANG_S)
+
+
 async def test_a_budget_that_is_spent_stops_the_project_and_no_other(open_house: OpenHouse) -> None:
     prices = PriceSettings(usd_per_million_characters=1e6)
     async with open_house(prices=prices) as house, house.worker(), limited(house, usd_per_month=10) as http:
@@ -140,6 +168,22 @@ async def test_a_budget_that_is_spent_stops_the_project_and_no_other(open_house:
             "state": "spent",
         }
         assert (await speak(house.http, "Hello.")).status_code == 200
+
+
+async def test_a_budget_that_is_nearly_spent_warns_and_speaks_on(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    prices = PriceSettings(usd_per_million_characters=1e6, warn_at=0.5)
+    async with open_house(prices=prices) as house, house.worker(), limited(house, usd_per_month=20) as http:
+        assert (await speak(http, "Twelve chars")).status_code == 200
+        services = house.server.config.app.state.services  # type: ignore[union-attr]
+        await services.metering.recorder.write()
+        services.metering.spent.clear()
+        assert (await http.get("/v1/usage")).json()["budget"]["state"] == "warned"
+        with caplog.at_level(logging.WARNING):
+            assert (await speak(http, "Hello.")).status_code == 200
+    [warning] = [record for record in caplog.records if record.message == "budget nearly spent"]
+    assert (warning.usd, warning.budget_usd) == (12, 20)  # type: ignore[attr-defined]
 
 
 async def test_operators_change_a_projects_limits(house: House) -> None:

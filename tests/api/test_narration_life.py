@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,22 @@ import pytest
 import soundfile
 from redis.asyncio import Redis
 
+from app.errors import StoreUnavailable
 from app.narration.models import (
     NarrationOptions,
     NarrationSource,
     NarrationState,
+    Script,
     ScriptSegment,
     SourceKind,
     Take,
 )
 from app.narration.segment_store import SegmentStore
-from app.platform.object_keys import narration_prefix
+from app.narration.store import NarrationStore
+from app.platform.database import utc_now
+from app.platform.object_keys import forgotten_key, narration_prefix
 from app.speech.choices import NarrationFormat, Scope
+from tasks.maintenance import sweep_store
 from tests.api.conftest import OpenHouse, OpenLibrary
 from tests.support.deadlines import HANG_S
 from tests.support.library import Library, error_of
@@ -270,13 +276,63 @@ async def test_a_narration_goes_with_its_files_once_it_is_over(library: Library)
     path = f"/v1/narrations/{narration.id}"
     assert list(library.store.keys(narration_prefix(narration.id)))
     assert (await library.http.delete(path)).json() == {"id": narration.id, "deleted": True}
-    assert list(library.store.keys(narration_prefix(narration.id))) == []
+    assert list(library.store.keys(narration_prefix(narration.id))) == [forgotten_key(narration.id)]
     assert list(library.store.keys(narration_prefix(other)))
     assert (await library.http.get(path)).status_code == 404
     answer = await library.http.delete(f"/v1/narrations/{other}")
     assert (answer.status_code, error_of(answer)["code"]) == (409, "conflict")
     assert "is queued; cancel it first" in error_of(answer)["message"]
     assert list(library.store.keys(narration_prefix(other)))
+
+
+async def test_its_segments_go_unless_another_narration_has_them(library: Library) -> None:
+    narration, other = await library.completed(), await library.completed()
+    shelf = SegmentStore(library.store, narration)
+    assert narration.script_key
+    script = Script.model_validate_json(library.store.get(narration.script_key))
+    segments = [segment for chapter in script.chapters for segment in chapter.segments]
+    take = Take(key="", samples=9, sample_rate_hz=24_000, speech_s=1, voice="slt", worker="w", busy_s=1)
+    kept = [await shelf.keep(segment, np.zeros(9, np.float32), take) for segment in segments]
+    await shelf.list(f"{narration_prefix(other.id)}takes/1-1.json", {1: kept[0]})
+    foreign = kept[0].key.replace(shelf.digest(segments[0]), "f" * 64)
+    library.store.put(foreign, b"another's, not listed yet")
+    settings, existing = library.house.settings, {other.id}
+    await asyncio.to_thread(sweep_store, settings, {narration.id, other.id}, utc_now())
+    assert len(list(library.store.keys("voices/"))) == 7
+
+    await library.http.delete(f"/v1/narrations/{narration.id}")
+    await asyncio.to_thread(sweep_store, settings, existing, utc_now())
+    prefix = kept[0].key.rpartition("-")[0]
+    assert sorted(library.store.keys("voices/")) == sorted([f"{prefix}.json", kept[0].key, foreign])
+    assert list(library.store.keys(narration_prefix(narration.id))) == []
+
+    await library.http.delete(f"/v1/narrations/{other.id}")
+    await asyncio.to_thread(sweep_store, settings, set(), utc_now())
+    assert list(library.store.keys("voices/")) == [foreign]
+
+
+async def test_what_an_earlier_reading_said_goes_too(library: Library) -> None:
+    narration = await library.completed()
+    assert narration.script_key
+    script = Script.model_validate_json(library.store.get(narration.script_key))
+    again = narration.model_copy(update={"takes": {1: 2}})
+    assert len(SegmentStore(library.store, again).every_digest(script)) == 3 + 2
+
+
+async def test_a_full_disk_keeps_no_narration(library: Library) -> None:
+    """No row changes before something has gone from the disk."""
+    narration = await library.completed()
+    services = library.house.server.config.app.state.services  # type: ignore[union-attr]
+
+    class FullDisk(NarrationStore):
+        async def delete(self, narration_id: str) -> None:
+            if list(library.store.keys(narration_prefix(narration_id))):
+                raise StoreUnavailable("the disk is full")
+            await super().delete(narration_id)
+
+    store = FullDisk(library.house.catalog.database, now=utc_now)
+    await replace(services.narrations, narrations=store).delete(narration.id)
+    assert (await library.http.get(f"/v1/narrations/{narration.id}")).status_code == 404
 
 
 async def test_a_narration_goes_though_the_store_is_away(open_house: OpenHouse) -> None:

@@ -128,7 +128,14 @@ async def test_what_it_costs_is_reckoned_by_the_price_table(open_house: OpenHous
 
 
 @pytest.mark.parametrize(
-    "query", [{"by": "hour"}, {"by": "day,day"}, {"from": "2026-01-02", "to": "2026-01-01"}, {"from": "2020-01-01"}]
+    "query",
+    [
+        {"by": "hour"},
+        {"by": "day,day"},
+        {"to": "0"},
+        {"from": "2026-01-02", "to": "2026-01-01"},
+        {"from": "2020-01-01"},
+    ],
 )
 async def test_a_question_that_cannot_be_answered_is_refused(manager: httpx.AsyncClient, query: dict[str, str]) -> None:
     assert (await manager.get("/v1/usage", params=query)).status_code == 400

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 import pytest
 
-from app.errors import AdapterUnavailable
+from app.errors import AdapterUnavailable, StoreUnavailable
+from app.platform.database import utc_now
 from app.speech.choices import Scope
+from app.voices.store import VoiceStore
+from tasks.maintenance import sweep_store
 from tests.api.conftest import House, Studio
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
@@ -156,13 +162,63 @@ async def test_a_deleted_voice_leaves_nothing_but_its_tombstone(studio: Studio) 
         await studio.http.post(f"/v1/voices/{id}/samples", files={"files": ("a.wav", recording())})
     studio.store.put(f"voices/{voice}/1/adapter/adapter_model.safetensors", b"weights")
     assert len(studio.keys(voice)) == 2
-    assert (await studio.http.delete(f"/v1/voices/{voice}")).json() == {"id": voice, "deleted": True}
+    deleted = (await studio.http.delete(f"/v1/voices/{voice}")).json()
+    assert (deleted["id"], deleted["deleted"]) == (voice, True)
     assert studio.keys(voice) == []
     assert len(studio.keys(other)) == 1
     for method, path in (("GET", ""), ("GET", "/samples"), ("POST", "/samples"), ("GET", "/consent")):
         answer = await studio.http.request(method, f"/v1/voices/{voice}{path}")
         assert refusal(answer) == (404, "not_found"), path
     assert await studio.voice("Mary") != voice
+
+
+async def test_what_stays_of_a_deleted_voice_is_named_with_the_reason(studio: Studio) -> None:
+    mary = await publish(studio.house.catalog, "Mary", uri="s3://b/p/", sha256={})
+    async with studio.house.holder_of(Scope.NARRATE) as narrator:
+        text = {"text": "It was dark."}
+        book = (await narrator.post("/v1/narrations", json=text | {"voice": "Mary"})).json()["id"]
+        assert (await narrator.post("/v1/narrations", json=text | {"voice": "slt"})).status_code == 202
+    stays = (await studio.http.delete(f"/v1/voices/{mary.id}")).json()["stays"]
+    assert {one["what"]: one["ids"] for one in stays} == {
+        "narrations": [book],
+        "usage": [],
+        "audit": [],
+        "tombstone": [],
+    }
+    assert all(one["why"] for one in stays)
+
+
+async def test_a_full_disk_keeps_no_voice(studio: Studio) -> None:
+    """No row changes before something has gone from the disk."""
+    voice = await studio.voice()
+    studio.store.put(f"voices/{voice}/1/adapter/adapter_model.safetensors", b"weights")
+    services = studio.house.server.config.app.state.services  # type: ignore[union-attr]
+
+    class FullDisk(VoiceStore):
+        async def delete(self, voice_id: str) -> None:
+            if studio.keys(voice_id):
+                raise StoreUnavailable("the disk is full")
+            await super().delete(voice_id)
+
+    store = FullDisk(studio.house.catalog.database, now=utc_now)
+    await replace(services.voices, voices=store).delete(voice)
+    assert studio.keys(voice) == []
+    assert (await studio.http.get(f"/v1/voices/{voice}")).status_code == 404
+
+
+async def test_an_upload_that_is_never_completed_is_swept_after_a_day(studio: Studio) -> None:
+    voice, settings = await studio.voice(), studio.house.settings
+    files = [{"file_name": "a.wav", "size_bytes": 4}]
+    [upload] = (await studio.http.post(f"/v1/voices/{voice}/uploads", json={"files": files})).json()["uploads"]
+    async with httpx.AsyncClient(trust_env=False) as sender:
+        assert (await sender.put(upload["url"], content=b"RIFF")).status_code == 200
+    assert len(studio.keys(voice)) == 2
+    await asyncio.to_thread(sweep_store, settings, set(), utc_now())
+    assert len(studio.keys(voice)) == 2, "it may be completed still"
+    await asyncio.to_thread(sweep_store, settings, set(), utc_now() + timedelta(days=2))
+    assert studio.keys(voice) == []
+    answer = await studio.http.post(f"/v1/voices/{voice}/uploads/{upload['id']}")
+    assert (refusal(answer), "announce it first" in message(answer)) == ((404, "not_found"), True)
 
 
 async def test_deleting_again_finishes_what_an_absent_store_left(studio: Studio) -> None:

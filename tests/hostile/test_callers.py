@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from contextlib import suppress
 from typing import cast
 
 import httpx
+import psutil
 import pytest
 from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
@@ -115,6 +117,19 @@ async def test_5_mb_of_unknown_fields_hold_nobody_up(library: Library) -> None:
         refused = await library.http.post("/v1/narrations", content=body)
     assert refused.status_code == 400
     assert loop.held_s < HELD_S
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["with a key", "without a key"])
+async def test_bodies_of_21_mb_are_refused_without_the_memory_they_would_take(library: Library, shown: bool) -> None:
+    body = b"[" + b"{}," * 7_000_000 + b"{}]"
+    headers = {} if shown else {"Authorization": ""}
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for path in ("/v1/clones", "/v1/voices/slt/polish", "/v1/fleet/workers/w/drain", "/v1/narrations"):
+        with suppress(httpx.TransportError):  # it hangs up before it has heard all
+            answer = await library.http.post(path, content=body, headers=headers)
+            assert answer.status_code in {401, 403, 413}, path
+    assert process.memory_info().rss - before < 64 * 2**20
 
 
 async def test_a_long_text_is_read_in_a_process_of_its_own(library: Library) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from contextlib import suppress
 
 import pytest
@@ -50,12 +51,60 @@ ODD = st.builds(
 MESSAGES = st.lists(WELL_FORMED | ODD | st.text(max_size=30) | st.binary(max_size=30), max_size=12)
 
 
-def drawn(count: int) -> list[list[str | bytes]]:
+DIALECTS = (
+    "/v1/text-to-speech/slt/stream-input",
+    "/v1/text-to-speech/slt/multi-stream-input",
+    "/tts/websocket",
+    "/baseten",
+)
+CARTESIAN = {
+    "context_id": "a",
+    "model_id": "sonic-2",
+    "transcript": "Hi.",
+    "voice": {"mode": "id", "id": "slt"},
+    "output_format": {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 24_000},
+}
+DIALECT_FIELDS = st.sampled_from(
+    [
+        "text",
+        "context_id",
+        "voice_settings",
+        "generation_config",
+        "flush",
+        "close_context",
+        "close_socket",
+        "transcript",
+        "voice",
+        "voice_id",
+        "output_format",
+        "continue",
+        "cancel",
+        "speed",
+        "language",
+        "xi_api_key",
+        "max_tokens",
+    ]
+)
+DIALECT_ODD = st.dictionaries(DIALECT_FIELDS, VALUES | st.sampled_from(["Hi. ", "", "a", "slt", True]), max_size=5)
+DIALECT_MESSAGES = st.lists(
+    st.sampled_from([{"text": " "}, {"text": "Hi. ", "flush": True}, {"text": ""}, {"voice": "slt"}, CARTESIAN]).map(
+        json.dumps
+    )
+    | st.builds(lambda fields: json.dumps(CARTESIAN | fields), DIALECT_ODD)
+    | DIALECT_ODD.map(json.dumps)
+    | st.sampled_from(["Hi.", "__END__"])
+    | st.text(max_size=30)
+    | st.binary(max_size=30),
+    max_size=8,
+)
+
+
+def drawn(count: int, sequences: st.SearchStrategy[list[str | bytes]] = MESSAGES) -> list[list[str | bytes]]:
     """So many sequences, the same at every run."""
     found: list[list[str | bytes]] = []
 
     @examples(max_examples=count, derandomize=True, database=None, phases=[Phase.generate])
-    @given(MESSAGES)
+    @given(sequences)
     def collect(messages: list[str | bytes]) -> None:
         found.append(messages)
 
@@ -81,5 +130,28 @@ async def test_whatever_a_client_says_it_is_answered_and_the_next_is_served(hous
                             assert said.get("code") != "internal_error", (messages, said)
                             if said["type"] == "pong" and said["id"] == "last":
                                 break
+    async with sessions_client(house.sessions_url, house.key) as client:
+        assert await still_speaks(client)
+
+
+@pytest.mark.parametrize("path", DIALECTS)
+async def test_no_dialects_client_brings_a_fault_about_and_the_next_is_served(
+    house: House, worker: FakeWorker, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {"Authorization": f"Bearer {house.key}", "xi-api-key": house.key, "x-api-key": house.key}
+    sequences = await asyncio.to_thread(drawn, SEQUENCES, DIALECT_MESSAGES)
+    codes = set()
+    for messages in sequences:
+        async with connect(house.url.replace("http", "ws") + path, additional_headers=headers, proxy=None) as socket:
+            with suppress(ConnectionClosed):
+                for message in messages:
+                    await socket.send(message)
+            # What it cannot go on after, it closes for; else the client leaves in the middle of an answer.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0 if len(messages) % 2 else 0.1):
+                    await socket.wait_closed()
+        codes.add(socket.close_code)
+    assert codes <= {1000, 1008}, codes
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     async with sessions_client(house.sessions_url, house.key) as client:
         assert await still_speaks(client)

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.catalog import Catalog
 from app.errors import ConfigurationError, StoreUnavailable
 from app.narration.models import StepKind
-from app.platform.database import HEAD
+from app.platform.database import HEAD, _alembic
 from app.platform.tables import Base, StepRow
 from app.speech.choices import Scope
+from tests.support import real_services
 from tests.support.published import publish
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +95,59 @@ async def test_steps_of_the_first_public_form_gain_their_kind(migrated: Catalog)
     plan = await migrated.steps.claim("nar-1")
     assert plan
     assert (plan.kind, plan.attempt) == (StepKind.PLAN, 3)
+
+
+@pytest.mark.skipif(not real_services.WANTED, reason="make test-real starts PostgreSQL")
+async def test_a_postgresql_of_the_first_public_form_becomes_what_a_fresh_one_is(
+    request: pytest.FixtureRequest,
+) -> None:
+    running, template = request.getfixturevalue("postgres")
+    with running.database() as old, running.database(template=template) as fresh:
+        _make_first_form(running.url(old))
+        catalog = Catalog(running.url(old), pepper=PEPPER)
+        await catalog.migrate()
+        assert columns(running.url(old)) == columns(running.url(fresh))
+        [key] = await catalog.keys.all()
+        assert (key.id, key.project_id) == ("0123456789ab", "default")
+        [voice] = await catalog.voices.published()
+        again = await publish(catalog, "Mary", uri="s3://b/3/", sha256={"a": "1"})
+        assert voice.adapter and again.adapter
+        assert (voice.adapter.lora_id, again.adapter.lora_id) == (7, 8)
+        plan = await catalog.steps.claim("nar-1")
+        assert plan and plan.kind is StepKind.PLAN
+        await catalog.aclose()
+
+
+def _make_first_form(url: str) -> None:
+    """The tables by the migration that has them, and the rows of the SQLite file."""
+    from alembic import command
+
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        command.upgrade(_alembic(connection), "0003")
+        # Its rows say 0 for false, as SQLite does.
+        connection.exec_driver_sql(
+            "UPDATE pg_cast SET castcontext = 'a' WHERE castsource = 'int4'::regtype AND casttarget = 'bool'::regtype"
+        )
+        _, _, rows = FIRST_FORM.read_text().partition("INSERT INTO alembic_version VALUES ('0003');")
+        for statement in filter(str.strip, rows.split(";")):
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("SELECT setval(pg_get_serial_sequence('adapter_versions', 'lora_id'), 7)")
+    engine.dispose()
+
+
+def columns(url: str) -> list[tuple[Any, ...]]:
+    """Of every table: names, types, whether they may be null, defaults; and the indexes."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns "
+            "WHERE table_schema = 'public' UNION ALL "
+            "SELECT tablename, indexname, indexdef, NULL, NULL FROM pg_indexes WHERE schemaname = 'public'"
+        )
+        rows = sorted((tuple(row) for row in found), key=str)
+    engine.dispose()
+    return rows
 
 
 async def test_a_database_without_tables_has_no_revision(url: str) -> None:

@@ -22,7 +22,7 @@ from app.platform.object_store import ObjectStore
 from app.platform.settings import NarrationSettings, Settings, StoreSettings
 from app.speech.choices import NarrationFormat
 from app.speech.voices import AdapterVersion, Voice
-from tasks.maintenance import sweep_narrations
+from tasks.maintenance import sweep_store
 from tasks.narrate import StepRun, work_on
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker, running_worker
@@ -306,8 +306,8 @@ async def test_files_of_a_narration_without_a_row_go_when_they_are_old(study: St
     kept, gone = await study.handed_in(), new_narration_id()
     study.store.put(f"{narration_prefix(gone)}source.md", b"text")
     existing = await study.catalog.narrations.existing()
-    assert sweep_narrations(study.settings, existing, utc_now()) == 0
-    assert sweep_narrations(study.settings, existing, utc_now() + timedelta(days=2)) == 1
+    assert sweep_store(study.settings, existing, utc_now()) == 0
+    assert sweep_store(study.settings, existing, utc_now() + timedelta(days=2)) == 1
     assert list(study.store.keys("narrations/")) == list(study.store.keys(narration_prefix(kept)))
 
 
@@ -317,8 +317,8 @@ async def test_old_segments_go_unless_a_narration_still_has_them(study: Study) -
     later = utc_now() + timedelta(days=100)
     segments = [*study.store.keys("voices/")]
     assert len(segments) == 10
-    assert sweep_narrations(study.settings, {narration_id}, later) == 0
+    assert sweep_store(study.settings, {narration_id}, later) == 0
     await study.catalog.narrations.delete(narration_id)
-    assert sweep_narrations(study.settings, set(), utc_now()) == 0
-    sweep_narrations(study.settings, set(), later)
+    assert sweep_store(study.settings, set(), utc_now()) == 0
+    sweep_store(study.settings, set(), later)
     assert [*study.store.keys("voices/")] == [*study.store.keys("narrations/")] == []

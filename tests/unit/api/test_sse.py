@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
@@ -46,9 +47,26 @@ class Catalogue:
         self.job = replace(self.job, revision=self.job.revision + 1, state=state)
 
 
-def listen(watches: JobWatches, catalogue: Catalogue) -> AsyncIterator[str]:
+@dataclass
+class Key:
+    """Of a listener; `ends` is to be called when it does."""
+
+    ends: Callable[[], None] = lambda: None
+
+    @contextmanager
+    def held(self, end: Callable[[], None]) -> Iterator[None]:
+        self.ends = end
+        yield
+
+
+def listen(watches: JobWatches, catalogue: Catalogue, key: Key | None = None) -> AsyncIterator[str]:
     assert catalogue.job
-    answer = watches.stream(catalogue.job, again=catalogue.again, shown=lambda job, _: {"revision": job.revision})
+    answer = watches.stream(
+        catalogue.job,
+        again=catalogue.again,
+        shown=lambda job, _: {"revision": job.revision},
+        held=(key or Key()).held,
+    )
     assert isinstance(answer, StreamingResponse)
     return aiter(answer.body_iterator)  # type: ignore[return-value]
 
@@ -108,3 +126,25 @@ async def test_nothing_new_for_a_while_is_told_too(monkeypatch: pytest.MonkeyPat
     await anext(listener)
     assert await anext(listener) == ": still here\n\n"
     await listener.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_listener_whose_key_ends_is_let_go_and_the_others_listen_on() -> None:
+    watches, catalogue, key = JobWatches(), Catalogue(), Key()
+    ended, other = listen(watches, catalogue, key), listen(watches, catalogue)
+    assert [told(await anext(listener)) for listener in (ended, other)] == [1, 1]
+    waiting = asyncio.ensure_future(anext(ended, None))
+    await asyncio.sleep(0)
+    key.ends()
+    assert await waiting is None
+    catalogue.change(State("done", over=True))
+    assert told(await anext(other)) == 2
+
+
+async def test_a_key_that_ends_between_two_events_hears_of_no_third() -> None:
+    watches, catalogue, key = JobWatches(), Catalogue(), Key()
+    listener = listen(watches, catalogue, key)
+    await anext(listener)
+    key.ends()
+    catalogue.change()
+    assert [event async for event in listener] == []
+    assert len(watches) == 0

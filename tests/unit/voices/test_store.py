@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import select, update
 
 from app.catalog import Catalog
 from app.errors import Conflict, NotFound
+from app.platform.tables import JobRow, VoiceRow
 from app.speech.recipe import CloneConfig
 from app.voices.models import AudioFacts, CloneKind, Consent
 from tests.support.published import publish
@@ -127,6 +130,29 @@ async def test_versions_made_at_once_from_several_connections_have_their_own_num
         await other.aclose()
 
 
+async def test_a_deleted_voices_jobs_say_nothing_of_its_recordings(catalog: Catalog) -> None:
+    voice = await catalog.voices.create("Mary", model="standin")
+    job = await catalog.jobs.create(voice.id, kind=CloneKind.CLONE, config=CloneConfig())
+    words = {
+        "report": {"files": ["mary-at-home.wav"]},
+        "gate": {"heard": "at home"},
+        "error": {"code": "x", "message": ""},
+    }
+    said = update(JobRow).where(JobRow.id == job.id).values(**words)
+
+    async def left() -> dict[str, Any]:
+        async with catalog.database.writing() as connection:
+            [row] = await connection.execute(select(*JobRow.__table__.c).where(JobRow.id == job.id))
+            await connection.execute(said)  # as a process does that runs on for a moment
+        return {name: row._mapping[name] for name in words}
+
+    assert (await left())["report"] is None
+    await catalog.voices.delete(voice.id)
+    assert set((await left()).values()) == {None}
+    await catalog.voices.blank_jobs([voice.id])
+    assert set((await left()).values()) == {None}
+
+
 async def test_a_deleted_voice_leaves_a_tombstone_and_nothing_else(catalog: Catalog) -> None:
     voice = await version(catalog)
     await add_sample(catalog, voice.id)
@@ -136,6 +162,9 @@ async def test_a_deleted_voice_leaves_a_tombstone_and_nothing_else(catalog: Cata
     assert await catalog.voices.samples(voice.id) == []
     assert await catalog.voices.tombstones(since=NOON) == [voice.id]
     assert (await catalog.jobs.get(job.id)).cancel_requested
+    async with catalog.database.reading() as connection:
+        [row] = await connection.execute(select(*VoiceRow.__table__.c).where(VoiceRow.id == voice.id))
+    assert not any((row.name, row.language, row.description, row.prompt_name, row.consent_number))
     for attempt in (catalog.voices.get(voice.id), catalog.voices.delete(voice.id), catalog.voices.point(voice.id, 1)):
         with pytest.raises(NotFound, match=voice.id):
             await attempt

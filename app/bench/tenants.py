@@ -1,0 +1,200 @@
+"""`carillon bench tenants`: what one project hears while another floods the fleet, in each of several ways.
+
+Two projects are made, with keys that hold for a day. The one speaks, a session after the other, in rounds: alone, then
+beside a flood (`app.bench.floods`, a process of its own), so that what else the machine does falls on both alike. The
+flooding project has the limits that are given; by default half of the fleet's places and ten jobs in the queue, as an
+operator would set them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from app.bench.floods import WAYS
+from app.bench.replay_fleet import Cores, replay_fleet
+from app.bench.sessions import TOKENS_PER_S, Bench, MeasuredSession, paired, spread
+from app.client.connection import Json
+from app.client.http import ApiClient
+from app.errors import CarillonError, ConfigurationError
+from app.speech.choices import Scope
+from app.speech.protocol import Pace
+
+FLOODING, SPEAKING = "bench tenants: flooding", "bench tenants: speaking"
+SCOPES = (Scope.SPEAK, Scope.CLONE, Scope.NARRATE)
+GOAL = 1.1
+"""Of the P95 beside a flood to the P95 alone."""
+
+PLACES = 16
+"""Of a fleet that replays."""
+
+STOP_TIMEOUT_S = 30.0
+KEY_DAYS = 1.0
+
+
+@dataclass
+class Beside:
+    """What was measured of one way: sessions alone and beside the flood, what failed, what the flood was answered."""
+
+    way: str
+    alone: list[MeasuredSession] = field(default_factory=list)
+    beside: list[MeasuredSession] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+
+    def report(self) -> dict[str, Any]:
+        alone, beside = first_audio_ms(self.alone), first_audio_ms(self.beside)
+        return {
+            "way": self.way,
+            "sessions": len(self.beside),
+            "errors": dict(self.errors),
+            "alone_ms": alone,
+            "beside_ms": beside,
+            "ratio": round(beside["p95"] / alone["p95"], 3) if alone and beside and alone["p95"] else None,
+            "flood": dict(self.answers.most_common()),
+        }
+
+
+def run(
+    *,
+    url: str,
+    key: str | None,
+    voice: str,
+    ways: Sequence[str],
+    sessions: int = 20,
+    rounds: int = 3,
+    limits: Json | None = None,
+    pace: Pace = "realtime",
+    json_path: Path | None = None,
+    progress: Callable[[str], None],
+    out: TextIO,
+) -> dict[str, Any]:
+    """Measure each of `ways`, `rounds` times `sessions` sessions alone and beside it; `key` has the scope `admin`.
+
+    The table goes to `out`, everything to `json_path`, and is returned. Raises ConfigurationError for an unknown way,
+    and CarillonError when not even one session can be held.
+    """
+    if unknown := [way for way in ways if way not in WAYS]:
+        raise ConfigurationError(f"there is no flood {unknown[0]!r}; there are: {', '.join(WAYS)}")
+    with ApiClient(url, key) as operator:
+        places = sum(worker["capacity"] for worker in operator.fleet.workers().values())
+        limits = {"sessions": max(1, places // 2), "queued_jobs": 10} if limits is None else limits
+        flooding, speaking = _key_of(operator, FLOODING, limits), _key_of(operator, SPEAKING, {})
+    bench = Bench(url, speaking, (voice,), None, pace, TOKENS_PER_S, seed=1)
+    measured = [Beside(way) for way in ways]
+    asyncio.run(bench.warm_up())
+    for number in range(1, rounds + 1):
+        progress(f"round {number} of {rounds}")
+        asyncio.run(_round(measured, bench, flooding, sessions))
+    report = {
+        "places": places,
+        "limits": limits,
+        "pace": pace,
+        "rounds": rounds,
+        "goal": GOAL,
+        "ways": [one.report() for one in measured],
+    }
+    out.write(table(report))
+    if json_path is not None:
+        json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    return report
+
+
+def at_a_replaying_fleet(measure: Callable[[str, str | None, Sequence[str]], None]) -> None:
+    """Measure (URL, key, voices) at a fleet of this command's own: a front door and workers without engines."""
+
+    async def held() -> None:
+        cores = Cores.of_this_machine()
+        options: dict[str, Any] = {"workers": 1, "capacity": PLACES, "frames_per_message": 1, "cores": cores}
+        async with replay_fleet(**options, report=lambda line: print(line, file=sys.stderr)) as fleet:
+            with cores.only(cores.rest):
+                await asyncio.to_thread(measure, fleet.url, fleet.key, fleet.voices)
+
+    asyncio.run(held())
+
+
+def _key_of(operator: ApiClient, name: str, limits: Json) -> str:
+    """A key of the project of that name, which is made unless it is there."""
+    known = {project["name"]: project for project in operator.keys.projects()}
+    project = known.get(name) or operator.keys.create_project(name)
+    operator.keys.limit_project(project["id"], limits)
+    return operator.keys.create("bench tenants", SCOPES, KEY_DAYS, project["id"])
+
+
+async def _round(measured: Sequence[Beside], bench: Bench, flooding: str, sessions: int) -> None:
+    for one in measured:
+        held, errors = await bench.hold(1, sessions)
+        one.alone += held
+        one.errors += errors
+        async with _flood(one, bench, flooding):
+            held, errors = await bench.hold(1, sessions)
+        one.beside += held
+        one.errors += errors
+        await asyncio.to_thread(_tidy, bench.url, flooding)
+
+
+@asynccontextmanager
+async def _flood(one: Beside, bench: Bench, key: str) -> AsyncIterator[None]:
+    """The flood, under way while the context is open."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", "app.bench.floods", one.way, bench.url, bench.voices[0]),
+        env={**os.environ, "CARILLON_KEY": key},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        if not await process.stdout.readline():
+            raise ConfigurationError(f"the flood {one.way!r} did not begin; its error stands above")
+        yield
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            answers, _ = await process.communicate()
+        one.answers.update(json.loads(answers or b"{}"))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _tidy(url: str, key: str) -> None:
+    """Delete the narrations that the flood has left; one that is being ended stays."""
+    with ApiClient(url, key) as client:
+        for narration in client.narrations.all(limit=1000):
+            with suppress(CarillonError):
+                if not narration["over"]:
+                    client.narrations.cancel(narration["id"])
+                client.narrations.delete(narration["id"])
+
+
+def first_audio_ms(measured: Sequence[MeasuredSession]) -> dict[str, float] | None:
+    return spread([session.ttfa_s for session in measured if session.arrivals], 1000)
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    limits = ", ".join(f"{name} {value}" for name, value in report["limits"].items()) or "none"
+    lines = [
+        f"{report['places']} places, {report['rounds']} rounds, {report['pace']}; "
+        f"limits of the flooding project: {limits}; first audio in ms, P50/P95",
+        f"{'flood':<12}{'held':>6}{'errors':>8}{'alone':>14}{'beside':>14}{'P95':>8}  what the flood was answered",
+    ]
+    for one in report["ways"]:
+        ratio = "–" if one["ratio"] is None else f"{one['ratio']:.2f}×"
+        answers = ", ".join(f"{name}: {count}" for name, count in one["flood"].items()) or "nothing"
+        lines.append(
+            f"{one['way']:<12}{one['sessions']:>6}{sum(one['errors'].values()):>8}"
+            f"{paired(one['alone_ms'], '.0f'):>14}{paired(one['beside_ms'], '.0f'):>14}{ratio:>8}  {answers}"
+        )
+    within = sum(one["ratio"] is not None and one["ratio"] <= report["goal"] for one in report["ways"])
+    lines.append(f"{within} of {len(report['ways'])} within {report['goal']:g} of alone")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,42 @@
+"""`carillon bench tenants` in small, at a fleet that replays: what floods is answered, and the other is heard."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from app.bench.tenants import at_a_replaying_fleet, run
+
+
+@pytest.mark.slow
+def test_one_project_is_heard_while_another_floods(tmp_path: Path) -> None:
+    out = io.StringIO()
+
+    def measure(url: str, key: str | None, voices: Sequence[str]) -> None:
+        run(
+            url=url,
+            key=key,
+            voice=voices[0],
+            ways=["requests", "starts", "half-open", "keyless"],
+            sessions=2,
+            rounds=1,
+            pace="unpaced",
+            json_path=tmp_path / "report.json",
+            progress=print,
+            out=out,
+        )
+
+    at_a_replaying_fleet(measure)
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["limits"] == {"sessions": 8, "queued_jobs": 10}
+    ways = {one["way"]: one for one in report["ways"]}
+    for one in ways.values():
+        assert (one["sessions"], one["errors"]) == (2, {}), one
+        assert one["alone_ms"]["p95"] > 0 and one["ratio"] > 0 and one["flood"], one
+    assert ways["keyless"]["flood"].keys() <= {"401", "ReadError", "WriteError", "RemoteProtocolError"}
+    assert ways["starts"]["flood"]["ready"] >= 8 and "rate_limited" in ways["starts"]["flood"]
+    assert "of alone" in out.getvalue()
