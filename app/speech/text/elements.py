@@ -69,6 +69,8 @@ class Elements(PlainText):
             self._sentence(tag)
         elif name in BLOCKS or (tag.closing and name in REASONING):  # a thought whose beginning was not sent
             self._end_block()
+        elif name == "br" and state.block == "row":
+            state.cell = True
         elif name == "br":
             self._say("\n")
             state.prev = "\n"
