@@ -98,6 +98,10 @@ class Start(TextFields, Message):
         description="`ready` carries a token with which the session can be taken up on another connection, to any "
         "front door, for a minute after this one broke.",
     )
+    timestamps: bool = Field(
+        default=False,
+        description="`segment` carries its `words`, and comes a moment later than it would without; audio does not.",
+    )
     turn: Turn | None = Field(default=None, description="Whom the first text answers, as in `text`.")
 
 
@@ -280,6 +284,16 @@ class Waiting(Message):
     reason: str = Field(description="What is waited for: `worker-1 is starting (loading the model)`.")
 
 
+class Word(BaseModel):
+    """A word of a segment, as it was written, and the samples that speak it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    start_sample: int
+    end_sample: int
+
+
 class Segment(Message):
     """A stretch of text and the samples that speak it, `[start_sample, end_sample)` of this session's audio."""
 
@@ -298,6 +312,15 @@ class Segment(Message):
     )
     end_char: int | None = None
     complete: bool = Field(default=True, description="False: the model was stopped before it ended by itself.")
+    words: tuple[Word, ...] | None = Field(
+        default=None,
+        description="Where `timestamps` were asked for: its words in order, with the punctuation that touches them, "
+        "`{text, start_sample, end_sample}` since the session's start, as delivered.",
+    )
+    approximate: bool | None = Field(
+        default=None,
+        description="Of `words`. False: heard in the audio (English). True: laid out by their lengths.",
+    )
 
 
 class Uttered(Message):
