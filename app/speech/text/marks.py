@@ -55,6 +55,11 @@ def as_written(text: str) -> str:
     return text if text.isascii() else PAUSE.sub("", _READING.sub(r"\1", text))
 
 
+def as_spoken(text: str) -> str:
+    """Text with marks as it is spoken, pauses left out."""
+    return text if text.isascii() else PAUSE.sub("", "".join(part for part, _ in marked_parts(text)))
+
+
 def marked_parts(text: str) -> Iterator[tuple[str, bool]]:
     """Text with marks in parts: what is to be read, and what is `fixed`: spoken exactly so."""
     done = 0
