@@ -68,11 +68,12 @@ def _heading_level(lines: list[str]) -> int:
 
 def ssml_blocks(text: str) -> list[Block]:
     """Its words, pauses as `<break>`, and what is spoken otherwise as marks (`app.speech.text.marks`)."""
-    from app.speech.text.marks import PAUSE, seconds_of
+    from app.speech.text.marks import PAUSE, RATE, seconds_of
     from app.speech.text.markup import Markup
     from app.speech.text.options import MarkupKind, TextOptions
 
     markup = Markup(TextOptions(markup=MarkupKind.SSML))
     plain = "".join(markup.push(text[at : at + _PUSH_CHARS]) for at in range(0, len(text), _PUSH_CHARS))
     plain = PAUSE.sub(lambda pause: f'<break time="{seconds_of(pause[0]):g}s"/>', plain + markup.finish())
-    return [*text_blocks(plain), *(("dropped", f"ssml: {name}", 0) for name in markup.ignored)]
+    ignored = dict.fromkeys((*markup.ignored, *(("prosody",) if RATE.search(plain) else ())))
+    return [*text_blocks(RATE.sub("", plain)), *(("dropped", f"ssml: {name}", 0) for name in ignored)]

@@ -188,6 +188,7 @@ class Resumption(Message):
     chars: int = Field(default=0, description="Characters of the turn's cleaned text before the text that follows.")
     tokens: int = 0
     chunks: int = 0
+    rate: float = Field(default=1.0, description="Of the text that follows the chunk: see `app.speech.text.marks`.")
     chunk: PartialChunk | None = Field(default=None, description="Whose samples up to `samples` are not sent again.")
 
 
@@ -358,7 +359,7 @@ class Done(Message):
     samples: int = Field(description="Of the whole session, dropped ones included.")
     ledger: Ledger
     ignored: tuple[str, ...] = Field(
-        default=(), description="Elements of the text's markup that were read, and not done: `prosody`."
+        default=(), description="Elements of the text's markup that were read, and not done: `emphasis`."
     )
 
 

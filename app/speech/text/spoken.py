@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from app.speech.text.characters import has_speech
 from app.speech.text.english import reading as english
-from app.speech.text.marks import PAUSE, marked_parts
+from app.speech.text.marks import PAUSE, RATE, marked_parts
 from app.speech.text.options import TextOptions
 from app.speech.text.respelling import respeller
 
@@ -50,6 +50,7 @@ def is_silent(text: str) -> bool:
 
 def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
     """What `spoken` says, without remembering."""
+    text = text if text.isascii() else RATE.sub("", text)
     if options.normalise:
         text = _parted(text)
     respell = respeller(options.respellings)
