@@ -165,7 +165,7 @@ class TextSplitter:
 
     def _take(self, window: str, end: int, cut: Cut) -> Chunk:
         start = self._base + self._start
-        ends = "\n" if cut in (Cut.PARAGRAPH, Cut.END) else ""
+        ends = "\n" if end and cut in (Cut.PARAGRAPH, Cut.END) else ""
         rate = rate_mark(self._rate) if self._rate != 1 and end and cut is not Cut.PAUSE else ""
         chunk = Chunk(window[:end].replace("\n", " "), start, start + end, cut, source=rate + window[:end] + ends)
         self._start += end

@@ -380,7 +380,7 @@ def test_a_move_within_slow_words_goes_on_slowly() -> None:
     (plain,) = journal.sent(Text(session="s", text='One. <prosody rate="slow">Two. Three. Four.</prosody>'))
     assert isinstance(plain, Text)
     splitter = TextSplitter(tags=TAGS)
-    splitter.push(plain.text)
+    splitter.push(plain.text[: plain.text.index("our.")])
     for expected in (1.0, 0.8):
         chunk = splitter.next_chunk(eager=True)
         assert chunk is not None
