@@ -32,6 +32,7 @@ _DAY_MONTH = re.compile(
     rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>"
     rf"[12]\d{{3}}))?(?!\w)"
 )
+_MONTHS_RANGE = re.compile(rf"\b{_MONTH}\s?[-–—]\s?{_MONTH.replace('<month>', '<last>')}(?!\w)")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
     rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
@@ -96,6 +97,7 @@ def read_dates(text: str) -> str:
     text = _DOTTED.sub(_dotted, text)
     text = _WEEK.sub(lambda m: f"{_DAYS[m['first']]} to {_DAYS[m['last']]}", text)
     text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
+    text = _MONTHS_RANGE.sub(lambda m: f"{_month(m['month'])} to {_month(m['last'])}", text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _MONTH_YEAR.sub(lambda m: f"{_month(m['month'])} {year(int(m['year']))}", text)

@@ -97,6 +97,7 @@ _MONEY_RANGE = re.compile(
 _MONEY_AFTER = re.compile(
     rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>[€£¥₹₽₩$]|{_CODE})(?!\w)"
 )
+_ABOUT = re.compile(rf"(?<![\w)])[~≈]\s?(?=(?:{_SIGN})\d)")
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
 _CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d{1,2})p\b(?! ?m)")
@@ -267,6 +268,7 @@ def read_measures(text: str) -> str:
 
 
 def _read_money(text: str) -> str:
+    text = _ABOUT.sub("about ", text)
     text = _SHILLINGS.sub(r"\g<number> shillings", text)
     text = _PENCE.sub(_pence, text)
     text = _CENTS.sub(_cents, text)

@@ -93,6 +93,9 @@ _BEFORE = {
 _SIGNED = re.compile(r"(?<![\w)])(?P<sign>[~≈±<>≤≥+])\s?(?=[.$€£]?\d)")
 _NEGATIVE = re.compile(r"(?<![\w.,)])[-−–](?=\.?\d)")
 _PLUS_AFTER = re.compile(r"(?<=\d)\+(?!\w)")
+_CLAUSE = re.compile(r"(?<=[\d)])\((?P<mark>[a-z\d]{1,3})\)")
+"""As in Section 230(c)(1)."""
+_PENSION = re.compile(r"(?<!\w)40(?P<last>[139])\((?P<mark>[a-z])\)")
 _NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
 _PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
 _SECTION = re.compile(r"§§?\s?(?=\d)")
@@ -119,6 +122,8 @@ def read_numbers(text: str) -> str:
     """The text with every number that is left as words."""
     text = _RAISED.sub(lambda m: f"^{'-' if m['minus'] else ''}{m['power'].translate(_RAISED_DIGITS)}", text)
     text = text.translate(_SUBSCRIPTS)
+    text = _PENSION.sub(lambda m: f"four oh {number(m['last'])} {m['mark'].upper()}", text)
+    text = _CLAUSE.sub(r" \g<mark>", text)
     text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
     text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
     text = _read_fractions(text)

@@ -49,6 +49,10 @@ _KEYS = re.compile(
     r"(?: ?[+] ?(?:[A-Z][a-z]{1,7}\b|F\d\d?\b|\w\b))+"
 )
 _KEY_NAMES = {"Ctrl": "Control", "Cmd": "Command", "Opt": "Option", "Win": "Windows", "Del": "Delete", "Esc": "Escape"}
+_CONSTANT = re.compile(r"\b[A-Z]+(?:_[A-Z\d]+)+\b")
+"""As LOG_LEVEL."""
+_ITEM = re.compile(r"(?<![\w(])(\d{1,2}|[a-z])\)(?=\s)")
+"""Of a list, as `1)` and `a)`."""
 _CALL = re.compile(r"(?<=\w)\(\)")
 _CAMEL_WORD = re.compile(r"\b[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
 _DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?]) -- (?=[\w\"“‘])")
@@ -75,6 +79,9 @@ def _read(text: str, urls: UrlReading) -> str:
     text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
     text = _CALL.sub("", _DASHES.sub(" — ", text))
     text = _KEYS.sub(_keys, text)
+    text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
+    if "(" not in text:
+        text = _ITEM.sub(r"\1.", text)
     text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
     text = _CAMEL_WORD.sub(lambda m: _CAMEL.sub(" ", m[0]).lower(), read_numerals(text))
