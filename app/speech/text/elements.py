@@ -36,9 +36,9 @@ _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
 def behind_thought(text: str, options: TextOptions) -> str:
     """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
 
-    In text that streams in, what comes before that tag has been spoken by the time it comes.
+    In text that streams in, what comes before that tag has been spoken by the time it comes: `thought_open` is for that.
     """
-    if "</" not in text or options.markup is MarkupKind.PLAIN:
+    if "</" not in text or options.markup is MarkupKind.PLAIN or options.thought_open:
         return text
     end = _THOUGHT_END.search(text)
     if end is None or _THOUGHT.search(text, 0, end.start()) or text.count("`", 0, end.start()) % 2:

@@ -233,7 +233,8 @@ def test_a_change_of_rate_before_a_flush_is_a_chunk_of_nothing_so_that_the_flush
 
 def test_a_turn_may_begin_within_a_thought() -> None:
     for pieces in (["It greets me.</think>Hi."], list("It greets me.</think>Hi.")):
-        markup = Markup(TextOptions(thought_open=True))
+        markup = Markup(options := TextOptions(thought_open=True))
+        assert behind_thought(pieces[0], options) == pieces[0]
         assert clean("".join(map(markup.push, pieces)) + markup.finish()) == "Hi."
 
 
