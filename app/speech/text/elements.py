@@ -36,7 +36,8 @@ _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
 def behind_thought(text: str, options: TextOptions) -> str:
     """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
 
-    In text that streams in, what comes before that tag has been spoken by the time it comes: `thought_open` is for that.
+    In text that streams in, what comes before that tag has been spoken by the time it comes; there, `thought_open` is
+    to be said.
     """
     if "</" not in text or options.markup is MarkupKind.PLAIN or options.thought_open:
         return text

@@ -44,9 +44,10 @@ _EMOTICON = re.compile(
 )
 _SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
 """An emoji as chats write it: `:tada:`."""
+_KEY = r"(?:[A-Z][a-z]{1,7}\b|F\d\d?\b|\w\b)"
 _KEYS = re.compile(
-    r"\b(?:Ctrl|Control|Cmd|Command|Alt|Opt|Option|Shift|Win|Windows|Fn|Meta|Super)"
-    r"(?: ?[+] ?(?:[A-Z][a-z]{1,7}\b|F\d\d?\b|\w\b))+"
+    rf"\b(?:(?:Ctrl|Cmd|Alt|Shift)(?: ?[+] ?{_KEY})+"
+    rf"|(?:Control|Command|Opt|Option|Win|Windows|Fn|Meta|Super)(?:[+]{_KEY})+)"
 )
 _KEY_NAMES = {"Ctrl": "Control", "Cmd": "Command", "Opt": "Option", "Win": "Windows", "Del": "Delete", "Esc": "Escape"}
 _CONSTANT = re.compile(r"\b[A-Z]+(?:_[A-Z\d]+)+\b")
