@@ -47,10 +47,12 @@ from workers.engine import PRIORITY, Codes, Engine, EngineAdapter, Utterance
 from workers.metrics import SpeechMeters
 from workers.playback import Haste, Playback
 from workers.send_queue import SendQueue
-from workers.turn import TurnText
+from workers.stretched_stream import at_rate
+from workers.turn import TurnText, source_of
 
 if TYPE_CHECKING:
-    from workers.decoder import Decoder, DecodeStream
+    from workers.decoder import Decoder
+    from workers.stretched_stream import AudioStream
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +206,7 @@ class Session:
     async def _speak_all(self) -> None:
         while (chunk := await self._next_chunk()) is not None:
             turn = self.generation
-            if not is_silent(_source(chunk)):
+            if not is_silent(source_of(chunk)):
                 await self._speak_unless_cancelled(chunk)
             if turn == self.generation and not isinstance(chunk, Utter):
                 await self._answer_flushes(chunk.end if isinstance(chunk, Chunk) else 0)
@@ -281,7 +283,7 @@ class Session:
         """Speak one chunk. Returns the error that ended it, since a barge-in must not look like one."""
         self._watch.mark("chunk")
         start_sample = chunk.start_sample if isinstance(chunk, PartialChunk) else self.samples
-        source = _source(chunk)
+        source = source_of(chunk)
         so_far = _Spoken(" ".join(marks.as_written(source).split()), start_sample, start_sample)
         self._spoken.append(so_far)
         stream = None
@@ -293,7 +295,9 @@ class Session:
                 words, codes = await self._words(chunk), []
                 # A substitute may be empty; without a word the model would make up what it says.
                 if isinstance(chunk, PartialChunk) or not is_silent(words):
-                    stream = self._decoder.open(patient=self._patient)
+                    stream = at_rate(
+                        self._decoder.open(patient=self._patient), marks.rate_of(source), self._sample_rate_hz
+                    )
                     codes = await self._generate(chunk, words, stream, so_far)
         except CarillonError as error:
             return error
@@ -308,7 +312,7 @@ class Session:
         """What the model reads; numbers and the like are made words off the loop."""
         if isinstance(chunk, Utter):
             return chunk.text
-        source, options = _source(chunk), self._assign.text
+        source, options = source_of(chunk), self._assign.text
         tags = self._engine.layout.speech.tags
         if is_plain(source, options):
             return spoken(source, options, tags=tags)
@@ -362,7 +366,7 @@ class Session:
         )
 
     async def _generate(
-        self, chunk: Chunk | Utter | PartialChunk, words: str, stream: DecodeStream, so_far: _Spoken
+        self, chunk: Chunk | Utter | PartialChunk, words: str, stream: AudioStream, so_far: _Spoken
     ) -> list[int]:
         """Have the engine speak a chunk as `words`, or its rest, and send it; returns the codes written here."""
         written_before: tuple[int, ...] = ()
@@ -434,7 +438,13 @@ class Session:
         return self._assign.pace == "background"
 
     async def _decode(
-        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
+        self,
+        stream: AudioStream,
+        codes: Sequence[int],
+        *,
+        final: bool,
+        so_far: _Spoken,
+        hurried: bool,
     ) -> None:
         """Decode and send, in frames that fit any wire."""
         step = MAX_FRAMES * TOKENS_PER_FRAME
@@ -444,7 +454,13 @@ class Session:
             await self._decode_some(stream, some, final=final and not rest, so_far=so_far, hurried=hurried)
 
     async def _decode_some(
-        self, stream: DecodeStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
+        self,
+        stream: AudioStream,
+        codes: Sequence[int],
+        *,
+        final: bool,
+        so_far: _Spoken,
+        hurried: bool,
     ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:
@@ -482,8 +498,3 @@ class Session:
         turn = self.generation
         while turn == self.generation and self._text.pop_flush(end):
             await self.send_queue.put(Flushed(session=self.id, samples=self.samples))
-
-
-def _source(chunk: Chunk | Utter | PartialChunk) -> str:
-    """Its text with its marks and paragraphs."""
-    return chunk.source if isinstance(chunk, Chunk) else chunk.text

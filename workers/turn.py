@@ -42,6 +42,7 @@ class TurnText:
             tags=tags,
             max_chunk_chars=settings.max_chunk_chars,
             begun=bool(before.chars or before.chunk),
+            rate=before.rate,
             respell=respell,
         )
         self._utters: deque[Utter] = deque()
@@ -119,3 +120,8 @@ class TurnText:
                 "more",
                 param="text",
             )
+
+
+def source_of(chunk: Chunk | Utter | PartialChunk) -> str:
+    """The text of what is to be spoken, with its marks and paragraphs."""
+    return chunk.source if isinstance(chunk, Chunk) else chunk.text

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import re
-from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.types import Receive, Scope, Send
 
 from app.api.access import admit, bearer_token
-from app.api.disconnect import while_connected
 from app.api.services import TheServices
-from app.errors import CarillonError, Conflict
+from app.api.stored_response import StoredResponse
+from app.errors import Conflict
 from app.narration.captions import srt, vtt
 from app.narration.models import Narration, NarrationOutput
 from app.narration.progress import doing
@@ -33,7 +30,6 @@ RESERVED = re.compile(r'[<>:"/\\|?*%]+')
 """What one file system or another has no file names with."""
 
 router = APIRouter(tags=["narrations"])
-log = logging.getLogger(__name__)
 
 
 async def readable(narration_id: str, request: Request, services: TheServices, token: str | None = None) -> Narration:
@@ -99,35 +95,6 @@ def _wanted(request: Request, etag: str, size: int) -> range | None:
     if request.method != "GET" or asked is None or request.headers.get("if-range", etag) != etag:
         return None
     return byte_range(asked, size)
-
-
-class StoredResponse(Response):
-    """Passes pieces of an object on as fast as the client takes them, one in memory at a time."""
-
-    def __init__(self, first: bytes, rest: Iterator[bytes], *, status: int, headers: dict[str, str]) -> None:
-        super().__init__(status_code=status, headers=headers)
-        self._first = first
-        self._rest = rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(self._send(send), receive)
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        try:
-            async for piece in self._pieces():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        except CarillonError as error:
-            # Without a last piece the server breaks the connection, and the client asks for the rest.
-            log.warning("download broken off", extra={"code": error.code})
-            return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        piece = self._first
-        while piece:
-            yield piece
-            piece = await asyncio.to_thread(next, self._rest, b"")
 
 
 def byte_range(header: str, size: int) -> range | None:

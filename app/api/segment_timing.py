@@ -25,6 +25,7 @@ BYTES_PER_SAMPLE = 2
 class Words:
     """The words of one segment, in seconds since the session's first sample, as they are delivered (at its speed)."""
 
+    segment: Segment
     text: str
     """As it was written, with the space before it where there was some."""
     spoken_text: str
@@ -50,6 +51,8 @@ class _Untimed:
 
     segment: Segment
     audio: bytes
+    from_sample: int
+    """Of the audio: later than the segment's where a session was resumed within it."""
     space: str
 
 
@@ -78,18 +81,22 @@ class SegmentTimer:
         """Bounded by the text that may be pending: a segment is a chunk of it."""
 
     def heard(self, frame: AudioFrame) -> None:
-        """Keep audio until its segment has ended."""
+        """Keep audio until its segment has ended. A cancel, or a session that was resumed, leaves a gap."""
+        if frame.sample_offset != self._from_sample + len(self._audio) // BYTES_PER_SAMPLE:
+            self._audio.clear()
+            self._from_sample = frame.sample_offset
         self._audio += frame.audio
 
     def ended(self, segment: Segment) -> None:
         """A segment is whole: time its words, when its turn comes."""
         size = (segment.end_sample - self._from_sample) * BYTES_PER_SAMPLE
         start = max(0, segment.start_sample - self._from_sample) * BYTES_PER_SAMPLE
-        audio = bytes(self._audio[start:size])
-        del self._audio[:size]
+        from_sample = max(segment.start_sample, self._from_sample)
+        audio = bytes(self._audio[start : max(size, 0)])
+        del self._audio[: max(size, 0)]
         self._from_sample = segment.end_sample
         if segment.text:
-            self._due.put_nowait(_Untimed(segment, audio, self._space_before(segment)))
+            self._due.put_nowait(_Untimed(segment, audio, from_sample, self._space_before(segment)))
 
     def _space_before(self, segment: Segment) -> str:
         before, self._end_char = self._end_char, segment.end_char
@@ -98,6 +105,11 @@ class SegmentTimer:
     def then(self, thing: Any) -> None:
         """Report `thing` itself once all segments before it are reported."""
         self._due.put_nowait(thing)
+
+    def forget(self) -> None:
+        """Report nothing of what is not reported yet."""
+        while not self._due.empty():
+            self._due.get_nowait()
 
     def close(self) -> None:
         self._due.put_nowait(None)
@@ -110,7 +122,7 @@ class SegmentTimer:
     async def _timed(self, due: _Untimed) -> Words:
         segment, space = due.segment, due.space
         said = await asyncio.to_thread(spoken, segment.text, self._options, tags=self._tags)
-        start_s = segment.start_sample / self._rate_hz
+        start_s = due.from_sample / self._rate_hz
         samples = samples_of(due.audio)
         if words_of(said):
             timing = await self._aligner.align(
@@ -121,6 +133,7 @@ class SegmentTimer:
             words, approximate = proportional(segment.text, samples, self._rate_hz), True
         moved = tuple(word.moved(start_s, speed=self._speed) for word in words)
         return Words(
+            segment=segment,
             text=space + segment.text,
             spoken_text=space + (said or segment.text),
             written=carried(moved, segment.text),

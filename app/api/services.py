@@ -37,7 +37,7 @@ from app.platform.task_queue import TaskQueue
 from app.realtime.journal_store import JournalStore
 from app.realtime.meter import MeteredRouter
 from app.realtime.router import SessionRouter
-from app.speech.voices import ModelCard
+from app.speech.voices import ModelCard, Voice
 from app.voices.clones import CloneService
 from app.voices.consents import ConsentService
 from app.voices.ingest import Ingest
@@ -152,6 +152,10 @@ class Services:
     def models(self) -> tuple[ModelCard, ...]:
         """The models that are served now."""
         return self.router.models
+
+    def tags_of(self, voice: Voice) -> tuple[str, ...]:
+        """The tags of the model that speaks with a voice."""
+        return next((card.tags for card in self.models() if card.name == voice.model), ())
 
     @cached_property
     def voices(self) -> VoiceService:

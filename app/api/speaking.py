@@ -162,12 +162,11 @@ class Speaking:
 
     def _timer(self, sample_rate_hz: int) -> SegmentTimer:
         manner = self._manner
-        tags = next((card.tags for card in self._services.models() if card.name == manner.voice.model), ())
         return SegmentTimer(
             self._services.aligner,
             sample_rate_hz=sample_rate_hz,
             options=manner.options,
-            tags=tags,
+            tags=self._services.tags_of(manner.voice),
             speed=manner.speed,
         )
 

@@ -18,6 +18,7 @@ from app.cli.keys import keys, projects
 from app.cli.lists import jobs, narrations, usage, voices
 from app.cli.narrate import narrate
 from app.cli.operate import api, doctor, migrate, tasks, up, worker
+from app.cli.pronunciations import pronunciations
 from app.cli.say import say
 from app.errors import CarillonError
 
@@ -25,6 +26,7 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 cli.add_typer(keys, name="keys")
 cli.add_typer(projects, name="projects")
 cli.add_typer(bench, name="bench")
+cli.add_typer(pronunciations, name="pronunciations")
 for command in (up, api, worker, tasks, migrate, doctor, backup, restore):
     cli.command()(command)
 for command in (say, clone, polish, narrate, demo, console, drain, voices, jobs, narrations, usage, simulate):

@@ -16,6 +16,7 @@ from app.client.connection import Connection, Json
 from app.client.fleet import Fleet
 from app.client.keys import Keys
 from app.client.narrations import Narrations
+from app.client.pronunciations import Pronunciations
 from app.client.voices import Voices
 from app.errors import CarillonError
 
@@ -40,6 +41,7 @@ class ApiClient:
         self.narrations = Narrations(connection)
         self.fleet = Fleet(connection)
         self.keys = Keys(connection)
+        self.pronunciations = Pronunciations(connection)
 
     def __enter__(self) -> Self:
         return self

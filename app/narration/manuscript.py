@@ -103,6 +103,9 @@ def compose(
     findings = Findings()
     for dropped, count in sorted(Counter(b.text for b in listed if b.kind == "dropped").items()):
         what, _, name_of = dropped.partition(": ")
+        if what == "ssml":
+            findings.add("check", what, f"<{name_of}> is read, and not obeyed: what it says of the voice is not done")
+            continue
         if name_of:
             findings.add("left_out", what, f"{name_of!r} is named by the book, and is not in it; the rest is read")
             continue

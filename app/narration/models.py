@@ -51,12 +51,13 @@ class SourceKind(StrEnum):
     EPUB = "epub"
     HTML = "html"
     DOCX = "docx"
+    SSML = "ssml"
 
 
 # What shall be done.
 
 
-NarrationMarkup = Literal["auto", "plain", "markdown"]
+NarrationMarkup = Literal["auto", "plain", "markdown", "ssml"]
 
 
 class Pauses(Frozen):
@@ -82,13 +83,21 @@ class NarrationOptions(Frozen):
     replacements: Mapping[WrittenWord, Respelling] = Field(
         default_factory=dict, max_length=3_000, description="Whole words, in any case, and how to say them."
     )
+    voice_replacements: Mapping[
+        Annotated[str, Field(min_length=1, max_length=128)],
+        Annotated[Mapping[WrittenWord, Respelling], Field(max_length=3_000)],
+    ] = Field(
+        default_factory=dict,
+        max_length=256,
+        description="A voice's name -> such words for what that voice speaks; they go before `replacements`.",
+    )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
     chapters: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         default=None, min_length=1, max_length=1000, description="Only these of the text's chapters, from 1; None: all."
     )
     markup: NarrationMarkup = Field(
         default="auto",
-        description="markdown, or plain: what the text is, whatever the file's name says; auto: as `kind` says.",
+        description="markdown, ssml, or plain: what the text is, whatever the file's name says; auto: as `kind` says.",
     )
     code: CodeReading = Field(default=CodeReading.SKIP, description="What becomes of blocks of program code.")
     read_titles: bool = Field(default=True, description="Speak each chapter's title before it.")
@@ -109,6 +118,13 @@ class NarrationOptions(Frozen):
     def _no_word_is_replaced_twice(cls, replacements: Mapping[str, str]) -> Mapping[str, str]:
         check_distinct(replacements)
         return replacements
+
+    @field_validator("voice_replacements")
+    @classmethod
+    def _nor_in_one_voice(cls, of_voices: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
+        for words in of_voices.values():
+            check_distinct(words)
+        return of_voices
 
 
 # What was handed in.
@@ -396,7 +412,11 @@ class Narration(Frozen):
 
     def voice_of(self, segment: ScriptSegment) -> str:
         """The name or id of the voice that speaks a segment, a key of `voices`."""
-        return segment.voice or self.cast.get(segment.character) or self.voice
+        return self.who_speaks(segment.character, segment.voice)
+
+    def who_speaks(self, character: str, voice: str | None) -> str:
+        """The name or id of the voice for a character's line, in which the text may name one."""
+        return voice or self.cast.get(character) or self.voice
 
     @model_validator(mode="after")
     def _segment_numbers_count_from_one(self) -> Self:

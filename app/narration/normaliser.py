@@ -26,9 +26,10 @@ from typing import Any, Self
 
 from app.errors import ManuscriptUnfit, StageFailed
 from app.narration.models import Manuscript, NarrationOptions, Script, TextFinding
-from app.narration.script import Draft
+from app.narration.script import Draft, VoiceOf
 from app.platform import sandbox
 from app.speech.text import has_speech
+from app.speech.text.marks import as_spoken
 from app.speech.text.options import TextOptions
 from app.speech.text.spoken import has_rules, spoken
 
@@ -62,6 +63,7 @@ async def write_script(
     *,
     tags: Sequence[str],
     language: str,
+    voice_of: VoiceOf | None = None,
     limits: NormaliserLimits | None = None,
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
@@ -69,7 +71,7 @@ async def write_script(
     Raises ManuscriptUnfit where nothing can be spoken, or the normaliser cannot be kept running over this text;
     StageFailed where it does not start.
     """
-    draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags)
+    draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags, voice_of=voice_of)
     code, findings = language.partition("-")[0].lower(), list[TextFinding]()
     if options.normalise and has_rules(code):
         while unread := draft.unread:
@@ -77,7 +79,9 @@ async def write_script(
     elif options.normalise and code in LANGUAGES:
         async with Normaliser(code, tags=tags, limits=limits) as normaliser:
             while unread := draft.unread:
-                await asyncio.to_thread(draft.take, await normaliser.read(unread))
+                plain = {sentence: as_spoken(sentence) for sentence in unread}
+                readings = await normaliser.read(list(plain.values()))
+                await asyncio.to_thread(draft.take, {sentence: readings[words] for sentence, words in plain.items()})
     else:
         if options.normalise:
             message = (
@@ -86,7 +90,7 @@ async def write_script(
             )
             findings.append(TextFinding(severity="check", code="not_normalised", message=message))
         while unread := draft.unread:
-            await asyncio.to_thread(draft.take, {sentence: sentence for sentence in unread})
+            await asyncio.to_thread(draft.take, {sentence: as_spoken(sentence) for sentence in unread})
     return await asyncio.to_thread(draft.script, language=language, findings=findings)
 
 

@@ -13,7 +13,7 @@ written stands in the segments' `written`, in order, whatever becomes of it in `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -30,7 +30,8 @@ from app.narration.models import (
 )
 from app.speech.text import Cut, TextSplitter, boundaries, clean, has_speech, joins_previous
 from app.speech.text.english.names import recased
-from app.speech.text.respelling import Respellings
+from app.speech.text.marks import as_written, reading_spans
+from app.speech.text.respelling import Respellings, merged
 from app.speech.token_layout import ORPHEUS_TAGS
 
 BATCH_CHARS = 240
@@ -41,6 +42,9 @@ MAX_WRITTEN_CHARS = 300
 MAX_SPOKEN_CHARS = 600
 SHORT_CHARS = 60
 """A last breath shorter than this takes a sentence from the one before: voices are unsteady in very short texts."""
+
+VoiceOf = Callable[[str, str | None], str]
+"""`voice_of(character, voice)`: who speaks a line; `voice` is the one that its text names."""
 
 _PUSH_CHARS = 8192
 _TAG_SHAPE = re.compile(r"(?<!\w)<[A-Za-z][A-Za-z_-]{0,30}>")
@@ -76,13 +80,20 @@ class Draft:
     """A script in the making. See the module for how it is used."""
 
     def __init__(
-        self, manuscript: Manuscript, options: NarrationOptions, *, tags: Sequence[str] = ORPHEUS_TAGS
+        self,
+        manuscript: Manuscript,
+        options: NarrationOptions,
+        *,
+        tags: Sequence[str] = ORPHEUS_TAGS,
+        voice_of: VoiceOf | None = None,
     ) -> None:
+        """`voice_of` tells which voice speaks a line, where voices have words of their own."""
         self._manuscript = manuscript
         self._options = options
         self._tags = tags
         self._tag = re.compile("|".join(map(re.escape, tags)) or "(?!)")
-        self._replace = Respellings(options.replacements)
+        self._voice_of = voice_of
+        self._respellings: dict[str, Respellings] = {}
         self._chapters = [list(self._stretches(number)) for number in range(len(manuscript.chapters))]
         self._waiting = [(s, p) for stretches in self._chapters for s in stretches for p in s.pieces]
         for stretch, piece in self._waiting:
@@ -151,7 +162,14 @@ class Draft:
 
     def _question(self, stretch: _Stretch, piece: _Piece) -> str:
         written = stretch.text[piece.start : piece.end].replace("\n", " ")
-        return self._replace(recased(written) if stretch.is_title and self._options.normalise else written)
+        return self._respelling(stretch)(recased(written) if stretch.is_title and self._options.normalise else written)
+
+    def _respelling(self, stretch: _Stretch) -> Respellings:
+        voice = self._voice_of(stretch.character, stretch.voice) if self._voice_of else ""
+        if voice not in self._respellings:
+            own = self._options.voice_replacements.get(voice, {})
+            self._respellings[voice] = Respellings(merged(self._options.replacements, own))
+        return self._respellings[voice]
 
     def _halve(self, stretch: _Stretch, piece: _Piece) -> _Piece | None:
         """Cut a piece near its middle, between words if it has several; returns the second half, or None."""
@@ -188,9 +206,10 @@ def _cut(text: str, tags: Sequence[str], tag: re.Pattern[str]) -> tuple[str, lis
 def _sentences(splitter: TextSplitter) -> Iterator[_Piece]:
     while chunk := splitter.next_chunk(eager=False):
         whole = chunk.cut not in (Cut.CLAUSE, Cut.LENGTH)
-        start = 0
+        start, readings = 0, reading_spans(chunk.text)
         for end, cut in boundaries(chunk.text):
-            if cut is Cut.SENTENCE and end < len(chunk.text):
+            inside = any(first < end < last for first, last in readings)
+            if cut is Cut.SENTENCE and end < len(chunk.text) and not inside:
                 yield _Piece(chunk.start + start, chunk.start + end)
                 start = end + chunk.text[end].isspace()
         yield _Piece(chunk.start + start, chunk.end, whole, chunk.cut is Cut.LENGTH)
@@ -289,7 +308,7 @@ class _Layout:
     def _segments(self, stretch: _Stretch) -> Iterator[ScriptSegment]:
         sentence_s, segment_s = self._options.pauses.sentence_s, self._options.pauses.segment_s
         for breath in _breaths(stretch.pieces, alone=sentence_s is not None):
-            written = stretch.text[breath[0].start : breath[-1].end].replace("\n", " ")
+            written = as_written(stretch.text[breath[0].start : breath[-1].end]).replace("\n", " ")
             spoken = _joined(stretch.text, breath)
             if not has_speech(spoken):
                 message = f"{written[:60]!r} is replaced by nothing that can be spoken, and left out"

@@ -53,6 +53,7 @@ ENDINGS = {
     SourceKind.EPUB: "epub",
     SourceKind.HTML: "html",
     SourceKind.DOCX: "docx",
+    SourceKind.SSML: "ssml",
 }
 KINDS_BY_SUFFIX = {
     ".md": SourceKind.MARKDOWN,
@@ -62,6 +63,7 @@ KINDS_BY_SUFFIX = {
     ".htm": SourceKind.HTML,
     ".xhtml": SourceKind.HTML,
     ".docx": SourceKind.DOCX,
+    ".ssml": SourceKind.SSML,
 }
 NOT_TAKEN = {
     ".pdf": b"%PDF",
@@ -102,7 +104,9 @@ class NewNarration(BaseModel):
     cast: Cast = Field(default_factory=dict, description="Character -> voice; the others are read by the narrator.")
     model: str | None = Field(default=None, max_length=128, description="Default: the narrator's voice's.")
     text: str | None = Field(default=None, description="The text itself, where no file is sent.")
-    kind: Literal["text", "markdown"] | None = Field(default=None, description="Default: by the file's name, or text.")
+    kind: Literal["text", "markdown", "ssml"] | None = Field(
+        default=None, description="Default: by the file's name, or text."
+    )
     format: NarrationFormat = NarrationFormat.M4B
     options: NarrationOptions = NarrationOptions()
     title: str | None = Field(default=None, max_length=300, description="Short for `options.title`.")
@@ -139,7 +143,7 @@ class NewNarration(BaseModel):
 
 def _chosen(wanted: NewNarration) -> str | None:
     """The kind of text that its sender says it is."""
-    return wanted.kind or {"markdown": "markdown", "plain": "text"}.get(wanted.options.markup)
+    return wanted.kind or {"markdown": "markdown", "ssml": "ssml", "plain": "text"}.get(wanted.options.markup)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -234,8 +238,7 @@ class Submissions:
         book = await self._read(submission.path, submission.kind, submission.file_name, options)
         book = replace(book, manuscript=book.manuscript.chosen(options.chapters))
         cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
-        if kept := await self.pronunciations(cast.voices[cast.voice]):
-            options = options.model_copy(update={"replacements": merged(kept, options.replacements)})
+        options = await self._with_pronunciations(options, cast)
         narration_id = new_narration_id()
 
         async def keep() -> Narration:
@@ -284,6 +287,19 @@ class Submissions:
     ) -> Casting:
         language = options.language or book.manuscript.language
         return await casting(self.find_voice, book.manuscript, voice=voice, cast=cast, model=model, language=language)
+
+    async def _with_pronunciations(self, options: NarrationOptions, cast: Casting) -> NarrationOptions:
+        """The options with the words that are kept for the key and for each voice of the cast."""
+        words = {
+            name: merged(
+                await self.pronunciations(voice), options.replacements, options.voice_replacements.get(name, {})
+            )
+            for name, voice in cast.voices.items()
+        }
+        common = set.intersection(*(set(of_voice.items()) for of_voice in words.values()))
+        own = {name: dict(set(of_voice.items()) - common) for name, of_voice in words.items()}
+        others = {name: own_words for name, own_words in own.items() if own_words}
+        return options.model_copy(update={"replacements": dict(sorted(common)), "voice_replacements": others})
 
     async def _read(self, path: Path, kind: SourceKind, name: str, options: NarrationOptions) -> Book:
         """Take a book apart, few at once. Raises ManuscriptUnfit."""

@@ -1,6 +1,6 @@
 """Takes one text apart that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
 
-    {"source": …, "kind": "text" | "markdown" | "epub" | "html" | "docx", …} -> {"blocks": …, "title": …, …}
+    {"source": …, "kind": "text" | "markdown" | "ssml" | "epub" | "html" | "docx", …} -> {"blocks": …, "title": …, …}
 
 It answers with the text's blocks with all formatting but lines gone (`app.narration.manuscript.Block` says what they
 are), its title, author and language. Markdown and books go through pandoc, which sees no file but the one it is given
@@ -15,13 +15,13 @@ import subprocess
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from app.narration.plain_blocks import Block, decoded, ssml_blocks, text_blocks
 from app.platform.sandbox_child import Fault, main
 
 MAX_DEPTH = 200  # of blocks in blocks
@@ -33,8 +33,6 @@ MAX_LANGUAGE_CHARS = 35  # RFC 5646, section 4.4.1
 _MARKDOWN = "commonmark+footnotes+pipe_tables+strikeout+definition_lists"
 _ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
 _PANDOC_HEAP_EXHAUSTED = 251
-
-Block = tuple[str, str, int]
 
 
 def read(request: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +52,8 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
         text = decoded(source.read_bytes())
         if kind == "markdown":
             answer = read_markdown(text, request)
+        elif kind == "ssml":
+            answer = {"blocks": ssml_blocks(text)}
         else:
             answer = read_html(text, request) if kind == "html" else {"blocks": list(text_blocks(text))}
     if len(answer["blocks"]) > MAX_BLOCKS:
@@ -97,64 +97,6 @@ def read_html(text: str, request: dict[str, Any]) -> dict[str, Any]:
 
 def too_long(size: int, most: int) -> str:
     return f"holds {size / 2**20:.1f} MB of text; at most {most / 2**20:.1f} MB are accepted: split it"
-
-
-# Plain text.
-
-_WORD_NUMBER = (
-    r"(?:the )?(?:(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[- ])?(?:one|two|three|four|five|six|seven|"
-    r"eight|nine|first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|last)|ten|eleven|twelve|thirteen|fourteen|"
-    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-)
-_DIVISION = re.compile(
-    r"(?P<word>(?i:chapter|part|book|volume|act|canto|letter|stave|section))\s+"
-    rf"(?:\d{{1,4}}|[IVXLCDM]{{1,8}}|[ivxlcdm]{{1,8}}|(?i:{_WORD_NUMBER}))"
-    r"(?P<title>\s*[.:—–-]\s*.{0,80}|\s+[^\W\d_a-z].{0,80}|)"
-)
-_NAMED = re.compile(
-    r"(?:prologue|epilogue|preface|foreword|introduction|afterword|interlude|appendix)(?:\s*[.:—–-].{0,80}|)", re.I
-)
-_LARGE = ("part", "book", "volume", "act")
-
-
-def decoded(content: bytes) -> str:
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise Fault("is UTF-16; save it as UTF-8")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise Fault(
-            f"is not UTF-8: byte 0x{content[error.start]:02X} at offset {error.start} (line {line}); save it as UTF-8"
-        ) from None
-    if (at := text.find("\0")) >= 0:
-        raise Fault(f"is no text: character {at} is a zero byte; hand in a text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def text_blocks(text: str) -> Iterator[Block]:
-    """Paragraphs stand between blank lines; where there are none and lines are long, each line is one."""
-    blocks = re.split(r"\n(?:[^\S\n]*\n)+", text.strip())
-    if len(blocks) == 1 and max(map(len, text.split("\n"))) > 200:
-        blocks = text.split("\n")
-    for block in blocks:
-        lines = [line.strip() for line in block.strip().split("\n")]
-        if level := _heading_level(lines):
-            yield "heading", " ".join(lines), level
-        elif any(lines):
-            yield "text", "\n".join(lines), 0
-
-
-def _heading_level(lines: list[str]) -> int:
-    """1 or 2 for a chapter's name on a line of its own, perhaps with its title on the next; else 0."""
-    if len(lines) > 2 or not lines[0] or len(lines[-1]) > 80:
-        return 0
-    if match := _DIVISION.fullmatch(lines[0]):
-        bare = not match["title"].strip(" .:—–-")
-        sentence = not bare and match["title"].rstrip().endswith((".", "!", "?", ",", ";")) and len(lines[0]) > 60
-        two_lines = len(lines) == 2 and (not bare or lines[1].endswith((".", ",", ";")))
-        return 0 if sentence or two_lines else 1 if match["word"].lower() in _LARGE else 2
-    return 2 if len(lines) == 1 and _NAMED.fullmatch(lines[0]) else 0
 
 
 # Pandoc.

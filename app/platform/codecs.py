@@ -18,19 +18,16 @@ It knows nothing of HTTP beyond the content type, and does not decode what users
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Protocol
 
 import av
-import av.filter
 import numpy as np
 import soxr
 
 from app.errors import InvalidRequest
+from app.platform.tempo import Tempo, audio_frame
 from app.speech.audio import Samples, finite, pcm16_of
 
 MIN_SPEED, MAX_SPEED = 0.25, 4.0  # OpenAI's range
@@ -210,7 +207,7 @@ class _CodecEncoder:
 
     def encode(self, samples: Samples) -> bytes:
         if len(samples):
-            self._mux(_frame(finite(samples), self._sample_rate_hz, self.samples))
+            self._mux(audio_frame(finite(samples), self._sample_rate_hz, self.samples))
             self.samples += len(samples)
         return self._sink.take()
 
@@ -219,7 +216,7 @@ class _CodecEncoder:
 
     def finish(self) -> bytes:
         if not self.samples:  # encoders cannot end what never began: 20 ms of silence
-            self._mux(_frame(np.zeros(self._sample_rate_hz // 50, np.float32), self._sample_rate_hz, 0))
+            self._mux(audio_frame(np.zeros(self._sample_rate_hz // 50, np.float32), self._sample_rate_hz, 0))
         self._mux(None)
         self._container.close()
         return self._sink.take()
@@ -233,74 +230,28 @@ class _CodecEncoder:
 
 
 class _TempoEncoder:
-    """Another encoder behind ffmpeg's `atempo`, which changes the tempo and keeps the pitch.
-
-    n samples become round(n / speed) and 10 ms more: atempo moves sounds by up to 5 ms, so that an exact end would clip
-    the last of them. By itself it would also keep up to 40 ms back, so silence pushes them out.
-    """
-
-    _TAIL_S = 0.01
-    _PUSH_OUT_S = 0.25  # of output; each filter of the chain holds less than two of its 43 ms windows
+    """Another encoder behind a change of the tempo."""
 
     def __init__(self, encoder: Encoder, sample_rate_hz: int, speed: float) -> None:
         self.content_type = encoder.content_type
         self._encoder = encoder
-        self._sample_rate_hz = sample_rate_hz
-        self._speed = speed
-        self._begin()
-
-    def _begin(self) -> None:
-        rate_hz = self._sample_rate_hz
-        self._samples = 0
-        self._stretched = 0
-        # One filter slows down to a half at most, and above two it drops samples instead of blending them.
-        filters = max(1, math.ceil(abs(math.log2(self._speed))))
-        self._graph = av.filter.Graph()
-        source = self._graph.add_abuffer(
-            sample_rate=rate_hz, format="flt", layout="mono", time_base=Fraction(1, rate_hz)
-        )
-        chain = [self._graph.add("atempo", f"{self._speed ** (1 / filters):.9f}") for _ in range(filters)]
-        self._graph.link_nodes(source, *chain, self._graph.add("abuffersink")).configure()
+        self._tempo = Tempo(sample_rate_hz, speed)
 
     @property
     def samples(self) -> int:
         return self._encoder.samples
 
     def encode(self, samples: Samples) -> bytes:
-        self._push(samples)
-        return b"".join(self._encoder.encode(stretched) for stretched in self._pull())
+        return self._encoder.encode(self._tempo.push(samples))
 
     def skip(self) -> None:
-        if self._samples:
-            self._begin()
+        self._tempo.skip()
 
     def finish(self) -> bytes:
-        if not self._samples:
-            return self._encoder.finish()
-        wanted = round(self._samples / self._speed) + round(self._TAIL_S * self._sample_rate_hz)
-        self._push(np.zeros(round(self._PUSH_OUT_S * self._speed * self._sample_rate_hz), np.float32))
-        self._graph.push(None)
-        rest = np.concatenate([np.zeros(0, np.float32), *self._pull()])
-        rest = rest[: len(rest) - (self._stretched - wanted)]
-        return self._encoder.encode(rest) + self._encoder.finish()
+        return self._encoder.encode(self._tempo.finish()) + self._encoder.finish()
 
     def close(self) -> None:
         self._encoder.close()
-
-    def _push(self, samples: Samples) -> None:
-        if len(samples):
-            self._graph.push(_frame(finite(samples), self._sample_rate_hz, self._samples))
-            self._samples += len(samples)
-
-    def _pull(self) -> Iterator[Samples]:
-        while True:
-            try:
-                frame = self._graph.pull()
-            except (BlockingIOError, EOFError):  # PyAV's own derive from these
-                return
-            assert isinstance(frame, av.AudioFrame)
-            self._stretched += frame.samples
-            yield frame.to_ndarray()[0]
 
 
 class _ResamplingEncoder:
@@ -330,11 +281,3 @@ class _ResamplingEncoder:
 
     def close(self) -> None:
         self._encoder.close()
-
-
-def _frame(samples: Samples, sample_rate_hz: int, pts: int) -> av.AudioFrame:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples)[None], format="flt", layout="mono")
-    frame.sample_rate = sample_rate_hz
-    frame.time_base = Fraction(1, sample_rate_hz)
-    frame.pts = pts
-    return frame

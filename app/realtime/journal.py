@@ -55,7 +55,7 @@ RECORDED_CHARS = 10_000
 """Of what was spoken longer ago than can be gone back to, a record keeps so many characters, for `spoken_text`: that is
 twelve minutes of one turn."""
 
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 RECORD_HEAD = struct.Struct("<I")
 """A record: the length of its JSON (u32), the JSON, and the codes of all its chunks (u16), little-endian."""
 
@@ -69,6 +69,8 @@ class Cursor:
     cleaner: Cleaner
     offset: int = 0
     chars: int = 0
+    rate: float = 1.0
+    """At which the text that begins here is spoken."""
 
     def advance(self, pieces: Iterable[str], chars: int) -> None:
         """Go forward in the text that begins here to the place at which `chars` characters of the cleaned text end.
@@ -96,6 +98,8 @@ class Cursor:
                 if given + len(copy(ahead).finish()) <= chars:
                     self.cleaner, self.chars, at = copy(ahead), given, min(start + stride, len(piece))
         self.offset += at
+        if marks.RATE.search(piece, 0, at):
+            self.rate = marks.rate_of(piece[:at])
         return at
 
 
@@ -333,7 +337,7 @@ class Journal:
             self._go_back(from_sample)
         chunk = self._chunks[-1] if self._chunks and not self._cancels else None
         unfinished = chunk if chunk and (not chunk.whole or chunk.end_sample > self.samples) else None
-        self._cursor = self._cursor_at(self._cursor.offset, self._cursor.chars)
+        self._cursor = self._cursor_at(self._cursor.offset, self._cursor.chars, self._cursor.rate)
         if chunk:
             chunk.end = self._cursor
         if unfinished and not unfinished.whole:
@@ -344,6 +348,7 @@ class Journal:
             chars=self._cursor.chars,
             tokens=self.tokens,
             chunks=self._chunk_count,
+            rate=self._cursor.rate,
             chunk=unfinished
             and PartialChunk(
                 text=unfinished.text,
@@ -399,11 +404,11 @@ class Journal:
             "ignored": list(self._ignored),
             "flushes": list(self._flushes),
             "flushed": list(self._flushed),
-            "cursor": (self._cursor.offset, self._cursor.chars),
+            "cursor": (self._cursor.offset, self._cursor.chars, self._cursor.rate),
             "chunk_count": self._chunk_count,
             "chunks": [
                 (
-                    *(it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars),
+                    *(it.text, it.start_sample, it.end_sample, it.end.offset, it.end.chars, it.end.rate),
                     *(it.written if it.kept else 0, it.whole, it.kept, len(it.codes)),
                 )
                 for it in chunks
@@ -440,17 +445,17 @@ class Journal:
         journal._flushed += map(tuple, fields["flushed"])
         journal._cursor = journal._cursor_at(*fields["cursor"])
         journal._chunk_count = fields["chunk_count"]
-        for text, start, end, offset, chars, written, whole, kept, count in fields["chunks"]:
-            chunk = SpokenChunk(text, start, end, journal._cursor_at(offset, chars), whole=whole, kept=kept)
+        for text, start, end, offset, chars, rate, written, whole, kept, count in fields["chunks"]:
+            chunk = SpokenChunk(text, start, end, journal._cursor_at(offset, chars, rate), whole=whole, kept=kept)
             chunk.written = tuple(written) if written else None
             chunk.codes.frombytes(record[codes_at : codes_at + count * chunk.codes.itemsize])
             codes_at += count * chunk.codes.itemsize
             journal._chunks.append(chunk)
         return journal
 
-    def _cursor_at(self, offset: int, chars: int) -> Cursor:
+    def _cursor_at(self, offset: int, chars: int, rate: float) -> Cursor:
         """A cursor as `move` leaves it: the next worker cleans what follows it as a text of its own."""
-        return Cursor(Cleaner(self._tags), offset, chars)
+        return Cursor(Cleaner(self._tags), offset, chars, rate)
 
     # What was played.
 

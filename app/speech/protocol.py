@@ -98,6 +98,10 @@ class Start(TextFields, Message):
         description="`ready` carries a token with which the session can be taken up on another connection, to any "
         "front door, for a minute after this one broke.",
     )
+    timestamps: bool = Field(
+        default=False,
+        description="`segment` carries its `words`, and comes a moment later than it would without; audio does not.",
+    )
     turn: Turn | None = Field(
         default=None, description="When the person answered by the first text stopped speaking, as in `text`."
     )
@@ -189,6 +193,7 @@ class Resumption(Message):
     chars: int = Field(default=0, description="Characters of the turn's cleaned text before the text that follows.")
     tokens: int = 0
     chunks: int = 0
+    rate: float = Field(default=1.0, description="Of the text that follows the chunk: see `app.speech.text.marks`.")
     chunk: PartialChunk | None = Field(default=None, description="Whose samples up to `samples` are not sent again.")
 
 
@@ -289,6 +294,16 @@ class Waiting(Message):
     reason: str = Field(description="What is waited for: `worker-1 is starting (loading the model)`.")
 
 
+class Word(BaseModel):
+    """A word of a segment, as it was written, and the samples that speak it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    start_sample: int
+    end_sample: int
+
+
 class Segment(Message):
     """A stretch of text and the samples that speak it, `[start_sample, end_sample)` of this session's audio."""
 
@@ -307,6 +322,15 @@ class Segment(Message):
     )
     end_char: int | None = None
     complete: bool = Field(default=True, description="False: the model was stopped before it ended by itself.")
+    words: tuple[Word, ...] | None = Field(
+        default=None,
+        description="Where `timestamps` were asked for: its words in order, with the punctuation that touches them, "
+        "`{text, start_sample, end_sample}` since the session's start, as delivered.",
+    )
+    approximate: bool | None = Field(
+        default=None,
+        description="Of `words`. False: heard in the audio (English). True: laid out by their lengths.",
+    )
 
 
 class Uttered(Message):
@@ -346,7 +370,7 @@ class Done(Message):
     samples: int = Field(description="Of the whole session, dropped ones included.")
     ledger: Ledger
     ignored: tuple[str, ...] = Field(
-        default=(), description="Elements of the text's markup that were read, and not done: `prosody`."
+        default=(), description="Elements of the text's markup that were read, and not done: `emphasis`."
     )
 
 

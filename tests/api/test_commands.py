@@ -121,3 +121,17 @@ async def test_a_project_has_keys_that_rotate_and_its_use_is_shown(
     await house.server.config.app.state.services.metering.recorder.write()  # type: ignore[union-attr]
     used = (await terminal.run("usage", "--by", "project,key")).stdout.decode()
     assert f"{project}  {key.id}  1 utterances  6 characters" in used
+
+
+async def test_words_are_said_otherwise_by_a_key_and_by_a_voice(terminal: Terminal, worker: FakeWorker) -> None:
+    for words in (("set", "nginx=engine x", "GIF=jif"), ("set", "gif=ghif"), ("set", "SQL=sequel", "--voice", "slt")):
+        ended = await terminal.run("pronunciations", *words)
+        assert ended.returncode == 0, ended.stderr
+    assert (await terminal.run("pronunciations", "list")).stdout.decode() == "gif    ghif\nnginx  engine x\n"
+    assert json.loads((await terminal.run("pronunciations", "list", "--json", "--voice", "slt")).stdout) == {
+        "SQL": "sequel"
+    }
+    assert (await terminal.run("pronunciations", "remove", "NGINX")).returncode == 0
+    missing = await terminal.run("pronunciations", "remove", "nginx")
+    assert missing.returncode == 1
+    assert b"nginx: not in this dictionary" in missing.stderr

@@ -94,6 +94,19 @@ async def test_narrations_hear_them_too_and_their_own_before_them(library: Libra
     assert made.json()["options"]["replacements"] == {"gif": "ghif", "SQL": "sequel"}
 
 
+async def test_each_voice_of_a_narrations_cast_says_its_own_words(library: Library) -> None:
+    async with library.house.holder_of(Scope.SPEAK, Scope.NARRATE, Scope.CLONE) as http:
+        await http.put(MINE, json={"words": {"SQL": "sequel"}})
+        await http.put("/v1/voices/rms/pronunciations", json={"words": {"GIF": "jif"}})
+        made: httpx.Response = await http.post(
+            "/v1/narrations",
+            json={"voice": "slt", "cast": {"hero": "rms"}, "text": "A GIF.\n\n[hero] A GIF, too."},
+        )
+    assert made.status_code == 202, made.text
+    options = made.json()["options"]
+    assert (options["replacements"], options["voice_replacements"]) == ({"SQL": "sequel"}, {"rms": {"GIF": "jif"}})
+
+
 async def test_a_front_door_asks_once_a_second(house: House) -> None:
     clock = [0.0]
     store = PronunciationStore(house.catalog.database, now=house.catalog.pronunciations._now, clock=lambda: clock[0])

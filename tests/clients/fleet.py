@@ -67,6 +67,7 @@ def running(directory: Path) -> Iterator[Fleet]:
         "CARILLON_DATA_DIR": str(directory),
         "CARILLON_API_PORT": str(free_port()),
         "CARILLON_CAPACITY": "4",
+        "CARILLON_ENGINE__STARTUP_TIMEOUT_S": "1800",
         "PYTHONPATH": str(ROOT),
     }
     command = [PYTHON, "-m", "app.cli.main", "up"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import json
+import time
 from collections.abc import Iterator
 
 import pytest
 from elevenlabs import ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
 
-from tests.clients.fleet import Fleet
+from tests.clients.fleet import HANG_S, Fleet
 
 PCM_BYTES_PER_S = 2 * 16_000
 
@@ -135,3 +137,21 @@ def test_a_voice_is_made_in_their_steps(client: ElevenLabs) -> None:
 def spoken_wav(client: ElevenLabs) -> bytes:
     text = "I read this, so that there is a recording."
     return b"".join(client.text_to_speech.convert("rook", text=text, output_format="wav_16000"))
+
+
+def test_a_studio_project_becomes_a_file(client: ElevenLabs, fleet: Fleet) -> None:
+    block = {"sub_type": "p", "nodes": [{"type": "tts_node", "voice_id": fleet.voice, "text": "It was dark."}]}
+    project = client.studio.projects.create(
+        name="A House",
+        default_paragraph_voice_id=fleet.voice,
+        from_content_json=json.dumps([{"name": "One", "blocks": [block]}]),
+    ).project
+    client.studio.projects.convert(project.project_id)
+    until = time.monotonic() + HANG_S
+    while not client.studio.projects.get(project.project_id).can_be_downloaded:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    (snapshot,) = client.studio.projects.snapshots.list(project.project_id).snapshots
+    audio = b"".join(client.studio.projects.snapshots.stream(project.project_id, snapshot.project_snapshot_id))
+    assert len(audio) > 5_000
+    client.studio.projects.delete(project.project_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from pipecat.frames.frames import (
     InterruptionFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
+    LLMMessagesAppendFrame,
     LLMTextFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
@@ -23,12 +24,16 @@ from pipecat.frames.frames import (
 )
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.cartesia.tts import CartesiaHttpTTSService, CartesiaTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsHttpTTSService, ElevenLabsTTSService
+from pipecat.services.openai.llm import OpenAILLMService
 from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.workers.runner import WorkerRunner
 
+from tests.clients.chat import GREETING, scripted_chat
 from tests.clients.fleet import HANG_S, Fleet
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +41,7 @@ pytestmark = pytest.mark.anyio
 RATE_HZ = 24_000
 
 Make = Callable[..., FrameProcessor]
+Running = tuple[PipelineWorker, "Heard"]
 
 
 @pytest.fixture
@@ -118,11 +124,11 @@ class Source(Sink):
 
 
 @asynccontextmanager
-async def pipeline(service: FrameProcessor) -> AsyncIterator[tuple[PipelineWorker, Heard]]:
-    """A running pipeline with a service in it."""
+async def pipeline(*services: FrameProcessor, last: Sequence[FrameProcessor] = ()) -> AsyncIterator[Running]:
+    """A running pipeline with services in it; `last` are behind what is heard."""
     heard, started = Heard(), asyncio.Event()
     worker = PipelineWorker(
-        Pipeline([Source(heard), service, Sink(heard)]),
+        Pipeline([Source(heard), *services, Sink(heard), *last]),
         cancel_on_idle_timeout=False,
         enable_rtvi=False,
         params=PipelineParams(audio_out_sample_rate=RATE_HZ),
@@ -159,10 +165,17 @@ WORDS = "Good morning, my friend. We speak with many voices."
 
 @STREAMED
 async def test_speaks_an_answer_as_it_comes(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
-    async with pipeline(make(fleet, http)) as (worker, heard):
-        await answer(worker, *(word + " " for word in WORDS.split()))
-        await heard.until(TTSStoppedFrame)
-    assert heard.audio_s > 2
+    """A whole bot: what the user said, a chat model, our voice, and the memory of what was spoken."""
+    async with scripted_chat(GREETING) as chat:
+        model = OpenAILLMService(api_key="none", base_url=chat, settings=OpenAILLMService.Settings(model="scripted"))
+        context = LLMContext()
+        memory = LLMContextAggregatorPair(context)
+        async with pipeline(memory.user(), model, make(fleet, http), last=[memory.assistant()]) as (worker, heard):
+            said = {"role": "user", "content": "Hello."}
+            await worker.queue_frame(LLMMessagesAppendFrame([said], run_llm=True))
+            await heard.until(TTSStoppedFrame)
+    assert heard.audio_s > 3
+    assert [message["role"] for message in context.get_messages()] == ["user", "assistant"]
     assert not [it for it in heard.frames if isinstance(it, ErrorFrame)]
 
 

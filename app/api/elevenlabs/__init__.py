@@ -4,6 +4,7 @@
     streams.py    `stream-input` and `multi-stream-input`, whose contexts are in `context.py`
     voices.py     voices, models and the account, as listings
     cloning.py    voices in the making, on our clones
+    studio.py     studio projects, on our narrations
 
 A translator: sessions, voices and limits are the fleet's own.
 """
@@ -11,6 +12,7 @@ A translator: sessions, voices and limits are the fleet's own.
 from app.api.elevenlabs.cloning import router as cloning
 from app.api.elevenlabs.speech import router as speech
 from app.api.elevenlabs.streams import router as streams
+from app.api.elevenlabs.studio import router as studio
 from app.api.elevenlabs.voices import router as voices
 
-routers = (speech, streams, voices, cloning)
+routers = (speech, streams, voices, cloning, studio)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from app.api.metrics import SessionCount
 from app.api.native.send_queue import SendQueue
+from app.api.segment_timing import SegmentTimer, Words
 from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
 from app.errors import (
@@ -40,9 +41,11 @@ from app.speech.protocol import (
     Flush,
     Resume,
     Resumed,
+    Segment,
     Start,
     Text,
     Turn,
+    Word,
 )
 from app.speech.text.options import TextOptions
 from app.speech.voices import Voice
@@ -93,6 +96,9 @@ class ClientSession:
         self._upstream: RoutedSession | None = None
         self._speed = 1.0
         """Samples of the worker's for one that is delivered: what clients count and are sent."""
+        self._timer: SegmentTimer | None = None
+        """Of a session that asked for `timestamps`; what is said of its audio goes through it."""
+        self._timing: asyncio.Task[None] | None = None
         self._note_turn(start.turn if isinstance(start, Start) else None)
 
     @property
@@ -155,6 +161,8 @@ class ClientSession:
         After `eos` there is no next turn: `done` follows `cancelled`.
         """
         self._box.drop()
+        if self._timer:
+            self._timer.forget()
         played = self._box.sent_until if command.played_samples is None else self._spoken(command.played_samples)
         command = command.model_copy(update={"played_samples": played})
         if self._done is not None:
@@ -308,6 +316,14 @@ class ClientSession:
         """Make ready to send audio, and say so."""
         self._upstream = upstream
         rate_hz = upstream.ready.sample_rate_hz
+        if start.timestamps:
+            self._timer = SegmentTimer(
+                self._services.aligner,
+                sample_rate_hz=rate_hz,
+                options=self._text_options(start, voice),
+                tags=self._services.tags_of(voice),
+                speed=start.speed,
+            )
         self._encoder = StreamEncoder(start.format, sample_rate_hz=rate_hz, speed=start.speed)
         self._box.open(self._encoder, room_samples=round(self._limits.buffer_s * rate_hz))
         told = {"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
@@ -319,6 +335,8 @@ class ClientSession:
         try:
             async with asyncio.TaskGroup() as group:
                 carrying = group.create_task(self._carry(upstream))
+                if self._timer:
+                    self._timing = group.create_task(self._timer.run(self._report))
                 async for event in upstream:
                     await self._deliver(event)
                 carrying.cancel()
@@ -337,6 +355,9 @@ class ClientSession:
     async def _deliver(self, event: Event) -> None:
         match event:
             case Done():
+                if self._timer and self._timing:
+                    self._timer.close()
+                    await self._timing
                 self._finish(event)
                 return
             case Cancelled():
@@ -348,11 +369,35 @@ class ClientSession:
             return
         if isinstance(event, AudioFrame):
             self._generation = event.generation
+            if self._timer:
+                self._timer.heard(event)
             await self._box.put(event)
+        elif self._timer is None or isinstance(event, Cancelled):
+            await self._put_message(event)
         else:
-            counted = {"samples", "start_sample", "end_sample"} & event.model_fields_set
-            counts = {name: self._delivered(getattr(event, name)) for name in counted}
-            await self._box.put_message(event.model_copy(update={"session": self.id, **counts}))
+            if isinstance(event, Segment):
+                self._timer.ended(event)
+            if not isinstance(event, Segment) or not event.text:
+                self._timer.then(event)
+
+    async def _report(self, timed: Words | Event) -> None:
+        """What the timer is done with; a cancel may have come since it began."""
+        if not isinstance(timed, Words):
+            await self._put_message(timed)
+        elif not self._cancels_due and timed.segment.generation >= self._generation:
+            rate_hz = self._upstream.ready.sample_rate_hz if self._upstream else 0
+            words = tuple(
+                Word(text=it.text, start_sample=round(it.start_s * rate_hz), end_sample=round(it.end_s * rate_hz))
+                for it in timed.written
+            )
+            told = {"words": words, "approximate": timed.approximate}
+            await self._put_message(timed.segment.model_copy(update=told))
+
+    async def _put_message(self, event: Event) -> None:
+        assert not isinstance(event, AudioFrame)
+        counted = {"samples", "start_sample", "end_sample"} & event.model_fields_set
+        counts = {name: self._delivered(getattr(event, name)) for name in counted}
+        await self._box.put_message(event.model_copy(update={"session": self.id, **counts}))
 
     def _delivered(self, samples: int) -> int:
         """The worker's count as the client has it."""

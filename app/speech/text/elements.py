@@ -7,7 +7,16 @@ import re
 from collections.abc import Sequence
 
 from app.speech.text.html import BLOCKS, CALLS, REASONING, SSML_IGNORED, UNSPOKEN, Tag
-from app.speech.text.marks import MAX_PAUSE_S, START, pause_mark, reading_mark, without_marks
+from app.speech.text.marks import (
+    MAX_PAUSE_S,
+    MAX_RATE,
+    MIN_RATE,
+    START,
+    pause_mark,
+    rate_mark,
+    reading_mark,
+    without_marks,
+)
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
 
@@ -17,20 +26,36 @@ MAX_OPEN_TAG_CHARS = 400
 _PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
 _THOUGHT = re.compile(rf"<(?:{'|'.join(sorted(REASONING))})\b", re.I)
 _THOUGHT_END = re.compile(rf"</(?:{'|'.join(sorted(REASONING))})\s*>", re.I)
+_RATES = {"x-slow": 0.6, "slow": 0.8, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.6}
+_PERCENTAGE = re.compile(r"([+-]?)(\d{1,4}(?:\.\d{1,3})?)%")
+_FACTOR = re.compile(r"\d{1,3}(?:\.\d{1,3})?|\.\d{1,3}")
+MAX_NESTED = 32
 _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
 
 
 def behind_thought(text: str, options: TextOptions) -> str:
     """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
 
-    In text that streams in, what comes before that tag has been spoken by the time it comes.
+    In text that streams in, what comes before that tag has been spoken by the time it comes; there, `thought_open` is
+    to be said.
     """
-    if "</" not in text or options.markup is MarkupKind.PLAIN:
+    if "</" not in text or options.markup is MarkupKind.PLAIN or options.thought_open:
         return text
     end = _THOUGHT_END.search(text)
     if end is None or _THOUGHT.search(text, 0, end.start()) or text.count("`", 0, end.start()) % 2:
         return text
     return text[end.end() :]
+
+
+def _rate(written: str) -> float | None:
+    """Of SSML: a word, a percentage of the usual one or more or less than it, a factor. None: none of these."""
+    if found := _PERCENTAGE.fullmatch(written):
+        rate = (100.0 if found[1] else 0.0) + float(found[1] + found[2])
+    elif _FACTOR.fullmatch(written):
+        rate = 100 * float(written)
+    else:
+        return _RATES.get(written)
+    return max(MIN_RATE, min(rate / 100, MAX_RATE))
 
 
 class Elements(PlainText):
@@ -61,6 +86,8 @@ class Elements(PlainText):
             return
         if name == "break" and self._ssml:
             self._break(tag)
+        elif name == "prosody":
+            self._prosody(tag)
         elif name == "sub" and "alias" in tag.attributes and self._ssml:
             self._begin_said("sub", tag.attributes["alias"])
         elif name == "say-as" and self._ssml and not tag.closing:
@@ -69,6 +96,8 @@ class Elements(PlainText):
             self._sentence(tag)
         elif name in BLOCKS or (tag.closing and name in REASONING):  # a thought whose beginning was not sent
             self._end_block()
+        elif name == "br" and state.block == "row":
+            state.cell = True
         elif name == "br":
             self._say("\n")
             state.prev = "\n"
@@ -104,6 +133,22 @@ class Elements(PlainText):
         if pause_s:
             self._say(f" {pause_mark(pause_s)} ")
             self.state.prev = " "
+
+    def _prosody(self, tag: Tag) -> None:
+        """Of what it may say of a voice, only its rate is done."""
+        state = self.state
+        if tag.closing:
+            del state.rates[-1:]
+        elif not tag.empty and len(state.rates) < MAX_NESTED:
+            rate = _rate(tag.attributes.get("rate", "").strip().lower()) if self._ssml else None
+            state.rates.append(rate or state.rate)
+            if (rate is None or len(tag.attributes) > 1) and "prosody" not in state.ignored:
+                state.ignored.append("prosody")
+        rate = state.rates[-1] if state.rates else 1.0
+        if rate != state.rate:
+            state.rate = rate
+            self._say(f" {rate_mark(rate)} ")
+            state.prev = " "
 
     def _begin_said(self, name: str, how: str) -> None:
         if self.state.said:

@@ -39,7 +39,7 @@ INLINE = _names(
 )
 
 SSML = _names("speak break prosody say-as sub p s emphasis voice lang audio mark phoneme w token lexicon desc")
-SSML_IGNORED = _names("prosody emphasis voice lang audio mark phoneme w token lexicon")
+SSML_IGNORED = _names("emphasis voice lang audio mark phoneme w token lexicon")
 """Named in the answer: their text is read, and nothing else of them is done."""
 
 KNOWN = UNSPOKEN | BLOCKS | INLINE | SSML

@@ -5,6 +5,7 @@ written with them in the front door; the worker cuts around them and takes them 
 text from holding any: no one writes them, and no voice could speak them.
 
     pause       one character, U+100000 and so many hundredths of a second
+    rate        one character: what follows is spoken so much faster, until the next
     reading     START written AS spoken END; `written` may be empty
 """
 
@@ -19,10 +20,14 @@ MAX_READING_CHARS = 200
 
 START, AS, END = "\U000f0001", "\U000f0002", "\U000f0003"
 
+MIN_RATE, MAX_RATE = 0.5, 2.0
+
 _PAUSE_BASE = 0x100000
+_RATE_BASE = 0xF1000
 _PRIVATE = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
 _READING = re.compile(f"{START}([^{START}{AS}{END}]*)(?:{AS}([^{START}{AS}{END}]*))?(?:{END}|\\Z)")
 PAUSE = re.compile("[\U00100000-\U0010ffff]")
+RATE = re.compile("[\U000f1000-\U000f1fff]")
 
 
 def pause_mark(seconds: float) -> str:
@@ -33,6 +38,17 @@ def pause_mark(seconds: float) -> str:
 def seconds_of(mark: str) -> float:
     """How long a pause is."""
     return (ord(mark) - _PAUSE_BASE) / 100
+
+
+def rate_mark(rate: float) -> str:
+    """A mark from which on text is spoken `rate` times as fast, MIN_RATE to MAX_RATE."""
+    return chr(_RATE_BASE + round(100 * max(MIN_RATE, min(rate, MAX_RATE))))
+
+
+def rate_of(text: str) -> float:
+    """The rate at the end of a text: of its last mark, or 1."""
+    marks = () if text.isascii() else RATE.findall(text)
+    return (ord(marks[-1]) - _RATE_BASE) / 100 if marks else 1.0
 
 
 def is_pause(text: str) -> bool:
@@ -52,7 +68,16 @@ def without_marks(text: str) -> str:
 
 def as_written(text: str) -> str:
     """Text with marks as it was written."""
-    return text if text.isascii() else PAUSE.sub("", _READING.sub(r"\1", text))
+    return text if text.isascii() else _without_signs(_READING.sub(r"\1", text))
+
+
+def as_spoken(text: str) -> str:
+    """Text with marks as it is spoken, pauses and rates left out."""
+    return text if text.isascii() else _without_signs("".join(part for part, _ in marked_parts(text)))
+
+
+def _without_signs(text: str) -> str:
+    return RATE.sub("", PAUSE.sub("", text))
 
 
 def marked_parts(text: str) -> Iterator[tuple[str, bool]]:

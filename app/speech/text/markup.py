@@ -63,6 +63,8 @@ class Markup(Elements):
         nested: int = 0,
     ) -> None:
         super().__init__(options or TextOptions(), tags, state or MarkupState())
+        if state is None and self.options.thought_open and self.options.markup is not MarkupKind.PLAIN and not nested:
+            self.state.skipped, self.state.depth = "think", 1
         self._known = frozenset(self._tags) | KNOWN
         self._list = tuple(tags)
         self._nested = nested

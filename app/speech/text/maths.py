@@ -58,6 +58,8 @@ _MATHEMATICAL = re.compile(r"[\\^_={}+*/<>|×÷≤≥≠≈−]|[A-Za-z]\(")
 _SHORT = re.compile(r"-?\d*[A-Za-z]?(?:['!]|\([^()]*\))?")
 _SUM_AFTER_NUMBER = re.compile(r"\d[\d,.]*(?:\s?[\\^_={}+*<>×]|(?![kKmMbBtT]\b)[A-Za-z]\b(?=.))", re.S)
 """As `2x` and `3 +` begin a formula, and `5M` an amount."""
+_WORDS_ALONE = re.compile(r"[A-Za-z]{3,}(?:[ ,.]+[A-Za-z]+)*")
+"""As in `\\[sic\\]`, whose brackets are escaped."""
 _NUMBER_PART = re.compile(r"\d[\d,.]*(?:\s|[A-Za-z])?\Z")
 _NAME = re.compile(r"[A-Za-z]\w+(?![\w({^_\\=+*-])(?=.)", re.S)
 """As in `$HOME` and `$AAPL`."""
@@ -86,6 +88,8 @@ def formula_at(text: str, at: int, *, final: bool) -> Formula | bool | None:  # 
             return False
     if end < 0:
         return None if len(text) < most and not final else False
+    if opens != "$" and _WORDS_ALONE.fullmatch(text[begin:end]):
+        return False
     if opens == "$":
         if end + 1 == len(text) and not final:
             return None

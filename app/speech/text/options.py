@@ -42,6 +42,7 @@ class TextOptions:
     language: str = "en"
     urls: UrlReading = UrlReading.HOST
     emoji: EmojiReading = EmojiReading.DROP
+    thought_open: bool = False
     respellings: tuple[tuple[str, str], ...] = ()
     """Words, and how to say them: see `app.speech.text.respelling`."""
 
@@ -66,6 +67,11 @@ class TextFields(BaseModel):
     )
     normalise: bool = Field(default=True, description="Read numbers, dates, currency and abbreviations as words.")
     code: CodeReading = Field(default=CodeReading.SKIP, description="What becomes of blocks of program code.")
+    thought_open: bool = Field(
+        default=False,
+        description="Each turn begins within a thought whose opening tag is not sent, as with some models' templates: "
+        "nothing is spoken before its `</think>`.",
+    )
     language: str | None = Field(
         default=None, min_length=2, max_length=16, description="Such as en or en-GB. None: the voice's own."
     )
@@ -77,5 +83,6 @@ class TextFields(BaseModel):
             markup=self.markup,
             normalise=self.normalise,
             code=self.code,
+            thought_open=self.thought_open,
             language=self.language or language,
         )

@@ -57,6 +57,10 @@ class MarkupState:
     """… and its alias, or how it is to be interpreted."""
     inner: str = ""
     """The text within it so far."""
+    rate: float = 1.0
+    """At which the words are spoken that come next …"""
+    rates: list[float] = field(default_factory=list)
+    """… and of the open `<prosody>`s, each within the one before."""
     sentence: bool = False
     """An `<s>` is a sentence of SSML, rather than HTML's struck text."""
     ignored: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from app.errors import ConfigurationError, TextAfterEnd
 from app.speech.text.boundaries import CJK, WHOLE_END, Chunk, Cut, boundaries, parts_number
 from app.speech.text.characters import MAX_MARKS, Cleaner, has_speech, joins_previous
-from app.speech.text.marks import END, PAUSE, START, reading_spans
+from app.speech.text.marks import END, PAUSE, RATE, START, rate_mark, rate_of, reading_spans
 from app.speech.token_layout import ORPHEUS_TAGS
 
 MAX_SPOKEN_CHARS = 600
@@ -22,6 +22,7 @@ MAX_SPOKEN_CHARS = 600
 GROWTH_CHARS = 5
 """A digit is read as five letters or six; signs as "/" likewise."""
 
+_SIGN = re.compile(f"{PAUSE.pattern}|{RATE.pattern}")
 _MANY_WORDS = re.compile(r"[\d/@#%&+=€£$¥_^<>*]")
 
 
@@ -39,7 +40,7 @@ class TextSplitter:
     only when a full batch is there. Text before a flush or the close is always ready, in batches of whole sentences. No
     chunk is longer than `max_chunk_chars`, and one of many digits is shorter, for it is spoken in many words; a tag is
     never cut, and goes with the words after it; a number is not cut where there is any other place. A pause is a chunk
-    of its own.
+    of its own. No chunk has two rates; the source of each begins with a mark of its rate, unless that is 1.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class TextSplitter:
         first_words: int = 12,
         idle_words: int = 3,
         begun: bool = False,
+        rate: float = 1.0,
         respell: Callable[[str], str] | None = None,
     ) -> None:
-        """`begun`: the turn is being spoken already, so the first chunk need not be early. `respell`: how its words
-        will be said, which may be longer."""
+        """`begun`: the turn is being spoken already, at this `rate`, so the first chunk need not be early. `respell`:
+        how its words will be said, which may be longer."""
         self._respell = respell
+        self._rate = rate
         self._cleaner = Cleaner(tags)
         longest_tag = max(map(len, tags), default=0)
         if max_chunk_chars < longest_tag + MAX_MARKS + 2:
@@ -111,15 +114,16 @@ class TextSplitter:
 
     def next_chunk(self, *, eager: bool) -> Chunk | None:
         """The next chunk if one is ready under the rules above; None if not, or if all text has been given out."""
-        while self._text[self._start : self._start + 1].isspace():
-            self._start += 1
+        self._skip_to_text()
+        if self._marks and self._marks[0][0] == self._base + self._start:
+            return self._take("", 0, self._marks[0][1])  # nothing but a change of rate
         window = self._window()
-        if pause := PAUSE.search(window):
-            if not pause.start():
-                return self._take(window, pause.end(), Cut.PAUSE)
-            window = window[: pause.start()]
+        if mark := _SIGN.search(window):
+            if not mark.start():
+                return self._take(window, mark.end(), Cut.PAUSE)
+            window = window[: mark.start()]
             self._room = self._room_in(window)
-            ahead = min(pause.start(), self._marks[0][0] - self._base - self._start) if self._marks else pause.start()
+            ahead = min(mark.start(), self._marks[0][0] - self._base - self._start) if self._marks else mark.start()
             end, cut = self._cut_before(window[:ahead], ahead, Cut.PARAGRAPH)
             return self._take(window, end, cut)
         self._room = self._room_in(window)
@@ -129,6 +133,17 @@ class TextSplitter:
         else:
             end, cut = self._cut_in_the_open(window, eager)
         return self._take(window, end, cut) if end else None
+
+    def _skip_to_text(self) -> None:
+        """Past what no chunk begins with, but not past the end of what was flushed."""
+        while char := self._text[self._start : self._start + 1]:
+            if self._marks and self._marks[0][0] == self._base + self._start:
+                break
+            if RATE.match(char):
+                self._rate = rate_of(char)
+            elif not char.isspace():
+                break
+            self._start += 1
 
     def _window(self) -> str:
         """The text that the next chunk is a part of: whole readings, which are never cut."""
@@ -150,8 +165,9 @@ class TextSplitter:
 
     def _take(self, window: str, end: int, cut: Cut) -> Chunk:
         start = self._base + self._start
-        ends = "\n" if cut in (Cut.PARAGRAPH, Cut.END) else ""
-        chunk = Chunk(window[:end].replace("\n", " "), start, start + end, cut, source=window[:end] + ends)
+        ends = "\n" if end and cut in (Cut.PARAGRAPH, Cut.END) else ""
+        rate = rate_mark(self._rate) if self._rate != 1 and end and cut is not Cut.PAUSE else ""
+        chunk = Chunk(window[:end].replace("\n", " "), start, start + end, cut, source=rate + window[:end] + ends)
         self._start += end
         self._first = bool(self._marks) and chunk.end == self._marks[0][0]
         if self._first:

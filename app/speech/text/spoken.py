@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from app.speech.text.characters import has_speech
 from app.speech.text.english import reading as english
-from app.speech.text.marks import PAUSE, marked_parts
+from app.speech.text.marks import PAUSE, RATE, marked_parts
 from app.speech.text.options import TextOptions
 from app.speech.text.respelling import respeller
 
@@ -21,6 +21,7 @@ LANGUAGES = frozenset({"en"})
 
 _SPACE_BEFORE = re.compile(r"[ \t]+(?=[,.!?;:…](?:\s|\Z))")
 _BARE_COMMA = re.compile(r"[ \t]+[,;](?=[ \t]*[.,;](?:\s|\Z))")  # of "as is known [1], [2]."
+_ITEM_IN_ROW = re.compile(r"(?<=[,;:.]) [-•] (?=[^\W\d])")  # of a list within a table's cell
 _SPACES = re.compile(r"[ \t]{2,}")
 _GLUED = re.compile(r"(?<=[a-z]{2})([.!?…])(?=[A-Z][a-z ])")
 _PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])([\"'”’)\]]*)\s*\n\s*")
@@ -49,11 +50,12 @@ def is_silent(text: str) -> bool:
 
 def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
     """What `spoken` says, without remembering."""
+    text = text if text.isascii() else RATE.sub("", text)
     if options.normalise:
         text = _parted(text)
     respell = respeller(options.respellings)
     read = "".join(part if fixed else _read(respell(part), options, tags) for part, fixed in marked_parts(text))
-    read = _BARE_COMMA.sub("", read.replace("\n", " "))
+    read = _ITEM_IN_ROW.sub(" ", _BARE_COMMA.sub("", read.replace("\n", " ")))
     return _SPACE_BEFORE.sub("", _SPACES.sub(" ", read)).strip().removeprefix(",").lstrip()
 
 

@@ -23,7 +23,9 @@ from app.narration.book_reader import (
     read_manuscript,
     read_manuscript_async,
 )
-from app.narration.models import SourceKind
+from app.narration.models import NarrationOptions, SourceKind
+from app.narration.normaliser import write_script
+from app.speech.text.marks import as_spoken
 from app.speech.text.options import CodeReading
 from tests.support.books import chapters, epub, found, picture, read, read_epub, refusal
 from tests.support.processes import children_running
@@ -306,3 +308,26 @@ def test_listings_are_left_out_announced_or_read(tmp_path: Path, code: CodeReadi
     source.write_text("Run:\n\n```py\nprint(1)\n```\n\nDone.", "utf-8")
     book = read_manuscript(source, SourceKind.MARKDOWN, name="text.md", code=code)
     assert [p.text for chapter in book.manuscript.chapters for p in chapter.paragraphs] == said
+
+
+SSML = """<speak><p>The <sub alias="World Wide Web">WWW</sub> was slow.</p>
+<p><s>Wait</s><break time="800ms"/><s>Go.</s> It cost <prosody rate="slow">$5</prosody> &amp; more.</p></speak>"""
+
+
+def test_ssml_is_read_by_its_paragraphs_and_what_it_says_otherwise_is_spoken_so(tmp_path: Path) -> None:
+    manuscript = read(tmp_path, SSML, SourceKind.SSML)
+    (chapter,) = manuscript.chapters
+    assert [(p.text if n else as_spoken(p.text), p.pause_s) for n, p in enumerate(chapter.paragraphs)] == [
+        ("The World Wide Web was slow.", None),
+        ("Wait", 0.8),
+        ("Go.", None),
+        ("It cost $5 & more.", None),
+    ]
+    assert [finding.message for finding in manuscript.findings if finding.code == "ssml"] == [
+        "<prosody> is read, and not obeyed: what it says of the voice is not done"
+    ]
+    script = asyncio.run(write_script(manuscript, NarrationOptions(), tags=(), language="en"))
+    segments = [segment for one in script.chapters for segment in one.segments]
+    assert segments[0].written == "The WWW was slow."
+    assert segments[0].spoken == "The World Wide Web was slow."
+    assert "It cost five dollars and more." in segments[-1].spoken

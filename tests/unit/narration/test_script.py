@@ -292,3 +292,15 @@ def test_options_name_the_book_before_the_manuscript_does() -> None:
     manuscript = of("One.").model_copy(update={"title": "Written", "author": "Ann"})
     made = script(manuscript, title="Given")
     assert (made.title, made.author, made.language) == ("Given", "Ann", "en")
+
+
+def test_a_voice_says_its_own_words_its_way_and_the_others_theirs() -> None:
+    manuscript = of("A GIF of SQL.", "[hero] A GIF of SQL.")
+    options = NarrationOptions(
+        replacements={"GIF": "jif", "SQL": "sequel"}, voice_replacements={"wren": {"gif": "ghif"}, "rms": {"A": "An"}}
+    )
+    draft = Draft(
+        manuscript, options, tags=TAGS, voice_of=lambda character, _: "wren" if character == "hero" else "slt"
+    )
+    draft.take({sentence: sentence for sentence in draft.unread})
+    assert [segment.spoken for segment in segments(draft.script())] == ["A jif of sequel.", "A ghif of sequel."]

@@ -24,7 +24,7 @@ from app.speech.protocol import (
     Segment,
     Text,
 )
-from app.speech.text import Chunk, Cleaner, TextSplitter
+from app.speech.text import Chunk, Cleaner, TextSplitter, marks
 from app.speech.text.options import EmojiReading, TextOptions
 
 TAGS = ("<laugh>", "<sigh>")
@@ -373,3 +373,33 @@ def test_markup_is_read_before_the_worker_and_a_move_sends_plain_text() -> None:
     assert journal.text_chars == len("<think>ab</think>**One** [two](x")
     _, commands = Journal.restored(journal.record()).move()
     assert "".join(command.text for command in commands if isinstance(command, Text)) == "One two"
+
+
+def test_a_move_within_slow_words_goes_on_slowly() -> None:
+    journal = Journal(tags=TAGS, options=TextOptions())
+    (plain,) = journal.sent(Text(session="s", text='One. <prosody rate="slow">Two. Three. Four.</prosody>'))
+    assert isinstance(plain, Text)
+    splitter = TextSplitter(tags=TAGS)
+    splitter.push(plain.text[: plain.text.index("our.")])
+    for expected in (1.0, 0.8):
+        chunk = splitter.next_chunk(eager=True)
+        assert chunk is not None
+        journal.received(
+            Begun(
+                session="s",
+                generation=0,
+                text=chunk.source,
+                start_char=chunk.start,
+                end_char=chunk.end,
+                start_sample=0,
+            )
+        )
+        journal.received(Segment(session="s", generation=0, text=chunk.text, start_sample=0, end_sample=0))
+        restored = Journal.restored(journal.record())
+        assert restored.move()[0].rate == expected
+    resumption, commands = journal.move()
+    rest = TextSplitter(tags=TAGS, begun=True, rate=resumption.rate)
+    rest.push("".join(command.text for command in commands if isinstance(command, Text)))
+    rest.close()
+    chunk = rest.next_chunk(eager=True)
+    assert chunk is not None and marks.rate_of(chunk.source) == 0.8

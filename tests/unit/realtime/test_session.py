@@ -367,3 +367,34 @@ async def test_a_pause_goes_on_at_another_worker_where_the_listener_is(decoder: 
     said = await everything(speaking)
 
     assert len(pcm(said)) == 8_000
+
+
+async def test_words_at_another_rate_take_longer_and_the_others_do_not(decoder: Decoder) -> None:
+    engine = FakeEngine()
+    speaking = session(engine, decoder)
+    speaking.push(f"One two three. {marks.rate_mark(0.5)} One two three. {marks.rate_mark(1)} One two three.")
+    speaking.end()
+
+    said = await everything(speaking)
+
+    assert [utterance.text for utterance in engine.utterances] == ["One two three."] * 3
+    segments = [item for item in said if isinstance(item, Segment)]
+    lengths = [segment.end_sample - segment.start_sample for segment in segments]
+    assert [segment.text for segment in segments] == ["One two three."] * 3
+    assert lengths == [lengths[0], 2 * lengths[0] + 240, lengths[0]]  # atempo's tail of 10 ms
+    assert len(pcm(said)) == segments[-1].end_sample
+
+
+async def test_a_slow_chunk_goes_on_at_another_worker_at_the_very_sample(decoder: Decoder) -> None:
+    text = f"{marks.rate_mark(0.5)}One two three."
+    first = session(FakeEngine(), decoder)
+    first.push(text)
+    first.end()
+    said = await everything(first)
+    codes = np.frombuffer(b"".join(item.codes for item in said if isinstance(item, AudioFrame)), np.uint16)
+    chunk = PartialChunk(text=text, start_sample=0, codes=tuple(map(int, codes)), whole=True)
+
+    second = session(FakeEngine(), decoder, resume=Resumption(samples=5_000, chunks=1, chunk=chunk, rate=0.5))
+    second.end()
+
+    assert np.array_equal(pcm(await everything(second)), pcm(said)[5_000:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from app.speech.text.english.states import STATES
 from app.speech.text.english.words import cardinal, digits, listed, number, spelt
 from app.speech.text.options import UrlReading
 
@@ -24,7 +25,12 @@ _VERSION = re.compile(
     rf"(?<![\w.])(?:(?P<sign>[vV])(?:ersion )?(?P<marked>\d+(?:\.\d+)*)|(?P<bare>{_NO_VERSION}\d+(?:\.\d+){{2,3}}))"
     r"(?P<more>-?(?:alpha|beta|rc|a|b|dev)\.?\d*)?(?![\w]|\.\d)"
 )
+_POSTCODE = re.compile(rf",\s(?P<state>{'|'.join(STATES)}) (?P<code>\d{{5}}(?:-\d{{4}})?)(?![\w-])")
 _HASH = re.compile(r"(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d[0-9a-f]*\d)[0-9a-f]{7,64}(?![\w-])")
+_COLOUR = re.compile(
+    r"(?<!\w)#(?=[0-9A-Fa-f]*[0-9])(?=[0-9A-Fa-f]*[A-Fa-f])(?P<figures>[0-9A-Fa-f]{6}(?:[0-9A-Fa-f]{2})?)(?!\w)"
+)
+_HEX = re.compile(r"(?<!\w)0[xX](?P<figures>[0-9A-Fa-f]{1,64})(?!\w)")
 _UUID = re.compile(r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])")
 _FILE = re.compile(
     r"(?<![\w./])(?P<name>[\w~-]+(?:[./\\][\w~-]+)*)\.(?P<ending>py|js|ts|tsx|jsx|json|ya?ml|toml"
@@ -56,6 +62,9 @@ def read_addresses(text: str, urls: UrlReading) -> str:
         text = _IP.sub(_ip, text)
         text = _FILE.sub(_file, text)
     text = _UUID.sub(lambda m: spelt(m[0]), text)
+    text = _COLOUR.sub(lambda m: spelt(m["figures"]), text)
+    text = _HEX.sub(lambda m: f"zero X {spelt(m['figures'])}", text)
+    text = _POSTCODE.sub(_postcode, text)
     text = _VERSION.sub(_version, text)
     return _HASH.sub(lambda m: spelt(m[0]), text)
 
@@ -96,6 +105,10 @@ def _url_reader(urls: UrlReading) -> Callable[[re.Match[str]], str]:
 def _mail(match: re.Match[str]) -> str:
     host, tail = match["host"], ""
     return f"{spelt_out(match['user'])} at {_host(host)}{tail}"
+
+
+def _postcode(match: re.Match[str]) -> str:
+    return f", {STATES[match['state']]} {', '.join(map(digits, match['code'].split('-')))}"
 
 
 def _ip(match: re.Match[str]) -> str:

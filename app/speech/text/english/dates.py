@@ -32,6 +32,7 @@ _DAY_MONTH = re.compile(
     rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>"
     rf"[12]\d{{3}}))?(?!\w)"
 )
+_MONTHS_RANGE = re.compile(rf"\b{_MONTH}\s?[-–—]\s?{_MONTH.replace('<month>', '<last>')}(?!\w)")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
     rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
@@ -50,6 +51,7 @@ _MONTH_AND_DAY = re.compile(
     r"t?b?sp|inch|in|teaspoons?|tablespoons?|mile|hour|way|full|empty|time|stars?)\b)"
 )
 _PLAIN_FRACTIONS = frozenset((2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16))
+_CENTURY = re.compile(r"(?<=\d)(?P<th>st|nd|rd|th) c\.(?=(?P<end>\s+[A-Z]|\s*\Z)|\W)")
 _DECADE = re.compile(
     r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
     r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
@@ -66,10 +68,11 @@ _HOUR = re.compile(
     r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
 )
 _HOURS = re.compile(
-    r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])"
+    r"(?<![\w:.,])(?P<first>1[0-2]|0?[1-9])(?::(?P<m1>[0-5]\d))?(?:\s?(?P<h1>[aApP])\.?[mM]\b\.?)?\s?[-–]\s?(?P<last>1[0-2]|0?[1-9])"
     r"(?::(?P<m2>[0-5]\d))?\s?"
     r"(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
 )
+_ZONE = re.compile(r"\b(?P<zone>UTC|GMT) ?(?P<sign>[+−–-]) ?(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?(?![\w:])")
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
 _CALENDAR = re.compile(rf" (?:{'|'.join((*_MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
 _HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
@@ -77,7 +80,7 @@ _YEARS = re.compile(
     r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
 )
 _YEAR = re.compile(
-    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°-]|[.,]\d| ?(?:%"
+    r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°×-]|[.,]\d| ?(?:%"
     r"|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion"
     r"|thousand|steps|items|points|tons|[kcm]m\b|kg\b|[MGT]B\b|MHz\b))"
 )
@@ -94,10 +97,12 @@ def read_dates(text: str) -> str:
     text = _DOTTED.sub(_dotted, text)
     text = _WEEK.sub(lambda m: f"{_DAYS[m['first']]} to {_DAYS[m['last']]}", text)
     text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
+    text = _MONTHS_RANGE.sub(lambda m: f"{_month(m['month'])} to {_month(m['last'])}", text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _MONTH_YEAR.sub(lambda m: f"{_month(m['month'])} {year(int(m['year']))}", text)
     text = _SHORT_MONTH.sub(lambda m: _month(m["month"]) + ("." if m["end"] is not None else ""), text)
+    text = _ZONE.sub(_zone, text)
     text = _HOURS.sub(_hours, text)
     text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
     text = _TIME.sub(_time, text)
@@ -107,6 +112,7 @@ def read_dates(text: str) -> str:
 
 
 def _read_years(text: str) -> str:
+    text = _CENTURY.sub(lambda m: f"{m['th']} century{'.' if m['end'] is not None else ''}", text)
     text = _DECADE.sub(_decade, text)
     text = _ERA.sub(_era, text)
     text = _YEARS.sub(_years, text)
@@ -203,6 +209,12 @@ def _time(match: re.Match[str]) -> str:
     return read + (" U T C" if match["zulu"] else "")
 
 
+def _zone(match: re.Match[str]) -> str:
+    minutes = int(match["minutes"] or 0)
+    sign = "plus" if match["sign"] == "+" else "minus"
+    return f"{match['zone']} {sign} {cardinal(int(match['hours']))}{f' {cardinal(minutes)}' if minutes else ''}"
+
+
 def _clock(hour: str, minute: str, half: str | None, match: re.Match[str]) -> str:
     read = _hour_minute(hour, minute, halved=half is not None)
     return f"{read} {_half(half, match)}" if half else read
@@ -224,4 +236,5 @@ def _half(half: str, match: re.Match[str]) -> str:
 
 def _hours(match: re.Match[str]) -> str:
     first = _hour_minute(match["first"], match["m1"] or "00", halved=True)
+    first += f" {match['h1'].upper()} M" if match["h1"] else ""
     return f"{first} to {_clock(match['last'], match['m2'] or '00', match['half'], match)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from app.speech.text.english.words import cardinal, count, number
@@ -24,6 +25,11 @@ _CURRENCIES = {
     "CA$": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
     "A$": ("Australian dollar", "Australian dollars", "cent", "cents"),
     "AU$": ("Australian dollar", "Australian dollars", "cent", "cents"),
+    "NZ$": ("New Zealand dollar", "New Zealand dollars", "cent", "cents"),
+    "HK$": ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents"),
+    "S$": ("Singapore dollar", "Singapore dollars", "cent", "cents"),
+    "MX$": ("Mexican peso", "Mexican pesos", "centavo", "centavos"),
+    "R$": ("real", "reais", "centavo", "centavos"),
     "$": ("dollar", "dollars", "cent", "cents"),
     "€": ("euro", "euros", "cent", "cents"),
     "£": ("pound", "pounds", "penny", "pence"),
@@ -32,6 +38,11 @@ _CURRENCIES = {
     "₩": ("won", "won", "jeon", "jeon"),
     "₽": ("ruble", "rubles", "kopeck", "kopecks"),
     "₿": ("bitcoin", "bitcoins", "", ""),
+    "₫": ("dong", "dong", "", ""),
+    "₱": ("peso", "pesos", "centavo", "centavos"),
+    "₦": ("naira", "naira", "kobo", "kobo"),
+    "₴": ("hryvnia", "hryvnias", "kopiyka", "kopiykas"),
+    "฿": ("baht", "baht", "satang", "satang"),
     "₺": ("lira", "lira", "kurus", "kurus"),
     "₪": ("shekel", "shekels", "agora", "agorot"),
     "CHF": ("Swiss franc", "Swiss francs", "centime", "centimes"),
@@ -42,9 +53,22 @@ _CURRENCIES = {
     "INR": ("rupee", "rupees", "paisa", "paise"),
     "CAD": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
     "AUD": ("Australian dollar", "Australian dollars", "cent", "cents"),
+    "NZD": ("New Zealand dollar", "New Zealand dollars", "cent", "cents"),
+    "CNY": ("yuan", "yuan", "fen", "fen"),
+    "BRL": ("real", "reais", "centavo", "centavos"),
+    "MXN": ("Mexican peso", "Mexican pesos", "centavo", "centavos"),
+    "PLN": ("zloty", "zlotys", "grosz", "groszy"),
+    "SEK": ("Swedish krona", "Swedish kronor", "öre", "öre"),
+    "NOK": ("Norwegian krone", "Norwegian kroner", "øre", "øre"),
+    "DKK": ("Danish krone", "Danish kroner", "øre", "øre"),
+    "ZAR": ("rand", "rand", "cent", "cents"),
+    "KRW": ("won", "won", "jeon", "jeon"),
 }
 _SIGN = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
-_PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m)\b)?"
+_CODES = sorted(code for code in _CURRENCIES if code.isalpha() and code.isascii())
+_CODE = "|".join(_CODES)
+_HAS_MONEY = re.compile(rf"[$€£¥₹₩₽₿₺₪¢₫₱₦₴฿]|\b(?:{_CODE})\b|\d[dp]\b")
+_PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m|1[KkM])\b)?"
 _PERS = {
     "mo": "month",
     "yr": "year",
@@ -58,6 +82,9 @@ _PERS = {
     "GB": "gigabyte",
     "TB": "terabyte",
     "sq ft": "square foot",
+    "1K": "thousand",
+    "1k": "thousand",
+    "1M": "million",
 }
 _MONEY = re.compile(
     rf"(?<![\w$])(?P<minus>[-−–])?(?P<sign>{_SIGN})\s?(?P<minus2>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}"
@@ -68,9 +95,9 @@ _MONEY_RANGE = re.compile(
     rf"(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
 )
 _MONEY_AFTER = re.compile(
-    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>€|£|¥|₹|₽|₩|USD|EUR"
-    rf"|GBP|JPY|CHF|CAD|AUD|INR)(?!\w)"
+    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>[€£¥₹₽₩$]|{_CODE})(?!\w)"
 )
+_ABOUT = re.compile(rf"(?<![\w)])[~≈]\s?(?=(?:{_SIGN})\d)")
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
 _CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d{1,2})p\b(?! ?m)")
@@ -83,6 +110,13 @@ _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2}
 _FEET = re.compile(
     r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
     r"|deep|screen|monitor|display|pipe|thick)))"
+)
+_FEET_BY_FEET = re.compile(r"(?<![\w.,])(?P<first>\d{1,4})['’′]\s?[x×]\s?(?P<last>\d{1,4})['’′](?!\w)")
+_FEET_INCHES = re.compile(r"(?<![\w.,])(?P<feet>\d{1,2}) ?(?:ft|feet|foot)\.? (?P<inches>\d{1,2}) ?in(?:ch(?:es)?)?\b")
+_DURATION = re.compile(r"(?<![\w.,-])\d{1,4}[dhm](?: ?\d{1,3}[hms]){1,3}(?!\w)")
+_IN_TIME = {"d": "day", "h": "hour", "m": "minute", "s": "second"}
+_NUMBERED_PLACE = re.compile(
+    r"\b(?:apt|apartment|suite|ste|unit|room|rm|seat|gate|flat|platform|row|block)\.? #?\Z", re.I
 )
 _SIZE = re.compile(
     rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?=)"
@@ -124,7 +158,7 @@ _units(
 )
 _UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
 _RANGED = re.compile(
-    rf"(?<![\w.,/:–-])(?P<first>{NUMBER})\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
+    rf"(?<![\w.,/:–-])(?P<first>(?:{NUMBER})[%°]?)\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
     rf"(?:{{units}})(?![\w/])))".replace("{units}", _UNIT_NAMES)
 )
 _DENOMINATORS = {
@@ -212,9 +246,7 @@ _FOUR_K = frozenset({"2K", "4K", "5K", "8K"})
 
 def read_measures(text: str) -> str:
     """The text with amounts of money and of other things as words."""
-    if any(sign in text for sign in "$€£¥₹₩₽₿₺₪¢") or re.search(
-        r"\b(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR)\b|\d[dp]\b", text
-    ):
+    if _HAS_MONEY.search(text):
         text = _read_money(text)
     text = _RANGED.sub(lambda m: f"{m['first']} to ", text)
     if "%" in text or "‰" in text or "percent" in text or "pct" in text:
@@ -222,6 +254,9 @@ def read_measures(text: str) -> str:
     if re.search("[°º℃℉]|deg", text):
         text = _DEGREES.sub(_degrees, _KELVIN.sub(lambda m: "°" + {"℃": "C", "℉": "F"}[m[0]], text))
     text = _HEIGHT.sub(_height, text)
+    text = _FEET_BY_FEET.sub(r"\g<first> feet by \g<last> feet", text)
+    text = _FEET_INCHES.sub(_height, text)
+    text = _DURATION.sub(_duration, text)
     text = _FEET.sub(
         lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text
     )
@@ -233,6 +268,7 @@ def read_measures(text: str) -> str:
 
 
 def _read_money(text: str) -> str:
+    text = _ABOUT.sub("about ", text)
     text = _SHILLINGS.sub(r"\g<number> shillings", text)
     text = _PENCE.sub(_pence, text)
     text = _CENTS.sub(_cents, text)
@@ -306,7 +342,18 @@ def _degrees(match: re.Match[str]) -> str:
 def _height(match: re.Match[str]) -> str:
     if int(match["inches"]) > 12:
         return match[0]
-    return f"{count(match['feet'], 'foot', 'feet')} {cardinal(int(match['inches']))}"
+    inches = int(match["inches"])
+    last = count(str(inches), "inch", "inches") if "i" in match[0] else cardinal(inches)
+    return f"{count(match['feet'], 'foot', 'feet')} {last}"
+
+
+def _duration(match: re.Match[str]) -> str:
+    """`1h 30m`, `2m30s`; each unit is smaller than the one before."""
+    parts = re.findall(r"(\d+)([dhms])", match[0])
+    order = ["dhms".index(unit) for _, unit in parts]
+    if any(later <= earlier for earlier, later in itertools.pairwise(order)):
+        return match[0]
+    return " ".join(count(figures, _IN_TIME[unit], f"{_IN_TIME[unit]}s") for figures, unit in parts)
 
 
 def _unit(match: re.Match[str]) -> str:
@@ -345,5 +392,7 @@ def _fraction_of_unit(match: re.Match[str]) -> str:
 def _magnitude(match: re.Match[str]) -> str:
     if match["figures"] + match["scale"] in _FOUR_K and not match["plus"]:
         return f"{number(match['figures'])} {match['scale']}"
+    if _NUMBERED_PLACE.search(match.string[: match.start()]):
+        return f"{number(match['figures'])} {match['scale'].upper()}"
     minus = "minus " if match["minus"] else ""
     return f"{minus}{number(match['figures'])} {_SCALES[match['scale'].lower()]}{' plus' if match['plus'] else ''}"

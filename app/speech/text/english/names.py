@@ -28,6 +28,10 @@ _ROMAN_AFTER_NAME = re.compile(
     rf"\b(?P<name>(?:(?:{_RULERS}) [A-Z][a-z]+|{_REIGNED}(?: Paul)?)) "
     rf"(?P<roman>(?=[IVXLCDM]){ROMAN})(?!\w|['’](?!s\b)|-\w)"
 )
+_ROMAN_SMALL = re.compile(
+    r"\b(?P<word>(?i:act|scene|chapter|part|volume|vol\.|book|pages?|appendix|section|canto|stage|phase)) "
+    r"(?P<roman>[ivxl]{2,7})(?![\w'’-])"
+)
 _ROMAN_CENTURY = re.compile(rf"\b(?P<roman>(?=[VXI]{{2,}}){ROMAN})(?:th)? (?=(?:century|centuries|dynasty|Olympiad)\b)")
 _PADDED = re.compile(rf"\b(?P<word>(?i:{NUMBERED})) 0+(?=[1-9])")
 _RULER = re.compile(rf"\A(?:{_RULERS}) ")
@@ -55,7 +59,7 @@ _BEFORE_NAME = re.compile(
 _BARE_BEFORE_NAME = re.compile(r"(?<![\w.])(?P<title>Mr|Mrs|Ms|Dr)(?=\s+[A-Z][a-z])")
 _NAME_END = re.compile(r"(?<=[a-z]),? (?P<title>[JS]r)\.(?P<end>(?=\s+[A-Z])|(?=[\"'”’)]*\Z))?")
 _STREET = re.compile(
-    r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;\n]|\Z|[a-z]"
+    r"(?<=[a-z\d]) (?P<kind>St|Ave|Blvd|Rd|Ln|Hwy|Pkwy|Sq|Apt|Dr|Ct|Pl)\.(?=\s*(?:[,;&\n]|\Z|[a-z]"
     r"|\d|(?=[A-Z])(?!\s*[A-Z][a-z]+ (?:[A-Z]|is|was))| "
     rf"{_OPENER}))"
 )
@@ -63,6 +67,12 @@ _STREETS = {
     "St": "Street", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway",
     "Pkwy": "Parkway", "Sq": "Square", "Apt": "Apartment", "Dr": "Drive", "Ct": "Court", "Pl": "Place",
 }  # fmt: skip
+_HOUSE = re.compile(
+    rf"\b(?P<before>\d{{1,5}}[A-Za-z]? (?:[NSEW] )?(?:[A-Z][a-z'’]+ ){{1,3}})(?P<kind>{'|'.join(_STREETS)})\b(?!\.)"
+)
+"""`10 Downing St`, without a stop."""
+_ROOMS = {"Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "Bldg": "Building", "Fl": "Floor"}
+_ROOM = re.compile(rf"(?<![\w.])(?P<kind>{'|'.join(_ROOMS)})\. ?(?=#?\d|[A-Z]\b|[a-z]+ [A-Z]\b)")
 _NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
 _WORDS = {
     "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "v.": "versus", "cf.": "compare",
@@ -96,6 +106,11 @@ _COMMON = {
     "FAQ": "F A Q",
 }
 _SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA)(?![\w/])")
+_MIXED_CASE = {
+    "PhD": "P H D", "PhDs": "P H Ds", "MSc": "M S C", "BSc": "B S C", "IoT": "I O T", "iOS": "I O S",
+    "macOS": "mac O S", "SaaS": "sass", "VoIP": "voip", "QoS": "Q O S", "DoS": "D O S", "DDoS": "D DOS",
+}  # fmt: skip
+_MIXED = re.compile(rf"(?<![\w-])(?:{'|'.join(_MIXED_CASE)})(?![\w-])")
 _SENTENCE = re.compile(rf"\s+[“\"'‘(]?{_OPENER}")
 _DOTTED = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,})(?P<more>[A-Za-z](?!\w))?")
 
@@ -162,6 +177,7 @@ def read_numerals(text: str) -> str:
     text = _PADDED.sub(r"\g<word> ", text)
     text = _ROMAN_AFTER_KEYWORD.sub(_number, text)
     text = _ROMAN_AFTER_NAME.sub(_reign, text)
+    text = _ROMAN_SMALL.sub(_small, text)
     return _ROMAN_CENTURY.sub(lambda m: f"{ordinal(value(m['roman']))} ", text)
 
 
@@ -171,9 +187,12 @@ def read_abbreviations(text: str) -> str:
         text = _BEFORE_NAME.sub(lambda m: _TITLES[m[0]], text)
         text = _NAME_END.sub(lambda m: f" {_TITLES[m['title'] + '.']}{'.' if m['end'] is not None else ''}", text)
         text = _STREET.sub(lambda m: f" {_STREETS[m['kind']]}{'.' if _at_end(m) else ''}", text)
+        text = _ROOM.sub(lambda m: f"{_ROOMS[m['kind']]} ", text)
         text = _NUMBER_SIGN.sub(_number_sign, text)
         text = _ABBREVIATION.sub(_abbreviation, text)
         text = _DOTTED.sub(_dotted, text)
+    text = _HOUSE.sub(lambda m: m["before"] + _STREETS[m["kind"]], text)
+    text = _MIXED.sub(lambda m: _MIXED_CASE[m[0]], text)
     text = _AMPERSAND.sub(lambda m: f"{' '.join(m['before'])} and {' '.join(m['after'])}", text)
     text = _BARE_BEFORE_NAME.sub(lambda m: _TITLES[m["title"] + "."], text)
     return _SHORT.sub(lambda m: _COMMON[m[0]], text)
@@ -223,6 +242,12 @@ def _number(match: re.Match[str]) -> str:
     return f"{match['world'] or ''}{word} {cardinal(value(roman))}"
 
 
+def _small(match: re.Match[str]) -> str:
+    """`Scene iv`."""
+    roman = match["roman"].upper()
+    return f"{match['word']} {cardinal(value(roman))}" if re.fullmatch(ROMAN, roman) else match[0]
+
+
 def _reign(match: re.Match[str]) -> str:
     """`Henry VIII` -> `Henry the eighth`; `Henry I` may go on with a verb, unless he is a king."""
     number = value(match["roman"])
@@ -244,7 +269,7 @@ def _at_end(match: re.Match[str]) -> bool:
 
 def _abbreviation(match: re.Match[str]) -> str:
     written = match[0].rstrip(",")
-    if written in _ONLY_BEFORE_NUMBERS and not match.string[match.end() :].lstrip()[:1].isdigit():
+    if written in _ONLY_BEFORE_NUMBERS and not match.string[match.end() :].lstrip(" (")[:1].isdigit():
         return match[0]
     ends = written in _ENDS and not match["comma"] and _at_end(match)
     return _WORDS[written] + ("." if ends else "") + (match["comma"] or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from app.speech.text.english.measures import NUMBER
-from app.speech.text.english.words import cardinal, digits, number, ordinal
+from app.speech.text.english.words import cardinal, digits, number, ordinal, spelt
 
 _TELEPHONE = re.compile(
     r"(?<![\w.,/-])(?:(?P<plus>\+)(?P<country>\d{1,3})[ .-]?)?(?:(?P<one>1)[ .-])?\(?(?P<area>\d{3})\)?"
@@ -17,10 +17,12 @@ _TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>800|888|877|866|900)-(?P<word>[A-Z0
 _FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7})(?![\w])")
 _TRUNK = re.compile(r"(?<![\w.,/-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-]|[.,]\d)")
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
+_GROUPS = re.compile(r"(?<![\w.,/-])\d{1,7}(?:-\d{1,7}){3,}(?:-?X)?(?![\w-]|[.,]\d)")
+"""As of an ISBN or an account."""
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
     r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
-    r"(?<=call )|(?<=dial ))(?P<call>\d{3})(?![\w,.]*\d)"
+    r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112))(?P<call>\d{3})(?![\w,.]*\d)"
 )
 
 _VULGAR = {
@@ -91,6 +93,9 @@ _BEFORE = {
 _SIGNED = re.compile(r"(?<![\w)])(?P<sign>[~≈±<>≤≥+])\s?(?=[.$€£]?\d)")
 _NEGATIVE = re.compile(r"(?<![\w.,)])[-−–](?=\.?\d)")
 _PLUS_AFTER = re.compile(r"(?<=\d)\+(?!\w)")
+_CLAUSE = re.compile(r"(?<=[\d)])\((?P<mark>[a-z\d]{1,3})\)")
+"""As in Section 230(c)(1)."""
+_PENSION = re.compile(r"(?<!\w)40(?P<last>[139])\((?P<mark>[a-z])\)")
 _NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
 _PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
 _SECTION = re.compile(r"§§?\s?(?=\d)")
@@ -108,6 +113,7 @@ def read_telephones(text: str) -> str:
     text = _FOREIGN.sub(_foreign, text)
     text = _TRUNK.sub(lambda m: ", ".join(map(digits, re.findall(r"\d+", m[0]))), text)
     text = _CARD.sub(lambda m: ", ".join(map(digits, re.split("[ -]", m[0]))), text)
+    text = _GROUPS.sub(lambda m: ", ".join(spelt(part).lower() for part in m[0].split("-")), text)
     text = _EMERGENCY.sub(_by_digits, text)
     return _SOCIAL.sub(lambda m: ", ".join(map(digits, m[0].split("-"))), text)
 
@@ -116,6 +122,8 @@ def read_numbers(text: str) -> str:
     """The text with every number that is left as words."""
     text = _RAISED.sub(lambda m: f"^{'-' if m['minus'] else ''}{m['power'].translate(_RAISED_DIGITS)}", text)
     text = text.translate(_SUBSCRIPTS)
+    text = _PENSION.sub(lambda m: f"four oh {number(m['last'])} {m['mark'].upper()}", text)
+    text = _CLAUSE.sub(r" \g<mark>", text)
     text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
     text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
     text = _read_fractions(text)

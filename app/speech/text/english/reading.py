@@ -15,6 +15,7 @@ from app.speech.text.options import UrlReading
 _NEEDS_READING = re.compile(
     r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]"
     r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
+    r"--|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/)(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
@@ -41,6 +42,21 @@ _EMOTICON = re.compile(
     r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\^_+\^|-_+-|(?:(?<=\bI )|(?<=[a-z]{2} )|(?<=[.!?] )|\A)</?3+)"
     r"(?=[\s.,!?]|\Z)"
 )
+_SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
+"""An emoji as chats write it: `:tada:`."""
+_KEY = r"(?:[A-Z][a-z]{1,7}\b|F\d\d?\b|\w\b)"
+_KEYS = re.compile(
+    rf"\b(?:(?:Ctrl|Cmd|Alt|Shift)(?: ?[+] ?{_KEY})+"
+    rf"|(?:Control|Command|Opt|Option|Win|Windows|Fn|Meta|Super)(?:[+]{_KEY})+)"
+)
+_KEY_NAMES = {"Ctrl": "Control", "Cmd": "Command", "Opt": "Option", "Win": "Windows", "Del": "Delete", "Esc": "Escape"}
+_CONSTANT = re.compile(r"\b[A-Z]+(?:_[A-Z\d]+)+\b")
+"""As LOG_LEVEL."""
+_ITEM = re.compile(r"(?<![\w(])(\d{1,2}|[a-z])\)(?=\s)")
+"""Of a list, as `1)` and `a)`."""
+_CALL = re.compile(r"(?<=\w)\(\)")
+_CAMEL_WORD = re.compile(r"\b[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
+_DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?]) -- (?=[\w\"“‘])")
 _TAG = re.compile(r"(<[A-Za-z][A-Za-z_-]*>)")
 
 
@@ -61,10 +77,15 @@ def read(text: str, *, tags: frozenset[str] = frozenset(), urls: UrlReading = Ur
 def _read(text: str, urls: UrlReading) -> str:
     if is_plain(text):
         return text
-    text = _EMOTICON.sub("", text)
+    text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
+    text = _CALL.sub("", _DASHES.sub(" — ", text))
+    text = _KEYS.sub(_keys, text)
+    text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
+    if "(" not in text:
+        text = _ITEM.sub(r"\1.", text)
     text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
-    text = read_numerals(text)
+    text = _CAMEL_WORD.sub(lambda m: _CAMEL.sub(" ", m[0]).lower(), read_numerals(text))
     if any(map(str.isnumeric, text)) or _SIGN.search(text):
         text = read_telephones(text)
         text = read_dates(text)
@@ -74,6 +95,12 @@ def _read(text: str, urls: UrlReading) -> str:
     else:
         text = read_abbreviations(read_dates(text))
     return read_capitals(_read_signs(text))
+
+
+def _keys(match: re.Match[str]) -> str:
+    """`Ctrl+C`: a key after the other."""
+    names = re.split(r" ?[+] ?", match[0])
+    return " ".join(_KEY_NAMES.get(name, name) for name in names)
 
 
 def _read_signs(text: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.speech.text import clean, marks
+from app.speech.text import TextSplitter, clean, marks
 from app.speech.text.elements import behind_thought
 from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
@@ -193,8 +193,49 @@ def test_code_is_skipped_announced_or_read() -> None:
 
 def test_what_cannot_be_done_is_named_once() -> None:
     markup = Markup()
-    markup.push('<prosody rate="slow">a</prosody><prosody>b</prosody><emphasis>c</emphasis><break time="x"/>')
+    markup.push(
+        '<prosody pitch="low">a</prosody><prosody rate="slow">b</prosody><emphasis>c</emphasis><break time="x"/>'
+    )
     assert markup.ignored == ("prosody", "emphasis", "break")
+
+
+@pytest.mark.parametrize(
+    ("rate", "factor"),
+    [("slow", 0.8), ("x-fast", 1.6), ("50%", 0.5), ("+20%", 1.2), ("-10%", 0.9), ("1.5", 1.5), ("9", 2.0), ("1%", 0.5)],
+)
+def test_a_rate_holds_from_its_element_to_the_end_of_it(rate: str, factor: float) -> None:
+    markup, splitter = Markup(), TextSplitter()
+    for char in f'One. <prosody rate="{rate}">Two. <prosody rate="medium">Three.</prosody> Four.</prosody> Five.':
+        splitter.push(markup.push(char))
+    splitter.push(markup.finish())
+    splitter.close()
+    chunks = list(iter(lambda: splitter.next_chunk(eager=True), None))
+    assert [(marks.as_written(c.source).strip(), marks.rate_of(c.source)) for c in chunks] == [
+        ("One.", 1.0), ("Two.", factor), ("Three.", 1.0), ("Four.", factor), ("Five.", 1.0)
+    ]  # fmt: skip
+    assert [spoken(c.source, TextOptions()) for c in chunks] == ["One.", "Two.", "Three.", "Four.", "Five."]
+    assert markup.ignored == ()
+
+
+def test_a_rate_that_is_none_is_named_and_changes_nothing() -> None:
+    markup = Markup()
+    assert marks.RATE.search(markup.push('<prosody rate="rather quick">a</prosody>')) is None
+    assert markup.ignored == ("prosody",)
+
+
+def test_a_change_of_rate_before_a_flush_is_a_chunk_of_nothing_so_that_the_flush_is_answered() -> None:
+    markup, splitter = Markup(), TextSplitter()
+    splitter.push(markup.push('<prosody rate="slow">Two.</prosody>') + markup.finish())
+    end = splitter.flush()
+    chunks = list(iter(lambda: splitter.next_chunk(eager=True), None))
+    assert [(c.text.strip(), c.end == end) for c in chunks] == [("Two.", False), ("", True)]
+
+
+def test_a_turn_may_begin_within_a_thought() -> None:
+    for pieces in (["It greets me.</think>Hi."], list("It greets me.</think>Hi.")):
+        markup = Markup(options := TextOptions(thought_open=True))
+        assert behind_thought(pieces[0], options) == pieces[0]
+        assert clean("".join(map(markup.push, pieces)) + markup.finish()) == "Hi."
 
 
 def test_plain_text_and_ssml_know_no_markdown() -> None:
