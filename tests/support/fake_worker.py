@@ -243,6 +243,8 @@ class FakeSession:
 class FakeWorker:
     """Registered in the registry, listening on a free port of this machine."""
 
+    session_kind = FakeSession
+
     def __init__(
         self, registry: Registry, settings: Settings, *, id: str, card: ModelCard, capacity: int, max_voices: int
     ) -> None:
@@ -379,7 +381,7 @@ class FakeWorker:
             await self._speak(socket, assign)
 
     async def _speak(self, socket: ServerConnection, assign: Assign) -> None:
-        session = FakeSession(self, socket, assign)
+        session = self.session_kind(self, socket, assign)
         self.assigned.append(assign)
         self.sessions[assign.session] = session
         await self._notify()

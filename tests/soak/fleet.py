@@ -1,0 +1,252 @@
+"""A whole fleet to be hurt: its stores, front doors, workers and a tasks process, each a program of a supervisor's.
+
+Every program reaches every other by a link of its own, so that one can be cut off from one store alone. PostgreSQL is
+there where the machine has it; SQLite is otherwise. Workers are scripted: `tests.soak.worker` says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import psycopg
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.catalog import Catalog
+from app.local import processes
+from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
+from app.local.supervisor import Program, Supervisor
+from app.local.up import prepare_catalog
+from app.platform.data_dir import load_secrets
+from app.platform.settings import Settings, StoreSettings
+from tests.soak.faults import Fault, Kind, Targets
+from tests.soak.link import Link
+from tests.support.real_services import Cluster, postgres_program
+
+WORKERS = ("worker-1", "worker-2", "worker-3")
+FRONT_DOORS = ("front-door-1", "front-door-2")
+SLOW_S = 0.1
+DRAIN_S = 2.0
+CONFIGURED = {
+    "CARILLON_CAPACITY": "8",
+    "CARILLON_SESSION__MAX_CHUNK_CHARS": "300",
+    "CARILLON_DRAIN_TIMEOUT_S": "2",
+    "CARILLON_WARM_UP_TIMEOUT_S": "0",
+    "CARILLON_LOG_FORMAT": "text",
+}
+
+
+@dataclass
+class SoakFleet:
+    """What runs, how it is reached, and how it is hurt."""
+
+    supervisor: Supervisor
+    settings: Settings
+    token: str
+    doors: Mapping[str, str]
+    """The front doors' addresses."""
+    links: dict[str, Link] = field(default_factory=dict)
+    """By `who>whom`; what leads to a worker, by its name after `>` alone."""
+    background: bool = True
+    """Whether there is a tasks process."""
+
+    @property
+    def targets(self) -> Targets:
+        programs = [name for name in self.supervisor.children]
+        return Targets(programs, list(self.links), WORKERS)
+
+    async def apply(self, fault: Fault) -> bool:
+        """Do it, and undo it when its time is over. False where there was nothing to do it to."""
+        match fault.kind:
+            case Kind.KILL:
+                return self._signal(fault.target, signal.SIGKILL)
+            case Kind.STOP:
+                return await self._stop(fault.target, fault.lasts_s)
+            case Kind.CUT:
+                self.links[fault.target].cut()
+            case Kind.SLOW:
+                self.links[fault.target].delay_s = SLOW_S
+            case Kind.FLUSH:
+                return await self._flush()
+            case Kind.DRAIN:
+                return await self._drain(fault.target)
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            self.links[fault.target].mend()
+        return True
+
+    def _signal(self, program: str, number: signal.Signals) -> bool:
+        pid = self.supervisor.children[program].pid
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.killpg(pid, number)
+            return True
+        return False
+
+    async def _stop(self, program: str, lasts_s: float) -> bool:
+        pid = self.supervisor.children[program].pid
+        if pid is None or not self._signal(program, signal.SIGSTOP):
+            return False
+        try:
+            await asyncio.sleep(lasts_s)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGCONT)
+        return True
+
+    async def _flush(self) -> bool:
+        assert self.settings.redis_url
+        try:
+            async with asyncio.timeout(5), Redis.from_url(self.settings.redis_url.get_secret_value()) as redis:
+                await redis.flushall()
+        except (RedisError, OSError, TimeoutError):
+            return False
+        return True
+
+    async def _drain(self, worker: str) -> bool:
+        for address in self.doors.values():
+            with suppress(httpx.HTTPError):
+                async with self.client(address, timeout_s=5) as client:
+                    answer = await client.post(f"/v1/fleet/workers/{worker}/drain", json={"deadline_s": DRAIN_S})
+                    return answer.is_success
+        return False
+
+    def client(self, address: str, *, timeout_s: float = 60) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=address,
+            headers={"Authorization": f"Bearer {self.token}"},
+            timeout=timeout_s,
+            trust_env=False,
+        )
+
+    def catalog(self) -> Catalog:
+        return Catalog(self.settings.database, pepper=self.settings.key_pepper)
+
+
+@asynccontextmanager
+async def soak_fleet(directory: Path, *, background: bool) -> AsyncIterator[SoakFleet]:
+    """Start everything; `background` with the tasks process."""
+    secrets = load_secrets(directory)
+    ports = {name: free_port() for name in ("valkey", "s3", *FRONT_DOORS, *WORKERS)}
+    store = StoreSettings(
+        endpoint_url=f"http://{LOOPBACK}:{ports['s3']}",
+        access_key=secrets.store_access_key,
+        secret_key=secrets.store_secret_key,
+    )
+    cluster = Cluster.make(Path(tempfile.mkdtemp(prefix="carillon-postgres-"))) if postgres_program("postgres") else None
+    settings = Settings(
+        data_dir=directory,
+        redis_url=SecretStr(redis_url(ports["valkey"], secrets.redis_password)),
+        database_url=cluster.running.url("postgres") if cluster else None,
+        key_pepper=secrets.key_pepper,
+        fleet_secret=secrets.fleet_secret,
+        store=store,
+    )
+    async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
+        await supervisor.start(valkey(directory / "valkey", port=ports["valkey"], password=secrets.redis_password))
+        await supervisor.start(object_store(directory / "s3", port=ports["s3"], store=store))
+        if cluster:
+            ports["postgres"] = cluster.running.port
+            await supervisor.start(
+                Program(name="postgres", command=cluster.command, ready=_answers(cluster.running.url("postgres")))
+            )
+        token = await prepare_catalog(settings, secrets)
+        assert token
+        doors = {name: f"http://{LOOPBACK}:{ports[name]}" for name in FRONT_DOORS}
+        fleet = SoakFleet(supervisor, settings, token, doors, background=background)
+        try:
+            await _start_programs(fleet, ports)
+            yield fleet
+        finally:
+            for link in fleet.links.values():
+                await link.stop()
+
+
+async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int]) -> None:
+    async def link(name: str, to: str) -> int:
+        fleet.links[name] = made = Link(ports[to])
+        await made.start()
+        return made.port
+
+    async def environment(program: str) -> dict[str, str]:
+        """The stores, each by a link of the program's own."""
+        given = {**processes.environment(fleet.settings), **CONFIGURED}
+        for store, names in (
+            ("valkey", ["CARILLON_REDIS_URL"]),
+            ("s3", ["CARILLON_STORE__ENDPOINT_URL"]),
+            ("postgres", ["CARILLON_DATABASE_URL"]),
+        ):
+            needed = store == "valkey" or program not in WORKERS
+            if store in ports and needed:
+                port = await link(f"{program}>{store}", store)
+                for name in names:
+                    given[name] = given[name].replace(f"{LOOPBACK}:{ports[store]}", f"{LOOPBACK}:{port}")
+        return {**{name: "" for name in os.environ if name.startswith("CARILLON_")}, **given}
+
+    programs = []
+    for worker in WORKERS:
+        at = await link(f">{worker}", worker)
+        programs.append(_scripted(worker, ports[worker], at, await environment(worker)))
+    for door in FRONT_DOORS:
+        program = processes.front_door(LOOPBACK, ports[door], fleet.settings, await environment(door))
+        programs.append(replace(program, name=door))
+    if fleet.background:
+        programs.append(processes.tasks(fleet.settings, await environment("tasks")))
+    async with asyncio.TaskGroup() as group:
+        for program in programs:
+            group.create_task(fleet.supervisor.start(program))
+
+
+def _scripted(name: str, port: int, linked_port: int, environment: Mapping[str, str]) -> Program:
+    return Program(
+        name=name,
+        command=[sys.executable, "-P", "-m", "tests.soak.worker"],
+        environment={
+            **environment,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "CARILLON_WORKER_ID": name,
+            "CARILLON_WORKER_HOST": LOOPBACK,
+            "CARILLON_WORKER_PORT": str(port),
+            "CARILLON_WORKER_ADDRESS": f"ws://{LOOPBACK}:{linked_port}",
+        },
+        stage=processes.BEHIND_THE_FRONT_DOOR,
+        ready=_listens(port),
+        start_timeout_s=120,
+        grace_s=1,
+    )
+
+
+def _answers(database: str) -> Callable[[int], Awaitable[bool]]:
+    async def ready(_: int) -> bool:
+        try:
+            await (await psycopg.AsyncConnection.connect(database)).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    return ready
+
+
+def _listens(port: int) -> Callable[[int], Awaitable[bool]]:
+    async def ready(_: int) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(LOOPBACK, port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return ready
