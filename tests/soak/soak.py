@@ -42,7 +42,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
         await _until_whole(fleet)
         speaking = asyncio.create_task(traffic.run(ledger.talkers, books=soak.books))
         hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report))
-        await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_COMPLETED)
         await hurting
         traffic.end()
         report("nothing is hurt any more; what was begun is to end")

@@ -273,6 +273,8 @@ class FakeWorker:
         self._allowed: float = math.inf
         self._may_speak = asyncio.Event()
         self._may_speak.set()
+        self._may_beat = asyncio.Event()
+        self._may_beat.set()
 
     @property
     def record(self) -> Worker:
@@ -397,8 +399,16 @@ class FakeWorker:
         async with self._changed:
             self._changed.notify_all()
 
+    def hold_heartbeat(self, *, over: bool = False) -> None:
+        """Beat no more, until it is `over`."""
+        if over:
+            self._may_beat.set()
+        else:
+            self._may_beat.clear()
+
     async def _beat_for_ever(self) -> None:
         while True:
+            await self._may_beat.wait()
             await self.beat()
             await asyncio.sleep(self.settings.heartbeat_s)
 
