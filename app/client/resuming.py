@@ -1,8 +1,8 @@
 """A client that outlives its front door: what `carillon say` speaks.
 
 When its connection breaks, or the server says that it stops or cannot go on for now, it connects to the next of its
-addresses, resumes its session with the token, and sends again what had not arrived. Audio that was received already may come again, from an
-earlier `sample_offset` on: it then replaces what was received from there.
+addresses, resumes its session with the token, and sends again what had not arrived. Audio that was received already may
+come again, from an earlier `sample_offset` on: it then replaces what was received from there.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -124,10 +123,11 @@ class SoakFleet:
                     return answer.is_success
         return False
 
-    def client(self, address: str, *, timeout_s: float = 60) -> httpx.AsyncClient:
+    def client(self, address: str, *, key: str | None = None, timeout_s: float = 60) -> httpx.AsyncClient:
+        """Of who has `key`; without, of the operator."""
         return httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {self.token}"},
+            headers={"Authorization": f"Bearer {key or self.token}"},
             timeout=timeout_s,
             trust_env=False,
         )
@@ -146,7 +146,9 @@ async def soak_fleet(directory: Path, *, background: bool) -> AsyncIterator[Soak
         access_key=secrets.store_access_key,
         secret_key=secrets.store_secret_key,
     )
-    cluster = Cluster.make(Path(tempfile.mkdtemp(prefix="carillon-postgres-"))) if postgres_program("postgres") else None
+    cluster = (
+        Cluster.make(Path(tempfile.mkdtemp(prefix="carillon-postgres-"))) if postgres_program("postgres") else None
+    )
     settings = Settings(
         data_dir=directory,
         redis_url=SecretStr(redis_url(ports["valkey"], secrets.redis_password)),

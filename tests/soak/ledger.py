@@ -9,19 +9,37 @@ SAMPLE_RATE_HZ = 24_000
 BYTES_PER_SECOND = 2 * SAMPLE_RATE_HZ
 
 BILLED_LATE_S = 2.5
-"""What a front door that is killed, or left by a client that resumes, may have counted once too little or too much: the
-last second that it has heard, one write of its record, and what the next says again from its journal."""
+"""How late use is written down: the last second that a front door has heard, and one write of its record. Killed, it
+takes that with it; and what the next says again from a journal, it may have counted before."""
+
+SPOKEN_AT_ONCE = 2.0
+"""Seconds of audio that the scripted workers speak in a second."""
 
 
 @dataclass
 class Talker:
-    """Who speaks all the time, with a key of its own; what it heard, and how often a connection of its own broke."""
+    """Who speaks all the time, with a key of its own, and what it heard."""
 
     name: str
     key: str
     key_id: str
     heard_bytes: int = 0
-    breaks: int = 0
+    unsure_s: float = 0.0
+    """How much of its use may have gone down with front doors, or have been counted by two."""
+    last: tuple[float, int] = (0.0, 0)
+    """When its last session ended, and what it heard in it."""
+
+    def end(self, at_s: float, heard_bytes: int, *, breaks: int = 0) -> None:
+        """A session is over, of which `breaks` connections broke."""
+        self.heard_bytes += heard_bytes
+        self.last = at_s, heard_bytes
+        self.unsure_s += breaks * SPOKEN_AT_ONCE * BILLED_LATE_S
+
+    def lose_front_door(self, at_s: float, unwritten_s: float) -> None:
+        """A front door was killed that had written down nothing for so long."""
+        ended_at_s, heard_bytes = self.last
+        if at_s - ended_at_s < unwritten_s:
+            self.unsure_s += min(SPOKEN_AT_ONCE * unwritten_s, heard_bytes / BYTES_PER_SECOND)
 
 
 @dataclass
@@ -38,20 +56,12 @@ class Ledger:
     resumed: int = 0
     moves: int = 0
     underruns: int = 0
-    samples: int = 0
+    billed_s: float = 0.0
     samples_lost: int = 0
     jobs: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     """What is not accounted for, in words."""
     talkers: list[Talker] = field(default_factory=list)
-
-    def whole(self, kind: str, talker: Talker, audio: bytes) -> None:
-        self.ended[f"{kind} whole"] += 1
-        self.heard(talker, audio)
-
-    def heard(self, talker: Talker, audio: bytes) -> None:
-        self.samples += len(audio) // 2
-        talker.heard_bytes += len(audio)
 
     def lose(self, kind: str, what: str, *, missing: int = 0) -> None:
         self.ended[f"{kind} lost"] += 1
@@ -61,17 +71,19 @@ class Ledger:
     def bill(self, talker: Talker, billed_s: float) -> None:
         """Hold what was recorded of a talker's use against what it heard."""
         heard_s = talker.heard_bytes / BYTES_PER_SECOND
-        if abs(billed_s - heard_s) > 0.01 + BILLED_LATE_S * talker.breaks:
+        self.billed_s += billed_s
+        if abs(billed_s - heard_s) > 0.01 + talker.unsure_s:
             self.lost.append(
-                f"usage: {talker.name} heard {heard_s:.2f} s with {talker.breaks} broken connections, and "
-                f"{billed_s:.2f} s are recorded"
+                f"usage: {talker.name} heard {heard_s:.2f} s, and {billed_s:.2f} s are recorded; "
+                f"{talker.unsure_s:.2f} s may have gone down with front doors"
             )
 
     def table(self) -> str:
         """For people."""
         kinds = sorted({*self.faults, *self.missed})
         rows = [f"  {kind:<28}{self.faults[kind]:>6}{self.missed[kind]:>8}" for kind in kinds]
-        heard_s = self.samples / SAMPLE_RATE_HZ
+        heard_s = sum(talker.heard_bytes for talker in self.talkers) / BYTES_PER_SECOND
+        unsure_s = sum(talker.unsure_s for talker in self.talkers)
         lines = [
             f"  {'fault':<28}{'done':>6}{'missed':>8}",
             *rows,
@@ -81,6 +93,8 @@ class Ledger:
             f"  {'resumed at another front door':<40}{self.resumed:>8}",
             f"  {'moved to another worker':<40}{self.moves:>8}",
             f"  {'audio heard, s':<40}{heard_s:>8.0f}",
+            f"  {'recorded as used, s':<40}{self.billed_s:>8.0f}",
+            f"  {'of which front doors may have lost, s':<40}{unsure_s:>8.0f}",
             *(f"  jobs, {how:<34}{count:>8}" for how, count in sorted(self.jobs.items())),
             f"  {'samples lost':<40}{self.samples_lost:>8}",
             f"  {'not accounted for':<40}{len(self.lost):>8}",

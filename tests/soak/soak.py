@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ import httpx
 
 from app.platform.database import utc_now
 from app.speech.choices import Scope
-from tests.soak.faults import MEAN_GAP_S, Fault, plan
+from tests.soak.faults import MEAN_GAP_S, Fault, Kind, plan
 from tests.soak.fleet import WORKERS, SoakFleet, soak_fleet
-from tests.soak.ledger import Ledger, Talker
+from tests.soak.ledger import BILLED_LATE_S, Ledger, Talker
 from tests.soak.traffic import Traffic
+
+CATALOG_BACK_S = 5.0
+"""Within which it answers again once nothing keeps it from that."""
 
 QUIET_S = 300.0
 """How long what was begun may take once nothing is hurt any more."""
@@ -67,24 +71,45 @@ async def _talkers(fleet: SoakFleet, count: int) -> list[Talker]:
 
 
 async def _hurt(fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[str], None]) -> None:
-    began_at = asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    began_at, catalog = loop.time(), Trouble()
 
     async def one(fault: Fault) -> None:
-        name = f"{fault.kind} {_family(fault.target)}"
+        if "postgres" in fault.target:
+            catalog.begin(loop.time(), fault.lasts_s)
+        if fault.kind is Kind.KILL and fault.target in fleet.doors:
+            for talker in ledger.talkers:
+                talker.lose_front_door(loop.time(), BILLED_LATE_S + catalog.lasted_s(loop.time()))
         done = await fleet.apply(fault)
-        (ledger.faults if done else ledger.missed)[name] += 1
+        (ledger.faults if done else ledger.missed)[f"{fault.kind} {_family(fault.target)}"] += 1
 
     async with asyncio.TaskGroup() as group:
         for fault in plan(soak.seed, soak.duration_s, fleet.targets, mean_gap_s=soak.mean_gap_s):
-            await asyncio.sleep(max(0.0, began_at + fault.at_s - asyncio.get_running_loop().time()))
+            await asyncio.sleep(began_at + fault.at_s - loop.time())
             report(str(fault))
             group.create_task(one(fault))
-        await asyncio.sleep(max(0.0, began_at + soak.duration_s - asyncio.get_running_loop().time()))
+        await asyncio.sleep(began_at + soak.duration_s - loop.time())
+
+
+@dataclass
+class Trouble:
+    """The time for which the catalogue may have taken nothing."""
+
+    begins_at: float = 0.0
+    ends_at: float = 0.0
+
+    def begin(self, now: float, lasts_s: float) -> None:
+        if now > self.ends_at:
+            self.begins_at = now
+        self.ends_at = max(self.ends_at, now + lasts_s + CATALOG_BACK_S)
+
+    def lasted_s(self, now: float) -> float:
+        return now - self.begins_at if now < self.ends_at else 0.0
 
 
 def _family(target: str) -> str:
     """What a target is, without its number."""
-    return ">".join(part.rstrip("0123456789").rstrip("-") for part in target.split(">"))
+    return ">".join(re.sub(r"-\d+$", "", part) for part in target.split(">"))
 
 
 async def _until_whole(fleet: SoakFleet) -> None:

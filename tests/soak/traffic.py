@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import httpx
 
-from app.client.resuming import open_resuming_session
+from app.client.resuming import ResumingSession, open_resuming_session
 from app.errors import CarillonError
 from app.speech.protocol import AudioFrame, Done
 from tests.soak.fleet import SoakFleet
@@ -22,9 +24,9 @@ from tests.soak.worker import audio_of
 
 VOICES = ("slt", "rms")
 WORDS = (
-    "owl bridge farmer market apple bell tower clock golden stone river night morning letter garden window silver "
-    "horse sailor candle harbour winter"
-).split()
+    *("owl", "bridge", "farmer", "market", "apple", "bell", "tower", "clock"),
+    *("golden", "stone", "river", "night", "letter", "garden", "window", "horse"),
+)
 HANG_S = 180.0
 """A session that takes longer is lost."""
 
@@ -58,117 +60,96 @@ class Traffic:
             for number in range(books):
                 group.create_task(self._read_books(random.Random(f"{self._seed} book {number}")))
 
-    async def _again(self, work, talker: Talker, rng: random.Random) -> None:  # noqa: ANN001
+    async def _again(
+        self, work: Callable[[Talker, random.Random], Awaitable[None]], talker: Talker, rng: random.Random
+    ) -> None:
         while not self._over.is_set():
             await work(talker, rng)
 
     # Sessions.
 
     async def _listen(self, talker: Talker, rng: random.Random) -> None:
-        text = told(rng, rng.randint(2, 6))
+        text, voice, pause_s = told(rng, rng.randint(2, 6)), rng.choice(VOICES), rng.choice((0.0, 0.02, 0.2))
         doors = rng.sample(list(self._fleet.doors.values()), len(self._fleet.doors))
-        voice, pause_s = rng.choice(VOICES), rng.choice((0.0, 0.02, 0.2))
-        heard, frames = bytearray(), 0
+        heard, breaks, fault = bytearray(), 0, None
         try:
             async with (
                 asyncio.timeout(HANG_S),
                 open_resuming_session(doors, talker.key, voice=voice, pace="realtime") as session,
             ):
-                writing = asyncio.create_task(self._write(session, text, pause_s))
                 try:
-                    async for event in session:
-                        if isinstance(event, AudioFrame):
-                            frames += 1
-                            begins = 2 * event.sample_offset
-                            if begins > len(heard):
-                                raise AssertionError(f"samples {len(heard) // 2} to {event.sample_offset} are missing")
-                            del heard[begins:]
-                            heard += event.audio
-                        elif isinstance(event, Done):
-                            self._ledger.moves += event.ledger.moves
-                            self._ledger.underruns += event.ledger.underruns
+                    await self._converse(session, text, pause_s, heard)
                 finally:
-                    writing.cancel()
-                    with suppress(asyncio.CancelledError, CarillonError):
-                        await writing
-                    self._ledger.resumed += session.resumed
-                    talker.breaks += session.resumed
+                    breaks = session.resumed
         except (CarillonError, TimeoutError, AssertionError) as error:
-            if isinstance(error, CarillonError) and error.retryable and not frames:
-                self._ledger.refused[error.code] += 1
-                talker.breaks += 1
-                await asyncio.sleep(AGAIN_S)
-                return
-            expected = audio_of(text)
-            self._ledger.lose(
-                "live",
-                f"live session of {talker.name}: {len(heard) // 2} of {len(expected) // 2} samples, then "
-                f"{type(error).__name__} {error}; {text!r}",
-                missing=(len(expected) - len(heard)) // 2,
-            )
-            self._ledger.heard(talker, bytes(heard))
-            talker.breaks += 1
-            return
-        self._settle("live", talker, text, bytes(heard))
+            fault, breaks = error, breaks + 1
+        self._ledger.resumed += breaks - (fault is not None)
+        talker.end(asyncio.get_running_loop().time(), len(heard), breaks=breaks)
+        if isinstance(fault, CarillonError) and fault.retryable and not heard:
+            self._ledger.refused[fault.code] += 1
+            await asyncio.sleep(AGAIN_S)
+        else:
+            self._settle("live", talker, text, bytes(heard), fault)
 
-    async def _write(self, session, text: str, pause_s: float) -> None:  # noqa: ANN001
-        for word in text.split(" "):
-            await session.say(word + " ")
-            if pause_s:
+    async def _converse(self, session: ResumingSession, text: str, pause_s: float, heard: bytearray) -> None:
+        async def write() -> None:
+            for word in text.split(" "):
+                await session.say(word + " ")
                 await asyncio.sleep(pause_s)
-        await session.end()
+            await session.end()
+
+        writing = asyncio.create_task(write())
+        try:
+            async for event in session:
+                if isinstance(event, AudioFrame):
+                    begins = 2 * event.sample_offset
+                    assert begins <= len(heard), f"samples {len(heard) // 2} to {event.sample_offset} never came"
+                    heard[begins:] = event.audio
+                elif isinstance(event, Done):
+                    self._ledger.moves += event.ledger.moves
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
 
     async def _download(self, talker: Talker, rng: random.Random) -> None:
         text, door = told(rng, rng.randint(1, 4)), rng.choice(list(self._fleet.doors.values()))
         said = {"model": "standin", "voice": rng.choice(VOICES), "input": text, "response_format": "pcm"}
-        heard = bytearray()
+        heard, fault = bytearray(), None
         try:
             async with (
                 asyncio.timeout(HANG_S),
-                httpx.AsyncClient(
-                    base_url=door,
-                    headers={"Authorization": f"Bearer {talker.key}"},
-                    timeout=HANG_S,
-                    trust_env=False,
-                ) as client,
+                self._fleet.client(door, key=talker.key, timeout_s=HANG_S) as client,
                 client.stream("POST", "/v1/audio/speech", json=said) as answer,
             ):
                 if answer.status_code in (429, 503):
                     self._ledger.refused[str(answer.status_code)] += 1
                     await asyncio.sleep(AGAIN_S)
                     return
-                if answer.status_code != 200:
-                    self._ledger.lose("download", f"download of {talker.name}: {await answer.aread()!r}")
-                    return
+                assert answer.status_code == 200, await answer.aread()
                 async for piece in answer.aiter_raw():
                     heard += piece
-        except httpx.TransportError:
+        except (httpx.TransportError, TimeoutError, AssertionError) as error:
+            fault = error
+        talker.end(asyncio.get_running_loop().time(), len(heard), breaks=fault is not None)
+        if isinstance(fault, httpx.TransportError) and audio_of(text).startswith(bytes(heard)):
             # One answer on one connection: it ends with its front door, and is asked for again.
-            talker.breaks += 1
-            if audio_of(text).startswith(bytes(heard)):
-                self._ledger.ended["download broken with its front door"] += 1
-                self._ledger.heard(talker, bytes(heard))
-                await asyncio.sleep(AGAIN_S)
-                return
-        except TimeoutError:
-            self._ledger.lose("download", f"download of {talker.name}: hung after {len(heard) // 2} samples; {text!r}")
-            talker.breaks += 1
-            return
-        self._settle("download", talker, text, bytes(heard))
+            self._ledger.ended["download broken with its front door"] += 1
+            await asyncio.sleep(AGAIN_S)
+        else:
+            self._settle("download", talker, text, bytes(heard), fault)
 
-    def _settle(self, kind: str, talker: Talker, text: str, heard: bytes) -> None:
+    def _settle(self, kind: str, talker: Talker, text: str, heard: bytes, fault: BaseException | None) -> None:
         expected = audio_of(text)
-        if heard == expected:
-            self._ledger.whole(kind, talker, heard)
+        if heard == expected and fault is None:
+            self._ledger.ended[f"{kind} whole"] += 1
             return
-        same = next((at for at in range(0, min(len(heard), len(expected)), 2) if heard[at] != expected[at]), -1)
+        same = next((at for at in range(min(len(heard), len(expected))) if heard[at] != expected[at]), len(heard))
         self._ledger.lose(
             kind,
-            f"{kind} of {talker.name}: {len(heard) // 2} samples in place of {len(expected) // 2}, the first other one "
-            f"at {same // 2}; {text!r}",
+            f"{kind} of {talker.name}: {len(heard) // 2} samples in place of {len(expected) // 2}, as they should be "
+            f"up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
             missing=max(0, len(expected) - len(heard)) // 2,
         )
-        self._ledger.heard(talker, heard)
 
     # Jobs.
 
@@ -213,7 +194,7 @@ class Traffic:
         except TimeoutError:
             self._ledger.lost.append(f"book {id} is not over after {JOB_HANG_S:g} s")
 
-    def _close(self, book: dict) -> None:  # type: ignore[type-arg]
+    def _close(self, book: dict[str, Any]) -> None:
         self._ledger.jobs[f"books {book['state']}"] += 1
         if book["state"] != "completed" or book["segments_done"] != book["segments"]:
             self._ledger.lost.append(

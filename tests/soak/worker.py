@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from contextlib import suppress
 
 from websockets.asyncio.server import serve
@@ -20,7 +19,7 @@ from app.fleet.worker import WorkerState
 from app.platform import profiles
 from app.platform.logs import configure_logging
 from app.platform.settings import Settings, load_settings
-from tests.support.fake_worker import SAMPLES_PER_CHARACTER, STAND_IN, FakeSession, FakeWorker, tone
+from tests.support.fake_worker import STAND_IN, FakeSession, FakeWorker, tone
 from workers.heartbeat import Heartbeat
 
 CHARACTER_S = 0.025
@@ -108,14 +107,11 @@ async def main() -> None:
     configure_logging(settings)
     assert settings.worker_id and settings.worker_address
     redis = open_redis(settings)
-    worker = ScriptedWorker(
-        Registry(redis, settings), settings, id=settings.worker_id, address=settings.worker_address
-    )
+    worker = ScriptedWorker(Registry(redis, settings), settings, id=settings.worker_id, address=settings.worker_address)
     async with serve(worker._serve, settings.worker_host, settings.worker_port, compression=None, close_timeout=1):
         await worker.run()
     await redis.aclose()
 
 
 if __name__ == "__main__":
-    assert SAMPLES_PER_CHARACTER
-    sys.exit(asyncio.run(main()))
+    asyncio.run(main())
