@@ -31,6 +31,7 @@ from app.platform.data_dir import load_secrets
 from app.platform.settings import Settings, StoreSettings
 from tests.soak.faults import Fault, Kind, Targets
 from tests.soak.link import Link
+from tests.support.deadlines import LONG_HANG_S
 from tests.support.real_services import Cluster, postgres_program
 
 WORKERS = ("worker-1", "worker-2", "worker-3")
@@ -163,7 +164,12 @@ async def soak_fleet(directory: Path, *, background: bool) -> AsyncIterator[Soak
         if cluster:
             ports["postgres"] = cluster.running.port
             await supervisor.start(
-                Program(name="postgres", command=cluster.command, ready=_answers(cluster.running.url("postgres")))
+                Program(
+                    name="postgres",
+                    command=cluster.command,
+                    ready=_answers(cluster.running.url("postgres")),
+                    start_timeout_s=LONG_HANG_S,
+                )
             )
         token = await prepare_catalog(settings, secrets)
         assert token
@@ -204,9 +210,10 @@ async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int]) -> None:
         programs.append(_scripted(worker, ports[worker], at, await environment(worker)))
     for door in FRONT_DOORS:
         program = processes.front_door(LOOPBACK, ports[door], fleet.settings, await environment(door))
-        programs.append(replace(program, name=door))
+        programs.append(replace(program, name=door, start_timeout_s=LONG_HANG_S))
     if fleet.background:
-        programs.append(processes.tasks(fleet.settings, await environment("tasks")))
+        program = processes.tasks(fleet.settings, await environment("tasks"))
+        programs.append(replace(program, start_timeout_s=LONG_HANG_S))
     async with asyncio.TaskGroup() as group:
         for program in programs:
             group.create_task(fleet.supervisor.start(program))
@@ -226,7 +233,7 @@ def _scripted(name: str, port: int, linked_port: int, environment: Mapping[str, 
         },
         stage=processes.BEHIND_THE_FRONT_DOOR,
         ready=_listens(port),
-        start_timeout_s=120,
+        start_timeout_s=LONG_HANG_S,
         grace_s=1,
     )
 
