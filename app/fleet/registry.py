@@ -191,7 +191,7 @@ class Registry:
         unreadable: list[ValidationError] = []
         for version in await self._call("most_demanded", model):
             try:
-                most_demanded.append(AdapterVersion.model_validate_json(version))
+                most_demanded.append(AdapterVersion.model_validate_json(version, extra="ignore"))
             except ValidationError as error:
                 unreadable.append(error)
         if unreadable:
@@ -284,7 +284,7 @@ def _described(record: str, observed: list[Any], before: _Seen | None) -> Worker
         counted["state"] = WorkerState.DRAINING
     if before is not None and before.worker is not None and before.record == record and not drains:
         return before.worker.model_copy(update=counted)
-    return Worker.model_validate_json(record).model_copy(update=counted)
+    return Worker.model_validate_json(record, extra="ignore").model_copy(update=counted)
 
 
 def _first_problem(error: ValidationError) -> str:
