@@ -27,7 +27,7 @@ from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
 from app.local.supervisor import Program, Supervisor
 from app.local.up import prepare_catalog
-from app.platform.data_dir import load_secrets
+from app.platform.data_dir import Secrets, load_secrets
 from app.platform.settings import Settings, StoreSettings
 from tests.soak.faults import Fault, Kind, Targets
 from tests.soak.link import Link
@@ -80,7 +80,7 @@ class SoakFleet:
             case Kind.FLUSH:
                 return await self._flush()
             case Kind.DRAIN:
-                return await self._drain(fault.target)
+                return await self.drain(fault.target)
         try:
             await asyncio.sleep(fault.lasts_s)
         finally:
@@ -116,7 +116,7 @@ class SoakFleet:
             return False
         return True
 
-    async def _drain(self, worker: str) -> bool:
+    async def drain(self, worker: str) -> bool:
         for address in self.doors.values():
             with suppress(httpx.HTTPError):
                 async with self.client(address, timeout_s=5) as client:
@@ -137,9 +137,17 @@ class SoakFleet:
         return Catalog(self.settings.database, pepper=self.settings.key_pepper)
 
 
+CHECKOUT = Path(__file__).parents[2]
+
+Prepare = Callable[[Settings, Secrets], Awaitable[str | None]]
+"""Makes the tables, and the operator's key."""
+
+
 @asynccontextmanager
-async def soak_fleet(directory: Path, *, background: bool) -> AsyncIterator[SoakFleet]:
-    """Start everything; `background` with the tasks process."""
+async def soak_fleet(
+    directory: Path, *, background: bool, checkout: Path = CHECKOUT, prepare: Prepare = prepare_catalog
+) -> AsyncIterator[SoakFleet]:
+    """Start everything; `background` with the tasks process. The programs are those of a `checkout`."""
     secrets = load_secrets(directory)
     ports = {name: free_port() for name in ("valkey", "s3", *FRONT_DOORS, *WORKERS)}
     store = StoreSettings(
@@ -171,19 +179,19 @@ async def soak_fleet(directory: Path, *, background: bool) -> AsyncIterator[Soak
                     start_timeout_s=LONG_HANG_S,
                 )
             )
-        token = await prepare_catalog(settings, secrets)
+        token = await prepare(settings, secrets)
         assert token
         doors = {name: f"http://{LOOPBACK}:{ports[name]}" for name in FRONT_DOORS}
         fleet = SoakFleet(supervisor, settings, token, doors, background=background)
         try:
-            await _start_programs(fleet, ports)
+            await _start_programs(fleet, ports, checkout)
             yield fleet
         finally:
             for link in fleet.links.values():
                 await link.stop()
 
 
-async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int]) -> None:
+async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int], checkout: Path) -> None:
     async def link(name: str, to: str) -> int:
         fleet.links[name] = made = Link(ports[to])
         await made.start()
@@ -202,7 +210,8 @@ async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int]) -> None:
                 port = await link(f"{program}>{store}", store)
                 for name in names:
                     given[name] = given[name].replace(f"{LOOPBACK}:{ports[store]}", f"{LOOPBACK}:{port}")
-        return {**{name: "" for name in os.environ if name.startswith("CARILLON_")}, **given}
+        inherited = {name: "" for name in os.environ if name.startswith("CARILLON_")}
+        return {**inherited, **given, "PYTHONPATH": str(checkout)}
 
     programs = []
     for worker in WORKERS:
@@ -225,7 +234,6 @@ def _scripted(name: str, port: int, linked_port: int, environment: Mapping[str, 
         command=[sys.executable, "-P", "-m", "tests.soak.worker"],
         environment={
             **environment,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
             "CARILLON_WORKER_ID": name,
             "CARILLON_WORKER_HOST": LOOPBACK,
             "CARILLON_WORKER_PORT": str(port),

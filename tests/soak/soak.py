@@ -43,7 +43,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
     async with soak_fleet(directory, background=soak.books > 0) as fleet:
         ledger.talkers = await _talkers(fleet, soak.talkers)
         traffic = Traffic(fleet, ledger, soak.seed)
-        await _until_whole(fleet)
+        await until_whole(fleet)
         speaking = asyncio.create_task(traffic.run(ledger.talkers, books=soak.books))
         hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report))
         await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_COMPLETED)
@@ -53,7 +53,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
         try:
             async with asyncio.timeout(QUIET_S):
                 await speaking
-                await _until_whole(fleet)
+                await until_whole(fleet)
         except TimeoutError:
             ledger.lost.append(f"the fleet is not whole {QUIET_S:g} s after the last fault")
         await _settle(fleet, ledger)
@@ -112,7 +112,7 @@ def _family(target: str) -> str:
     return ">".join(re.sub(r"-\d+$", "", part) for part in target.split(">"))
 
 
-async def _until_whole(fleet: SoakFleet) -> None:
+async def until_whole(fleet: SoakFleet) -> None:
     """Until every front door sees every worker active, and none has a session."""
     for door in fleet.doors.values():
         while True:
