@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -61,13 +61,18 @@ async def catalog(url: str) -> AsyncIterator[Catalog]:
     async with catalog.database.writing() as connection:
         if not (await connection.execute(text("SELECT count(*) FROM voices"))).scalar_one():
             for statement in FILLED:
-                for told, cast in CASTS.items() if "postgresql" in url else ():
-                    statement = statement.replace(told, cast)
-                filled = f"{statement.partition(' SELECT ')[0]} {NUMBERS} SELECT {statement.partition(' SELECT ')[2]}"
-                await connection.execute(text(filled.replace(":00", r"\:00")))
+                await connection.execute(text(counted(statement, casts=CASTS if "postgresql" in url else {})))
             await connection.execute(text("ANALYZE"))
     yield catalog
     await catalog.aclose()
+
+
+def counted(statement: str, *, casts: Mapping[str, str]) -> str:
+    """An INSERT … SELECT with the numbers that it is made of, and its constants as a database wants them."""
+    for told, cast in casts.items():
+        statement = statement.replace(told, cast)
+    into, select, chosen = statement.partition(" SELECT ")
+    return f"{into} {NUMBERS}{select}{chosen}".replace(":00", r"\:00")
 
 
 @contextlib.contextmanager
