@@ -19,6 +19,8 @@ class Kind(StrEnum):
     """All that passes a link is late for a while."""
     FLUSH = "flush"
     """Valkey loses everything."""
+    FAIL_OVER = "fail over"
+    """Valkey's standby is promoted, and everything led to it."""
     DRAIN = "drain"
     """A worker is ordered to end."""
 
@@ -56,7 +58,7 @@ class Targets:
                 return self.programs
             case Kind.CUT | Kind.SLOW:
                 return self.links
-            case Kind.FLUSH:
+            case Kind.FLUSH | Kind.FAIL_OVER:
                 return ["valkey"]
             case Kind.DRAIN:
                 return self.workers
@@ -68,6 +70,6 @@ def plan(seed: int, duration_s: float, targets: Targets, *, mean_gap_s: float = 
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(1 / mean_gap_s)) < duration_s:
         for _ in range(1 + (rng.random() < SHARE_OF_PAIRS)):
-            kind = rng.choices(list(Kind), weights=(5, 3, 3, 2, 1, 1))[0]
+            kind = rng.choices(list(Kind), weights=(5, 3, 3, 2, 1, 1, 1))[0]
             target = rng.choice(targets.of(kind))
             yield Fault(at_s, kind, target, rng.uniform(0.2, LONGEST_S.get(kind, 0.2)) if kind in LONGEST_S else 0.0)

@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -37,6 +38,10 @@ from tests.support.real_services import Cluster, postgres_program
 WORKERS = ("worker-1", "worker-2", "worker-3")
 FRONT_DOORS = ("front-door-1", "front-door-2")
 SLOW_S = 0.1
+SYNC_S = 20.0
+"""Within which a standby has what the Valkey in use has, unless something keeps it from that."""
+
+VALKEYS = ("valkey-1", "valkey-2")
 DRAIN_S = 2.0
 CONFIGURED = {
     "CARILLON_CAPACITY": "8",
@@ -56,6 +61,10 @@ class SoakFleet:
     token: str
     doors: Mapping[str, str]
     """The front doors' addresses."""
+    operator: Link
+    """To the Valkey that is in use; nothing happens to this one."""
+    valkeys: list[int]
+    """The ports of the Valkey in use and of its standby."""
     links: dict[str, Link] = field(default_factory=dict)
     """By `who>whom`; what leads to a worker, by its name after `>` alone."""
     background: bool = True
@@ -79,6 +88,8 @@ class SoakFleet:
                 self.links[fault.target].delay_s = SLOW_S
             case Kind.FLUSH:
                 return await self._flush()
+            case Kind.FAIL_OVER:
+                return await self._fail_over()
             case Kind.DRAIN:
                 return await self.drain(fault.target)
         try:
@@ -116,6 +127,26 @@ class SoakFleet:
             return False
         return True
 
+    async def _fail_over(self) -> bool:
+        """What is not copied yet is lost, as it is when a standby takes over from a Valkey that is gone."""
+        primary, standby = self.valkeys
+        assert self.settings.redis_url
+        address = urlsplit(self.settings.redis_url.get_secret_value())
+        try:
+            async with asyncio.timeout(SYNC_S), Redis(host=LOOPBACK, port=standby, password=address.password) as redis:
+                await redis.config_set("masterauth", address.password)
+                await redis.replicaof(LOOPBACK, str(primary))
+                while (await redis.info("replication"))["master_link_status"] != "up":
+                    await asyncio.sleep(0.1)
+                await redis.replicaof("NO", "ONE")
+        except (RedisError, OSError, TimeoutError, KeyError):
+            return False
+        self.valkeys.reverse()
+        for name, link in [("operator", self.operator), *self.links.items()]:
+            if name == "operator" or name.endswith(">valkey"):
+                link.lead_to(standby)
+        return True
+
     async def drain(self, worker: str) -> bool:
         for address in self.doors.values():
             with suppress(httpx.HTTPError):
@@ -149,73 +180,80 @@ async def soak_fleet(
 ) -> AsyncIterator[SoakFleet]:
     """Start everything; `background` with the tasks process. The programs are those of a `checkout`."""
     secrets = load_secrets(directory)
-    ports = {name: free_port() for name in ("valkey", "s3", *FRONT_DOORS, *WORKERS)}
-    store = StoreSettings(
-        endpoint_url=f"http://{LOOPBACK}:{ports['s3']}",
-        access_key=secrets.store_access_key,
-        secret_key=secrets.store_secret_key,
-    )
-    cluster = (
-        Cluster.make(Path(tempfile.mkdtemp(prefix="carillon-postgres-"))) if postgres_program("postgres") else None
-    )
-    settings = Settings(
+    ports = {name: free_port() for name in (*VALKEYS, "s3", *FRONT_DOORS, *WORKERS)}
+    operator = Link(ports[VALKEYS[0]])
+    await operator.start()
+    with tempfile.TemporaryDirectory(prefix="carillon-postgres-") as clusters:
+        cluster = Cluster.make(Path(clusters)) if postgres_program("postgres") else None
+        if cluster:
+            ports["postgres"] = cluster.running.port
+        settings = _settings(directory, secrets, ports, operator, cluster)
+        async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
+            for program in _stores(directory, secrets, settings, ports, cluster):
+                await supervisor.start(replace(program, start_timeout_s=LONG_HANG_S))
+            token = await prepare(settings, secrets)
+            assert token
+            doors = {name: f"http://{LOOPBACK}:{ports[name]}" for name in FRONT_DOORS}
+            valkeys = [ports[name] for name in VALKEYS]
+            fleet = SoakFleet(supervisor, settings, token, doors, operator, valkeys, background=background)
+            try:
+                await _start_programs(fleet, ports, checkout)
+                yield fleet
+            finally:
+                for link in (operator, *fleet.links.values()):
+                    await link.stop()
+
+
+def _settings(
+    directory: Path, secrets: Secrets, ports: Mapping[str, int], operator: Link, cluster: Cluster | None
+) -> Settings:
+    return Settings(
         data_dir=directory,
-        redis_url=SecretStr(redis_url(ports["valkey"], secrets.redis_password)),
+        redis_url=SecretStr(redis_url(operator.port, secrets.redis_password)),
         database_url=cluster.running.url("postgres") if cluster else None,
         key_pepper=secrets.key_pepper,
         fleet_secret=secrets.fleet_secret,
-        store=store,
+        store=StoreSettings(
+            endpoint_url=f"http://{LOOPBACK}:{ports['s3']}",
+            access_key=secrets.store_access_key,
+            secret_key=secrets.store_secret_key,
+        ),
     )
-    async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
-        await supervisor.start(valkey(directory / "valkey", port=ports["valkey"], password=secrets.redis_password))
-        await supervisor.start(object_store(directory / "s3", port=ports["s3"], store=store))
-        if cluster:
-            ports["postgres"] = cluster.running.port
-            await supervisor.start(
-                Program(
-                    name="postgres",
-                    command=cluster.command,
-                    ready=_answers(cluster.running.url("postgres")),
-                    start_timeout_s=LONG_HANG_S,
-                )
-            )
-        token = await prepare(settings, secrets)
-        assert token
-        doors = {name: f"http://{LOOPBACK}:{ports[name]}" for name in FRONT_DOORS}
-        fleet = SoakFleet(supervisor, settings, token, doors, background=background)
-        try:
-            await _start_programs(fleet, ports, checkout)
-            yield fleet
-        finally:
-            for link in fleet.links.values():
-                await link.stop()
+
+
+def _stores(
+    directory: Path, secrets: Secrets, settings: Settings, ports: Mapping[str, int], cluster: Cluster | None
+) -> Iterator[Program]:
+    for name in VALKEYS:
+        yield replace(valkey(directory / name, port=ports[name], password=secrets.redis_password), name=name)
+    yield object_store(directory / "s3", port=ports["s3"], store=settings.store)
+    if cluster:
+        yield Program(name="postgres", command=cluster.command, ready=_answers(cluster.running.url("postgres")))
 
 
 async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int], checkout: Path) -> None:
-    async def link(name: str, to: str) -> int:
-        fleet.links[name] = made = Link(ports[to])
+    async def link(name: str, port: int) -> int:
+        fleet.links[name] = made = Link(port)
         await made.start()
         return made.port
 
     async def environment(program: str) -> dict[str, str]:
         """The stores, each by a link of the program's own."""
-        given = {**processes.environment(fleet.settings), **CONFIGURED}
-        for store, names in (
-            ("valkey", ["CARILLON_REDIS_URL"]),
-            ("s3", ["CARILLON_STORE__ENDPOINT_URL"]),
-            ("postgres", ["CARILLON_DATABASE_URL"]),
-        ):
-            needed = store == "valkey" or program not in WORKERS
-            if store in ports and needed:
-                port = await link(f"{program}>{store}", store)
-                for name in names:
-                    given[name] = given[name].replace(f"{LOOPBACK}:{ports[store]}", f"{LOOPBACK}:{port}")
         inherited = {name: "" for name in os.environ if name.startswith("CARILLON_")}
-        return {**inherited, **given, "PYTHONPATH": str(checkout)}
+        given = {**inherited, **processes.environment(fleet.settings), **CONFIGURED, "PYTHONPATH": str(checkout)}
+        led = {"CARILLON_REDIS_URL": ("valkey", fleet.operator.port, fleet.valkeys[0])}
+        if program not in WORKERS:
+            led["CARILLON_STORE__ENDPOINT_URL"] = "s3", ports["s3"], ports["s3"]
+            if "postgres" in ports:
+                led["CARILLON_DATABASE_URL"] = "postgres", ports["postgres"], ports["postgres"]
+        for name, (store, told, port) in led.items():
+            own = await link(f"{program}>{store}", port)
+            given[name] = given[name].replace(f"{LOOPBACK}:{told}", f"{LOOPBACK}:{own}")
+        return given
 
     programs = []
     for worker in WORKERS:
-        at = await link(f">{worker}", worker)
+        at = await link(f">{worker}", ports[worker])
         programs.append(_scripted(worker, ports[worker], at, await environment(worker)))
     for door in FRONT_DOORS:
         program = processes.front_door(LOOPBACK, ports[door], fleet.settings, await environment(door))

@@ -32,6 +32,12 @@ class Link:
     def cut(self) -> None:
         self._whole.clear()
 
+    def lead_to(self, port: int) -> None:
+        """From now on to another port; what is connected is broken off."""
+        self._to = self._to[0], port
+        for pump in tuple(self._pumps):
+            pump.cancel()
+
     def mend(self) -> None:
         self._whole.set()
         self.delay_s = 0.0

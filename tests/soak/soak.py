@@ -18,11 +18,12 @@ from tests.soak.faults import MEAN_GAP_S, Fault, Kind, plan
 from tests.soak.fleet import WORKERS, SoakFleet, soak_fleet
 from tests.soak.ledger import BILLED_LATE_S, Ledger, Talker
 from tests.soak.traffic import Traffic
+from tests.support.deadlines import LONG_HANG_S
 
 CATALOG_BACK_S = 5.0
 """Within which it answers again once nothing keeps it from that."""
 
-QUIET_S = 300.0
+QUIET_S = LONG_HANG_S
 """How long what was begun may take once nothing is hurt any more."""
 
 

@@ -16,7 +16,7 @@ from tests.soak.ledger import BYTES_PER_SECOND, Ledger, Talker
 from tests.soak.soak import Soak, run
 
 SEED = int(os.environ.get("SOAK_SEED", random.randrange(1_000_000)))
-TARGETS = Targets(["valkey", "worker-1", "front-door-1"], ["worker-1>valkey", ">worker-1"], ["worker-1"])
+TARGETS = Targets(["valkey-1", "worker-1", "front-door-1"], ["worker-1>valkey", ">worker-1"], ["worker-1"])
 
 
 async def soaked(soak: Soak, directory: Path) -> None:

@@ -65,4 +65,4 @@ async def test_an_assignment_says_only_what_was_chosen_for_the_worker_may_be_old
         with pytest.raises(WorkerLost):
             await assigned_to(next(iter(server.sockets)).getsockname()[1], tmp_path)
     voice = {"id": BUILT_IN.id, "name": BUILT_IN.name, "model": BUILT_IN.model}
-    assert heard == [{"type": "assign", "session": "s", "epoch": 1, "voice": voice, "pace": "realtime"}]
+    assert heard == [{"type": "assign", "session": "s", "epoch": 1, "voice": voice}]
