@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -26,13 +27,13 @@ from redis.exceptions import RedisError
 from app.catalog import Catalog
 from app.local import processes
 from app.local.embedded import LOOPBACK, free_port, object_store, redis_url, valkey
-from app.local.supervisor import Program, Supervisor
+from app.local.supervisor import Program, State, Supervisor
 from app.local.up import prepare_catalog
 from app.platform.data_dir import Secrets, load_secrets
 from app.platform.settings import Settings, StoreSettings
 from tests.soak.faults import Fault, Kind, Targets
 from tests.soak.link import Link
-from tests.support.deadlines import LONG_HANG_S
+from tests.support.deadlines import HANG_S, LONG_HANG_S
 from tests.support.real_services import Cluster, postgres_program
 
 WORKERS = ("worker-1", "worker-2", "worker-3")
@@ -69,6 +70,24 @@ class SoakFleet:
     """By `who>whom`; what leads to a worker, by its name after `>` alone."""
     background: bool = True
     """Whether there is a tasks process."""
+    stopped: Counter[str] = field(default_factory=Counter)
+    """Programs that are stopped now, by how many faults."""
+    door_seen_at: float = 0.0
+
+    def without_front_door_s(self) -> float:
+        """For how long no front door has been there to be asked: killed, stopped, or not yet started again."""
+        now = asyncio.get_running_loop().time()
+        children = self.supervisor.children
+        up = [name for name in self.doors if children[name].state is State.READY and not self.stopped[name]]
+        if up:
+            self.door_seen_at = now
+        return now - self.door_seen_at
+
+    async def watch_front_doors(self) -> None:
+        """Until cancelled."""
+        while True:
+            self.without_front_door_s()
+            await asyncio.sleep(0.2)
 
     @property
     def targets(self) -> Targets:
@@ -111,9 +130,11 @@ class SoakFleet:
         pid = self.supervisor.children[program].pid
         if pid is None or not self._signal(program, signal.SIGSTOP):
             return False
+        self.stopped[program] += 1
         try:
             await asyncio.sleep(lasts_s)
         finally:
+            self.stopped[program] -= 1
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGCONT)
         return True
@@ -150,7 +171,7 @@ class SoakFleet:
     async def drain(self, worker: str) -> bool:
         for address in self.doors.values():
             with suppress(httpx.HTTPError):
-                async with self.client(address, timeout_s=5) as client:
+                async with self.client(address, timeout_s=HANG_S) as client:
                     answer = await client.post(f"/v1/fleet/workers/{worker}/drain", json={"deadline_s": DRAIN_S})
                     return answer.is_success
         return False

@@ -46,6 +46,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
         traffic = Traffic(fleet, ledger, soak.seed)
         await until_whole(fleet)
         speaking = asyncio.create_task(traffic.run(ledger.talkers, books=soak.books))
+        watching = asyncio.create_task(fleet.watch_front_doors())
         hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report))
         await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_COMPLETED)
         await hurting
@@ -57,6 +58,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
                 await until_whole(fleet)
         except TimeoutError:
             ledger.lost.append(f"the fleet is not whole {QUIET_S:g} s after the last fault")
+        watching.cancel()
         await _settle(fleet, ledger)
     return ledger
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 import httpx
 
 from app.client.resuming import ResumingSession, open_resuming_session
-from app.errors import CarillonError
+from app.errors import CarillonError, WorkerLost
 from app.speech.protocol import AudioFrame, Done
 from tests.soak.fleet import SoakFleet
 from tests.soak.ledger import Ledger, Talker
@@ -31,6 +31,9 @@ HANG_S = 600.0
 """A session that takes longer is lost: it is seconds long, and the machine may be slow."""
 
 AGAIN_S = 0.3
+PATIENCE_S = 30.0
+"""Of the resuming client, nearly: where no front door is there for so long, it gives up, as it says it does."""
+
 JOB_HANG_S = 1200.0
 
 
@@ -88,6 +91,8 @@ class Traffic:
         if isinstance(fault, CarillonError) and fault.retryable and not heard:
             self._ledger.refused[fault.code] += 1
             await asyncio.sleep(AGAIN_S)
+        elif isinstance(fault, WorkerLost) and self._fleet.without_front_door_s() > PATIENCE_S:
+            self._ledger.ended["live given up, no front door for half a minute"] += 1
         else:
             self._settle("live", talker, text, bytes(heard), fault)
 
