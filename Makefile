@@ -3,8 +3,8 @@ VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
-.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients screenshots check audit format \
-	bench standin standin-next clean
+.PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients soak screenshots check audit \
+	format bench standin standin-next clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -34,6 +34,11 @@ test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install c
 test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis with TLS and ACL, and another S3
 	CARILLON_TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
 	    tests/api tests/integration tests/unit/test_catalog.py tests/unit/voices tests/unit/narration
+
+HOURS ?= 8
+
+soak: $(VENV)/.dev  ## A fleet under faults for HOURS (8); SEED=N does again what was done with it
+	$(VENV)/bin/python -m tests.soak --hours $(HOURS) $(if $(SEED),--seed $(SEED))
 
 screenshots: $(VENV)/.dev  ## Pictures of the console of the fleet that runs here, for the README
 	$(VENV)/bin/python -m tests.browser.screenshots

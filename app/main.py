@@ -183,6 +183,7 @@ async def open_services(settings: Settings, *, connections: Callable[[], int] = 
                 SessionCounts(redis, open_when_away=passes),
                 recorder=await stack.enter_async_context(open_usage_recorder(catalog.usage)),
                 usage=catalog.usage,
+                metrics=metrics,
                 patience_s=settings.session.queue_timeout_s,
                 places=lambda: sum(worker.capacity for worker in session_router.workers),
             ),

@@ -43,7 +43,7 @@ from app.speech.protocol import (
     Pong,
     Text,
     Utter,
-    parse,
+    parse_peer,
 )
 from app.speech.voices import ModelCard
 from workers.adapters import AdapterCache
@@ -331,7 +331,7 @@ def _answer(status: http.HTTPStatus, text: str) -> Answer:
 async def _first_message(socket: Wire) -> Assign:
     try:
         async with asyncio.timeout(_HANDSHAKE_S):
-            message = parse(WORKER_COMMANDS, await socket.receive())
+            message = parse_peer(WORKER_COMMANDS, await socket.receive())
     except TimeoutError:
         raise DeadlineExceeded(f"no assign within {_HANDSHAKE_S:g} s of connecting") from None
     if not isinstance(message, Assign):
@@ -354,7 +354,7 @@ async def _read(socket: Wire, session: Session) -> None:
     while True:
         raw = await socket.receive()
         try:
-            match parse(WORKER_COMMANDS, raw):
+            match parse_peer(WORKER_COMMANDS, raw):
                 case Text(text=text):
                     session.push(text)
                 case Utter() as utter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -10,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.access import requires
 from app.api.bodies import json_body, read_json
 from app.api.services import TheServices
-from app.errors import NotFound
+from app.errors import DeadlineExceeded, NotFound
+from app.fleet.registry import DrainOrder
 from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
 
 router = APIRouter(tags=["fleet"])
 
 MAX_DRAIN_S = 24 * 3600.0
+
+HEARD_WITHIN_BEATS = 5
+"""Of a worker that lives; one that hangs is left to hear of it when it wakes."""
 
 
 class DrainRequest(BaseModel):
@@ -47,11 +53,26 @@ async def drain(id: str, request: Request, services: TheServices) -> dict[str, A
     """Let a worker end: it takes no new session, and is gone when it has none. Its supervisor restarts it.
 
     Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
-    where the worker was not told by us.
+    where the worker was not told by us. It answers once the worker has heard of it, or has been silent for a while.
     """
     wanted_s = (await read_json(request, DrainRequest)).deadline_s
-    order = await services.registry.drain(id, services.settings.drain_timeout_s if wanted_s is None else wanted_s)
+    order = await _order(id, services.settings.drain_timeout_s if wanted_s is None else wanted_s, services)
     if order is None:
         there = ", ".join(sorted(worker.id for worker in services.session_router.workers)) or "none"
         raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
     return {"id": id, "epoch": order.epoch, "state": WorkerState.DRAINING, "deadline_s": order.deadline_s}
+
+
+async def _order(id: str, deadline_s: float, services: TheServices) -> DrainOrder | None:
+    """Order the drain, again and again until the worker's own record says so: an emptied registry forgets an order."""
+    loop, heartbeat_s = asyncio.get_running_loop(), services.settings.heartbeat_s
+    began_at = loop.time()
+    first = await services.registry.drain(id, deadline_s)
+    heard = first is None or first.heard
+    while first and not heard and (waited_s := loop.time() - began_at) < HEARD_WITHIN_BEATS * heartbeat_s:
+        await asyncio.sleep(heartbeat_s / 4)
+        with suppress(DeadlineExceeded):
+            again = await services.registry.drain(id, max(0.0, deadline_s - waited_s), epoch=first.epoch)
+            # None: it has ended, or an emptied registry does not know it again before its next heartbeat.
+            heard = again is not None and again.heard
+    return first

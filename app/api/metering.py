@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from app.api.metrics import Metrics, ProjectUse
 from app.api.usage_recorder import UsageMeter, UsageRecorder
 from app.errors import QuotaExceeded
 from app.platform.api_keys import ApiKey
@@ -47,6 +48,7 @@ class Metering:
     counts: SessionCounts
     recorder: UsageRecorder
     usage: UsageStore
+    metrics: Metrics
     places: Callable[[], int]
     patience_s: float
     spent: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -80,6 +82,12 @@ class CallerMetering:
     @asynccontextmanager
     async def session(self, voice: Voice) -> AsyncIterator[Meter]:
         """A session of the caller's, and its meter. Raises RateLimited, QuotaExceeded, Overloaded."""
+        with self._metering.metrics.of_project(self.project_id) as use:
+            async with self._session(voice, use) as meter:
+                yield meter
+
+    @asynccontextmanager
+    async def _session(self, voice: Voice, use: ProjectUse) -> AsyncIterator[Meter]:
         await self.check_budget()
         now = asyncio.get_running_loop().time
         limits = self._owners(self._most_sessions(), self.key.sessions)
@@ -96,7 +104,7 @@ class CallerMetering:
         async with self._metering.counts.counted(limits, patience_s=self._metering.patience_s):
             meter = UsageMeter(self._metering.recorder, record, now)
             try:
-                yield SessionMeter(self, meter)
+                yield SessionMeter(self, meter, use)
             finally:
                 meter.close()
 
@@ -150,13 +158,16 @@ class CallerMetering:
 class SessionMeter(Meter):
     """Limits a session's text, and records it with its audio."""
 
-    def __init__(self, caller: CallerMetering, usage: UsageMeter) -> None:
+    def __init__(self, caller: CallerMetering, usage: UsageMeter, use: ProjectUse) -> None:
         self._caller = caller
         self._usage = usage
+        self._use = use
 
     async def text(self, chars: int) -> None:
         await self._caller.characters(chars)
         self._usage.add(characters=chars)
+        self._use.characters.inc(chars)
 
     def audio(self, audio_s: float) -> None:
         self._usage.add(audio_s=audio_s)
+        self._use.audio_s.inc(audio_s)

@@ -16,7 +16,7 @@ from prometheus_client import generate_latest as exposition
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from app.errors import CarillonError
+from app.errors import CarillonError, QuotaExceeded, RateLimited
 from app.fleet.worker import Worker
 from app.platform.loop_lag import LAG_BUCKETS_S
 from app.platform.settings import Settings
@@ -60,6 +60,14 @@ class SessionCount:
     def done(self) -> None:
         """All that was asked for has been said; leaving from now on is no loss."""
         self.outcome = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectUse:
+    """What the sessions of one project use."""
+
+    characters: Counter
+    audio_s: Counter
 
 
 class Metrics:
@@ -106,6 +114,20 @@ class Metrics:
             "carillon_refused_total", "Requests and messages refused, by the error's code; limits hit among them.",
             ["code"], registry=registry,
         )  # fmt: skip
+        self._project_sessions = Gauge(
+            "carillon_project_sessions_open", "Sessions being spoken, by whose they are.", ["project"],
+            registry=registry,
+        )  # fmt: skip
+        self._project_characters = Counter(
+            "carillon_project_characters_total", "Characters of text taken.", ["project"], registry=registry
+        )
+        self._project_audio = Counter(
+            "carillon_project_audio_seconds_total", "Audio made.", ["project"], registry=registry
+        )
+        self._project_limited = Counter(
+            "carillon_project_limited_total", "Sessions and texts refused for a limit of theirs.", ["project", "code"],
+            registry=registry,
+        )  # fmt: skip
         self._loop_lag = Histogram(
             "carillon_loop_lag_seconds", "How late the event loop wakes a sleeper.", buckets=LAG_BUCKETS_S,
             registry=registry,
@@ -128,6 +150,20 @@ class Metrics:
         finally:
             self._open.labels(edge).dec()
             self._ended.labels(edge, count.outcome).inc()
+
+    @contextmanager
+    def of_project(self, project_id: str) -> Iterator[ProjectUse]:
+        """Count a session for the project whose it is, and what it is refused for the project's limits."""
+        use = ProjectUse(self._project_characters.labels(project_id), self._project_audio.labels(project_id))
+        is_open = self._project_sessions.labels(project_id)
+        is_open.inc()
+        try:
+            yield use
+        except (RateLimited, QuotaExceeded) as error:
+            self._project_limited.labels(project_id, error.code).inc()
+            raise
+        finally:
+            is_open.dec()
 
     def account(self, edge: str, ledger: Ledger) -> None:
         """Enter one utterance's ledger; parts that were not measured are left out."""

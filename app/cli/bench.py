@@ -401,6 +401,12 @@ def simulate(
     price: Annotated[float, typer.Option(min=0, help="$ for an hour of one GPU.")] = 1.0,
     size: Annotated[bool, typer.Option(help="Find how many GPUs each policy needs to refuse at most 1 %.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same table.")] = 0,
+    scale: Annotated[
+        bool, typer.Option("--scale", help="Compare fleets instead: fixed, and scaled by CPU and by places.")
+    ] = False,
+    notice: Annotated[
+        float, typer.Option(min=0, help="Seconds before a loss that it is said, as of spot machines.")
+    ] = 0,
     jobs: Annotated[int | None, typer.Option(min=1, help="Policies at a time; default: one for each core.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write everything to this file.")] = None,
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw it to this SVG.")] = None,
@@ -434,10 +440,16 @@ def simulate(
         joins=churn,
         losses=min(churn, workers - 1),
     )
+    front_doors = FrontDoors(count=doors, refresh_s=refresh, queue_s=queue)
+    if scale:
+        from app.simulation.scaled import compare
+
+        compare(traffic, shape, front_doors, gpu_hour=price, notice_s=notice, out=sys.stdout)
+        return
     run(
         traffic,
         shape,
-        FrontDoors(count=doors, refresh_s=refresh, queue_s=queue),
+        front_doors,
         policies=[name for name in POLICIES if not policy or name in policy],
         gpu_hour=price,
         find_size=size,

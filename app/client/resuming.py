@@ -1,8 +1,8 @@
 """A client that outlives its front door: what `carillon say` speaks.
 
-When its connection breaks, or the server says that it stops, it connects to the next of its addresses, resumes its
-session with the token, and sends again what had not arrived. Audio that was received already may come again, from an
-earlier `sample_offset` on: it then replaces what was received from there.
+When its connection breaks, or the server says that it stops or cannot go on for now, it connects to the next of its
+addresses, resumes its session with the token, and sends again what had not arrived. Audio that was received already may
+come again, from an earlier `sample_offset` on: it then replaces what was received from there.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from app.speech.protocol import (
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 """Before each try to reconnect: half of the minute that a front door keeps a session for."""
 
+MAX_IN_VAIN = 3
+"""A session that ends with an error so often, and no audio between, has no place to go on at."""
+
 BYTES_PER_SAMPLE = 2
 
 
@@ -53,6 +56,8 @@ class ResumingSession:
         self._ended = False
         self._received = 0
         self._over = False
+        self._in_vain = 0
+        """How often it was resumed after an error since audio last came."""
         self._sending = asyncio.Lock()
         """Held while it reconnects, so that what is sent again comes before what follows."""
 
@@ -75,12 +80,20 @@ class ResumingSession:
         return self
 
     async def __anext__(self) -> Received:
-        """Raises what the front door reports, WorkerLost when none could be connected to in time."""
+        """Raises what the front door reports, WorkerLost when none could be connected to in time.
+
+        An error after which the same may be tried again is none yet: the session waits for that in its journal.
+        """
         while not self._over:
             try:
                 event = read(await self._socket.recv())
             except ConnectionClosed as closed:
                 await self._resume(lost(closed))
+                continue
+            except CarillonError as error:
+                if not error.retryable or not self._may_resume():
+                    raise
+                await self._resume(error)
                 continue
             if isinstance(event, GoAway):
                 await self._resume(WorkerLost("the front door is shutting down"))
@@ -88,8 +101,14 @@ class ResumingSession:
                 self._over = isinstance(event, Done)
                 if isinstance(event, AudioFrame):
                     self._received = event.sample_offset + len(event.audio) // BYTES_PER_SAMPLE
+                    self._in_vain = 0
                 return event
         raise StopAsyncIteration
+
+    def _may_resume(self) -> bool:
+        """Whether to try again after an error: not for ever without a sound."""
+        self._in_vain += 1
+        return self._in_vain <= MAX_IN_VAIN
 
     async def _resume(self, why: CarillonError) -> None:
         """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded, or none can."""

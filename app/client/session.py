@@ -33,7 +33,7 @@ from app.speech.protocol import (
     Text,
     Turn,
     Waiting,
-    parse,
+    parse_peer,
 )
 
 SESSION = "1"
@@ -169,7 +169,7 @@ async def receive(socket: ClientConnection) -> Any:
 
 def read(raw: str | bytes) -> Any:
     """What the front door says. Raises the error it reports."""
-    event = AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(SERVER_MESSAGES, raw)
+    event = AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse_peer(SERVER_MESSAGES, raw)
     if isinstance(event, Error):
         raise event.rebuilt()
     return event

@@ -49,9 +49,11 @@
 --                                                                needs room beside all others. bound is how many
 --                                                                sessions there may be, "" for as many as places
 --   release  id lease                                         -> 1 if there was such a lease
---   drain    id deadline_ms                                   -> [epoch, ms until the deadline], of an earlier order if
---                                                                there is one, the latter nil if the worker drains of
---                                                                itself; nil if there is no such worker
+--   drain    id deadline_ms epoch                             -> [epoch, ms until the deadline, whether the worker's
+--                                                                record says that it drains], of an earlier order if
+--                                                                there is one, the second nil if the worker drains of
+--                                                                itself; nil if there is no such worker, or it is
+--                                                                in another epoch than this ("" for any)
 --   snapshot changed_since                                    -> [the latest change; [id...] of all workers, or nil if
 --                                                                none came or went after changed_since (0 for all), as
 --                                                                JSON; as JSON too, for one text is quicker read than a
@@ -268,14 +270,15 @@ local function drain()
   local record = redis.call('GET', record_key(id))
   if not record then return false end
   local worker, until_ms = cjson.decode(record), drains_until(id)
+  if ARGV[4] ~= '' and worker.epoch ~= tonumber(ARGV[4]) then return false end
   if not until_ms then
-    if worker.state == 'draining' then return { worker.epoch, false } end
+    if worker.state == 'draining' then return { worker.epoch, false, 1 } end
     until_ms = now_ms + tonumber(ARGV[3])
     redis.call('HSET', root .. 'drains', id, whole(until_ms))
     redis.call('PEXPIRE', root .. 'drains', day_ms)
     touch(id)
   end
-  return { worker.epoch, math.max(0, until_ms - now_ms) }
+  return { worker.epoch, math.max(0, until_ms - now_ms), worker.state == 'draining' and 1 or 0 }
 end
 
 local function release()

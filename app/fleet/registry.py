@@ -77,10 +77,11 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True)
 class DrainOrder:
-    """A worker drains: of its own (None), or until `deadline_s` from now."""
+    """A worker drains: of its own (None), or until `deadline_s` from now. `heard` is whether its record says so."""
 
     epoch: int
     deadline_s: float | None
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class Registry:
         unreadable: list[ValidationError] = []
         for version in await self._call("most_demanded", model):
             try:
-                most_demanded.append(AdapterVersion.model_validate_json(version))
+                most_demanded.append(AdapterVersion.model_validate_json(version, extra="ignore"))
             except ValidationError as error:
                 unreadable.append(error)
         if unreadable:
@@ -207,16 +208,16 @@ class Registry:
         """
         await self._call("retire", voice_id)
 
-    async def drain(self, worker_id: str, deadline_s: float) -> DrainOrder | None:
+    async def drain(self, worker_id: str, deadline_s: float, *, epoch: int | None = None) -> DrainOrder | None:
         """Let a worker end: no claim succeeds there from now on, and its next heartbeat returns the order.
 
-        An earlier order stands, and is what is returned. None if there is no such worker.
+        An earlier order stands, and is what is returned. None if there is no such worker, or not in this `epoch`.
         """
-        answer = await self._call("drain", worker_id, round(deadline_s * 1000))
+        answer = await self._call("drain", worker_id, round(deadline_s * 1000), "" if epoch is None else epoch)
         if answer is None:
             return None
-        epoch, deadline_ms = answer
-        return DrainOrder(epoch, None if deadline_ms is None else deadline_ms / 1000)
+        epoch, deadline_ms, heard = answer
+        return DrainOrder(epoch, None if deadline_ms is None else deadline_ms / 1000, heard=bool(heard))
 
     async def snapshot(self) -> tuple[Worker, ...]:
         """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`).
@@ -283,7 +284,7 @@ def _described(record: str, observed: list[Any], before: _Seen | None) -> Worker
         counted["state"] = WorkerState.DRAINING
     if before is not None and before.worker is not None and before.record == record and not drains:
         return before.worker.model_copy(update=counted)
-    return Worker.model_validate_json(record).model_copy(update=counted)
+    return Worker.model_validate_json(record, extra="ignore").model_copy(update=counted)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -427,6 +427,13 @@ class Journal:
     @classmethod
     def restored(cls, record: bytes, *, keep_s: float = 0) -> Journal:
         """The journal of a `record`, which goes on with `move`. Raises ValueError for one of another version."""
+        try:
+            return cls._restored(record, keep_s)
+        except (LookupError, TypeError, struct.error) as error:
+            raise ValueError(f"no journal of version {RECORD_VERSION}: {type(error).__name__} {error}") from None
+
+    @classmethod
+    def _restored(cls, record: bytes, keep_s: float) -> Journal:
         codes_at = RECORD_HEAD.size + RECORD_HEAD.unpack_from(record)[0]
         fields = json.loads(record[RECORD_HEAD.size : codes_at])
         if fields["version"] != RECORD_VERSION:

@@ -172,7 +172,7 @@ class JournalStore:
             self._lose(here)
         try:
             journal = Journal.restored(record, keep_s=self._window_s)
-            return Taken(owner.decode(), Beginning.model_validate_json(start), journal, int(sent))
+            return Taken(owner.decode(), Beginning.model_validate_json(start, extra="ignore"), journal, int(sent))
         except (ValueError, ValidationError):
             raise UnknownSession(
                 "the session was begun by another version of this server; start a new one", param="token"

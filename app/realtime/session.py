@@ -48,9 +48,6 @@ from app.speech.voices import Voice
 MAX_MOVES_PER_CHUNK = 5
 """A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
 
-
-"""Of a worker's audio: PCM, signed, 16 bit."""
-
 CROWDED_IDLE_SHARE = 0.1
 """Of `idle_place_s`, after which an idle session makes room where there is none."""
 
@@ -106,6 +103,8 @@ class RoutedSession:
         self._over = False
         self._active_at = placer.now()
         """When it last had words to speak, or audio of them came."""
+        self._moved_idle = False
+        """It was moved with nothing to speak, and has had nothing since."""
         self._resting = False
         self._asked: deque[Command] = deque()
         """What it is sent while it rests."""
@@ -151,6 +150,7 @@ class RoutedSession:
             commands = self._journal.sent(command)
             if any(isinstance(part, Text) and not is_silent(part.text) for part in commands):
                 self._active_at = self._placer.now()
+                self._moved_idle = False
             if self._resting:
                 self._asked.extend(commands)
                 self._woken.set()
@@ -172,7 +172,7 @@ class RoutedSession:
             except LOST as error:
                 if self._journal is None or isinstance(error, SessionIdle):
                     raise
-                if self._resting:
+                if self._resting or self._rests_after(self._journal):
                     await self._give_up_place(wait=False)
                     continue
                 self._moving = asyncio.create_task(self._move(error, self._journal), name="session moves")
@@ -292,17 +292,32 @@ class RoutedSession:
         if self._place is None or self._journal is None or self._resting or self._moving is not None:
             return
         journal = self._journal
-        if journal.awaits_speech or journal.awaits_flush or journal.ended or journal.cancels:
+        if not _owed_nothing(journal):
             return
         # A worker that paces sends nothing while its listener hears what there is.
         idle_s = now - max(self._active_at, self._place.connection.played_until)
         idle_place_s = self._placer.settings.session.idle_place_s
-        if not journal.between_chunks or idle_s <= CROWDED_IDLE_SHARE * idle_place_s:
+        if idle_s <= CROWDED_IDLE_SHARE * idle_place_s:
             return
         if idle_s > idle_place_s or not self._placer.has_room(self.voice):
             log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
             self._resting = True
             self._place.connection.abort()
+
+    def _rests_after(self, journal: Journal) -> bool:
+        """Whether a session that has lost its worker waits for its next text without one.
+
+        The first time, with nothing to speak, it goes to another worker, where its voice is then at hand. Lost there
+        too, it would be handed on for ever between workers that break.
+        """
+        if not _owed_nothing(journal):
+            return False
+        if not self._moved_idle:
+            self._moved_idle = True
+            return False
+        log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
+        self._leaving, self._resting = False, True
+        return True
 
     async def _rest(self, journal: Journal) -> Flushed | Cancelled | Done | None:
         """An answer to what needs no worker; None once the session goes to one again.
@@ -388,7 +403,7 @@ class RoutedSession:
 
     def _count(self, why: CarillonError, journal: Journal) -> None:
         leaving, self._leaving = self._leaving, False
-        if leaving or (journal.between_chunks and not journal.pending_chars):
+        if leaving or _owed_nothing(journal):
             return
         self._moves_in_chunk += 1
         if self._moves_in_chunk > MAX_MOVES_PER_CHUNK:
@@ -408,3 +423,9 @@ class RoutedSession:
         place, self._place = self._place, None
         if place is not None:
             await self._placer.vacate(place, wait=wait)
+
+
+def _owed_nothing(journal: Journal) -> bool:
+    """Whether a session is between two texts: its worker has nothing to speak, to answer or to end."""
+    owed = journal.awaits_speech or journal.awaits_flush or journal.ended or journal.cancels
+    return journal.between_chunks and not owed

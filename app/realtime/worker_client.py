@@ -6,6 +6,7 @@ It ends where the worker ends. It knows neither how a worker is chosen nor that 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ from app.speech.protocol import (
     Utter,
     Uttered,
     Waiting,
-    parse,
+    parse_peer,
 )
 
 BACKGROUND_STALLS = 15
@@ -177,7 +178,7 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
     try:
         async with asyncio.timeout(timeout_s):
             connection = WorkerConnection(worker, await _connect(worker, settings), assign, settings, clock)
-            await connection._send(assign.model_dump_json(exclude_none=True))
+            await connection._send(_written(assign))
         timeout_s = limits.ready_timeout_s
         await connection.until_ready(timeout_s)
         return connection
@@ -196,9 +197,14 @@ async def _connect(worker: Worker, settings: Settings) -> Wire:
     return await Wire.connect(f"{worker.address}/session", headers, timeout_s=settings.session.connect_timeout_s)
 
 
+def _written(assign: Assign) -> str:
+    """Only what was chosen: an older worker takes what asks for nothing that it does not know."""
+    return json.dumps({"type": assign.type, **assign.model_dump(mode="json", exclude_defaults=True)})
+
+
 def _read(raw: str | bytes, worker: Worker) -> Any:
     try:
-        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse(WORKER_MESSAGES, raw)
+        return AudioFrame.unpack(raw) if isinstance(raw, bytes) else parse_peer(WORKER_MESSAGES, raw)
     except InvalidRequest as error:
         raise WorkerLost(f"worker {worker.id} speaks another protocol: {error.message}") from None
 

@@ -114,16 +114,22 @@ class SimulatedFleet:
             view.expect(worker)
         return worker
 
-    def lose(self, worker: SimulatedWorker, now_s: float) -> None:
+    def drain(self, worker: SimulatedWorker) -> None:
+        """It takes no session from now on; those that it has go on."""
         del self.living[worker.index]
         worker.alive = False
-        self.sessions -= worker.inflight
         self.loads[worker.index] = np.inf
+        self._turn()
+
+    def lose(self, worker: SimulatedWorker, now_s: float) -> None:
+        """With its sessions, if it has any."""
+        if worker.alive:
+            self.drain(worker)
+        self.sessions -= worker.inflight
         for adapter in (*worker.cached, *worker.loading):
             self._dropped.append((now_s, adapter, worker.index))
         worker.inflight, worker.active_adapters, worker.cached, worker.loading = 0, {}, {}, {}
         worker.ready_adapters = frozenset()
-        self._turn()
 
     def _turn(self) -> None:
         self.ring: Ring = ring_of((worker.id, worker.capacity) for worker in self.living.values())
@@ -143,7 +149,8 @@ class SimulatedFleet:
 
     def _count(self, worker: SimulatedWorker, sessions: int) -> None:
         self.sessions += sessions
-        self.loads[worker.index] = worker.inflight / worker.capacity
+        if worker.alive:
+            self.loads[worker.index] = worker.inflight / worker.capacity
         self._note_change(worker)
 
     def _note_change(self, worker: SimulatedWorker) -> None:

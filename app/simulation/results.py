@@ -48,7 +48,11 @@ class Outcome:
     """Sessions at lost workers."""
     moved: int = 0
     """Those of them that found another place."""
+    handed_on: int = 0
+    """Sessions that a worker which drained had left at its deadline."""
     losses: int = 0
+    worker_s: float = 0.0
+    """Seconds of workers that were paid for."""
     cold_loads: int = 0
     cold_bytes: int = 0
     samples: list[Sample] = field(default_factory=list)

@@ -28,6 +28,7 @@ import numpy as np
 from app.fleet.placement import has_room
 from app.simulation.fleet import FleetShape, SeenFleet, SeenWorker, SimulatedFleet, SimulatedWorker
 from app.simulation.results import Outcome, Sample
+from app.simulation.scaling import LOOK_S, Autoscaler, Scaling, Seen
 from app.simulation.traffic import ChangeKind, Trace, adapter_of, voice_of
 from app.speech.voices import Voice
 
@@ -91,7 +92,17 @@ class Door:
 class Simulation:
     """One policy on one trace."""
 
-    def __init__(self, trace: Trace, shape: FleetShape, policy: Policy, doors: FrontDoors | None = None) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        shape: FleetShape,
+        policy: Policy,
+        doors: FrontDoors | None = None,
+        *,
+        scaling: Scaling | None = None,
+        notice_s: float = 0.0,
+    ) -> None:
+        """`shape` has the workers at the start. One that is lost says so `notice_s` before, as a spot machine does."""
         self.fleet = SimulatedFleet(shape)
         self.outcome = Outcome()
         self._trace = trace
@@ -104,6 +115,10 @@ class Simulation:
         self._due: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
         """A heap of (when, order among equals, what happens, to what)."""
         self._order = count()
+        self._notice_s = notice_s
+        self._autoscaler = Autoscaler(scaling) if scaling else None
+        self._starting = 0
+        self._paid, self._paid_from_s = shape.workers, trace.traffic.warm_up_s
 
     def run(self) -> Outcome:
         """Play the trace to its end, and the sessions that run then to theirs. Once."""
@@ -115,6 +130,9 @@ class Simulation:
             self._at(at_s, self._change, (kind, draw))
         for at_s in np.arange(traffic.warm_up_s, traffic.end_s + SAMPLE_EVERY_S / 2, SAMPLE_EVERY_S).tolist():
             self._at(at_s, self._sample, None)
+        if self._autoscaler:
+            self._at(LOOK_S, self._scale, self._autoscaler)
+        self._at(traffic.end_s, self._pay, 0)
         for rank, start_s, length_s, draw in _starts(self._trace):
             self._settle(start_s)
             self._start(rank, start_s, length_s, draw)
@@ -174,18 +192,61 @@ class Simulation:
     def _change(self, now_s: float, change: tuple[ChangeKind, float]) -> None:
         kind, draw = change
         if kind == "join":
-            self.fleet.join()
+            self._join(now_s, 0)
             return
         lost = list(self.fleet.living.values())[int(draw * len(self.fleet.living))]
-        self.fleet.lose(lost, now_s)
         self.outcome.losses += 1
+        if self._notice_s:
+            self._drain(now_s, lost, self._notice_s)
+        else:
+            self._lose(now_s, lost)
+
+    def _join(self, now_s: float, starting: int) -> None:
+        """`starting` of those that start are there; 0: one that nobody has waited for."""
+        self._starting -= starting
+        if not starting:
+            self._pay(now_s, 1)
+        for _ in range(starting or 1):
+            self.fleet.join()
+
+    def _drain(self, now_s: float, worker: SimulatedWorker, deadline_s: float) -> None:
+        """It takes no session, and is gone at the deadline; what it has then goes on elsewhere."""
+        self.fleet.drain(worker)
+        self._at(now_s + deadline_s, self._lose, worker)
+
+    def _lose(self, now_s: float, lost: SimulatedWorker) -> None:
+        drained = not lost.alive
+        self.fleet.lose(lost, now_s)
+        self._pay(now_s, -1)
         for session in self._speaking.pop(lost.index, {}):
-            self.outcome.cut += session.reported
+            self.outcome.cut += session.reported and not drained
+            self.outcome.handed_on += session.reported and drained
             session.worker, session.is_cut, session.asked_s = None, True, now_s
             session.length_s = session.ends_s - max(now_s, session.begins_s)
             view = session.door.view
             view.exclude(view.by_index[lost.index])
             self._ask(now_s, session)
+
+    def _scale(self, now_s: float, autoscaler: Autoscaler) -> None:
+        fleet, scaling = self.fleet, autoscaler.scaling
+        in_use = sum(worker.inflight for worker in fleet.living.values())
+        waiting = sum(len(door.waiting) for door in self._doors)
+        seen = Seen(in_use, waiting, len(fleet.living), self._starting, fleet.shape.capacity)
+        change = autoscaler.change(now_s, seen)
+        if change > 0:
+            self._starting += change
+            self._pay(now_s, change)
+            self._at(now_s + scaling.start_s, self._join, change)
+        for worker in sorted(fleet.living.values(), key=lambda worker: worker.inflight)[: max(0, -change)]:
+            self._drain(now_s, worker, scaling.drain_s)
+        if now_s < self._trace.traffic.end_s:
+            self._at(now_s + LOOK_S, self._scale, autoscaler)
+
+    def _pay(self, now_s: float, more: int) -> None:
+        """From now on so many workers more are paid for, from the decision to start one until it is gone."""
+        until_s = min(max(now_s, self._paid_from_s), self._trace.traffic.end_s)
+        self.outcome.worker_s += self._paid * max(0.0, until_s - self._paid_from_s)
+        self._paid_from_s, self._paid = max(self._paid_from_s, until_s), self._paid + more
 
     def _sample(self, now_s: float, _: None) -> None:
         loads = self.fleet.loads[np.isfinite(self.fleet.loads)]

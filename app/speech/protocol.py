@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.config import ExtraValues
 
 from app.errors import (
     CarillonError,
@@ -428,10 +429,20 @@ WORKER_MESSAGES: TypeAdapter[Any] = TypeAdapter(WorkerMessage)
 
 def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:
     """Parse one control message. Raises InvalidRequest with the field and the reason, never the user's text."""
+    return _parsed(adapter, raw, extra=None)
+
+
+def parse_peer(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:
+    """As `parse`, of another process of ours, which may be of the next version: a field that is unknown here is
+    nothing to fail on while a fleet is upgraded."""
+    return _parsed(adapter, raw, extra="ignore")
+
+
+def _parsed(adapter: TypeAdapter[Any], raw: str | bytes, *, extra: ExtraValues | None) -> Any:
     if len(raw) > MAX_MESSAGE_BYTES:
         raise InvalidRequest(f"a message has {len(raw)} bytes; at most {MAX_MESSAGE_BYTES}: send the text in pieces")
     try:
-        return adapter.validate_json(raw)
+        return adapter.validate_json(raw, extra=extra)
     except ValidationError as error:
         place, reason = first_fault(error)
         raise InvalidRequest(f"{place or 'message'}: {reason}", param=place or "message") from None

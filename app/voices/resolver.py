@@ -1,6 +1,7 @@
 """The voices that can be asked for: the clones of the catalogue and the built-in voices of the models being served.
 
-It holds a second's copy of the catalogue's clones, so that a session start costs no query.
+A name is looked up by itself, however many clones there are, and what was found is good for a second: most session
+starts cost no query.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic
 
 from app.errors import NotFound, Overloaded, UnknownModel, UnknownVoice
@@ -20,11 +23,26 @@ from app.voices.store import VoiceStore
 MAX_AGE_S = 1.0
 """How long a front door may go on speaking with the version before the current one. A new voice is found at once."""
 
+MAX_NAMES = 10_000
+"""That are remembered."""
+
+MAX_NEAREST_OF = 1_000
+"""Clones among which the nearest names are looked for."""
+
 NO_WORKER_RETRY_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name was when it was looked up: itself, and what it stands for."""
+
+    read_at: float
+    cards: tuple[ModelCard, ...]
+    roster: Roster
+
+
 class PublishedVoices:
-    """A copy of the catalogue's clones, and the rosters made of it. Two callers at one moment may both ask for one."""
+    """What names have been found to be. Two callers at one moment may both look one up."""
 
     def __init__(
         self, voices: VoiceStore, *, aliases: Mapping[str, str] | None = None, clock: Callable[[], float] = monotonic
@@ -32,36 +50,28 @@ class PublishedVoices:
         self._store = voices
         self._aliases = aliases or {}
         self._clock = clock
-        self._clones: Mapping[str, list[Voice]] = {}
-        self._read_at = float("-inf")
-        self._rosters: dict[Tenant, Roster] = {}
-        self._made_of: tuple[object, object] = (None, None)
+        self._found: dict[tuple[Tenant, str], Found] = {}
 
-    async def read(self, max_age_s: float = MAX_AGE_S) -> None:
-        """Look at the catalogue, unless that was done so lately."""
-        if self._clock() - self._read_at >= max_age_s:
-            clones = await self._store.published_by_project()
-            if clones != self._clones:
-                self._clones = clones
-            self._read_at = self._clock()
+    async def named(
+        self, name: str, cards: tuple[ModelCard, ...], tenant: Tenant, *, max_age_s: float = MAX_AGE_S
+    ) -> Roster:
+        """The voices that a tenant may mean by a name, looked up unless that was done so lately."""
+        found = self._found.get((tenant, name))
+        if found is not None and found.cards is cards and self._clock() - found.read_at < max_age_s:
+            return found.roster
+        names = Roster(cards, (), self._aliases).meanings(name)
+        clones = await self._store.seen_by(tenant).spoken_as(names, models=[card.name for card in cards])
+        roster = Roster(cards, clones, self._aliases)
+        self._found.pop((tenant, name), None)
+        self._found[tenant, name] = Found(self._clock(), cards, roster)
+        if len(self._found) > MAX_NAMES:
+            del self._found[next(iter(self._found))]
+        return roster
 
-    def of(self, tenant: Tenant) -> list[Voice]:
-        """The clones that a tenant has, its own project's first."""
-        own = self._clones.get(tenant.project, [])
-        if not tenant.sees_all:
-            return own
-        return own + [
-            voice for project, voices in self._clones.items() if project != tenant.project for voice in voices
-        ]
-
-    def roster(self, cards: tuple[ModelCard, ...], tenant: Tenant) -> Roster:
-        """Made again when the fleet's models or the catalogue's voices have changed."""
-        if self._made_of[0] is not cards or self._made_of[1] is not self._clones:
-            self._made_of = cards, self._clones
-            self._rosters.clear()
-        if tenant not in self._rosters:
-            self._rosters[tenant] = Roster(cards, self.of(tenant), self._aliases)
-        return self._rosters[tenant]
+    async def some(self, cards: tuple[ModelCard, ...], tenant: Tenant) -> Roster:
+        """Voices to be offered to who has asked for none that there is."""
+        clones = await self._store.seen_by(tenant).published(limit=MAX_NEAREST_OF)
+        return Roster(cards, clones, self._aliases)
 
 
 class VoiceResolver:
@@ -86,15 +96,13 @@ class VoiceResolver:
         cards = self._upstream.models
         if not cards:
             raise Overloaded("no worker is ready yet; try again in a moment", retry_after_s=NO_WORKER_RETRY_S)
-        await self._published.read()
-        try:
-            return self._published.roster(cards, self._tenant).find(name, model)
-        except UnknownVoice:
-            await self._published.read(max_age_s=0)  # it may have been published a moment ago
-            try:
-                return self._published.roster(cards, self._tenant).find(name, model)
-            except UnknownVoice as unknown:
-                raise await self._untrained(name) or unknown from None
+        for max_age_s in (MAX_AGE_S, 0.0):  # it may have been published a moment ago
+            roster = await self._published.named(name, cards, self._tenant, max_age_s=max_age_s)
+            if (voice := roster.voice(name, model)) is not None:
+                return voice
+        if untrained := await self._untrained(name):
+            raise untrained
+        raise (await self._published.some(cards, self._tenant)).unknown(name, model)
 
     async def _untrained(self, name: str) -> UnknownVoice | None:
         """What is missing of a voice that exists and cannot speak yet."""
@@ -120,22 +128,20 @@ class VoiceResolver:
         """Whether a voice that was found before has not been deleted since."""
         if voice.adapter is None:
             return True
-        await self._published.read()
-        return any(clone.id == voice.id for clone in self._published.of(self._tenant))
+        return bool(await self._store.spoken_as({voice.id}, models=[voice.model]))
 
     async def all(self) -> list[Voice]:
         """Every voice that can be spoken with now, built-in ones first."""
         cards = self._upstream.models
         built_in = [voice for card in cards for voice in built_in_voices(card)]
         served = {card.name for card in cards}
-        await self._published.read(max_age_s=0)
-        return built_in + [voice for voice in self._published.of(self._tenant) if voice.model in served]
+        return built_in + [voice for voice in await self._store.published() if voice.model in served]
 
 
 class Roster:
     """The voices that can be asked for: clones by id or name, then the built-in voices of the models that are served.
 
-    Made once, so that each of many starts costs a look and no more, however many voices there are.
+    Made once for a name, so that each of many starts costs a look and no more.
     """
 
     def __init__(
@@ -155,16 +161,33 @@ class Roster:
 
         Raises UnknownModel or UnknownVoice, each with what there is to choose from.
         """
-        if model is not None and model not in self._models:
-            if model not in ANY_MODEL:
-                raise unknown_model(model, self._models)
-            model = None
-        voice = self._found.get((model, name)) or self._found.get((model, self._alias(name, model)))
-        if voice is not None:
-            return voice
+        voice = self.voice(name, model)
+        if voice is None:
+            raise self.unknown(name, model)
+        return voice
+
+    def voice(self, name: str, model: str | None) -> Voice | None:
+        """The same, and None where there is no such voice. Raises UnknownModel."""
+        model = self._model(model)
+        return self._found.get((model, name)) or self._found.get((model, self._alias(name, model)))
+
+    def unknown(self, name: str, model: str | None) -> UnknownVoice:
+        """The error for a name that is not here, with the nearest that are. Raises UnknownModel."""
+        model = self._model(model)
         known = sorted({voice.name for voice in self._voices if model in (None, voice.model)})
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
-        raise UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+        return UnknownVoice(f"voice {name[:64]!r} does not exist; the nearest are: {', '.join(nearest)}", param="voice")
+
+    def meanings(self, name: str) -> set[str]:
+        """The names under which a voice may be that is asked for by this one."""
+        return {name, *(self._alias(name, model) for model in (None, *self._models))}
+
+    def _model(self, model: str | None) -> str | None:
+        if model is None or model in self._models:
+            return model
+        if model not in ANY_MODEL:
+            raise unknown_model(model, self._models)
+        return None
 
     def _alias(self, name: str, model: str | None) -> str:
         cards = [card for card in self._models.values() if model in (None, card.name)]
@@ -178,6 +201,7 @@ def unknown_model(name: str, served: Iterable[str]) -> UnknownModel:
     return UnknownModel(f"model {name[:64]!r} is not served here; served are: {names}", param="model")
 
 
-def built_in_voices(card: ModelCard) -> list[Voice]:
+@lru_cache(maxsize=64)
+def built_in_voices(card: ModelCard) -> tuple[Voice, ...]:
     """The voices that a model learnt by name."""
-    return [Voice(id=name, name=name, model=card.name, language=card.languages[0]) for name in card.voices]
+    return tuple(Voice(id=name, name=name, model=card.name, language=card.languages[0]) for name in card.voices)

@@ -172,10 +172,33 @@ JOBS = (
     Panel("A task's time", "s", quantiles("carillon_task_seconds", "task", of=(0.5, 0.95))),
 )
 
+PROJECTS = (
+    Panel("Sessions open", "short", {"{{project}}": "sum by (project) (carillon_project_sessions_open)"}),
+    Panel("Audio, seconds a second", "short", {"{{project}}": rate("carillon_project_audio_seconds_total", "project")}),
+    Panel("Characters a second", "short", {"{{project}}": rate("carillon_project_characters_total", "project")}),
+    Panel(
+        "Hours of audio in a day",
+        "h",
+        {"{{project}}": "sum by (project) (increase(carillon_project_audio_seconds_total[1d])) / 3600"},
+    ),
+    Panel(
+        "Refused for a limit", "ops", {"{{project}} {{code}}": rate("carillon_project_limited_total", "project, code")}
+    ),
+    Panel(
+        "Share of the fleet's places",
+        "percentunit",
+        {
+            "{{project}}": "sum by (project) (carillon_project_sessions_open) "
+            f"/ scalar(sum({seen_by_all('carillon_fleet_places', 'model, worker')}))"
+        },
+    ),
+)
+
 DASHBOARDS = {
     "carillon-fleet": ("Carillon: fleet", FLEET),
     "carillon-latency": ("Carillon: latency budget", LATENCY),
     "carillon-jobs": ("Carillon: jobs", JOBS),
+    "carillon-projects": ("Carillon: projects", PROJECTS),
 }
 
 

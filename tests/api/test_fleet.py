@@ -6,10 +6,12 @@ import asyncio
 import io
 
 import pytest
+from redis.asyncio import Redis
 
 from app.cli.drain import drain_workers
 from app.client.http import ApiClient
 from app.errors import NotFound
+from app.fleet.registry import ROOT
 from app.fleet.worker import WorkerState
 from app.speech.choices import Scope
 from app.speech.protocol import Done, GoAway, Ready
@@ -19,6 +21,11 @@ from tests.support.fake_worker import FakeWorker
 from tests.support.session_client import SessionsClient, error_of, sessions_client, speak
 
 pytestmark = pytest.mark.anyio
+
+
+def redis_url(house: House) -> str:
+    assert house.settings.redis_url
+    return house.settings.redis_url.get_secret_value()
 
 
 async def until_draining(worker: FakeWorker) -> None:
@@ -48,6 +55,19 @@ async def test_a_worker_that_is_drained_is_not_asked_again_and_hears_of_it(house
         await until_draining(worker)
         states = {entry["id"]: entry["state"] for entry in (await house.http.get("/v1/fleet")).json()["workers"]}
         assert states == {"w1": "draining", "w2": "active"}
+
+
+async def test_an_order_that_the_registry_forgets_before_the_worker_hears_of_it_is_given_again(house: House) -> None:
+    async with house.worker(id="w1") as worker, Redis.from_url(redis_url(house)) as redis:
+        worker.hold_heartbeat()
+        asking = asyncio.create_task(house.http.post("/v1/fleet/workers/w1/drain", json={"deadline_s": 60}))
+        async with asyncio.timeout(HANG_S):
+            while not await redis.hexists(f"{ROOT}drains", "w1"):
+                await asyncio.sleep(0.01)
+        await redis.flushall()
+        worker.hold_heartbeat(over=True)
+        assert (await asking).status_code == 202
+        assert worker.state is WorkerState.DRAINING
 
 
 async def test_without_a_deadline_it_is_the_front_doors_and_the_first_order_stands(house: House) -> None:

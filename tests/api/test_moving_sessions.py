@@ -173,6 +173,23 @@ async def test_a_drained_worker_keeps_its_session_until_the_deadline_and_loses_i
     assert len(there.assigned) == 1
 
 
+async def test_a_session_with_nothing_to_speak_is_not_handed_on_for_ever_between_workers_that_break(
+    client: SessionsClient, workers: tuple[FakeWorker, FakeWorker]
+) -> None:
+    await client.send("start", "s1", voice="slt")
+    for _ in range(2):
+        here, there = await home(workers)
+        await here.end_sessions(EngineFailed("the engine died"))
+        here.refusal = EngineFailed("the engine is dead")
+    there.refusal = here.refusal = None
+    assert [len(worker.assigned) for worker in workers] == [1, 1]
+    await client.send("text", "s1", text="It goes on with the next text.")
+    await client.send("eos", "s1")
+    await client.until(Done, "s1")
+    assert client.heard("s1") == spoken("It goes on with the next text.")
+    assert sum(len(worker.assigned) for worker in workers) == 3
+
+
 async def test_a_session_that_was_idle_for_too_long_is_over_wherever_it_is(
     client: SessionsClient, workers: tuple[FakeWorker, FakeWorker]
 ) -> None:

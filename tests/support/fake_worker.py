@@ -243,6 +243,8 @@ class FakeSession:
 class FakeWorker:
     """Registered in the registry, listening on a free port of this machine."""
 
+    session_kind = FakeSession
+
     def __init__(
         self, registry: Registry, settings: Settings, *, id: str, card: ModelCard, capacity: int, max_voices: int
     ) -> None:
@@ -271,6 +273,8 @@ class FakeWorker:
         self._allowed: float = math.inf
         self._may_speak = asyncio.Event()
         self._may_speak.set()
+        self._may_beat = asyncio.Event()
+        self._may_beat.set()
 
     @property
     def record(self) -> Worker:
@@ -379,7 +383,7 @@ class FakeWorker:
             await self._speak(socket, assign)
 
     async def _speak(self, socket: ServerConnection, assign: Assign) -> None:
-        session = FakeSession(self, socket, assign)
+        session = self.session_kind(self, socket, assign)
         self.assigned.append(assign)
         self.sessions[assign.session] = session
         await self._notify()
@@ -395,8 +399,16 @@ class FakeWorker:
         async with self._changed:
             self._changed.notify_all()
 
+    def hold_heartbeat(self, *, over: bool = False) -> None:
+        """Beat no more, until it is `over`."""
+        if over:
+            self._may_beat.set()
+        else:
+            self._may_beat.clear()
+
     async def _beat_for_ever(self) -> None:
         while True:
+            await self._may_beat.wait()
             await self.beat()
             await asyncio.sleep(self.settings.heartbeat_s)
 

@@ -67,39 +67,40 @@ def postgres_program(name: str) -> str | None:
     return str(found[-1]) if found else shutil.which(name)
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A PostgreSQL that can be started and started again: a directory, and the command that runs it, without fsync."""
+
+    command: list[str]
+    running: Postgres
+
+    @classmethod
+    def make(cls, directory: Path) -> Cluster:
+        """In `directory`. Where the tests run as root, another user runs it, who must be able to come there."""
+        initdb, server = postgres_program("initdb"), postgres_program("postgres")
+        assert initdb and server, "PostgreSQL is not here: apt-get install postgresql"
+        lowered: list[str] = []
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(POSTGRES_USER)
+            os.chown(directory, user.pw_uid, user.pw_gid)
+            lowered = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        data, port = str(directory / "data"), free_port()
+        making = [*lowered, initdb, "-D", data, "-U", "carillon", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
+        subprocess.run(making, check=True, capture_output=True, cwd=directory)
+        options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
+        options |= {"max_connections": 300, "synchronous_commit": "off"}
+        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        return cls([*lowered, server, "-D", data, *words], Postgres(port))
+
+
 @contextmanager
 def running_postgres() -> Iterator[Postgres]:
-    """A cluster of its own, without fsync."""
-    initdb, server = postgres_program("initdb"), postgres_program("postgres")
-    assert initdb and server, "PostgreSQL is not here: apt-get install postgresql"
+    """A cluster of its own."""
     directory = Path(tempfile.mkdtemp(prefix="carillon-postgres-"))
-    lowered: list[str] = []
-    if os.geteuid() == 0:
-        user = pwd.getpwnam(POSTGRES_USER)
-        os.chown(directory, user.pw_uid, user.pw_gid)
-        lowered = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    data, port = directory / "data", free_port()
-    making = [
-        *lowered,
-        initdb,
-        "-D",
-        str(data),
-        "-U",
-        "carillon",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--locale=C.UTF-8",
-        "-N",
-    ]
-    subprocess.run(making, check=True, capture_output=True, cwd=directory)
-    options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
-    options |= {"max_connections": 300, "synchronous_commit": "off"}
-    settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-    process = subprocess.Popen([*lowered, server, "-D", str(data), *settings], cwd=directory, stderr=subprocess.DEVNULL)
+    cluster = Cluster.make(directory)
+    process = subprocess.Popen(cluster.command, cwd=directory, stderr=subprocess.DEVNULL)
     try:
-        running = Postgres(port)
+        running = cluster.running
         _until(lambda: psycopg.connect(running.url("postgres")).close(), psycopg.OperationalError)
         yield running
     finally:

@@ -50,7 +50,7 @@ from app.speech.protocol import (
     Ready,
     Segment,
     Text,
-    parse,
+    parse_peer,
 )
 from app.speech.token_layout import TOKENS_PER_FRAME
 from app.speech.voices import ModelCard
@@ -140,7 +140,7 @@ class ReplaySession(WSListener):
             transport.disconnect()
         elif frame.msg_type is WSMsgType.TEXT:
             try:
-                self._obey(parse(WORKER_COMMANDS, frame.get_payload_as_bytes()))
+                self._obey(parse_peer(WORKER_COMMANDS, frame.get_payload_as_bytes()))
             except CarillonError as error:
                 self._say(Error.of(error, session=self._id, closed=self._id is None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from app.errors import ConfigurationError, DeadlineExceeded
-from app.fleet.registry import ROOT, HeartbeatReply, LeaseRecord, Registry, open_redis
+from app.fleet.registry import OBSERVED, ROOT, HeartbeatReply, LeaseRecord, Registry, open_redis
 from app.fleet.worker import WorkerState
 from app.platform.settings import Settings
 from tests.support.registries import BUILT_IN, CARD, clone, expire, join, only
@@ -312,6 +313,26 @@ async def test_a_worker_that_drains_of_itself_needs_no_order(registry: Registry)
     worker = await join(registry, state=WorkerState.DRAINING)
     order = await registry.drain("w1", 30)
     assert order is not None and (order.epoch, order.deadline_s) == (worker.epoch, None)
+
+
+async def test_an_order_is_heard_once_the_worker_says_so_and_is_for_one_epoch_alone(registry: Registry) -> None:
+    worker = await join(registry)
+    first = await registry.drain("w1", 30)
+    assert first is not None and not first.heard
+    await registry.beat(worker.model_copy(update={"state": WorkerState.DRAINING}), [])
+    again = await registry.drain("w1", 30, epoch=worker.epoch)
+    assert again is not None and again.heard
+    heir = await join(registry)
+    assert await registry.drain("w1", 30, epoch=worker.epoch) is None
+    pulse = await registry.beat(heir, [])
+    assert pulse is not None and pulse.drain_s is None
+
+
+async def test_a_worker_of_a_newer_version_is_seen_though_it_says_more(registry: Registry, redis: Redis) -> None:
+    worker = await join(registry)
+    record = {**json.loads(worker.model_dump_json(exclude=OBSERVED)), "humidity": 0.4}
+    await redis.set(f"{ROOT}worker:w1", json.dumps(record))
+    assert (await only(registry)).id == "w1"
 
 
 async def test_a_worker_that_is_not_there_cannot_be_drained(registry: Registry) -> None:

@@ -144,3 +144,9 @@ def test_a_flush_whose_answer_lies_behind_the_listener_is_answered_again() -> No
     happen(journal, speaker, "answer a flush")
     assert [command.type for command in journal.move()[1]] == []
     assert [command.type for command in journal.move(from_sample=100)[1]] == ["flush"]
+
+
+@pytest.mark.parametrize("record", [b"", b"\x02\x00\x00\x00{}", b"\x0d\x00\x00\x00" + b'{"version":2}'])
+def test_a_record_that_lacks_what_this_version_needs_is_of_another_version(record: bytes) -> None:
+    with pytest.raises(ValueError, match="version"):
+        Journal.restored(record)

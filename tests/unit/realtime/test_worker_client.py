@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
@@ -52,3 +53,16 @@ async def test_a_worker_gone_before_the_assignment_is_lost(tmp_path: Path) -> No
     async with serve(vanish, "127.0.0.1", 0) as server:
         with pytest.raises(WorkerLost, match="the connection to worker w1 broke"):
             await assigned_to(next(iter(server.sockets)).getsockname()[1], tmp_path)
+
+
+async def test_an_assignment_says_only_what_was_chosen_for_the_worker_may_be_older(tmp_path: Path) -> None:
+    heard: list[dict[str, object]] = []
+
+    async def listen(socket: ServerConnection) -> None:
+        heard.append(json.loads(await socket.recv()))
+
+    async with serve(listen, "127.0.0.1", 0) as server:
+        with pytest.raises(WorkerLost):
+            await assigned_to(next(iter(server.sockets)).getsockname()[1], tmp_path)
+    voice = {"id": BUILT_IN.id, "name": BUILT_IN.name, "model": BUILT_IN.model}
+    assert heard == [{"type": "assign", "session": "s", "epoch": 1, "voice": voice}]

@@ -1,0 +1,59 @@
+"""A fleet under faults: every sample, every job and every second that is billed is accounted for, whatever is hurt.
+
+The seed is printed and can be given again: `SOAK_SEED=7 pytest tests/soak`. Hours of it: `make soak HOURS=8`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.soak.faults import Kind, Targets, plan
+from tests.soak.ledger import BYTES_PER_SECOND, Ledger, Talker
+from tests.soak.soak import Soak, run
+
+SEED = int(os.environ.get("SOAK_SEED", random.randrange(1_000_000)))
+TARGETS = Targets(["valkey-1", "worker-1", "front-door-1"], ["worker-1>valkey", ">worker-1"], ["worker-1"])
+
+
+async def soaked(soak: Soak, directory: Path) -> None:
+    print(f"\nseed {soak.seed}")
+    ledger = await run(soak, directory, report=print)
+    print(ledger.table())
+    assert not ledger.lost, "\n".join([f"seed {soak.seed}", *ledger.lost])
+    assert ledger.ended["live whole"]
+    assert ledger.samples_lost == 0
+
+
+@pytest.mark.anyio
+async def test_some_seconds_of_faults_lose_no_sample(tmp_path: Path) -> None:
+    await soaked(Soak(SEED, 8, talkers=3, books=0, mean_gap_s=1), tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_minutes_of_faults_lose_no_sample_no_book_and_no_second_that_is_billed(tmp_path: Path) -> None:
+    await soaked(Soak(SEED, 300, talkers=9, books=1), tmp_path)
+
+
+def test_a_seed_gives_the_same_faults_at_the_same_moments() -> None:
+    first, again, other = (list(plan(seed, 300, TARGETS)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {fault.kind for fault in first} == set(Kind)
+    moments = [fault.at_s for fault in first]
+    assert moments == sorted(moments)
+    assert len(moments) > len(set(moments)), "two at once, now and then"
+
+
+def test_what_is_heard_and_not_billed_is_told_and_what_went_down_with_a_front_door_is_not() -> None:
+    ledger = Ledger()
+    cheated, unlucky = Talker("cheated", "", "1"), Talker("unlucky", "", "2")
+    for talker in (cheated, unlucky):
+        talker.end(10.0, 5 * BYTES_PER_SECOND)
+    unlucky.lose_front_door(11.0, 2.5)
+    ledger.bill(cheated, 4.0)
+    ledger.bill(unlucky, 4.0)
+    assert [line.split()[1] for line in ledger.lost] == ["cheated"]

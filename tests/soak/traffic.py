@@ -1,0 +1,208 @@
+"""Those who use the fleet while it is hurt: listeners, downloads, and books. Each does what a careful client does.
+
+A listener speaks by the project's own resuming client, with either front door; a download is made again when its
+front door is gone. What is refused for now is asked again. Everything else must come, to the sample.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from app.client.resuming import ResumingSession, open_resuming_session
+from app.errors import CarillonError, WorkerLost
+from app.speech.protocol import AudioFrame, Done
+from tests.soak.fleet import SoakFleet
+from tests.soak.ledger import Ledger, Talker
+from tests.soak.worker import audio_of
+
+VOICES = ("slt", "rms")
+WORDS = (
+    *("owl", "bridge", "farmer", "market", "apple", "bell", "tower", "clock"),
+    *("golden", "stone", "river", "night", "letter", "garden", "window", "horse"),
+)
+HANG_S = 600.0
+"""A session that takes longer is lost: it is seconds long, and the machine may be slow."""
+
+AGAIN_S = 0.3
+PATIENCE_S = 30.0
+"""Of the resuming client, nearly: where no front door is there for so long, it gives up, as it says it does."""
+
+JOB_HANG_S = 1200.0
+
+
+def told(rng: random.Random, sentences: int) -> str:
+    """A text of so many sentences, of words that are read as they are written."""
+    return " ".join(" ".join(rng.choices(WORDS, k=rng.randint(3, 8))).capitalize() + "." for _ in range(sentences))
+
+
+class Traffic:
+    """All of it, until it is told to end; then what has begun comes to its end."""
+
+    def __init__(self, fleet: SoakFleet, ledger: Ledger, seed: int) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._seed = seed
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        self._over.set()
+
+    async def run(self, talkers: list[Talker], *, books: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number, talker in enumerate(talkers):
+                rng = random.Random(f"{self._seed} {talker.name}")
+                work = self._download if number % 3 == 2 else self._listen
+                group.create_task(self._again(work, talker, rng))
+            for number in range(books):
+                group.create_task(self._read_books(random.Random(f"{self._seed} book {number}")))
+
+    async def _again(
+        self, work: Callable[[Talker, random.Random], Awaitable[None]], talker: Talker, rng: random.Random
+    ) -> None:
+        while not self._over.is_set():
+            await work(talker, rng)
+
+    # Sessions.
+
+    async def _listen(self, talker: Talker, rng: random.Random) -> None:
+        text, voice, pause_s = told(rng, rng.randint(2, 6)), rng.choice(VOICES), rng.choice((0.0, 0.02, 0.2))
+        doors = rng.sample(list(self._fleet.doors.values()), len(self._fleet.doors))
+        heard, breaks, fault = bytearray(), 0, None
+        try:
+            async with (
+                asyncio.timeout(HANG_S),
+                open_resuming_session(doors, talker.key, voice=voice, pace="realtime") as session,
+            ):
+                try:
+                    await self._converse(session, text, pause_s, heard)
+                finally:
+                    breaks = session.resumed
+        except (CarillonError, TimeoutError, AssertionError) as error:
+            fault, breaks = error, breaks + 1
+        self._ledger.resumed += breaks - (fault is not None)
+        talker.end(asyncio.get_running_loop().time(), len(heard), breaks=breaks)
+        if isinstance(fault, CarillonError) and fault.retryable and not heard:
+            self._ledger.refused[fault.code] += 1
+            await asyncio.sleep(AGAIN_S)
+        elif isinstance(fault, WorkerLost) and self._fleet.without_front_door_s() > PATIENCE_S:
+            self._ledger.ended["live given up, no front door for half a minute"] += 1
+        else:
+            self._settle("live", talker, text, bytes(heard), fault)
+
+    async def _converse(self, session: ResumingSession, text: str, pause_s: float, heard: bytearray) -> None:
+        async def write() -> None:
+            for word in text.split(" "):
+                await session.say(word + " ")
+                await asyncio.sleep(pause_s)
+            await session.end()
+
+        writing = asyncio.create_task(write())
+        try:
+            async for event in session:
+                if isinstance(event, AudioFrame):
+                    begins = 2 * event.sample_offset
+                    assert begins <= len(heard), f"samples {len(heard) // 2} to {event.sample_offset} never came"
+                    heard[begins:] = event.audio
+                elif isinstance(event, Done):
+                    self._ledger.moves += event.ledger.moves
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    async def _download(self, talker: Talker, rng: random.Random) -> None:
+        text, door = told(rng, rng.randint(1, 4)), rng.choice(list(self._fleet.doors.values()))
+        said = {"model": "standin", "voice": rng.choice(VOICES), "input": text, "response_format": "pcm"}
+        heard, fault = bytearray(), None
+        try:
+            async with (
+                asyncio.timeout(HANG_S),
+                self._fleet.client(door, key=talker.key, timeout_s=HANG_S) as client,
+                client.stream("POST", "/v1/audio/speech", json=said) as answer,
+            ):
+                if answer.status_code in (429, 503):
+                    self._ledger.refused[str(answer.status_code)] += 1
+                    await asyncio.sleep(AGAIN_S)
+                    return
+                assert answer.status_code == 200, await answer.aread()
+                async for piece in answer.aiter_raw():
+                    heard += piece
+        except (httpx.TransportError, TimeoutError, AssertionError) as error:
+            fault = error
+        talker.end(asyncio.get_running_loop().time(), len(heard), breaks=fault is not None)
+        if isinstance(fault, httpx.TransportError) and audio_of(text).startswith(bytes(heard)):
+            # One answer on one connection: it ends with its front door, and is asked for again.
+            self._ledger.ended["download broken with its front door"] += 1
+            await asyncio.sleep(AGAIN_S)
+        else:
+            self._settle("download", talker, text, bytes(heard), fault)
+
+    def _settle(self, kind: str, talker: Talker, text: str, heard: bytes, fault: BaseException | None) -> None:
+        expected = audio_of(text)
+        if heard == expected and fault is None:
+            self._ledger.ended[f"{kind} whole"] += 1
+            return
+        same = next((at for at in range(min(len(heard), len(expected))) if heard[at] != expected[at]), len(heard))
+        self._ledger.lose(
+            kind,
+            f"{kind} of {talker.name}: {len(heard) // 2} samples in place of {len(expected) // 2}, as they should be "
+            f"up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
+            missing=max(0, len(expected) - len(heard)) // 2,
+        )
+
+    # Jobs.
+
+    async def _read_books(self, rng: random.Random) -> None:
+        while not self._over.is_set():
+            text = "\n\n".join(f"# Chapter {number}\n\n{told(rng, 4)}" for number in (1, 2))
+            id = await self._order(text)
+            if id is None:
+                return
+            await self._follow(id)
+
+    async def _order(self, text: str) -> str | None:
+        """A book, ordered once however often that must be said."""
+        key = uuid4().hex
+        body = {"voice": "slt", "text": text, "kind": "markdown", "format": "wav"}
+        async with asyncio.timeout(JOB_HANG_S):
+            while True:
+                for door in self._fleet.doors.values():
+                    with suppress(httpx.TransportError):
+                        async with self._fleet.client(door, timeout_s=20) as client:
+                            answer = await client.post("/v1/narrations", json=body, headers={"Idempotency-Key": key})
+                        if answer.status_code == 202:
+                            self._ledger.jobs["books ordered"] += 1
+                            return answer.json()["id"]
+                        if answer.status_code not in (409, 429, 500, 503):
+                            self._ledger.lost.append(f"a book was refused: {answer.text}")
+                            return None
+                    await asyncio.sleep(AGAIN_S)
+
+    async def _follow(self, id: str) -> None:
+        try:
+            async with asyncio.timeout(JOB_HANG_S):
+                while True:
+                    for door in self._fleet.doors.values():
+                        with suppress(httpx.TransportError):
+                            async with self._fleet.client(door, timeout_s=20) as client:
+                                answer = await client.get(f"/v1/narrations/{id}")
+                            if answer.status_code == 200 and (book := answer.json())["over"]:
+                                self._close(book)
+                                return
+                        await asyncio.sleep(0.5)
+        except TimeoutError:
+            self._ledger.lost.append(f"book {id} is not over after {JOB_HANG_S:g} s")
+
+    def _close(self, book: dict[str, Any]) -> None:
+        self._ledger.jobs[f"books {book['state']}"] += 1
+        if book["state"] != "completed" or book["segments_done"] != book["segments"]:
+            self._ledger.lost.append(
+                f"book {book['id']} is {book['state']} with {book['segments_done']} of {book['segments']} segments: "
+                f"{book['error']}"
+            )
