@@ -196,7 +196,7 @@ async def serve_alone(
     *,
     fetch: Callable[[str, str, Path], None],
 ) -> None:
-    """Serve without a registry until SIGTERM, adapters by `fetch`; what listeners must know is printed first, as JSON."""
+    """Serve without a registry until SIGTERM, adapters by `fetch`. Prints first, as JSON, what listeners must know."""
     speech = engine.layout.speech
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
