@@ -43,10 +43,12 @@ install_torch() {
         install --no-deps "$torch+cpu"
         return
     fi
-    say "$torch for the CPU comes from PyTorch's own index"
-    install_locked uv dev
-    "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --torch-backend cpu "$torch" && return
-    say "that index is out of reach (see above); torch and its CUDA libraries, which are never used here, are 2.7 GB"
+    if [ -z "${PIP_NO_INDEX:-}" ]; then
+        say "$torch for the CPU comes from PyTorch's own index"
+        install_locked uv dev
+        "$venv/bin/uv" pip install --python "$venv/bin/python" --no-deps --torch-backend cpu "$torch" && return
+        say "that index is out of reach (see above); torch and its CUDA libraries, which are never used here, are 2.7 GB"
+    fi
     sed -e '/--hash=/d' -e 's/ *\\$//' $lock/gpu.txt >"$venv/versions.txt" # pip takes no hashes for what it finds itself
     install --constraint "$venv/versions.txt" "$torch"
 }

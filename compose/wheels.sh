@@ -14,8 +14,25 @@ build=${2:-gpu}
 lock=$(dirname "$0")/lock/$build.txt
 [ -f "$lock" ] || { echo "carillon: the build is gpu or cpu, not '$build'" >&2; exit 1; }
 
+fetch() {
+    "${PYTHON:-python3}" -m pip --disable-pip-version-check download --quiet --only-binary :all: --dest "$directory" "$@"
+}
+
+# Torch without CUDA, as install.sh takes it: from pip's indexes, else the build with CUDA and the libraries it needs.
+fetch_torch() {
+    torch=$(grep -o '^torch==[^ ]*' "$lock")
+    fetch --no-deps "$torch+cpu" 2>/dev/null && return
+    echo "carillon: no index that pip has has $torch+cpu; torch with CUDA is 2.7 GB" >&2
+    sed -e '/--hash=/d' -e 's/ *\\$//' "$(dirname "$lock")/gpu.txt" >"$directory/versions.txt"
+    fetch --constraint "$directory/versions.txt" "$torch"
+}
+
 mkdir -p "$directory"
-"${PYTHON:-python3}" -m pip --disable-pip-version-check download --quiet --only-binary :all: --no-deps \
-    --dest "$directory" --requirement "$lock"
+if [ "$build" = cpu ]; then
+    fetch_torch
+    sed '/^torch==/,/[^\\]$/d' "$lock" >"$directory/rest.txt"
+    lock=$directory/rest.txt
+fi
+fetch --no-deps --requirement "$lock"
 (cd "$directory" && sha256sum -- *.whl >SHA256SUMS)
 echo "carillon: $(grep -c . "$directory/SHA256SUMS") wheels, $(du -sh "$directory" | cut -f1), in $directory"

@@ -316,7 +316,9 @@ class DecodeStream:
         if array.dtype.kind not in "iu" or array.ndim != 1:
             raise EngineFailed(f"codes must be a flat sequence of integers, not {array.dtype} of shape {array.shape}")
         size = self._decoder.layout.codebook_size
-        if array.min() < 0 or array.max() >= size:
+        # Of the few in a list, Python itself finds the extremes sooner.
+        least, most = (min(codes), max(codes)) if isinstance(codes, list) else (array.min(), array.max())
+        if least < 0 or most >= size:
             bad = array[(array < 0) | (array >= size)]
             raise EngineFailed(f"code {bad[0]} is outside 0..{size - 1}: the sampler's band mask must keep it out")
         return array.astype(np.int64)

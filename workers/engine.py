@@ -40,7 +40,7 @@ class Utterance:
     """Whole frames that were written elsewhere already: the engine goes on behind them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Codes:
     """Codes as the model wrote them, in frame order; `ended` with the last ones: by itself, or cut at the limit."""
 

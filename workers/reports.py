@@ -5,7 +5,8 @@ its outputs (15 µs a token here), and its `stream_interval` only keeps it from 
 reports after tokens 1, 8, 15, …, so every frame waits for a token that is not its own. The processor here keeps a
 request's tokens until there are `stream_interval` of them or the last has come, and hands vLLM one output for all.
 
-vLLM's own metrics count the same tokens; their times are those of frames.
+vLLM's own histograms of tokens and requests are off: the worker counts both (`workers.metrics`), and they cost as much
+again. Its gauges of the scheduler stay.
 """
 
 from __future__ import annotations
@@ -55,3 +56,6 @@ def report_evenly(llm: AsyncLLM) -> None:
     """Before the first request: its reports, and those of all others, come every `stream_interval` tokens."""
     # vLLM makes the processor itself. The class adds no field, so the instance may change into it.
     llm.output_processor.__class__ = EvenReports
+    # Off from the start, they would take the scheduler's gauges with them. Nothing has begun that counts on them.
+    assert llm.output_handler is None
+    llm.log_stats = llm.output_processor.log_stats = llm.output_processor.lora_states.log_stats = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from app.errors import SlowReader
 from app.speech.protocol import AudioFrame, Begun, Cancelled, Done, Flushed, Segment, Uttered
@@ -11,11 +12,16 @@ Outgoing = AudioFrame | Begun | Segment | Uttered | Flushed | Cancelled | Done
 
 
 class SendQueue:
-    """At most `size` items, and each may wait for its place for `timeout_s`."""
+    """At most `size` items, and each may wait for its place for `timeout_s`.
+
+    `outlet`, once it is set, is offered what finds the queue empty, and says whether it has sent it: an item then costs
+    no turn of the event loop of its own.
+    """
 
     def __init__(self, size: int, *, timeout_s: float) -> None:
         self._items: asyncio.Queue[Outgoing] = asyncio.Queue(size)
         self._timeout_s = timeout_s
+        self.outlet: Callable[[Outgoing], bool] | None = None
 
     def empty(self) -> bool:
         return self._items.empty()
@@ -25,6 +31,8 @@ class SendQueue:
 
     async def put(self, item: Outgoing) -> None:
         """Raises SlowReader when nothing is taken for too long."""
+        if self.outlet is not None and self._items.empty() and self.outlet(item):
+            return
         if not self._items.full():
             self._items.put_nowait(item)
             return

@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 from picows import WSTransport, WSUpgradeRequest, WSUpgradeResponse, ws_create_server
 from picows import WSUpgradeResponseWithListener as Answer
@@ -52,6 +53,7 @@ from workers.engine import Engine, EngineAdapter
 from workers.handshake import has_fleet_secret, ready
 from workers.metrics import WorkerMetrics
 from workers.places import Place, Places, adapters_of
+from workers.send_queue import Outgoing
 from workers.session import Session
 
 log = logging.getLogger(__name__)
@@ -296,6 +298,7 @@ class WorkerServer:
         socket.send(ready(assign, worker_id=self._id, card=card, settings=self._settings).model_dump_json())
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(_read(socket, session))
+            session.send_queue.outlet = partial(_send_now, socket)
             writer = group.create_task(_write(socket, session, self._settings.session.slow_reader_timeout_s))
             with span("session", session=session.id, pace=assign.pace) as speaking:
                 try:
@@ -375,13 +378,21 @@ async def _read(socket: Wire, session: Session) -> None:
             socket.send(Error.of(error, session=session.id).model_dump_json())
 
 
+def _send_now(socket: Wire, item: Outgoing) -> bool:
+    """Send what need not wait. The last item is left to `_write`, which ends with it."""
+    if socket.clogged or isinstance(item, Done):
+        return False
+    socket.send(_packed(item))
+    return True
+
+
 async def _write(socket: Wire, session: Session, timeout_s: float) -> None:
-    """Send what the session emits, in order, until `Done`."""
+    """Send what the session emits and could not be sent at once, in order, until `Done`."""
     deadline = Deadline()
     try:
         while True:
             item = await session.send_queue.get()
-            socket.send(item.pack() if isinstance(item, AudioFrame) else item.model_dump_json())
+            socket.send(_packed(item))
             if socket.clogged:
                 with deadline.within(timeout_s):
                     await socket.cleared()
@@ -391,6 +402,10 @@ async def _write(socket: Wire, session: Session, timeout_s: float) -> None:
         raise SlowReader(f"the front door took nothing for {timeout_s:g} s") from None
     finally:
         deadline.close()
+
+
+def _packed(item: Outgoing) -> str | bytes:
+    return item.pack() if isinstance(item, AudioFrame) else item.model_dump_json()
 
 
 async def _send_last(socket: Wire, message: Message) -> None:

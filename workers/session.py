@@ -105,6 +105,7 @@ class Session:
         self.send_queue = SendQueue(max(8, int(settings.buffer_s / packet_s)), timeout_s=settings.slow_reader_timeout_s)
         self._clock = clock
         self._meters = meters or SpeechMeters()
+        self._audio_sent = self._meters.audio.labels(assign.pace)
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
         self._playback = Playback(self._sample_rate_hz, clock)
@@ -488,7 +489,7 @@ class Session:
         self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
-        self._meters.audio.labels(self._assign.pace).inc(len(audio) / self._sample_rate_hz)
+        self._audio_sent.inc(len(audio) / self._sample_rate_hz)
         await self.send_queue.put(frame)
         self._sequence += 1
         self.samples += len(audio)

@@ -55,7 +55,7 @@ class CodecLayout:
     def samples_per_frame(self) -> int:
         return self.steps_per_frame * self.samples_per_step
 
-    @property
+    @cached_property
     def tokens_per_frame(self) -> int:
         return sum(self.steps_per_frame // stride for stride in self.strides)
 
@@ -77,7 +77,7 @@ class CodecLayout:
 
     def codes_by_step(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
         """[frames, tokens_per_frame] in frame order → [frames * steps_per_frame, levels]."""
-        return codes[:, self.positions].reshape(-1, len(self.strides))
+        return codes.take(self.positions, axis=1).reshape(-1, len(self.strides))
 
 
 @dataclass(frozen=True)

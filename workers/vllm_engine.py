@@ -128,7 +128,8 @@ class VllmEngine:
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                codes = self.layout.codes([token for token in completion.token_ids if token != end_id], position)
+                tokens = completion.token_ids
+                codes = self.layout.codes(tokens[:-1] if tokens and tokens[-1] == end_id else tokens, position)
                 position += len(codes)
                 ended = _ending(completion.finish_reason)
                 if ended and (rest := position % TOKENS_PER_FRAME):

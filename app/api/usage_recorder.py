@@ -81,21 +81,22 @@ class UsageMeter:
     def __init__(self, recorder: UsageRecorder, record: UsageRecord, now: Callable[[], float]) -> None:
         self._recorder = recorder
         self._record = record
+        self._characters, self._audio_s = record.characters, record.audio_s
         self._now = now
         self._told_at = float("-inf")
 
     def add(self, *, characters: int = 0, audio_s: float = 0.0) -> None:
         """Audio in small pieces is told once a second; `close` tells the rest."""
-        record = self._record
-        self._record = replace(record, characters=record.characters + characters, audio_s=record.audio_s + audio_s)
+        self._characters += characters
+        self._audio_s += audio_s
         if characters or self._now() - self._told_at >= 1.0:
             self._tell()
 
     def close(self) -> None:
         """The last word. A session that was sent no text has used nothing."""
-        if self._record.characters or self._record.audio_s:
+        if self._characters or self._audio_s:
             self._tell()
 
     def _tell(self) -> None:
         self._told_at = self._now()
-        self._recorder.record(self._record)
+        self._recorder.record(replace(self._record, characters=self._characters, audio_s=self._audio_s))

@@ -30,10 +30,11 @@ def bench_decode(
     """Our decoder beside the sliding window of the published servers: cost and error, for two codecs."""
     from app.platform.model_files import locate
     from app.platform.settings import load_settings
-    from workers.bench.decode import random_24khz, run
+    from workers.bench.decode import run
+    from workers.bench.random_codec import random_codec
 
     codec = locate(load_settings().codec, variable="CARILLON_CODEC")
-    codecs = {"configured": codec, "random 24 kHz": random_24khz()}
+    codecs = {"configured": codec, "random 24 kHz": random_codec()}
     report = run(
         codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
     )

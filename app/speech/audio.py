@@ -25,7 +25,8 @@ _FLOOR_HOPS = 200
 _LOOKAHEAD_HOPS = 5
 _SPEECH_HOPS = 3
 _ROOM_SHARE = 0.03
-_PCM16_SCALE = 32768.0
+_PCM16_SCALE = np.float32(32768)
+_ONE = np.float32(1)
 
 
 def finite(samples: Samples) -> Samples:
@@ -36,12 +37,12 @@ def finite(samples: Samples) -> Samples:
 def pcm16_of(samples: Samples) -> bytes:
     """Little-endian signed 16-bit PCM, clipped, rounded to nearest, without dither."""
     samples = samples.astype(np.float32, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if not math.isfinite(np.dot(samples, samples)):  # one look at all: a sample is not, or is far too loud
-            samples = finite(samples)
-    scaled = samples * np.float32(_PCM16_SCALE)  # a power of two: exact
+    if not math.isfinite(np.vdot(samples, samples)):  # one look at all: a sample is not, or is far too loud
+        samples = finite(samples)
+    scaled = samples * _PCM16_SCALE  # a power of two: exact
     np.rint(scaled, out=scaled)
-    return np.clip(scaled, -_PCM16_SCALE, _PCM16_SCALE - 1, out=scaled).astype("<i2").tobytes()
+    np.maximum(scaled, -_PCM16_SCALE, out=scaled)
+    return np.minimum(scaled, _PCM16_SCALE - _ONE, out=scaled).astype("<i2").tobytes()
 
 
 def samples_of(pcm16: bytes) -> Samples:

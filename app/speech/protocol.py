@@ -463,7 +463,7 @@ def parse_client(raw: str) -> Any:
     return parse(CLIENT_MESSAGES, raw)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AudioFrame:
     """A binary frame: 20 little-endian header bytes, then the encoded audio.
 

@@ -9,7 +9,10 @@ import torch
 from numpy.typing import NDArray
 from snac import SNAC
 
+from workers.bench.random_codec import SNAC_24KHZ, random_codec
 from workers.codec_noise import noise_of, noise_seed
+
+__all__ = ["FULL_CONVOLUTIONS", "ODD_STRIDES", "SNAC_24KHZ", "TINY", "full_decode", "random_codec", "random_codes"]
 
 TINY: dict[str, Any] = {
     "sampling_rate": 24000,
@@ -25,25 +28,6 @@ TINY: dict[str, Any] = {
 }
 ODD_STRIDES = TINY | {"decoder_rates": [3, 5], "vq_strides": [2, 1], "noise": False}
 FULL_CONVOLUTIONS = TINY | {"depthwise": False}
-SNAC_24KHZ: dict[str, Any] = {
-    "sampling_rate": 24000,
-    "encoder_dim": 48,
-    "encoder_rates": [2, 4, 8, 8],
-    "decoder_dim": 1024,
-    "decoder_rates": [8, 8, 4, 2],
-    "attn_window_size": None,
-    "codebook_size": 4096,
-    "codebook_dim": 8,
-    "vq_strides": [4, 2, 1],
-    "noise": True,
-    "depthwise": True,
-}
-
-
-def random_codec(config: dict[str, Any], seed: int = 0) -> SNAC:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return SNAC(**config).eval()
 
 
 def random_codes(codec: SNAC, frames: int, seed: int = 0) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,30 +41,9 @@ QUIET = "exact, no noise"
 """The scheme of `codec_noise: off`: its error is the noise itself."""
 ROUNDS = 4
 """Frames of ours to one of the window's, which takes as long."""
-SNAC_24KHZ: dict[str, Any] = {
-    "sampling_rate": 24000,
-    "encoder_dim": 48,
-    "encoder_rates": [2, 4, 8, 8],
-    "decoder_dim": 1024,
-    "decoder_rates": [8, 8, 4, 2],
-    "attn_window_size": None,
-    "codebook_size": 4096,
-    "codebook_dim": 8,
-    "vq_strides": [4, 2, 1],
-    "noise": True,
-    "depthwise": True,
-}
-"""hubertsiuzdak/snac_24khz's config.json."""
 
 Frames = NDArray[np.int64]
 Audio = NDArray[np.float32]
-
-
-def random_24khz(seed: int = 0) -> SNAC:
-    """The published 24 kHz codec's shape, with random weights: its cost is the real one's, its sound is noise."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return SNAC(**SNAC_24KHZ).eval()
 
 
 def run(

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ import torch
 from snac import SNAC
 
 from app.platform import profiles
-from app.platform.settings import STAND_IN, load_settings
+from app.platform.settings import STAND_IN, Settings, load_settings
 from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout, read_layout
 from workers.adapters import AdapterCache
 from workers.decode_pool import DecodePool, Work
@@ -182,31 +183,50 @@ async def serve(*, sessions: int, pace: float) -> None:
     layout = read_layout(STAND_IN / "model", STAND_IN / "codec")
     profile = replace(settings.over(profiles.CPU), stream_interval=STREAM_INTERVAL, max_num_seqs=sessions)
     engine = await scripted_engine(layout, profile, pace * layout.tokens_per_s)
+    async with ScriptedDecoder(max_sessions=sessions) as decoder:
+        await serve_alone(settings, profile, engine, decoder, fetch=_no_adapter)
+    await engine.aclose()
+
+
+async def serve_alone(
+    settings: Settings,
+    profile: profiles.EngineProfile,
+    engine: VllmEngine,
+    decoder: Decoder,
+    *,
+    fetch: Callable[[str, str, Path], None],
+) -> None:
+    """Serve without a registry until SIGTERM, adapters by `fetch`. Prints first, as JSON, what listeners must know."""
+    speech = engine.layout.speech
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     with tempfile.TemporaryDirectory() as directory:
         adapters = AdapterCache(
-            engine, _no_adapter, Path(directory), max_resident=1, max_rank=16, patience_s=1, clock=time.monotonic
+            engine,
+            fetch,
+            Path(directory),
+            max_resident=profile.max_cpu_loras,
+            max_rank=settings.engine.max_lora_rank,
+            patience_s=1,
+            clock=time.monotonic,
         )
-        async with ScriptedDecoder(max_sessions=sessions) as decoder:
-            server = WorkerServer(
-                settings,
-                worker_id="scripted",
-                epoch=EPOCH,
-                profile=profile,
-                engine=engine,
-                decoder=decoder,
-                adapters=adapters,
-                clock=time.monotonic,
-            )
-            await server.listen()
-            print(
-                json.dumps({"address": server.address, "voice": layout.speech.voices[0], "model": layout.speech.name}),
-                flush=True,
-            )
-            await stopped.wait()
-            await server.drain(0)
-    await engine.aclose()
+        server = WorkerServer(
+            settings,
+            worker_id="bench",
+            epoch=EPOCH,
+            profile=profile,
+            engine=engine,
+            decoder=decoder,
+            adapters=adapters,
+            clock=time.monotonic,
+        )
+        await server.listen()
+        gc.collect()
+        gc.freeze()
+        print(json.dumps({"address": server.address, "voice": speech.voices[0], "model": speech.name}), flush=True)
+        await stopped.wait()
+        await server.drain(0)
+        await adapters.aclose()
 
 
 def _no_adapter(uri: str, file: str, path: Path) -> None:

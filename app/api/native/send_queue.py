@@ -183,9 +183,11 @@ class SendQueue:
         if self._credit_samples is not None:
             samples = min(samples, self._credit_samples)
             self._credit_samples -= samples
-        head = audio.cut(samples)
-        if not audio.samples:
+        if samples == audio.samples:
+            head = audio
             self._items.popleft()
+        else:
+            head = audio.cut(samples)
         self._held_samples -= samples
         if self._dropped or head.offset != self.sent_until:
             self._skipped_samples = self._encoder.delivered(head.offset) - self._encoder.samples

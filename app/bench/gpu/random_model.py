@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.speech.token_layout import LORA_MODULES, TOKENS_PER_FRAME, SpeechConfig
 from app.speech.voices import AdapterVersion
+from workers.bench.random_codec import SNAC_24KHZ, random_codec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,21 +50,7 @@ class Shape:
     head_width: int = 128
     text_tokens: int = 128_000
     max_positions: int = 131_072
-    codec: Mapping[str, Any] = field(
-        default_factory=lambda: {
-            "sampling_rate": 24000,
-            "encoder_dim": 48,
-            "encoder_rates": [2, 4, 8, 8],
-            "decoder_dim": 1024,
-            "decoder_rates": [8, 8, 4, 2],
-            "attn_window_size": None,
-            "codebook_size": 4096,
-            "codebook_dim": 8,
-            "vq_strides": [4, 2, 1],
-            "noise": True,
-            "depthwise": True,
-        }
-    )
+    codec: Mapping[str, Any] = field(default_factory=lambda: SNAC_24KHZ)
 
     @property
     def first_custom(self) -> int:
@@ -133,12 +120,8 @@ def save_codec(directory: Path, shape: Shape, *, seed: int = 0) -> Path:
 
     def write(unfinished: Path) -> None:
         import torch
-        from snac import SNAC
 
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            codec = SNAC(**shape.codec)
-        torch.save(codec.state_dict(), unfinished / "pytorch_model.bin")
+        torch.save(random_codec(shape.codec, seed).state_dict(), unfinished / "pytorch_model.bin")
         (unfinished / "config.json").write_text(json.dumps(dict(shape.codec), indent=2), "utf-8")
 
     return _made(directory, write)

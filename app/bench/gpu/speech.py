@@ -24,7 +24,8 @@ from app.bench.gpu.plan import Measurement
 from app.bench.gpu.random_model import adapter_version
 from app.bench.gpu.results import Result
 from app.bench.gpu.stage import Emit, Job, main, own_program
-from app.bench.gpu.worker import EPOCH, S_PER_CHAR
+from app.bench.gpu.worker import S_PER_CHAR
+from app.bench.worker import EPOCH
 from app.errors import CarillonError, ConfigurationError, DeadlineExceeded
 from app.realtime.websocket import Wire, WireClosed
 from app.speech.audio import HeadSilenceMeter, samples_of

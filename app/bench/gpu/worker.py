@@ -7,27 +7,20 @@ others, with weights that were never trained too. It prints what its listeners m
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
-import json
 import logging
 import math
 import shutil
-import signal
 import sys
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from app.bench.gpu.engine import profile_of, settings_of
 from app.bench.gpu.stage import Job
 from app.speech.token_layout import TOKENS_PER_FRAME, read_layout
-from workers.adapters import AdapterCache
+from workers.bench.scripted_worker import serve_alone
 from workers.decoder import Decoder
 from workers.engine import Utterance
 from workers.main import run_loop
-from workers.server import WorkerServer
 from workers.vllm_engine import VllmEngine
 
 if TYPE_CHECKING:
@@ -35,8 +28,6 @@ if TYPE_CHECKING:
 
 S_PER_CHAR = 1 / 15
 """Of speech: about 170 words a minute."""
-
-EPOCH = 1
 
 
 class SteadyEngine(VllmEngine):
@@ -60,37 +51,8 @@ async def serve(job: Job, *, precision: str, slots: int, streams: int) -> None:
     profile = profile_of(settings, job.model_dir)
     engine = SteadyEngine(job.model_dir, layout, settings.engine, profile=profile, device=job.device)
     await engine.start()
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    with TemporaryDirectory() as directory:
-        adapters = AdapterCache(
-            engine,
-            _copy,
-            Path(directory),
-            max_resident=profile.max_cpu_loras,
-            max_rank=settings.engine.max_lora_rank,
-            patience_s=1,
-            clock=time.monotonic,
-        )
-        async with Decoder(job.codec_dir, device=job.device, max_sessions=profile.capacity) as decoder:
-            server = WorkerServer(
-                settings,
-                worker_id="bench",
-                epoch=EPOCH,
-                profile=profile,
-                engine=engine,
-                decoder=decoder,
-                adapters=adapters,
-                clock=time.monotonic,
-            )
-            await server.listen()
-            gc.collect()
-            gc.freeze()
-            said = {"address": server.address, "voice": layout.speech.voices[0], "model": layout.speech.name}
-            print(json.dumps(said), flush=True)
-            await stopped.wait()
-            await server.drain(0)
-        await adapters.aclose()
+    async with Decoder(job.codec_dir, device=job.device, max_sessions=profile.capacity) as decoder:
+        await serve_alone(settings, profile, engine, decoder, fetch=_copy)
     await engine.aclose()
 
 

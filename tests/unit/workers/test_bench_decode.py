@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.random_codecs import SNAC_24KHZ, TINY, random_codec
-from workers.bench.decode import random_24khz, run
+from workers.bench.decode import run
 from workers.bench.decode_report import DecodeReport
 
 STANDIN = Path(__file__).parents[3] / "training/standin/checkpoint/codec"
@@ -72,6 +72,6 @@ def test_the_stand_in_decodes_exactly_and_its_head_is_40_db_below_the_signal() -
 
 
 def test_the_random_codec_is_the_published_one_in_shape() -> None:
-    codec = random_24khz()
+    codec = random_codec()
     assert sum(parameter.numel() for parameter in codec.parameters()) == pytest.approx(19.84e6, rel=0.01)
     assert all(getattr(codec, name) == value for name, value in SNAC_24KHZ.items() if hasattr(codec, name))
