@@ -69,7 +69,7 @@ check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
 
 LOCKS := cpu gpu dev
 
-audit: $(VENV)/.dev  ## Known vulnerabilities in what the locks install; asks pypi.org
+audit: $(VENV)/.dev  ## Known vulnerabilities in what the locks install, by a database on the internet
 	$(VENV)/bin/uv tool run --from pip-audit==2.10.1 pip-audit --disable-pip --progress-spinner off \
 		$(LOCKS:%=--requirement compose/lock/%.txt)
 
