@@ -66,23 +66,9 @@ CARTESIAN = {
 }
 DIALECT_FIELDS = st.sampled_from(
     [
-        "text",
-        "context_id",
-        "voice_settings",
-        "generation_config",
-        "flush",
-        "close_context",
-        "close_socket",
-        "transcript",
-        "voice",
-        "voice_id",
-        "output_format",
-        "continue",
-        "cancel",
-        "speed",
-        "language",
-        "xi_api_key",
-        "max_tokens",
+        *("text", "context_id", "voice_settings", "generation_config", "flush", "close_context", "close_socket"),
+        *("transcript", "voice", "voice_id", "output_format", "continue", "cancel", "speed", "language"),
+        *("xi_api_key", "max_tokens"),
     ]
 )
 DIALECT_ODD = st.dictionaries(DIALECT_FIELDS, VALUES | st.sampled_from(["Hi. ", "", "a", "slt", True]), max_size=5)
