@@ -353,7 +353,8 @@ SegmentList = _list_of("SegmentList", SegmentDetails)
 
 EVENTS = Answer(
     media_types=("text/event-stream",),
-    description="Server-sent events: `event` is the job's state, `id` its revision, `data` the job as JSON.",
+    description="Server-sent events: `event` is the job's state, `id` its revision, `data` the job as JSON. It "
+    "ends with the job, or with the key.",
 )
 
 ANSWERS: dict[tuple[str, str], Answer] = {

@@ -37,8 +37,39 @@ GOAL = 1.1
 PLACES = 16
 """Of a fleet that replays."""
 
+LATE_S = 0.025
+"""A bucket of the front door's histogram: beyond the 20 ms that nothing a client sends may hold its loop."""
+
 STOP_TIMEOUT_S = 30.0
 KEY_DAYS = 1.0
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How often the front door's event loop looked at the clock, and how often it came at most LATE_S late."""
+
+    wakes: int
+    in_time: int
+
+    @classmethod
+    def told(cls, metrics: str) -> Lag:
+        """Of what `/metrics` says since it began."""
+        found = {"count": 0.0, f'bucket{{le="{LATE_S}"}}': 0.0}
+        for line in metrics.splitlines():
+            name, _, value = line.removeprefix("carillon_loop_lag_seconds_").rpartition(" ")
+            if name in found:
+                found[name] = float(value)
+        return cls(*map(int, found.values()))
+
+    def since(self, before: Lag) -> Lag:
+        return Lag(self.wakes - before.wakes, self.in_time - before.in_time)
+
+    def __add__(self, other: Lag) -> Lag:
+        return Lag(self.wakes + other.wakes, self.in_time + other.in_time)
+
+    @property
+    def late_share(self) -> float | None:
+        return round(1 - self.in_time / self.wakes, 4) if self.wakes else None
 
 
 @dataclass
@@ -50,6 +81,8 @@ class Beside:
     beside: list[MeasuredSession] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
+    lag: Lag = field(default_factory=lambda: Lag(0, 0))
+    """Of the front door's event loop, beside the flood."""
 
     def report(self) -> dict[str, Any]:
         alone, beside = first_audio_ms(self.alone), first_audio_ms(self.beside)
@@ -60,6 +93,7 @@ class Beside:
             "alone_ms": alone,
             "beside_ms": beside,
             "ratio": round(beside["p95"] / alone["p95"], 3) if alone and beside and alone["p95"] else None,
+            "late_share": self.lag.late_share,
             "flood": dict(self.answers.most_common()),
         }
 
@@ -136,7 +170,9 @@ async def _round(measured: Sequence[Beside], bench: Bench, flooding: str, sessio
         one.alone += held
         one.errors += errors
         async with _flood(one, bench, flooding):
+            before = await asyncio.to_thread(_lag, bench.url)
             held, errors = await bench.hold(1, sessions)
+            one.lag += (await asyncio.to_thread(_lag, bench.url)).since(before)
         one.beside += held
         one.errors += errors
         await asyncio.to_thread(_tidy, bench.url, flooding)
@@ -166,6 +202,11 @@ async def _flood(one: Beside, bench: Bench, key: str) -> AsyncIterator[None]:
             await process.wait()
 
 
+def _lag(url: str) -> Lag:
+    with ApiClient(url, None) as client:
+        return Lag.told(client.metrics())
+
+
 def _tidy(url: str, key: str) -> None:
     """Delete the narrations that the flood has left; one that is being ended stays."""
     with ApiClient(url, key) as client:
@@ -186,15 +227,19 @@ def table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['places']} places, {report['rounds']} rounds, {report['pace']}; "
         f"limits of the flooding project: {limits}; first audio in ms, P50/P95",
-        f"{'flood':<12}{'held':>6}{'errors':>8}{'alone':>14}{'beside':>14}{'P95':>8}  what the flood was answered",
+        f"{'flood':<12}{'held':>6}{'errors':>8}{'alone':>14}{'beside':>14}{'P95':>8}{'loop late':>11}"
+        "  what the flood was answered",
     ]
     for one in report["ways"]:
         ratio = "–" if one["ratio"] is None else f"{one['ratio']:.2f}×"
+        late = "–" if one["late_share"] is None else f"{one['late_share']:.1%}"
         answers = ", ".join(f"{name}: {count}" for name, count in one["flood"].items()) or "nothing"
         lines.append(
             f"{one['way']:<12}{one['sessions']:>6}{sum(one['errors'].values()):>8}"
-            f"{paired(one['alone_ms'], '.0f'):>14}{paired(one['beside_ms'], '.0f'):>14}{ratio:>8}  {answers}"
+            f"{paired(one['alone_ms'], '.0f'):>14}{paired(one['beside_ms'], '.0f'):>14}{ratio:>8}{late:>11}  {answers}"
         )
     within = sum(one["ratio"] is not None and one["ratio"] <= report["goal"] for one in report["ways"])
-    lines.append(f"{within} of {len(report['ways'])} within {report['goal']:g} of alone")
+    lines.append(
+        f"{within} of {len(report['ways'])} within {report['goal']:g} of alone; loop late: beyond {1000 * LATE_S:g} ms"
+    )
     return "\n".join(lines) + "\n"

@@ -53,6 +53,10 @@ class ApiClient:
         """`GET /v1/usage`."""
         return self._connection.request("GET", "/v1/usage", params=query)
 
+    def metrics(self) -> str:
+        """`GET /metrics`, in Prometheus' text format; this needs no key."""
+        return self._connection.send("GET", "/metrics").text
+
     def is_reachable(self) -> bool:
         """Whether a front door answers; this needs no key."""
         try:

@@ -86,9 +86,9 @@ class NarrationService:
         return await self._queued(again)
 
     async def delete(self, narration_id: str) -> None:
-        """Delete the text and the finished file of one that is over, and name its segments to the janitor.
+        """Delete the text and the finished file of one that is over, and name its segments for the sweep.
 
-        He deletes those that no other narration uses. Raises NotFound, Conflict.
+        The sweep deletes those that no other narration uses. Raises NotFound, Conflict.
         """
         narration = await self.narrations.get(narration_id)
         digests = await self._every_digest(narration)

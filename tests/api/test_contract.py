@@ -173,6 +173,13 @@ async def test_a_wrong_method_is_told_all_the_right_ones(house: House) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
 
 
+async def test_a_path_in_words_is_not_told_as_one_with_an_id(house: House) -> None:
+    answer = await house.http.put("/v1/narrations/preview")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    answer = await house.http.put("/v1/narrations/nar-1")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET")
+
+
 async def test_the_page_for_people_needs_nothing_from_elsewhere(house: House) -> None:
     page = await house.http.get("/docs", headers={"Authorization": ""})
     policy = page.headers["content-security-policy"]

@@ -165,4 +165,4 @@ VALUES ('nar-1', 'queued', 'wren', '{}', 'standin', '{}', 'wav', '{}',
     '2026-01-01 00:00:00');
 INSERT INTO narration_steps (narration_id, number, attempt, setbacks, progress, failed, released_at)
 SELECT 'nar-1', number, 2, 0, '{"number": 1, "title": "One", "segments": 3}', 0, '2026-01-01 00:00:00'
-FROM (SELECT 0 AS number UNION SELECT 1 UNION SELECT 12 UNION SELECT 1000000);
+FROM (SELECT 0 AS number UNION SELECT 1 UNION SELECT 12 UNION SELECT 1000000) AS steps;

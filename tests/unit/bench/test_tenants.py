@@ -9,7 +9,7 @@ import pytest
 
 from app.bench.floods import WAYS
 from app.bench.sessions import MeasuredSession
-from app.bench.tenants import Beside, run, table
+from app.bench.tenants import Beside, Lag, run, table
 from app.errors import ConfigurationError
 
 
@@ -31,6 +31,20 @@ def test_a_flood_is_judged_by_the_p95_beside_it_to_that_alone() -> None:
     assert (said["ratio"], said["flood"], said["sessions"]) == (2.0, {"429": 7}, 5)
 
 
+def test_how_late_the_loop_was_is_read_from_the_metrics() -> None:
+    before, after = (
+        Lag.told(
+            "# TYPE carillon_loop_lag_seconds histogram\n"
+            f'carillon_loop_lag_seconds_bucket{{le="0.01"}} 3.0\n'
+            f'carillon_loop_lag_seconds_bucket{{le="0.025"}} {in_time}\n'
+            f"carillon_loop_lag_seconds_count {wakes}\n"
+        )
+        for wakes, in_time in ((10.0, 10.0), (30.0, 29.0))
+    )
+    assert after.since(before) == Lag(20, 19)
+    assert (Lag(20, 19) + Lag(20, 20)).late_share == 0.025
+
+
 def test_sessions_that_were_never_heard_leave_no_ratio() -> None:
     one = Beside("starts", [session(0.1)], [MeasuredSession()], errors=Counter(overloaded=1))
     assert (one.report()["ratio"], one.report()["errors"]) == (None, {"overloaded": 1})
@@ -38,13 +52,13 @@ def test_sessions_that_were_never_heard_leave_no_ratio() -> None:
 
 
 def test_the_table_has_a_line_for_each_flood_and_what_came_of_it() -> None:
-    level = Beside("keyless", [session(0.1)], [session(0.105)], answers=Counter({"401": 40}))
+    level = Beside("keyless", [session(0.1)], [session(0.105)], answers=Counter({"401": 40}), lag=Lag(200, 199))
     worse = Beside("books", [session(0.1)], [session(0.3)], answers=Counter({"429": 2, "400": 3}))
     lines = table(report(level, worse)).splitlines()
     assert "limits of the flooding project: sessions 2" in lines[0]
-    assert "1.05×  401: 40" in lines[2]
-    assert "3.00×  400: 3, 429: 2" in lines[3]
-    assert lines[-1] == "1 of 2 within 1.1 of alone"
+    assert "1.05×       0.5%  401: 40" in lines[2]
+    assert "3.00×          –  400: 3, 429: 2" in lines[3]
+    assert lines[-1].startswith("1 of 2 within 1.1 of alone")
 
 
 def test_a_flood_that_there_is_not_is_named_with_those_that_there_are() -> None:
