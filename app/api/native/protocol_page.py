@@ -109,7 +109,8 @@ minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
   has not arrived: send it again, with the turn that follows it. A `flush` that was not answered may be sent again; it
   is then answered once for each time it has arrived.
 
-`segment` and `flushed` of audio that is heard again come again. Encoded formats begin a new stream, with a header of
+`segment` and `flushed` of audio that is heard again come again. A `segment` that was waiting for its `words` when
+the connection broke is not sent again. Encoded formats begin a new stream, with a header of
 its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. Where two connections
 resume one session the last has it, and the others receive `session_resumed`. A session that was
 closed, or whose `resume` was refused, with a `retryable` error or as a slow reader can be resumed again; with
