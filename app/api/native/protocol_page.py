@@ -71,8 +71,7 @@ full stop counts only once the next character that is no space has come, or the 
 marks it is not spoken, nor are code in fences (see `code`), reasoning (`<think>…</think>`), scripts and link targets;
 list items, cells and blocks are parted by pauses; `<break time="800ms"/>` is silence. Of SSML there are `break`,
 `sub`, `say-as`, `p`, `s` and the `rate` of `prosody` (0.5 to 2); other elements keep their text and are named in
-`ignored` of `done`. `plain` speaks
-every character but for the model's own tags. A `flush` closes no fence and no thought; `cancel` does.
+`ignored` of `done`. `plain` speaks every character but for the model's own tags. A `flush` closes no fence and no thought; `cancel` does.
 
 **Counting.** Samples are counted from the session's start through all its turns, at `sample_rate_hz` of `ready`, and
 always as they are delivered: at `speed: 2`, a second of audio is a second, though its text was twice as long. That
@@ -111,11 +110,11 @@ minute send `resume` with the `resume_token` of `ready`. Await `resumed`, then
   has not arrived: send it again, with the turn that follows it. A `flush` that was not answered may be sent again; it
   is then answered once for each time it has arrived.
 
-`segment` and `flushed` are repeated for audio that is sent again. Encoded formats begin a new stream, with a header of
-its own: `received_samples` is then the `sample_offset` of the last frame, which is heard again. If two connections
-resume one session, the last one has it, and the others receive `session_resumed`. A session closed with a `retryable`
-error, or as a slow reader, can be resumed again, and so can one whose `resume` was refused in that way; after
-`unknown_session` nothing is left to resume.
+`segment` and `flushed` are repeated for audio that is sent again; a `segment` that was waiting for its `words` when the
+connection broke is not. Encoded formats begin a new stream, with a header of its own: `received_samples` is then the
+`sample_offset` of the last frame, which is heard again. If two connections resume one session, the last one has it, and
+the others receive `session_resumed`. A session closed with a `retryable` error, or as a slow reader, can be resumed
+again, and so can one whose `resume` was refused in that way; after `unknown_session` nothing is left to resume.
 
 So that any front door can go on, the text of such a session that is not yet spoken, its words of late, and half a
 minute of its audio's codes lie in the fleet's Redis: until a minute after `done` or after its last connection broke, or
