@@ -1,6 +1,6 @@
 """A fleet under faults: every sample, every job and every second that is billed is accounted for, whatever is hurt.
 
-The seed is printed; `SOAK_SEED=7` in the environment is another one. Hours of it, each time otherwise: `make soak HOURS=8`.
+The seed is printed; `SOAK_SEED` in the environment names another. Hours, each time otherwise: `make soak HOURS=8`.
 """
 
 from __future__ import annotations
