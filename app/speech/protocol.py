@@ -44,8 +44,6 @@ MAX_UTTERANCE_CHARS = 600
 class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: str
-
 
 # Client to server.
 
@@ -396,7 +394,7 @@ WORKER_MESSAGES: TypeAdapter[Any] = TypeAdapter(WorkerMessage)
 def as_chosen(message: Message) -> str:
     """A message as it is sent, with only what was chosen in it: a process of an older version takes what asks for
     nothing that it does not know."""
-    return json.dumps({"type": message.type, **message.model_dump(mode="json", exclude_defaults=True)})
+    return json.dumps(message.model_dump(include={"type"}) | message.model_dump(mode="json", exclude_defaults=True))
 
 
 def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:
