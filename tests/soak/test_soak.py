@@ -29,7 +29,7 @@ async def soaked(soak: Soak, directory: Path) -> None:
 
 @pytest.mark.anyio
 async def test_some_seconds_of_faults_lose_no_sample(tmp_path: Path) -> None:
-    await soaked(Soak(SEED, 8, talkers=3, books=0, mean_gap_s=1), tmp_path)
+    await soaked(Soak(SEED, 6, talkers=3, books=0, mean_gap_s=1), tmp_path)
 
 
 @pytest.mark.anyio
