@@ -29,8 +29,8 @@ from tests.soak.ledger import Ledger, Talker
 from tests.soak.soak import until_whole
 from tests.soak.traffic import Traffic
 
-HELPERS = ("tests/soak", "tests/support/fake_worker.py")
-"""What an older checkout lacks: the scripted worker, which then runs on that checkout's own code."""
+FAKE_WORKER = "tests/support/fake_worker.py"
+"""With this folder what an older checkout lacks: the scripted worker, which then runs on that checkout's own code."""
 
 
 async def carillon(checkout: Path, settings: Settings, *words: str) -> str:
@@ -101,9 +101,8 @@ def main() -> int:
     parser.add_argument("--stay", type=float, default=10.0, help="seconds in each state")
     options = parser.parse_args()
     old: Path = options.old.resolve()
-    for helper in HELPERS:
-        copy = shutil.copytree if (CHECKOUT / helper).is_dir() else shutil.copy
-        copy(CHECKOUT / helper, old / helper, **({"dirs_exist_ok": True} if copy is shutil.copytree else {}))
+    shutil.copytree(CHECKOUT / "tests" / "soak", old / "tests" / "soak", dirs_exist_ok=True)
+    shutil.copy(CHECKOUT / FAKE_WORKER, old / FAKE_WORKER)
     with tempfile.TemporaryDirectory(prefix="carillon-upgrade-") as directory:
         ledger = asyncio.run(
             upgrade(
