@@ -21,8 +21,8 @@ router = APIRouter(tags=["fleet"])
 
 MAX_DRAIN_S = 24 * 3600.0
 
-HEARD_WITHIN_BEATS = 5
-"""Of a worker that lives; one that hangs is left to hear of it when it wakes."""
+HEARD_WITHIN_S = 5.0
+"""By a worker that lives; one that hangs is left to hear of it when it wakes."""
 
 
 class DrainRequest(BaseModel):
@@ -69,7 +69,7 @@ async def _order(id: str, deadline_s: float, services: TheServices) -> DrainOrde
     began_at = loop.time()
     first = await services.registry.drain(id, deadline_s)
     heard = first is None or first.heard
-    while first and not heard and (waited_s := loop.time() - began_at) < HEARD_WITHIN_BEATS * heartbeat_s:
+    while first and not heard and (waited_s := loop.time() - began_at) < HEARD_WITHIN_S:
         await asyncio.sleep(heartbeat_s / 4)
         with suppress(DeadlineExceeded):
             again = await services.registry.drain(id, max(0.0, deadline_s - waited_s), epoch=first.epoch)

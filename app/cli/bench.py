@@ -422,6 +422,12 @@ def simulate(
     unknown = [name for name in policy or () if name not in POLICIES]
     if unknown:
         raise typer.BadParameter(f"{unknown[0]!r} is none of: {', '.join(POLICIES)}", param_hint="--policy")
+    if scale and (policy or size or json_path or plot_path):
+        raise typer.BadParameter(
+            "fleets are placed our way: without --policy, --size, --json, --plot", param_hint="--scale"
+        )
+    if notice and not scale:
+        raise typer.BadParameter("it goes with --scale", param_hint="--notice")
     shape = FleetShape(
         workers=workers,
         capacity=capacity,

@@ -31,6 +31,7 @@ from app.speech.protocol import (
     Start,
     Text,
     Waiting,
+    as_chosen,
 )
 
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
@@ -74,7 +75,7 @@ class ResumingSession:
 
     async def _send(self, message: Message) -> None:
         with suppress(ConnectionClosed):  # its reader reconnects, and finds what has not arrived
-            await self._socket.send(message.model_dump_json())
+            await self._socket.send(as_chosen(message))
 
     def __aiter__(self) -> ResumingSession:
         return self
@@ -162,7 +163,7 @@ async def open_resuming_session(
     start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace, resumable=True)
     socket, at = await _first(urls, key)
     async with socket:
-        await socket.send(start.model_dump_json())
+        await socket.send(as_chosen(start))
         ready = await answer(socket, Ready)
         session = ResumingSession([*urls[at + 1 :], *urls[: at + 1]], key, socket, ready)
         try:

@@ -33,6 +33,7 @@ from app.speech.protocol import (
     Text,
     Turn,
     Waiting,
+    as_chosen,
     parse_peer,
 )
 
@@ -81,7 +82,7 @@ class SpeechSession:
 
     async def _send(self, message: Message) -> None:
         try:
-            await self._socket.send(message.model_dump_json(exclude_none=True))
+            await self._socket.send(as_chosen(message))
         except ConnectionClosed as closed:
             raise lost(closed) from None
 
@@ -103,7 +104,7 @@ async def open_session(
     """
     async with await connected(url, key, cookie=cookie) as socket:
         start = Start(session=SESSION, voice=voice, model=model, temperature=temperature, pace=pace)
-        await socket.send(start.model_dump_json())
+        await socket.send(as_chosen(start))
         yield SpeechSession(socket, await answer(socket, Ready))
 
 

@@ -6,7 +6,6 @@ It ends where the worker ends. It knows neither how a worker is chosen nor that 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +37,7 @@ from app.speech.protocol import (
     Utter,
     Uttered,
     Waiting,
+    as_chosen,
     parse_peer,
 )
 
@@ -178,7 +178,7 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
     try:
         async with asyncio.timeout(timeout_s):
             connection = WorkerConnection(worker, await _connect(worker, settings), assign, settings, clock)
-            await connection._send(_written(assign))
+            await connection._send(as_chosen(assign))
         timeout_s = limits.ready_timeout_s
         await connection.until_ready(timeout_s)
         return connection
@@ -195,11 +195,6 @@ async def dial(worker: Worker, assign: Assign, settings: Settings, clock: Callab
 async def _connect(worker: Worker, settings: Settings) -> Wire:
     headers = {"Authorization": f"Bearer {settings.fleet_secret.get_secret_value()}", **outgoing()}
     return await Wire.connect(f"{worker.address}/session", headers, timeout_s=settings.session.connect_timeout_s)
-
-
-def _written(assign: Assign) -> str:
-    """Only what was chosen: an older worker takes what asks for nothing that it does not know."""
-    return json.dumps({"type": assign.type, **assign.model_dump(mode="json", exclude_defaults=True)})
 
 
 def _read(raw: str | bytes, worker: Worker) -> Any:

@@ -54,7 +54,6 @@ def by_cpu(seen: Seen, target: float) -> int:
 
 
 Rule = Callable[[Seen, float], int]
-RULES: dict[str, Rule] = {"places": by_places, "cpu": by_cpu}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ worker, one session a socket, where `start` is replaced by `assign`. The referen
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from dataclasses import dataclass
@@ -425,6 +426,12 @@ CLIENT_MESSAGES: TypeAdapter[Any] = TypeAdapter(ClientMessage)
 WORKER_COMMANDS: TypeAdapter[Any] = TypeAdapter(WorkerCommand)
 SERVER_MESSAGES: TypeAdapter[Any] = TypeAdapter(ServerMessage)
 WORKER_MESSAGES: TypeAdapter[Any] = TypeAdapter(WorkerMessage)
+
+
+def as_chosen(message: Message) -> str:
+    """A message as it is sent, with only what was chosen in it: a process of an older version takes what asks for
+    nothing that it does not know."""
+    return json.dumps(message.model_dump(include={"type"}) | message.model_dump(mode="json", exclude_defaults=True))
 
 
 def parse(adapter: TypeAdapter[Any], raw: str | bytes) -> Any:

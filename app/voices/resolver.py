@@ -23,8 +23,8 @@ from app.voices.store import VoiceStore
 MAX_AGE_S = 1.0
 """How long a front door may go on speaking with the version before the current one. A new voice is found at once."""
 
-MAX_NAMES = 10_000
-"""That are remembered."""
+MAX_NAMES, MAX_NAME_CHARS = 10_000, 200
+"""That are remembered, and how long each may be: callers choose them."""
 
 MAX_NEAREST_OF = 1_000
 """Clones among which the nearest names are looked for."""
@@ -63,7 +63,8 @@ class PublishedVoices:
         clones = await self._store.seen_by(tenant).spoken_as(names, models=[card.name for card in cards])
         roster = Roster(cards, clones, self._aliases)
         self._found.pop((tenant, name), None)
-        self._found[tenant, name] = Found(self._clock(), cards, roster)
+        if len(name) <= MAX_NAME_CHARS:
+            self._found[tenant, name] = Found(self._clock(), cards, roster)
         if len(self._found) > MAX_NAMES:
             del self._found[next(iter(self._found))]
         return roster

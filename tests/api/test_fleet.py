@@ -82,9 +82,10 @@ async def test_without_a_deadline_it_is_the_front_doors_and_the_first_order_stan
 async def test_a_session_goes_on_at_a_worker_that_drains_until_it_is_done(house: House, worker: FakeWorker) -> None:
     async with sessions_client(house.sessions_url, house.key) as client:
         await start(client)
+        await client.send("text", "a", text="To the ")  # with nothing to speak it would give its place up
         await house.http.post("/v1/fleet/workers/w1/drain", json={"deadline_s": 60})
         await until_draining(worker)
-        await client.send("text", "a", text="To the end.")
+        await client.send("text", "a", text="end.")
         await client.send("eos", "a")
         await client.until(Done, "a")
         assert not client.all(GoAway)

@@ -49,6 +49,9 @@ CONFIGURED = {
     "CARILLON_SESSION__MAX_CHUNK_CHARS": "300",
     "CARILLON_DRAIN_TIMEOUT_S": "2",
     "CARILLON_WARM_UP_TIMEOUT_S": "0",
+    # On a busy machine a heartbeat may take a second, and a worker that is late is not dead.
+    "CARILLON_HEARTBEAT_S": "2",
+    "CARILLON_WORKER_TTL_S": "10",
     "CARILLON_LOG_FORMAT": "text",
 }
 

@@ -29,8 +29,8 @@ from tests.soak.ledger import Ledger, Talker
 from tests.soak.soak import until_whole
 from tests.soak.traffic import Traffic
 
-HELPERS = ("tests/soak", "tests/support/fake_worker.py")
-"""What an older checkout lacks: the scripted worker, which then runs on that checkout's own code."""
+FAKE_WORKER = "tests/support/fake_worker.py"
+"""With this folder what an older checkout lacks: the scripted worker, which then runs on that checkout's own code."""
 
 
 async def carillon(checkout: Path, settings: Settings, *words: str) -> str:
@@ -63,10 +63,10 @@ async def restart(fleet: SoakFleet, name: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def upgrade(old: Path, directory: Path, *, front_doors_first: bool, stay_s: float) -> Ledger:
+async def upgrade(old: Path, directory: Path, *, front_doors_first: bool, stay_s: float, talkers: int) -> Ledger:
     ledger = Ledger()
     async with soak_fleet(directory, background=False, checkout=old, prepare=partial(prepare, old)) as fleet:
-        ledger.talkers = [Talker(f"talker-{number}", fleet.token, "") for number in range(1, 7)]
+        ledger.talkers = [Talker(f"talker-{number}", fleet.token, "") for number in range(talkers)]
         traffic = Traffic(fleet, ledger, seed=0)
         await until_whole(fleet)
         speaking = asyncio.create_task(traffic.run(ledger.talkers, books=0))
@@ -89,21 +89,30 @@ async def upgrade(old: Path, directory: Path, *, front_doors_first: bool, stay_s
 def told(ledger: Ledger, step: str) -> None:
     whole = ", ".join(f"{count} {how}" for how, count in sorted(ledger.ended.items()))
     print(f"{step}: {whole}; {ledger.moves} moved, {ledger.resumed} resumed, {len(ledger.lost)} lost", flush=True)
+    for what in ledger.lost[-1:]:
+        print(f"  the last: {what}", flush=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.upgrade", description=__doc__)
     parser.add_argument("old", type=Path, help="a checkout of the version before, whose requirements are met here")
     parser.add_argument("--front-doors-first", action="store_true")
+    parser.add_argument("--talkers", type=int, default=6, help="sessions that speak at once")
     parser.add_argument("--stay", type=float, default=10.0, help="seconds in each state")
     options = parser.parse_args()
     old: Path = options.old.resolve()
-    for helper in HELPERS:
-        copy = shutil.copytree if (CHECKOUT / helper).is_dir() else shutil.copy
-        copy(CHECKOUT / helper, old / helper, **({"dirs_exist_ok": True} if copy is shutil.copytree else {}))
+    shutil.copytree(CHECKOUT / "tests" / "soak", old / "tests" / "soak", dirs_exist_ok=True)
+    shutil.copy(CHECKOUT / FAKE_WORKER, old / FAKE_WORKER)
     with tempfile.TemporaryDirectory(prefix="carillon-upgrade-") as directory:
-        run = upgrade(old, Path(directory), front_doors_first=options.front_doors_first, stay_s=options.stay)
-        ledger = asyncio.run(run)
+        ledger = asyncio.run(
+            upgrade(
+                old,
+                Path(directory),
+                front_doors_first=options.front_doors_first,
+                stay_s=options.stay,
+                talkers=options.talkers,
+            )
+        )
     print(ledger.table())
     return 1 if ledger.lost else 0
 

@@ -31,6 +31,8 @@ FILLED = (
     "INSERT INTO voices (id, name, model, language, description, prompt_name, version, consent_number, created_at, "
     "project_id) SELECT 'v' || i, 'voice ' || i, 'standin', 'en', '', 'v' || i, 1, '1', '2026-01-01 00:00:00+00:00', "
     f"'p' || (i % {PROJECTS} + 1) FROM n",
+    "INSERT INTO api_keys (id, name, digest, scopes, created_at, project_id) SELECT 'k' || i, 'key ' || i, '', '[]', "
+    "'2026-01-01 00:00:00+00:00', 'p1' FROM n WHERE i <= 10000",
     "INSERT INTO adapter_versions (voice_id, version, uri, sha256, rank, created_at, published_at) SELECT 'v' || i, 1, "
     "'s3://b/' || i, '{}', 16, '2026-01-01 00:00:00+00:00', '2026-01-01 00:00:00+00:00' FROM n",
 )
