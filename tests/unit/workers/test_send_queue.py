@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import pytest
+
 from app.speech.protocol import AudioFrame
 from workers.send_queue import Outgoing, SendQueue
+
+
+pytestmark = pytest.mark.anyio
 
 
 def frame(sequence: int) -> AudioFrame:
