@@ -5,7 +5,6 @@ import pytest
 from app.speech.protocol import AudioFrame
 from workers.send_queue import Outgoing, SendQueue
 
-
 pytestmark = pytest.mark.anyio
 
 
