@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
-from websockets.protocol import State
 
 from app.api.connections import Connection, Connections
 from app.platform.logs import Throttle
@@ -46,8 +44,6 @@ PARTING_S = 1.0
 HTTP_SLICE_BYTES = 16 * 1024
 SOCKET_SLICE_BYTES = 2 * 1024
 """At most 340 frames, which take 5 ms (measured)."""
-
-FINAL_BINARY = 0x82
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -310,29 +306,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         elif not self.read_paused:
             self.transport.resume_reading()
 
-    async def send(self, message: Any) -> None:
-        data = message.get("bytes")
-        ready = self.handshake_complete and self.writable.is_set() and not (self.disconnected or self.close_sent)
-        if data is None or not ready or self.conn.state is not State.OPEN:
-            await super().send(message)
-        else:  # audio, by the thousand: a frame of its own needs none of what `conn` can do
-            self.transport.write(_binary_frame(data))
-
     async def receive(self) -> Any:
         message = await super().receive()
         if self._slices and not self.transport.is_closing():
             self.transport.pause_reading()
         return message
-
-
-def _binary_frame(data: bytes) -> bytes:
-    """A server's whole message in one frame (RFC 6455, 5.2): final, binary, without a mask or an extension."""
-    size = len(data)
-    if size < 126:
-        return struct.pack(">BB", FINAL_BINARY, size) + data
-    if size < 1 << 16:
-        return struct.pack(">BBH", FINAL_BINARY, 126, size) + data
-    return struct.pack(">BBQ", FINAL_BINARY, 127, size) + data
 
 
 class _Unheard(logging.LoggerAdapter[logging.Logger]):

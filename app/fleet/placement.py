@@ -35,6 +35,12 @@ MIN_POINTS = 160
 EPSILON = 0.25
 """By how much more than its share of all sessions a worker may have before it is passed over."""
 
+COLD_CHOICES = 6
+UNEVEN = 0.125
+"""Of so many at the beginning of a voice's walk, the first that is not fuller by more than this than the emptiest of
+them loads an adapter that must be loaded. It evens out places and slots, which the ring alone does not; and front doors
+whose views differ by a session or two still agree (compose/SCALING.md)."""
+
 FLOOR = 0.25
 """Up to this part of its capacity no worker is passed over: at low traffic a share is less than one session."""
 
@@ -181,9 +187,10 @@ def rank_workers(
 
     First those within their bound that have the adapter, the one with the most to spare first; then those within their
     bound that are loading it, for a second copy would come no sooner. Then the ring's order, where the adapter must be
-    loaded; and those where a background session would have to yield. A holder keeps its turn even so: a listener would
-    wait longer for the adapter to be loaded elsewhere than a narration for its next place. Those over their bound come
-    last, and only while none with room is within its bound.
+    loaded, but first of all the first that is about as empty as those near it; and those where a background session
+    would have to yield. A holder keeps its turn even so: a listener would wait longer for the adapter to be loaded
+    elsewhere than a narration for its next place. Those over their bound come last, and only while none with room is
+    within its bound.
 
     `workers` and `bound` may change during the walk: a claim refused in a race shows there, and puts no worker over its
     bound without need.
@@ -211,11 +218,20 @@ def rank_workers(
     def around() -> Iterator[H]:
         return (workers[name] for name in ring.walk(voice.id) if name in workers)
 
+    def undisturbed(worker: H) -> bool:
+        return within(worker) and not makes_way(worker)
+
+    def first_even() -> Iterator[H]:
+        near = list(islice((w for w in around() if fits(w) and undisturbed(w)), COLD_CHOICES)) if adapter else []
+        fullness = [_fullness(w, adapter, background) for w in near]
+        return (w for w, full in zip(near, fullness, strict=True) if full <= min(fullness) + UNEVEN)
+
     for worker in pick(having, lambda w: within(w) and adapter in w.ready_adapters):
         yield Candidate(worker, "home" if worker.id == home else "warm", bound.of(worker))
     for worker in pick(having, within):
         yield Candidate(worker, "loading", bound.of(worker))
-    for worker in chain(pick(around(), lambda w: within(w) and not makes_way(w)), pick(around(), within)):
+    to_load = islice(pick(first_even(), undisturbed), 1)
+    for worker in chain(to_load, pick(around(), undisturbed), pick(around(), within)):
         yield Candidate(worker, "home" if worker.id == home else "next", bound.of(worker))
     nobody_within = not any(fits(worker) and within(worker) for worker in workers.values())
     for worker in pick(chain(having, around()), lambda _: nobody_within):

@@ -71,7 +71,8 @@ full stop counts only once the next character that is no space has come, or the 
 marks it is not spoken, nor are code in fences (see `code`), reasoning (`<think>…</think>`), scripts and link targets;
 list items, cells and blocks are parted by pauses; `<break time="800ms"/>` is silence. Of SSML there are `break`,
 `sub`, `say-as`, `p`, `s` and the `rate` of `prosody` (0.5 to 2); other elements keep their text and are named in
-`ignored` of `done`. `plain` speaks every character but for the model's own tags. A `flush` closes no fence and no thought; `cancel` does.
+`ignored` of `done`. `plain` speaks every character but for the model's own tags. A `flush` closes no fence and no
+thought; `cancel` does.
 
 **Counting.** Samples are counted from the session's start through all its turns, at `sample_rate_hz` of `ready`, and
 always as they are delivered: at `speed: 2`, a second of audio is a second, though its text was twice as long. That

@@ -53,7 +53,8 @@ def test_an_empty_fleet_offers_every_worker_once_and_its_first_as_home(fleet, wa
 
 
 @given(fleets, voices)
-def test_load_never_turns_the_ring(fleet, wanted):
+def test_load_never_turns_the_ring(fleet, named):
+    wanted = voice(named.id, cloned=False)
     before = order(fleet, wanted)
     busy = [w.model_copy(update={"inflight": w.capacity - 1}) for w in fleet]
     assert order(busy, wanted) == before
@@ -273,8 +274,23 @@ def test_the_loser_of_a_race_for_places_within_the_bound_is_not_let_over_it():
 def test_at_low_traffic_a_quarter_of_a_worker_s_places_is_its_home_s_to_fill():
     fleet, wanted = [worker(f"w{i}", capacity=20) for i in range(4)], voice("v")
     home = order(fleet, wanted)[0]
-    busy = [w.model_copy(update={"inflight": 4}) if w.id == home else w for w in fleet]
+    speaking = {"inflight": 4, "ready_adapters": frozenset({"v@1"})}
+    busy = [w.model_copy(update=speaking) if w.id == home else w for w in fleet]
     assert order(busy, wanted)[0] == home
+
+
+def test_an_adapter_is_loaded_by_the_first_of_its_walk_that_is_about_as_empty_as_those_near_it():
+    fleet, wanted = [worker(f"w{i}", capacity=20, max_voices=20) for i in range(5)], voice("v")
+    home, second, third, *others = order(fleet, wanted)
+
+    def with_sessions(**inflight: int) -> list[Worker]:
+        return [w.model_copy(update={"inflight": inflight.get(w.id, 0)}) for w in fleet]
+
+    assert order(with_sessions(**{home: 4, second: 3}), wanted) == [third, home, second, *others]
+    a_little_fuller = with_sessions(**{home: 2, second: 1})
+    assert order(a_little_fuller, wanted) == [home, second, third, *others]
+    built_in = voice("v", cloned=False)
+    assert order(with_sessions(**{home: 4}), built_in) == [home, second, third, *others]
 
 
 def test_of_several_that_have_the_adapter_the_least_loaded_is_tried_first_whichever_is_home():
