@@ -66,10 +66,11 @@ class Speaker(AudioOutput):
 
 @asynccontextmanager
 async def agent(make: Make, fleet: Fleet, answer: str) -> AsyncIterator[tuple[AgentSession, Speaker]]:
-    """One that has been started, and answers with `answer`."""
+    """One that has been started, is written to rather than spoken to, and answers with `answer`."""
     async with aiohttp.ClientSession() as http, scripted_chat(answer) as chat:
         voice, speaker = make(fleet, http), Speaker()
-        session = AgentSession(llm=openai.LLM(model="scripted", base_url=chat, api_key="none"), tts=voice)
+        model = openai.LLM(model="scripted", base_url=chat, api_key="none")
+        session = AgentSession(llm=model, tts=voice, vad=None, turn_handling={"turn_detection": "manual"})
         session.output.audio = speaker
         await session.start(Agent(instructions="Answer."), record=False)
         yield session, speaker

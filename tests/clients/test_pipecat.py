@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -14,9 +14,9 @@ from pipecat.frames.frames import (
     ErrorFrame,
     Frame,
     InterruptionFrame,
+    LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
-    LLMMessagesAppendFrame,
     LLMTextFrame,
     TTSAudioRawFrame,
     TTSStoppedFrame,
@@ -25,7 +25,6 @@ from pipecat.frames.frames import (
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
-from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.cartesia.tts import CartesiaHttpTTSService, CartesiaTTSService
 from pipecat.services.elevenlabs.tts import ElevenLabsHttpTTSService, ElevenLabsTTSService
@@ -124,11 +123,11 @@ class Source(Sink):
 
 
 @asynccontextmanager
-async def pipeline(*services: FrameProcessor, last: Sequence[FrameProcessor] = ()) -> AsyncIterator[Running]:
-    """A running pipeline with services in it; `last` are behind what is heard."""
+async def pipeline(*services: FrameProcessor) -> AsyncIterator[Running]:
+    """A running pipeline with services in it."""
     heard, started = Heard(), asyncio.Event()
     worker = PipelineWorker(
-        Pipeline([Source(heard), *services, Sink(heard), *last]),
+        Pipeline([Source(heard), *services, Sink(heard)]),
         cancel_on_idle_timeout=False,
         enable_rtvi=False,
         params=PipelineParams(audio_out_sample_rate=RATE_HZ),
@@ -165,17 +164,14 @@ WORDS = "Good morning, my friend. We speak with many voices."
 
 @STREAMED
 async def test_speaks_an_answer_as_it_comes(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
-    """A whole bot: what the user said, a chat model, our voice, and the memory of what was spoken."""
+    """A whole bot: what the user said, a chat model, and our voice."""
     async with scripted_chat(GREETING) as chat:
         model = OpenAILLMService(api_key="none", base_url=chat, settings=OpenAILLMService.Settings(model="scripted"))
-        context = LLMContext()
-        memory = LLMContextAggregatorPair(context)
-        async with pipeline(memory.user(), model, make(fleet, http), last=[memory.assistant()]) as (worker, heard):
-            said = {"role": "user", "content": "Hello."}
-            await worker.queue_frame(LLMMessagesAppendFrame([said], run_llm=True))
+        async with pipeline(model, make(fleet, http)) as (worker, heard):
+            said = LLMContext([{"role": "user", "content": "Hello."}])
+            await worker.queue_frame(LLMContextFrame(said))
             await heard.until(TTSStoppedFrame)
     assert heard.audio_s > 3
-    assert [message["role"] for message in context.get_messages()] == ["user", "assistant"]
     assert not [it for it in heard.frames if isinstance(it, ErrorFrame)]
 
 

@@ -35,8 +35,8 @@ def test_one_project_is_heard_while_another_floods(tmp_path: Path) -> None:
     assert report["limits"] == {"sessions": 8, "queued_jobs": 10}
     ways = {one["way"]: one for one in report["ways"]}
     for one in ways.values():
-        assert (one["sessions"], one["errors"]) == (2, {}), one
+        assert one["sessions"] >= 1 and one["errors"].keys() <= {"overloaded"}, one
         assert one["alone_ms"]["p95"] > 0 and one["ratio"] > 0 and one["flood"], one
-    assert ways["keyless"]["flood"].keys() <= {"401", "ReadError", "WriteError", "RemoteProtocolError"}
+    assert ways["requests"]["flood"].keys() == {"200"} and not {"200", "202"} & ways["keyless"]["flood"].keys()
     assert ways["starts"]["flood"]["ready"] >= 8 and "rate_limited" in ways["starts"]["flood"]
     assert "of alone" in out.getvalue()
