@@ -439,13 +439,7 @@ class Session:
         return self._assign.pace == "background"
 
     async def _decode(
-        self,
-        stream: AudioStream,
-        codes: Sequence[int],
-        *,
-        final: bool,
-        so_far: _Spoken,
-        hurried: bool,
+        self, stream: AudioStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
     ) -> None:
         """Decode and send, in frames that fit any wire."""
         step = MAX_FRAMES * TOKENS_PER_FRAME
@@ -455,13 +449,7 @@ class Session:
             await self._decode_some(stream, some, final=final and not rest, so_far=so_far, hurried=hurried)
 
     async def _decode_some(
-        self,
-        stream: AudioStream,
-        codes: Sequence[int],
-        *,
-        final: bool,
-        so_far: _Spoken,
-        hurried: bool,
+        self, stream: AudioStream, codes: Sequence[int], *, final: bool, so_far: _Spoken, hurried: bool
     ) -> None:
         # The first frame gives no audio yet, but its share of the work is done while the second is being written.
         if not self.samples:

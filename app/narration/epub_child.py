@@ -13,6 +13,7 @@ contents, `dropped`, the kinds of what is left out, and `cover`, in base64 and u
 from __future__ import annotations
 
 import base64
+import errno
 import html.entities
 import posixpath
 import re
@@ -37,6 +38,7 @@ def _listed(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+_DAMAGED = "is no EPUB, or a damaged one; export or download it again"
 _NAMES = {
     "container": "{urn:oasis:names:tc:opendocument:xmlns:container}",
     "dc": "{http://purl.org/dc/elements/1.1/}",
@@ -72,8 +74,12 @@ def unpack(request: dict[str, Any]) -> dict[str, Any]:
             dropped += package.without_missing()
             write_slim(book, Path(request["target"]), package)
             return {"author": package.author(), "contents": contents, "dropped": dropped, "cover": cover}
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged directory leads to before the beginning; all else is the disk's
+            raise
+        raise Fault(_DAMAGED) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
-        raise Fault("is no EPUB, or a damaged one; export or download it again") from None
+        raise Fault(_DAMAGED) from None
 
 
 def check_zip(book: zipfile.ZipFile, size_bytes: int, request: dict[str, Any]) -> None:

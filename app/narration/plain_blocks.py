@@ -23,6 +23,7 @@ _DIVISION = re.compile(
 _NAMED = re.compile(
     r"(?:prologue|epilogue|preface|foreword|introduction|afterword|interlude|appendix)(?:\s*[.:—–-].{0,80}|)", re.I
 )
+_SPACES = re.compile(r"[^\S\n]+")
 _LARGE = ("part", "book", "volume", "act")
 
 
@@ -76,4 +77,4 @@ def ssml_blocks(text: str) -> list[Block]:
     plain = "".join(markup.push(text[at : at + _PUSH_CHARS]) for at in range(0, len(text), _PUSH_CHARS))
     plain = PAUSE.sub(lambda pause: f'<break time="{seconds_of(pause[0]):g}s"/>', plain + markup.finish())
     ignored = dict.fromkeys((*markup.ignored, *(("prosody",) if RATE.search(plain) else ())))
-    return [*text_blocks(RATE.sub("", plain)), *(("dropped", f"ssml: {name}", 0) for name in ignored)]
+    return [*text_blocks(_SPACES.sub(" ", RATE.sub("", plain))), *(("dropped", f"ssml: {name}", 0) for name in ignored)]

@@ -37,8 +37,8 @@ pytestmark = [
 
 SCRAPE_S = 0.3
 
-SILENT = ("internal_error", "failure", "stage", "stalls", "usd_per_audio_hour")
-"""Of queries that find nothing here: nothing failed, no stage ran, and nothing was spoken for an hour."""
+SILENT = ("internal_error", "failure", "stage", "stalls", "usd_per_audio_hour", "limited")
+"""Of queries that find nothing here: nothing failed or met a limit, no stage ran, nothing was spoken for an hour."""
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.speech.latency import Ledger
-from app.speech.protocol import MAX_TURN_S, Turn
+from app.speech.turn import MAX_TURN_S, Turn
 
 NOW = 1_800_000_000.0
 
