@@ -216,8 +216,8 @@ class Registry:
         answer = await self._call("drain", worker_id, round(deadline_s * 1000), "" if epoch is None else epoch)
         if answer is None:
             return None
-        epoch, deadline_ms, heard = answer
-        return DrainOrder(epoch, None if deadline_ms is None else deadline_ms / 1000, heard=bool(heard))
+        draining_epoch, deadline_ms, heard = answer
+        return DrainOrder(draining_epoch, None if deadline_ms is None else deadline_ms / 1000, heard=bool(heard))
 
     async def snapshot(self) -> tuple[Worker, ...]:
         """Every living worker, with the leases it holds and the adapters these need (`AdapterVersion.name`).

@@ -10,7 +10,6 @@ import difflib
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from time import monotonic
 
 from app.errors import NotFound, Overloaded, UnknownModel, UnknownVoice
@@ -202,7 +201,6 @@ def unknown_model(name: str, served: Iterable[str]) -> UnknownModel:
     return UnknownModel(f"model {name[:64]!r} is not served here; served are: {names}", param="model")
 
 
-@lru_cache(maxsize=64)
 def built_in_voices(card: ModelCard) -> tuple[Voice, ...]:
     """The voices that a model learnt by name."""
     return tuple(Voice(id=name, name=name, model=card.name, language=card.languages[0]) for name in card.voices)

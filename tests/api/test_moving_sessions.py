@@ -178,10 +178,11 @@ async def test_a_session_with_nothing_to_speak_is_not_handed_on_for_ever_between
 ) -> None:
     await client.send("start", "s1", voice="slt")
     for _ in range(2):
-        here, there = await home(workers)
+        here, _ = await home(workers)
         await here.end_sessions(EngineFailed("the engine died"))
         here.refusal = EngineFailed("the engine is dead")
-    there.refusal = here.refusal = None
+    for worker in workers:
+        worker.refusal = None
     assert [len(worker.assigned) for worker in workers] == [1, 1]
     await client.send("text", "s1", text="It goes on with the next text.")
     await client.send("eos", "s1")

@@ -158,7 +158,7 @@ class SoakFleet:
         address = urlsplit(self.settings.redis_url.get_secret_value())
         try:
             async with asyncio.timeout(SYNC_S), Redis(host=LOOPBACK, port=standby, password=address.password) as redis:
-                await redis.config_set("masterauth", address.password)
+                await redis.config_set("masterauth", address.password or "")
                 await redis.replicaof(LOOPBACK, str(primary))
                 while (await redis.info("replication"))["master_link_status"] != "up":
                     await asyncio.sleep(0.1)
@@ -320,7 +320,7 @@ def _answers(database: str) -> Callable[[int], Awaitable[bool]]:
 
 
 def _listens(port: int) -> Callable[[int], Awaitable[bool]]:
-    async def ready(_: int) -> bool:
+    async def ready(_pid: int) -> bool:
         try:
             _, writer = await asyncio.open_connection(LOOPBACK, port)
         except OSError:
