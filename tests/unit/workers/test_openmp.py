@@ -6,7 +6,9 @@ import sys
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "KMP_"))}
+    # vLLM has its process's children load libgomp before anything else, which then reads its environment too soon.
+    ours = ("OMP_", "MKL_", "KMP_", "LD_PRELOAD")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     command = [sys.executable, "-c", script]
     return subprocess.run(command, env=plain | environment, capture_output=True, text=True, check=False)
 
