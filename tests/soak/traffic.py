@@ -126,7 +126,7 @@ class Traffic:
                 self._fleet.client(door, key=talker.key, timeout_s=HANG_S) as client,
                 client.stream("POST", "/v1/audio/speech", json=said) as answer,
             ):
-                if answer.status_code in (429, 503):
+                if answer.status_code in (429, 503, 504):  # before any audio, and retryable
                     self._ledger.refused[str(answer.status_code)] += 1
                     await asyncio.sleep(AGAIN_S)
                     return
