@@ -136,7 +136,7 @@ class FrameEncoder:
         """(frames, 7) int64 codes of whole frames of float32 samples, encoded between more of their own room tone."""
         import torch
 
-        from training.standin.dictionary import interleaved
+        from training.standin.frames import interleaved
 
         frame = self._layout.samples_per_frame
         before = np.tile(samples[:frame], CONTEXT_FRAMES)

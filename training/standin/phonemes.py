@@ -2,7 +2,7 @@
 
 Its normaliser is a sequence of replacements: the rules of `spelling.py` in order of length, phones written in private
 characters that no rule matches. Then each character is one token. Control tokens and audio codes are in the vocabulary
-but have long names, which no single character can spell. The committed checkpoint has `tokens.py`'s tokenizer instead.
+but have long names, which no single character can spell.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from training.standin.sentences import DIGITS, TAGS
+from training.standin.tags import TAGS
 from training.standin.spelling import END, PHONES, START, Phones
-from training.standin.tokens import FRAME_TOKENS, PUNCTUATION, SPECIAL
 
+
+SPECIAL = (
+    "<pad>", "<start_of_text>", "<end_of_text>", "<start_of_human>", "<end_of_human>",
+    "<start_of_ai>", "<end_of_ai>", "<start_of_speech>", "<end_of_speech>", "<unknown>",
+)  # fmt: skip
+PUNCTUATION = ".,?!;:"
+FRAME_TOKENS = 7
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _FIRST_PRIVATE = 0xE000
 SYMBOL = {phone: chr(_FIRST_PRIVATE + number) for number, phone in enumerate(PHONES)}
 _STARTS, _ENDS, SILENT = (chr(_FIRST_PRIVATE + len(PHONES) + number) for number in range(3))
