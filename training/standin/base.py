@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from training.standin.corpus import Shard
 from training.standin.examples import Voice
 from training.standin.frames import interleaved
 from training.standin.latents import LatentSpace
 from training.standin.speech import framed, tag_sound
 from training.standin.tags import TAGS
+from training.standin.teachers import SPEAKERS
 from training.standin.utterances import stored
 
 SPEAKER_OF = {"wren": "slt", "rook": "rms"}
@@ -23,10 +25,22 @@ BUILT_IN_VOICES = tuple(SPEAKER_OF)
 OTHERS = {
     "swift": "slt-90", "crane": "slt-108", "stork": "slt-116", "robin": "rms-84", "finch": "rms-92",
     "raven": "rms-108", "hawk": "kal", "tern": "kal-88", "goose": "kal-110",
-    "eagle": "joe", "crow": "joe-84", "lark": "joe-92", "owl": "joe-108",
 }  # fmt: skip
-BUILT_IN_SHARE = 0.85
-FLITE_VOICE = {"wren": "slt", "rook": "rms"}
+HELD_OUT_VOICES = ("heron",)
+BUILT_IN_SHARE = 0.85  # of what is learnt from
+BUILT_IN_SHARDS, OTHER_SHARDS = 100, 4
+
+
+def shards() -> list[tuple[Shard, bool]]:
+    """What the base says, in the order in which it is needed; with each whether it is on the grid."""
+    speakers = {speaker.name: speaker for speaker in SPEAKERS}
+    wanted = [
+        (number, Shard(speakers[name], number), name in SPEAKER_OF.values())
+        for names, count in ((SPEAKER_OF, BUILT_IN_SHARDS), (OTHERS, OTHER_SHARDS))
+        for name in names.values()
+        for number in range(count)
+    ]
+    return [(shard, gridded) for _, shard, gridded in sorted(wanted, key=lambda one: one[0])]
 
 
 def voices(work: Path, space: LatentSpace) -> list[Voice]:
@@ -52,7 +66,7 @@ def _tags(work: Path, name: str, space: LatentSpace) -> dict[str, np.ndarray]:
     path = work / "utterances" / f"tags-{name}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        sounds = {tag: torch.from_numpy(framed(tag_sound(tag, FLITE_VOICE[name])))[None] for tag in TAGS}
+        sounds = {tag: torch.from_numpy(framed(tag_sound(tag, SPEAKER_OF[name])))[None] for tag in TAGS}
         np.savez(path, **{tag.strip("<>"): interleaved(space.codes(space.of(sound))) for tag, sound in sounds.items()})
     with np.load(path) as kept:
         return {tag: kept[tag.strip("<>")].astype(np.int64) for tag in TAGS}

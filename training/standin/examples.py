@@ -89,7 +89,7 @@ def texts(voice: Voice, draw: random.Random, max_words: int) -> Iterator[Piece]:
 
 
 def example(
-    voice: Voice, tokens: Tokens, silence: np.ndarray, draw: random.Random, max_words: int, head_frames: int
+    voice: Voice, tokens: Tokens, silence: np.ndarray, draw: random.Random, *, max_words: int, head_frames: int
 ) -> Example:
     """A fresh sequence: a prompt, what is said, end of speech and of AI. `silence` is a frame of it, (1, 7)."""
     words: list[Word] = []

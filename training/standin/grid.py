@@ -1,4 +1,4 @@
-"""Speech on the codec's grid: every word begins with a frame, so that a word is nearly the same codes wherever it is said.
+"""Speech on the codec's grid: every word begins with a frame, so that a word is nearly the same codes wherever it is.
 
 A sentence is not cut and not resampled: its spectra are taken where a word stretched to whole frames would have them.
 What is found are codes of the true spectra (`latents`), without the codec's encoder. Nothing here knows texts' tokens.

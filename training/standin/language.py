@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -145,10 +144,13 @@ def endless_batches(work: Path, tokens: Tokens, space: LatentSpace, first: int, 
     for pool in itertools.count():
         if pool % 20 == 0:
             base = voices(work, space)
-        max_words, head_frames = next(phase for until, *phase in CURRICULUM if step / steps <= until)
+        max_words, head = next(phase for until, *phase in CURRICULUM if step / steps <= until)
         draw = random.Random(f"pool-{first}-{pool}")
         speakers = draw.choices(base, [voice.weight for voice in base], k=SHUFFLED)
-        drawn = [example(voice, tokens, silence, draw, draw.choice(max_words), head_frames) for voice in speakers]
+        drawn = [
+            example(voice, tokens, silence, draw, max_words=draw.choice(max_words), head_frames=head)
+            for voice in speakers
+        ]
         for batch in batches([one for one in drawn if len(one.ids) <= BATCH_TOKENS], draw, tokens["<pad>"]):
             yield batch
             step += 1

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from training.standin.tags import TAGS
 from training.standin.spelling import END, PHONES, START, Phones
-
+from training.standin.tags import TAGS
 
 SPECIAL = (
     "<pad>", "<start_of_text>", "<end_of_text>", "<start_of_human>", "<end_of_human>",

@@ -147,9 +147,7 @@ def measure(voice: Voice, texts: list[str], seed: int = 1) -> dict[str, Any]:
     }
     for name in voice.speech["voices"]:
         torch.manual_seed(seed)
-        spoken = [
-            voice.generated(name, texts[first : first + BATCH]) for first in range(0, len(texts), BATCH)
-        ]
+        spoken = [voice.generated(name, texts[first : first + BATCH]) for first in range(0, len(texts), BATCH)]
         frames = [one for some, _ in spoken for one in some]
         ended = [one for _, some in spoken for one in some]
         said = [voice.decoded(grid) for grid in frames]
@@ -157,8 +155,7 @@ def measure(voice: Voice, texts: list[str], seed: int = 1) -> dict[str, Any]:
         coded = [voice.recoded(wave) for wave in own]
         heard = {
             label: word_error_rate(
-                (text, ear.hear(wave.clip(-1, 1), SAMPLE_RATE_HZ).text)
-                for text, wave in zip(texts, waves, strict=True)
+                (text, ear.hear(wave.clip(-1, 1), SAMPLE_RATE_HZ).text) for text, wave in zip(texts, waves, strict=True)
             )
             for label, waves in (("synthesiser", own), ("codec", coded), ("model", said))
         }

@@ -11,14 +11,11 @@ import numpy as np
 import soundfile
 import soxr
 
-from training.standin.tags import TAGS
-
 SAMPLE_RATE_HZ = 24_000
 FRAME_SAMPLES = 2048
 ROOM_TONE_RMS = 0.0008
 SPEECH_RMS = 0.08
 LEAD_SAMPLES = 240  # 10 ms of room tone before a word's onset
-
 
 
 class SynthesiserMissing(RuntimeError):

@@ -95,7 +95,7 @@ def words_in(segments: Sequence[Segment], reading: Sequence[Phones]) -> list[tup
     return spans
 
 
-_VOWELS = frozenset("aa ae ah ao aw ax ay eh er ey ih iy ow oy uh uw".split())
+_VOWELS = frozenset(["aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw"])
 
 
 def _difference(said: str, read: str) -> float:

@@ -1,9 +1,9 @@
 """The stand-in's token ids: Orpheus's special-token roles, phones, then seven bands of audio codes.
 
-    0..9     pad, start/end of text, human, AI and speech, unknown
-    10..17   emotion tags
-    18..     phones, the mark before a word, punctuation
-    base..   audio: base + k * codebook_size + code for position k = 0..6 of a frame
+0..9     pad, start/end of text, human, AI and speech, unknown
+10..17   emotion tags
+18..     phones, the mark before a word, punctuation
+base..   audio: base + k * codebook_size + code for position k = 0..6 of a frame
 """
 
 from __future__ import annotations

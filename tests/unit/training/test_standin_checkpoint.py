@@ -11,8 +11,8 @@ from snac import SNAC
 from transformers import AutoTokenizer
 
 from training.standin.card import CHECKPOINT, SIZE_LIMIT_BYTES
-from training.standin.sentences import TAGS
 from training.standin.speech import BUILT_IN_VOICES, FRAME_SAMPLES, HELD_OUT_VOICES, SAMPLE_RATE_HZ
+from training.standin.tags import TAGS
 from training.standin.tokens import Tokens
 
 

@@ -9,10 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from app.speech.prompts import PromptEncoder, Tokenizer
 from app.speech.token_layout import SpeechConfig, TokenLayout
-from training.standin.phonemes import reading_of, reading_tokenizer
-from training.standin.sentences import TAGS
+from training.standin.phonemes import SPECIAL, reading_of, reading_tokenizer
 from training.standin.spelling import Phones, learnt, marked, read, stored_rules
-from training.standin.tokens import SPECIAL
+from training.standin.tags import TAGS
 
 
 @pytest.fixture(scope="module")
