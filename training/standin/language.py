@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 1900
+STEPS = 2050
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.3  # of the steps, at the end, with falling rates
@@ -45,7 +45,7 @@ BATCH_TOKENS = 3072
 SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.4)  # least and greatest share of an example's input codes replaced at random
 GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 2  # the layers whose first heads are shown where to look
-GUIDANCE_WEIGHT = 0.3
+GUIDANCE_WEIGHTS = ((0.6, 1.0), (1.0, 0.3))  # until a share of all steps
 CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code tells the most
 CODE_SIZE = 0.02  # of an embedding's numbers, on average
 LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
@@ -240,24 +240,25 @@ def train(work: Path, space: LatentSpace, steps: int = STEPS) -> None:
     kept = {"model": model, **chosen}
     first = resumed(work / "language.pt", kept)
     generator = torch.Generator().manual_seed(first)
-    began, heard, smoothed, hits = time.monotonic(), 0, math.nan, math.nan
+    began, heard, smoothed = time.monotonic(), 0, None
     # 2. Steps
     for step, batch in zip(range(first, steps), endless_batches(work, tokens, space, first, steps), strict=False):
         for name, optimiser in chosen.items():
             optimiser.param_groups[0]["lr"] = PEAK_RATES[name] * rate_share(step, steps)
         loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, generator), tokens)
         model.zero_grad(set_to_none=True)
-        (loss + GUIDANCE_WEIGHT * guidance).backward()
+        guided = next(weight for until, weight in GUIDANCE_WEIGHTS if step / steps <= until)
+        (loss + guided * guidance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in chosen.values():
             optimiser.step()
         heard += batch.ids.numel()
-        smoothed = loss.item() if math.isnan(smoothed) else 0.95 * smoothed + 0.05 * loss.item()
-        hits = right.item() if math.isnan(hits) else 0.95 * hits + 0.05 * right.item()
+        now = torch.stack([loss, right, guidance]).detach()
+        smoothed = now if smoothed is None else smoothed.lerp(now, 0.05)
         if step % 25 == 0:
             pace = heard / (time.monotonic() - began)
-            figures = (step, smoothed, hits, guidance.item(), pace, batch.ids.shape[1])
-            logger.info("language %d loss %.3f first codes %.3f guidance %.3f tokens/s %.0f longest %d", *figures)
+            figures = (step, *smoothed.tolist(), pace)
+            logger.info("language %d loss %.3f first codes %.3f guidance %.3f tokens/s %.0f", *figures)
         # 3. Checkpoint
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
             save(work / "language.pt", kept, step + 1)
