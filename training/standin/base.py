@@ -27,7 +27,7 @@ OTHERS = {
     "raven": "rms-108", "hawk": "kal", "tern": "kal-88", "goose": "kal-110",
 }  # fmt: skip
 HELD_OUT_VOICES = ("heron",)
-BUILT_IN_SHARE = 0.85  # of what is learnt from
+BUILT_IN_SHARE = 0.9  # of what is learnt from
 BUILT_IN_SHARDS, OTHER_SHARDS = 100, 4
 
 

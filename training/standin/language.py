@@ -40,12 +40,13 @@ MAX_POSITIONS = 4096
 STEPS = 2050
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
-DECAY_SHARE = 0.3  # of the steps, at the end, with falling rates
+DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
 BATCH_TOKENS = 3072
 SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
-CORRUPTED = (0.03, 0.4)  # least and greatest share of an example's input codes replaced at random
+CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,
+NEIGHBOURS, NEAR_SHARE = 48, 0.75  # most of them by one of the codes nearest to them
 GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 2  # the layers whose first heads are shown where to look
-GUIDANCE_WEIGHTS = ((0.6, 1.0), (1.0, 0.3))  # until a share of all steps
+GUIDANCE_WEIGHTS = ((0.45, 1.0), (1.0, 0.4))  # until a share of all steps
 CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code tells the most
 CODE_SIZE = 0.02  # of an embedding's numbers, on average
 LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
@@ -122,15 +123,25 @@ def batches(drawn: Sequence[Example], draw: random.Random, pad: int) -> Iterator
         yield batch
 
 
-def corrupted(ids: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
-    """`ids` with some of the audio codes replaced by random codes of the same position in the frame.
+def neighbours(space: LatentSpace) -> Tensor:
+    """The codes nearest to each code of each level: (levels, codes, NEIGHBOURS)."""
+    count = min(NEIGHBOURS, space.books.shape[1] - 1)
+    return torch.stack([torch.cdist(book, book).topk(count + 1, largest=False).indices[:, 1:] for book in space.books])
 
-    Half of the examples lose few, so that a mis-sampled code does not derail the reading. The others lose up to half of
-    them: what a word sounds like must then be read from the text, since it cannot be overheard from its beginning.
+
+def corrupted(ids: Tensor, tokens: Tokens, near: Tensor, generator: torch.Generator) -> Tensor:
+    """`ids` with some of the audio codes replaced by other codes of the same position in the frame; most are `near`.
+
+    Half of the examples lose few, so that a mis-sampled code does not derail the reading. The others lose more of
+    them: what is said next must then be read from the text, since it cannot be overheard from its beginning.
     """
     code = ids - tokens.audio_base
-    other = torch.randint(tokens.codebook_size, ids.shape, generator=generator)
-    replaced = tokens.audio_base + code // tokens.codebook_size * tokens.codebook_size + other
+    number, position = code % tokens.codebook_size, (code // tokens.codebook_size).clamp(0, FRAME_TOKENS - 1)
+    level = torch.tensor(LEVEL_OF_POSITION)[position]
+    far = torch.randint(tokens.codebook_size, ids.shape, generator=generator)
+    close = near[level, number, torch.randint(near.shape[2], ids.shape, generator=generator)]
+    other = torch.where(torch.rand(ids.shape, generator=generator) < NEAR_SHARE, close, far)
+    replaced = tokens.audio_base + position * tokens.codebook_size + other
     few, most = CORRUPTED
     share = few + (most - few) * (2 * torch.rand((len(ids), 1), generator=generator) - 1).clamp_min(0)
     chosen = (torch.rand(ids.shape, generator=generator) < share) & (code >= 0)
@@ -239,13 +250,13 @@ def train(work: Path, space: LatentSpace, steps: int = STEPS) -> None:
     chosen = optimisers(model)
     kept = {"model": model, **chosen}
     first = resumed(work / "language.pt", kept)
-    generator = torch.Generator().manual_seed(first)
+    generator, near = torch.Generator().manual_seed(first), neighbours(space)
     began, heard, smoothed = time.monotonic(), 0, None
     # 2. Steps
     for step, batch in zip(range(first, steps), endless_batches(work, tokens, space, first, steps), strict=False):
         for name, optimiser in chosen.items():
             optimiser.param_groups[0]["lr"] = PEAK_RATES[name] * rate_share(step, steps)
-        loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, generator), tokens)
+        loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, near, generator), tokens)
         model.zero_grad(set_to_none=True)
         guided = next(weight for until, weight in GUIDANCE_WEIGHTS if step / steps <= until)
         (loss + guided * guidance).backward()

@@ -12,7 +12,7 @@ import torch
 from training.standin.examples import HEAD_FRAMES, Example, Voice, example
 from training.standin.frames import interleaved, levels
 from training.standin.grid import NOTHING, SHORT_PAUSE_FRAMES, as_said, on_grid
-from training.standin.language import batches, corrupted
+from training.standin.language import batches, corrupted, neighbours
 from training.standin.latents import LatentSpace, fitted
 from training.standin.muon import Muon, orthogonal
 from training.standin.phonemes import SYMBOL, reading_tokenizer
@@ -150,9 +150,9 @@ def test_only_answers_have_targets(hi_you: Utterance, tokens: Tokens) -> None:
         assert not (wanted & (batch.ids == tokens["<start_of_speech>"])).any()
 
 
-def test_corruption_keeps_text_and_bands(tokens: Tokens) -> None:
+def test_corruption_keeps_text_and_bands(tokens: Tokens, space: LatentSpace) -> None:
     ids = torch.arange(len(tokens)).repeat(50, 1)
-    noisy = corrupted(ids, tokens, torch.Generator().manual_seed(1))
+    noisy = corrupted(ids, tokens, neighbours(space), torch.Generator().manual_seed(1))
     changed = noisy != ids
     assert changed.any()
     assert not changed[:, : tokens.audio_base].any()
