@@ -26,7 +26,7 @@ from training.recordings import PreparationCancelled
 if TYPE_CHECKING:
     from snac import SNAC
 
-CONTEXT_FRAMES = 3
+CONTEXT_FRAMES = 7
 """The encoder would take the edge of a clip for the edge of a sound; its receptive field is shorter than this."""
 
 

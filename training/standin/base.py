@@ -67,6 +67,8 @@ def _tags(work: Path, name: str, space: LatentSpace) -> dict[str, np.ndarray]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         sounds = {tag: torch.from_numpy(framed(tag_sound(tag, SPEAKER_OF[name])))[None] for tag in TAGS}
-        np.savez(path, **{tag.strip("<>"): interleaved(space.codes(space.of(sound))) for tag, sound in sounds.items()})
+        frames = [interleaved(space.codes(space.of(sound))) for sound in sounds.values()]
+        np.savez(path, frames=np.concatenate(frames), lengths=[len(one) for one in frames])
     with np.load(path) as kept:
-        return {tag: kept[tag.strip("<>")].astype(np.int64) for tag in TAGS}
+        clips = np.split(kept["frames"].astype(np.int64), np.cumsum(kept["lengths"])[:-1])
+    return dict(zip(TAGS, clips, strict=True))

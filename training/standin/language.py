@@ -46,14 +46,28 @@ SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,
 NEIGHBOURS, NEAR_SHARE = 48, 0.75  # most of them by one of the codes nearest to them
 GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 2  # the layers whose first heads are shown where to look
-GUIDANCE_WEIGHTS = ((0.45, 1.0), (1.0, 0.4))  # until a share of all steps
+GUIDANCE_WEIGHTS = ((0.45, 1.0), (0.7, 0.4), (1.0, 0.6))  # until a share of all steps
 CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code tells the most
 CODE_SIZE = 0.02  # of an embedding's numbers, on average
 LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
 SAVED_EVERY = 100
 TEMPERATURE = 0.6
-CURRICULUM = ((0.35, (3, 6, 8), 1), (0.7, (6, 10, 14), 1), (1.0, (8, 14, 20, 45), HEAD_FRAMES))
-"""Until a share of all steps: each text has at most about as many words as one entry, after a head of some frames."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until `until` of all steps each text has at most about as many words as one entry, after a head of frames."""
+
+    until: float
+    max_words: tuple[int, ...]
+    head_frames: int
+
+
+CURRICULUM = (
+    Phase(0.35, (3, 6, 8), 1),
+    Phase(0.7, (6, 10, 14), 1),
+    Phase(1.0, (8, 12, 12, 16, 16, 24, 45), HEAD_FRAMES),
+)
 
 
 def configuration(tokens: Tokens) -> LlamaConfig:
@@ -82,10 +96,9 @@ def embed_codes(model: Any, space: LatentSpace, tokens: Tokens) -> None:
     draw = torch.Generator().manual_seed(0)
     embedding = model.get_input_embeddings().weight
     width, size = embedding.shape[1], tokens.codebook_size
+    turns = [torch.randn(book.shape[1], width, generator=draw) / math.sqrt(book.shape[1]) for book in space.books]
     for position, level in enumerate(LEVEL_OF_POSITION):
-        book = space.books[level]
-        if position == 0 or level == 0 or LEVEL_OF_POSITION.index(level) == position:
-            turn = torch.randn(book.shape[1], width, generator=draw) / math.sqrt(book.shape[1])
+        book, turn = space.books[level], turns[level]
         features = book / book.square().mean().sqrt()
         own = torch.randn(1, width, generator=draw)  # of the position
         noise = torch.randn(size, width, generator=draw)
@@ -155,11 +168,11 @@ def endless_batches(work: Path, tokens: Tokens, space: LatentSpace, first: int, 
     for pool in itertools.count():
         if pool % 20 == 0:
             base = voices(work, space)
-        max_words, head = next(phase for until, *phase in CURRICULUM if step / steps <= until)
+        phase = next(phase for phase in CURRICULUM if step / steps <= phase.until)
         draw = random.Random(f"pool-{first}-{pool}")
         speakers = draw.choices(base, [voice.weight for voice in base], k=SHUFFLED)
         drawn = [
-            example(voice, tokens, silence, draw, max_words=draw.choice(max_words), head_frames=head)
+            example(voice, tokens, silence, draw, max_words=draw.choice(phase.max_words), head_frames=phase.head_frames)
             for voice in speakers
         ]
         for batch in batches([one for one in drawn if len(one.ids) <= BATCH_TOKENS], draw, tokens["<pad>"]):
