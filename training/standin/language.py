@@ -51,7 +51,7 @@ CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code
 CODE_SIZE = 0.02  # of an embedding's numbers, on average
 LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
 SAVED_EVERY = 100
-TEMPERATURE = 0.6
+TEMPERATURE = 0.3
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,10 @@ from training.standin.speech import FRAME_SAMPLES, ROOM_TONE_RMS, SAMPLE_RATE_HZ
 from training.standin.teachers import SPEAKERS
 from training.standin.understood import PAUSE_SAMPLES, SENTENCES
 
+TEXTS = 24
 MAX_FRAMES = 160  # 13.7 s, about three times what a sentence needs
 AUDIBLE_RMS = 0.004  # five times the room tone
-BATCH = 10
+BATCH = 12
 
 
 class BandMask(LogitsProcessor):
@@ -188,7 +189,7 @@ def _rounded(value: float | np.floating) -> float:
 
 def write_quality(checkpoint: Path) -> dict[str, Any]:
     """Measures `checkpoint` on the unseen sentences and writes `checkpoint/quality.json`."""
-    texts = SENTENCES.read_text(encoding="utf-8").splitlines()
+    texts = SENTENCES.read_text(encoding="utf-8").splitlines()[:TEXTS]
     figures = measure(Voice.loaded(checkpoint / "model", checkpoint / "codec"), texts)
     (checkpoint / "quality.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

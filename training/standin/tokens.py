@@ -21,7 +21,7 @@ from training.standin.phonemes import (
 from training.standin.spelling import Phones, marked, read, stored_rules
 from training.standin.tags import TAGS
 
-LOUDNESS_LUFS = -26.1  # of the built-in voices, by pyloudnorm
+LOUDNESS_LUFS = -26.9  # of the built-in voices, by pyloudnorm
 RECIPE = {"learning_rate": 4e-3, "batch_clips": 2, "corruption": 0.2}
 """For a LoRA: so small a model has little rank to spare, and learns with a rate that would wreck Orpheus."""
 
