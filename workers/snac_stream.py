@@ -142,10 +142,6 @@ class StreamingSnac:
         """The fewest latent steps after which the first `samples` samples have come out."""
         return -(-(samples + self.lookahead_samples) // self.layout.samples_per_step)
 
-    def exact_samples(self, steps: int) -> int:
-        """How many samples have come out, and are final, after `steps` latent steps."""
-        return max(0, steps * self.layout.samples_per_step - self.lookahead_samples)
-
     def fresh_states(self, count: int) -> Tensor:
         """[count, state_floats], each row the state of an utterance not yet begun."""
         return torch.zeros(count, self.state_floats, device=self.device, dtype=self.dtype)

@@ -159,7 +159,7 @@ def percentiles_ms(values_ns: Sequence[int]) -> Percentiles | None:
     return Percentiles(count=len(ordered), p50=at(0.5), p95=at(0.95), p99=at(0.99), most=at(1.0))
 
 
-def sessions_per_core(steps: Sequence[Step], *, limit_ms: float = ADDED_LIMIT_MS) -> float | None:
+def sessions_per_core(steps: Sequence[Step]) -> float | None:
     """Sessions at which the added P99 reaches the limit, between the two steps around it; None if no step is below.
 
     Where none is above, the most that was tried. A step with errors or refusals counts as above.
@@ -171,8 +171,8 @@ def sessions_per_core(steps: Sequence[Step], *, limit_ms: float = ADDED_LIMIT_MS
             continue
         if step.errors or step.refused:
             break
-        if added.p99 > limit_ms:
-            return last and _between(last, (step.held, added.p99), limit_ms)
+        if added.p99 > ADDED_LIMIT_MS:
+            return last and _between(last, (step.held, added.p99), ADDED_LIMIT_MS)
         last = step.held, added.p99
     return last[0] if last else None
 

@@ -114,10 +114,6 @@ def measure(voice: str, utterances: Sequence[Utterance], ears: Sequence[Ear], ju
     )
 
 
-def _seconds_per_char(utterance: Utterance) -> float:
-    return duration_s(utterance.samples, utterance.sample_rate_hz) / max(len(utterance.text), 1)
-
-
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 

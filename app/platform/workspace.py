@@ -25,8 +25,8 @@ async def workspace(parent: Path) -> AsyncIterator[Path]:
         await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True))
 
 
-def remove_stale(parent: Path, *, older_than_s: float = STALE_S) -> None:
+def remove_stale(parent: Path) -> None:
     """Remove the directories that a killed process has left. Blocks."""
     for directory in parent.iterdir() if parent.is_dir() else ():
-        if time.time() - directory.stat().st_mtime > older_than_s:
+        if time.time() - directory.stat().st_mtime > STALE_S:
             shutil.rmtree(directory, ignore_errors=True)

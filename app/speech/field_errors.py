@@ -100,9 +100,9 @@ def check_storable(raw: bytes) -> None:
             raise ValueError(f"{shown or 'body'}: it holds {what}; leave it out")
 
 
-def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
     """Every text in a value of JSON's kinds, names of fields too, with its place."""
-    waiting = [(place, value)]
+    waiting = [("", value)]
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, str):

@@ -30,8 +30,6 @@ _DEFAULT_WOMEN = (
 )
 _DEFAULT_MEN = ("JBFqnCBsd6RMkjVDRZzb",)  # ElevenLabs: its SDK's examples
 
-DEFAULT_VOICES = frozenset(_DEFAULT_WOMEN + _DEFAULT_MEN)
-
 
 def stand_in_for(alias: str, built_in: Sequence[str], table: Mapping[str, str]) -> str | None:
     """The voice that `alias` means: the operator's choice in `table`, else one of the `built_in` that sounds alike.
