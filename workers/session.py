@@ -137,7 +137,7 @@ class Session:
     # What is received.
 
     def push(self, text: str) -> None:
-        """Take more text. Raises TextTooLong when more would be pending than announced, TextAfterEnd after `end`."""
+        """Take more text. Raises what `TurnText.push` raises."""
         self._text.push(text)
         if text.strip():
             self._watch.mark("text")

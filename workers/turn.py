@@ -1,6 +1,7 @@
 """The text of one turn, from what was received to the next chunk to speak.
 
-It knows neither audio nor time: the session says when the text went idle, and when the next chunk is due.
+It knows neither audio nor time: the session says when the text went idle, and when the next chunk is due. How much text
+may wait is the front door's affair, which counts it as its client wrote it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ from app.errors import InvalidRequest, TextAfterEnd, TextTooLong
 from app.platform.settings import SessionSettings
 from app.speech.protocol import MAX_UTTERANCE_CHARS, PartialChunk, Resumption, Utter
 from app.speech.text import Chunk, TextSplitter, clean, has_speech, marks
-
-MAX_GROWTH = 96
-"""Front doors hold clients to `max_pending_chars` as text was written. To be read, a character may be 83: an emoji and
-its name, in marks. Cleaned, it may be three (U+FB2C in NFC); and a session that goes on brings what is spoken again."""
 
 
 class TurnText:
@@ -37,7 +34,6 @@ class TurnText:
         self.ended = False
         self.idle = False
         self._tags = tags
-        self._max_chars = MAX_GROWTH * settings.max_pending_chars
         self._splitter = TextSplitter(
             tags=tags,
             max_chunk_chars=settings.max_chunk_chars,
@@ -61,8 +57,7 @@ class TurnText:
         return bool(self._flushes)
 
     def push(self, text: str) -> None:
-        """Take more text. Raises TextTooLong when more would be pending than announced, TextAfterEnd after `end`."""
-        self._check_pending(text)
+        """Take more text. Raises InvalidRequest while utterances are pending, TextAfterEnd after `end`."""
         if self._utters:
             raise InvalidRequest("text while utterances are pending: wait for them, or start another session")
         self._splitter.push(text)
@@ -83,7 +78,6 @@ class TurnText:
             raise InvalidRequest("the utterance has no word to speak", param="text")
         if self._splitter.pending_chars:
             raise InvalidRequest("an utterance while text is pending: wait for it, or start another session")
-        self._check_pending(text)
         self._utters.append(utter.model_copy(update={"text": text}))
 
     def flush(self) -> None:
@@ -111,15 +105,6 @@ class TurnText:
             return False
         self._flushes.popleft()
         return True
-
-    def _check_pending(self, text: str) -> None:
-        pending = self.pending_chars + len(text)
-        if pending > self._max_chars:
-            raise TextTooLong(
-                f"{pending} characters would be pending; at most {self._max_chars}: wait for segments before sending "
-                "more",
-                param="text",
-            )
 
 
 def source_of(chunk: Chunk | Utter | PartialChunk) -> str:

@@ -15,8 +15,9 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import while_connected
+from app.api.manner import Manner
 from app.api.services import Services
-from app.api.speaking import Delivery, Manner, Speaking
+from app.api.speaking import Delivery, Speaking
 from app.errors import CarillonError, SlowReader
 
 TEXT_PIECE_CHARS = 16_000

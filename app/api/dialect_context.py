@@ -13,7 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from app.api.dialect_socket import DialectStream
-from app.api.speaking import Delivery, Manner, Speaking
+from app.api.manner import Manner
+from app.api.speaking import Delivery, Speaking
 from app.errors import CarillonError, Overloaded
 
 log = logging.getLogger(__name__)

@@ -12,19 +12,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass
 
+from app.api.command_queue import CommandQueue
+from app.api.manner import Manner
 from app.api.metrics import SessionCount
 from app.api.segment_timing import SegmentTimer, Words
 from app.api.services import Services
 from app.api.speech_response import SILENCE_S
 from app.api.stream_encoder import StreamEncoder
-from app.errors import InvalidRequest, TextAfterEnd, TextTooLong
-from app.platform.codecs import Encoding
 from app.realtime.session import RoutedSession
-from app.realtime.worker_client import Command, Event
+from app.realtime.worker_client import Event
 from app.speech.latency import Ledger
-from app.speech.protocol import MAX_COMMANDS, AudioFrame, Done, Eos, Error, Flush, Flushed, Segment, Text
-from app.speech.text.options import TextOptions
-from app.speech.voices import Voice
+from app.speech.protocol import AudioFrame, Done, Eos, Error, Flush, Flushed, Segment, Text
 
 NO_ID = "-"
 """A session between a front door and a worker is named by its lease."""
@@ -54,71 +52,31 @@ class Finished:
 Delivery = Sound | Words | FlushedAll | Finished
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How a session is to be spoken."""
-
-    edge: str
-    voice: Voice
-    encoding: Encoding
-    options: TextOptions
-    speed: float = 1.0
-    temperature: float | None = None
-    timed: bool = False
-    """Whether the times of words are wanted."""
-
-
 class Speaking:
     """A session from its first word on: it is opened by `run`, and takes text from the moment it is made."""
 
     def __init__(self, services: Services, manner: Manner) -> None:
         self._services = services
         self._manner = manner
-        self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
-        self._waiting_chars = 0
-        self._ended = False
-        self._session: RoutedSession | None = None
+        self._commands = CommandQueue(max_pending_chars=services.settings.session.max_pending_chars)
         self._flushes = 0
         self._asked_at: float | None = None
         self._first_audio_ms: float | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether `end` was called."""
-        return self._ended
 
     # What its client says. None of it waits.
 
     def say(self, text: str) -> None:
         """Speak more text, in pieces of any size. Raises TextTooLong, TextAfterEnd, InvalidRequest."""
-        most = self._services.settings.session.max_pending_chars
-        waiting = self._waiting_chars + (self._session.pending_chars if self._session else 0)
-        if waiting + len(text) > most:
-            raise TextTooLong(
-                f"{len(text)} characters with {waiting} still waiting; at most {most} may be pending: send the rest "
-                "when audio has come",
-                param="text",
-            )
-        self._enqueue(Text(session=NO_ID, text=text))
-        self._waiting_chars += len(text)
+        self._commands.put(Text(session=NO_ID, text=text))
         self._asked_at = self._asked_at or asyncio.get_running_loop().time()
 
     def flush(self) -> None:
         """Speak what there is, without waiting for the end of a sentence; answered by FlushedAll."""
-        self._enqueue(Flush(session=NO_ID))
+        self._commands.put(Flush(session=NO_ID))
 
     def end(self) -> None:
         """No more text: speak the rest, then Finished."""
-        self._enqueue(Eos(session=NO_ID))
-        self._ended = True
-
-    def _enqueue(self, command: Command) -> None:
-        if self._ended:
-            raise TextAfterEnd("this context has been closed; it takes no more text: open another")
-        try:
-            self._commands.put_nowait(command)
-        except asyncio.QueueFull:
-            raise InvalidRequest(f"{MAX_COMMANDS} messages wait to be spoken; slow down") from None
+        self._commands.put(Eos(session=NO_ID))
 
     # What it says.
 
@@ -135,17 +93,14 @@ class Speaking:
 
     async def _speak(self, deliver: Callable[[Delivery], Awaitable[None]], count: SessionCount) -> None:
         manner = self._manner
-        async with self._services.session_router.open(
-            manner.voice, pace="unpaced", temperature=manner.temperature, text=manner.options
-        ) as session:
-            self._session = session
+        async with manner.opened(self._services.session_router) as session:
             rate_hz = session.ready.sample_rate_hz
-            encoder = StreamEncoder(manner.encoding, sample_rate_hz=rate_hz, speed=manner.speed)
+            encoder = manner.encoder(session)
             outlet = _Outlet(deliver, encoder)
             timer = self._timer(rate_hz) if manner.timed else None
             with closing(encoder):
                 async with asyncio.TaskGroup() as group:
-                    carrying = group.create_task(self._carry(session))
+                    carrying = group.create_task(self._commands.carry(session))
                     reporting = group.create_task(timer.run(outlet.put)) if timer else None
                     ledger = await self._listen(session, outlet, timer)
                     carrying.cancel()
@@ -169,13 +124,6 @@ class Speaking:
             tags=self._services.tags_of(manner.voice),
             speed=manner.speed,
         )
-
-    async def _carry(self, session: RoutedSession) -> None:
-        while True:
-            command = await self._commands.get()
-            await session.send(command)
-            if isinstance(command, Text):
-                self._waiting_chars -= len(command.text)
 
     async def _listen(self, session: RoutedSession, outlet: _Outlet, timer: SegmentTimer | None) -> Ledger:
         ledger = Ledger()

@@ -19,18 +19,16 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.disconnect import while_connected
 from app.api.errors import error_body, status_of
+from app.api.manner import Manner
 from app.api.services import Services
 from app.api.stream_encoder import StreamEncoder
 from app.api.whole_wav import MAX_CHARS, told_when_due, with_length
 from app.errors import CarillonError, SlowReader
-from app.platform.codecs import Encoding
 from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
 from app.speech.text.elements import behind_thought
-from app.speech.text.options import TextOptions
-from app.speech.voices import Voice
 
 TEXT_PIECE_CHARS = 16_000
 
@@ -95,30 +93,22 @@ class SpeechResponse(Response):
     def __init__(
         self,
         services: Services,
-        voice: Voice,
+        manner: Manner,
         text: str,
-        *,
-        edge: str,
-        format: AudioFormat | Encoding,
-        speed: float,
         form: Form,
-        options: TextOptions | None = None,
+        *,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.background = None
         self._services = services
-        self._voice = voice
+        self._manner = manner
         self._text = text
-        self._edge = edge
-        self._format = format
-        self._speed = speed
         self._form = form
-        self._options = options
         self._headers = headers or {}
         self._begun = False
         self._held: bytearray | None = None
         """Of a WAV that may be whole before its first byte is due."""
-        if format is AudioFormat.WAV and isinstance(form, AudioForm) and len(text) <= MAX_CHARS:
+        if manner.encoding is AudioFormat.WAV and isinstance(form, AudioForm) and len(text) <= MAX_CHARS:
             self._held = bytearray()
         self._stopwatch = Stopwatch(asyncio.get_running_loop().time)
         self._stopwatch.mark("asked")
@@ -128,14 +118,14 @@ class SpeechResponse(Response):
 
     async def _answer(self, send: Send) -> None:
         try:
-            with self._services.metrics.session(self._edge) as count:
+            with self._services.metrics.session(self._manner.edge) as count:
                 last = await self._speak(send)
                 count.done()
             await self._write(send, last, last=True)
         except CarillonError as error:
             if not self._begun:
                 raise
-            log.warning("speech broken off", extra={"code": error.code, "voice": self._voice.id})
+            log.warning("speech broken off", extra={"code": error.code, "voice": self._manner.voice.id})
             words = self._form.failure(error)
             # Without a last piece the server breaks the connection, and the client sees that something is missing.
             if words is not None:
@@ -143,11 +133,10 @@ class SpeechResponse(Response):
 
     async def _speak(self, send: Send) -> bytes:
         """Send the audio as it comes; the last words are returned, to be sent once the place at the worker is free."""
-        async with self._services.session_router.open(self._voice, pace="unpaced", text=self._options) as session:
-            rate_hz = session.ready.sample_rate_hz
-            with closing(StreamEncoder(self._format, sample_rate_hz=rate_hz, speed=self._speed)) as encoder:
+        async with self._manner.opened(self._services.session_router) as session:
+            with closing(self._manner.encoder(session)) as encoder:
                 last = b""
-                await _say(session, behind_thought(self._text, self._options or TextOptions()))
+                await _say(session, behind_thought(self._text, self._manner.options))
                 hold_s = float("inf") if self._held is None else self._services.settings.openai.wav_hold_s
                 async with aclosing(told_when_due(session, hold_s)) as events:
                     async for event in events:
@@ -187,7 +176,7 @@ class SpeechResponse(Response):
             "server-timing": f"queue;dur={session.queue_ms}, route;dur={session.route_ms}, "
             f"first_audio;dur={first_audio_ms}",
             "x-carillon-model": session.ready.model,
-            "x-carillon-voice": self._voice.id,
+            "x-carillon-voice": self._manner.voice.id,
             "x-carillon-worker": session.worker.id,
             "x-carillon-sample-rate": str(session.ready.sample_rate_hz),
             **self._headers,
@@ -206,7 +195,7 @@ class SpeechResponse(Response):
         if rest:
             await self._write(send, self._form.piece(rest))
         ledger = ledger.model_copy(update={"first_audio_ms": self._stopwatch.between_ms("asked", "begun")})
-        self._services.metrics.account(self._edge, ledger)
+        self._services.metrics.account(self._manner.edge, ledger)
         return self._form.end(self._text, ledger)
 
     async def _write(self, send: Send, body: bytes, *, last: bool = False) -> None:

@@ -490,7 +490,3 @@ class AudioFrame:
             if start <= size:
                 return cls(*fields, audio=raw[start:], codes=raw[cls.CODED_HEADER.size : start])
         raise InvalidRequest(f"{size} bytes are no audio frame of this protocol")
-
-
-MAX_COMMANDS = 1_000
-"""Commands that wait for a worker; their text is bounded by `max_pending_chars`."""

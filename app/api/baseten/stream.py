@@ -21,8 +21,9 @@ from app.api.dialect_context import DialectContext
 from app.api.dialect_socket import DialectStream, admitted, parse_object
 from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text
 from app.api.errors import error_body, invalid, status_of
+from app.api.manner import Manner
 from app.api.services import Services, services_by
-from app.api.speaking import Delivery, Manner, Sound
+from app.api.speaking import Delivery, Sound
 from app.api.speech_response import AudioForm, SpeechResponse
 from app.errors import CarillonError
 from app.platform.codecs import Encoding
@@ -73,16 +74,7 @@ async def speak_once(
     wanted = await read_json(request, Metadata, max_bytes=4096 + limit * MAX_BODY_BYTES_PER_CHAR)
     check_text(wanted.prompt, at_most=limit, param="prompt")
     manner = await _manner(wanted, services)
-    return SpeechResponse(
-        services,
-        manner.voice,
-        wanted.prompt,
-        edge=EDGE,
-        format=manner.encoding,
-        speed=1.0,
-        options=manner.options,
-        form=AudioForm(),
-    )
+    return SpeechResponse(services, manner, wanted.prompt, AudioForm())
 
 
 @router.websocket("/baseten")

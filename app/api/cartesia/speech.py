@@ -16,7 +16,6 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.api.access import requires
 from app.api.bodies import read_json
 from app.api.cartesia.wire import (
-    EDGE,
     CartesiaRoute,
     Generation,
     TheServices,
@@ -53,17 +52,7 @@ async def speak(request: Request, services: TheServices) -> Response:
     """Speak a text; the audio is sent as it is made."""
     wanted = await _wanted(request, services)
     manner = await manner_of(wanted, services)
-    return SpeechResponse(
-        services,
-        manner.voice,
-        wanted.transcript,
-        edge=EDGE,
-        format=manner.encoding,
-        speed=manner.speed,
-        options=manner.options,
-        form=AudioForm(),
-        headers=ignored_header(wanted.ignored),
-    )
+    return SpeechResponse(services, manner, wanted.transcript, AudioForm(), headers=ignored_header(wanted.ignored))
 
 
 @router.post("/tts/sse")

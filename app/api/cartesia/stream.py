@@ -21,8 +21,9 @@ from app.api.cartesia.wire import Generation, TheServices, api_key, chunk, error
 from app.api.dialect_context import DialectContext
 from app.api.dialect_socket import DialectStream, admitted, parse_object
 from app.api.errors import invalid, status_of
+from app.api.manner import Manner
 from app.api.segment_timing import Words
-from app.api.speaking import Delivery, FlushedAll, Manner, Sound
+from app.api.speaking import Delivery, FlushedAll, Sound
 from app.errors import CarillonError, InvalidRequest, SessionIdle
 
 router = APIRouter()

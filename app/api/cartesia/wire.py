@@ -12,9 +12,10 @@ from starlette.requests import HTTPConnection
 
 from app.api.access import bearer_token
 from app.api.dialects import DialectRoute, SharedPathRoute
+from app.api.manner import Manner
 from app.api.segment_timing import Words
 from app.api.services import Services, services_by
-from app.api.speaking import Manner, Sound
+from app.api.speaking import Sound
 from app.errors import InvalidRequest
 from app.platform.codecs import Encoding
 

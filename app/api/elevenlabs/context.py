@@ -10,8 +10,9 @@ from typing import Any
 from app.api.dialect_context import DialectContext
 from app.api.dialect_socket import DialectStream, close_code
 from app.api.elevenlabs.wire import STATUSES, alignment_ms
+from app.api.manner import Manner
 from app.api.segment_timing import Words
-from app.api.speaking import Delivery, Manner, Sound
+from app.api.speaking import Delivery, Sound
 from app.errors import CarillonError
 
 

@@ -32,17 +32,18 @@ from app.api.elevenlabs.wire import (
     text_options,
 )
 from app.api.errors import status_of
+from app.api.manner import Manner
 from app.api.segment_timing import Words
 from app.api.services import Services
-from app.api.speaking import Delivery, Finished, Manner, Sound
+from app.api.speaking import Delivery, Finished, Sound
 from app.api.speech_response import AudioForm, SpeechResponse
 from app.errors import CarillonError
 from app.speech.choices import Scope
-from app.speech.text.options import TextOptions
 from app.speech.timing import TimedCharacter
-from app.speech.voices import Voice
 
-router = APIRouter(route_class=ElevenLabsRoute, include_in_schema=False)
+router = APIRouter(
+    route_class=ElevenLabsRoute, include_in_schema=False, dependencies=[Depends(requires(Scope.SPEAK, api_key))]
+)
 
 Form = Annotated[str | None, Query(alias="output_format", max_length=32)]
 
@@ -69,68 +70,40 @@ class TextToSpeech(BaseModel):
         return (self.voice_settings and self.voice_settings.speed) or 1.0
 
 
-async def _wanted(request: Request, services: Services, voice_id: str) -> tuple[TextToSpeech, Voice, TextOptions]:
+async def _wanted(
+    request: Request, services: Services, voice_id: str, form: str | None, *, timed: bool = False
+) -> tuple[TextToSpeech, Manner]:
+    """What is to be spoken, and how. Raises InvalidRequest, TextTooLong, UnknownVoice, UnknownModel."""
+    encoding = encoding_of(form)
     limit = services.settings.session.max_input_chars
     wanted = await read_json(request, TextToSpeech, max_bytes=8192 + 3 * limit * MAX_BODY_BYTES_PER_CHAR)
     check_text(wanted.text, at_most=limit, param="text")
     voice = await services.resolver.find(voice_id, model_meant(wanted.model_id))
     normalisation = wanted.apply_text_normalization
     options = text_options(services, voice, language=wanted.language_code, normalisation=normalisation)
-    return wanted, voice, options
+    return wanted, Manner(EDGE, voice, encoding, options, speed=wanted.speed, timed=timed)
 
 
-@router.post("/v1/text-to-speech/{voice_id}", dependencies=[Depends(requires(Scope.SPEAK, api_key))])
-@router.post("/v1/text-to-speech/{voice_id}/stream", dependencies=[Depends(requires(Scope.SPEAK, api_key))])
+@router.post("/v1/text-to-speech/{voice_id}")
+@router.post("/v1/text-to-speech/{voice_id}/stream")
 async def speak(voice_id: str, request: Request, services: TheServices, form: Form = None) -> Response:
     """Speak a text; the audio is sent as it is made."""
-    encoding = encoding_of(form)
-    wanted, voice, options = await _wanted(request, services, voice_id)
-    return SpeechResponse(
-        services,
-        voice,
-        wanted.text,
-        edge=EDGE,
-        format=encoding,
-        speed=wanted.speed,
-        options=options,
-        form=AudioForm(),
-        headers=ignored_header(wanted.ignored),
-    )
+    wanted, manner = await _wanted(request, services, voice_id, form)
+    return SpeechResponse(services, manner, wanted.text, AudioForm(), headers=ignored_header(wanted.ignored))
 
 
 @router.post("/v1/text-to-speech/{voice_id}/stream/with-timestamps")
-async def stream_with_timestamps(
-    voice_id: str,
-    request: Request,
-    services: TheServices,
-    _: Annotated[Any, Depends(requires(Scope.SPEAK, api_key))],
-    form: Form = None,
-) -> Response:
+async def stream_with_timestamps(voice_id: str, request: Request, services: TheServices, form: Form = None) -> Response:
     """Speak a text; each line of the answer is a JSON object with audio, or with the times of a sentence."""
-    return await _timed(voice_id, request, services, form, Lines())
+    wanted, manner = await _wanted(request, services, voice_id, form, timed=True)
+    return DeliveryResponse(services, manner, wanted.text, Lines(), headers=ignored_header(wanted.ignored))
 
 
 @router.post("/v1/text-to-speech/{voice_id}/with-timestamps")
-async def with_timestamps(
-    voice_id: str,
-    request: Request,
-    services: TheServices,
-    _: Annotated[Any, Depends(requires(Scope.SPEAK, api_key))],
-    form: Form = None,
-) -> Response:
+async def with_timestamps(voice_id: str, request: Request, services: TheServices, form: Form = None) -> Response:
     """Speak a text; the answer is one JSON object with all of the audio and the times of its characters."""
-    return await _timed(voice_id, request, services, form, Whole())
-
-
-async def _timed(
-    voice_id: str, request: Request, services: Services, output_format: str | None, form: Lines | Whole
-) -> Response:
-    encoding = encoding_of(output_format)
-    wanted, voice, options = await _wanted(request, services, voice_id)
-    manner = Manner(
-        edge=EDGE, voice=voice, encoding=encoding, options=options, speed=wanted.speed, timed=True
-    )  # fmt: skip
-    return DeliveryResponse(services, manner, wanted.text, form, headers=ignored_header(wanted.ignored))
+    wanted, manner = await _wanted(request, services, voice_id, form, timed=True)
+    return DeliveryResponse(services, manner, wanted.text, Whole(), headers=ignored_header(wanted.ignored))
 
 
 class Lines:

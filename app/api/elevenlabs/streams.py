@@ -40,8 +40,8 @@ from app.api.elevenlabs.wire import (
     text_options,
 )
 from app.api.errors import invalid
+from app.api.manner import Manner
 from app.api.services import Services
-from app.api.speaking import Manner
 from app.errors import AuthenticationFailed, CarillonError, InvalidRequest, SessionIdle
 from app.speech.choices import Scope
 

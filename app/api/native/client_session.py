@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from app.api.command_queue import CommandQueue
 from app.api.metrics import SessionCount
 from app.api.native.send_queue import SendQueue
 from app.api.segment_timing import SegmentTimer, Words
@@ -22,15 +23,12 @@ from app.errors import (
     InvalidRequest,
     SessionResumed,
     SlowReader,
-    TextAfterEnd,
-    TextTooLong,
     UnknownVoice,
 )
 from app.realtime.journal_store import Beginning, Keep
 from app.realtime.session import RoutedSession
 from app.realtime.worker_client import Command, Event
 from app.speech.protocol import (
-    MAX_COMMANDS,
     AudioFrame,
     Cancel,
     Cancelled,
@@ -81,11 +79,7 @@ class ClientSession:
         """Of the turn that is answered, by the client; on this clock."""
         self._turn_unfit = False
         self._encoder: StreamEncoder | None = None
-        self._commands: asyncio.Queue[Command] = asyncio.Queue(MAX_COMMANDS)
-        self._waiting_chars = 0
-        self._carried_chars = 0
-        """Of the text that is on its way from here to the journal: it waits there while the session moves."""
-        self._ended = False
+        self._commands = CommandQueue(max_pending_chars=self._limits.max_pending_chars)
         self._accounted = False
         """Its ledger is entered, here or where it was before."""
         self._done: Callable[[], Done] | None = None
@@ -116,29 +110,11 @@ class ClientSession:
             case Cancel():
                 self._cancel(command)
             case Text():
-                self._hear(command)
+                self._commands.put(command)
+                self._note_turn(command.turn)
+                self._text_at = self._text_at or asyncio.get_running_loop().time()
             case Flush() | Eos():
-                if self._ended:
-                    raise TextAfterEnd(f"{command.type} after eos: session {self.id!r} takes no more text")
-                self._ended = isinstance(command, Eos)
-                self._enqueue(command)
-
-    def _hear(self, command: Text) -> None:
-        if self._ended:
-            raise TextAfterEnd(f"text after eos: session {self.id!r} takes no more; start another, or cancel first")
-        most = self._limits.max_pending_chars
-        waiting = self._waiting_chars + self._carried_chars
-        waiting += self._upstream.pending_chars if self._upstream else 0
-        if waiting + len(command.text) > most:
-            raise TextTooLong(
-                f"{len(command.text)} characters with {waiting} still waiting; at most {most} may be "
-                "pending: send the rest when `segment` messages have come",
-                param="text",
-            )
-        self._enqueue(command)
-        self._note_turn(command.turn)
-        self._text_at = self._text_at or asyncio.get_running_loop().time()
-        self._waiting_chars += len(command.text)
+                self._commands.put(command)
 
     def _note_turn(self, turn: Turn | None) -> None:
         """The first that fits counts."""
@@ -149,17 +125,8 @@ class ClientSession:
         if age_s is not None:
             self._turn_ended_at = asyncio.get_running_loop().time() - age_s
 
-    def _enqueue(self, command: Command) -> None:
-        try:
-            self._commands.put_nowait(command)
-        except asyncio.QueueFull:
-            raise InvalidRequest(f"{MAX_COMMANDS} messages wait for this session's worker; slow down") from None
-
     def _cancel(self, command: Cancel) -> None:
-        """Drop at once what has not been sent, here and on its way; then the worker learns what was heard.
-
-        After `eos` there is no next turn: `done` follows `cancelled`.
-        """
+        """Drop at once what has not been sent, here and on its way; then the worker learns what was heard."""
         self._box.drop()
         if self._timer:
             self._timer.forget()
@@ -171,15 +138,8 @@ class ClientSession:
             self._upstream.journal.sent(command)  # for the client that resumes it
             self._box.post(self._done)
             return
-        unsent = [self._commands.get_nowait() for _ in range(self._commands.qsize())]
-        self._waiting_chars = self._carried_chars = 0
-        # Earlier cancels stay: the worker answers each, and each answer is waited for.
-        for cancel in (*(kept for kept in unsent if isinstance(kept, Cancel)), command):
-            self._enqueue(cancel)
+        self._commands.cancel(command)
         self._cancels_due.append(command)
-        for eos in unsent:
-            if isinstance(eos, Eos):
-                self._enqueue(eos)
 
     def _answer_cancel(self, command: Cancel) -> None:
         """The worker was done before it heard of the cancel, so the answer is ours to give."""
@@ -294,7 +254,7 @@ class ClientSession:
             text=self._text_options(start, voice),
         ) as upstream:
             self._box.sent_until = journal.samples
-            self._ended, self._generation = journal.ended, journal.generation
+            self._commands.ended, self._generation = journal.ended, journal.generation
             self._cancels_due += journal.cancels
             self._open(upstream, start, voice)
             log.info("session resumed", extra={"session": self.id, "samples_again": from_sample - journal.samples})
@@ -334,7 +294,7 @@ class ClientSession:
         """Carry commands there and events back, until the worker is done."""
         try:
             async with asyncio.TaskGroup() as group:
-                carrying = group.create_task(self._carry(upstream))
+                carrying = group.create_task(self._commands.carry(upstream))
                 if self._timer:
                     self._timing = group.create_task(self._timer.run(self._report))
                 async for event in upstream:
@@ -342,15 +302,6 @@ class ClientSession:
                 carrying.cancel()
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
-
-    async def _carry(self, upstream: RoutedSession) -> None:
-        while True:
-            command = await self._commands.get()
-            if isinstance(command, Text):
-                self._waiting_chars -= len(command.text)
-                self._carried_chars = len(command.text)
-            await upstream.send(command)
-            self._carried_chars = 0
 
     async def _deliver(self, event: Event) -> None:
         match event:

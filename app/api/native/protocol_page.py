@@ -12,12 +12,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from app.api.command_queue import MAX_COMMANDS
 from app.api.errors_page import error_kinds, meaning
 from app.platform.field_table import default_of, type_of
 from app.platform.settings import SessionSettings
 from app.speech import protocol
 from app.speech.latency import Ledger
-from app.speech.protocol import MAX_COMMANDS, MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
+from app.speech.protocol import MAX_MESSAGE_BYTES, AudioFrame, Limits, Message
 
 PAGE = Path(__file__).with_name("PROTOCOL.md")
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from app.api.access import may_list, requires
 from app.api.bodies import json_body, read_json
 from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text, ignored_header
+from app.api.manner import Manner
 from app.api.services import TheServices
 from app.api.speech_response import AudioForm, EventForm, SpeechResponse
 from app.errors import InvalidRequest
@@ -109,17 +110,10 @@ async def speak(request: Request, services: TheServices) -> Response:
         )
     check_text(wanted.input, at_most=limit, param="input")
     voice = await services.resolver.find(wanted.voice.id, model=wanted.model)
-    return SpeechResponse(
-        services,
-        voice,
-        wanted.input,
-        edge=EDGE,
-        format=wanted.response_format,
-        speed=wanted.speed,
-        options=wanted.text_options(language=voice.language, operator=services.settings.session.text_options),
-        form=EventForm() if wanted.stream_format == "sse" else AudioForm(),
-        headers=ignored_header(wanted.ignored),
-    )
+    options = wanted.text_options(language=voice.language, operator=services.settings.session.text_options)
+    manner = Manner(edge=EDGE, voice=voice, encoding=wanted.response_format, options=options, speed=wanted.speed)
+    form = EventForm() if wanted.stream_format == "sse" else AudioForm()
+    return SpeechResponse(services, manner, wanted.input, form, headers=ignored_header(wanted.ignored))
 
 
 def _model(card: ModelCard) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from tests.support.random_codecs import full_decode
 from tests.support.worker_sessions import CODEC, everything, pcm, session, until
 from workers.decoder import Decoder
 from workers.engine import EngineLoad
-from workers.turn import MAX_GROWTH
 
 pytestmark = pytest.mark.anyio
 
@@ -229,14 +228,6 @@ async def test_text_after_the_end_is_refused(decoder: Decoder) -> None:
     speaking.end()
     with pytest.raises(TextAfterEnd):
         speaking.push("more")
-
-
-async def test_text_beyond_what_a_front_door_lets_through_is_refused_with_the_number(decoder: Decoder) -> None:
-    speaking = session(FakeEngine(), decoder, max_input_chars=100, max_pending_chars=100)
-    most = MAX_GROWTH * 100
-    speaking.push("word " * (most // 5))
-    with pytest.raises(TextTooLong, match=f"at most {most}"):
-        speaking.push("word ")
 
 
 async def test_an_engine_failure_ends_the_session_with_its_own_error(decoder: Decoder) -> None:

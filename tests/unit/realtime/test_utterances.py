@@ -13,7 +13,6 @@ from tests.support.fakes import FakeEngine
 from tests.support.random_codecs import full_decode
 from tests.support.worker_sessions import CODEC, everything, pcm, session
 from workers.decoder import Decoder
-from workers.turn import MAX_GROWTH
 
 pytestmark = pytest.mark.anyio
 
@@ -80,15 +79,6 @@ async def test_an_utterance_that_cannot_be_spoken_in_one_is_refused(
 ) -> None:
     with pytest.raises(error):
         session(FakeEngine(), decoder).utter(utter(text))
-
-
-async def test_an_utterance_may_be_as_long_as_is_said_and_no_longer_than_all_that_may_wait(decoder: Decoder) -> None:
-    speaking = session(FakeEngine(), decoder, max_pending_chars=100, max_input_chars=100)
-    most = MAX_GROWTH * 100
-    for _ in range(most // 600):
-        speaking.utter(utter("x" * 600))
-    with pytest.raises(TextTooLong, match=f"{most + 600} characters would be pending"):
-        speaking.utter(utter("x" * 600))
 
 
 async def test_utterances_and_text_do_not_overtake_each_other(decoder: Decoder) -> None:
