@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,92 +87,107 @@ class Announced:
 
 
 async def _serve(settings: Settings, device: str) -> None:
+    """Start part by part, serve until stopped, and give back what was taken, the last first."""
     model_dir = await fetch(settings.model, variable="CARILLON_MODEL")
     codec_dir = await fetch(settings.codec, variable="CARILLON_CODEC")
     layout = read_layout(model_dir, codec_dir, settings.speech)
+    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir, codec_noise=settings.codec_noise))
     worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
     profile, gpu = seat(settings, device, model_dir)
-    cache = settings.data_dir / "adapters" / worker_id
-    shutil.rmtree(cache, ignore_errors=True)  # what an earlier start left would never be evicted
-    store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
-    redis = open_redis(settings)
-    registry = Registry(redis, settings)
     stop: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-    noise = settings.codec_noise
-    card = ModelCard.of(layout, checkpoint=fingerprint(model_dir, codec_dir, codec_noise=noise))
-    announced = Announced(
-        Worker(
-            id=worker_id,
-            epoch=await registry.join(worker_id),
-            address="",
-            model=card,
-            state=WorkerState.STARTING,
-            capacity=profile.capacity,
-            max_voices=profile.max_loras,
+    async with AsyncExitStack() as stack:
+        memory = stack.enter_context(card_memory(settings, gpu, profile, worker_id))
+        redis = open_redis(settings)
+        stack.push_async_callback(redis.aclose)
+        registry = Registry(redis, settings)
+        announced = Announced(await _joined(registry, worker_id, card, profile))
+        engine = VllmEngine(
+            model_dir, layout, settings.engine, profile=profile, device=device, progress=announced.begin
         )
+        stack.push_async_callback(engine.aclose)
+        adapters = await stack.enter_async_context(_adapter_cache(settings, engine, profile, worker_id))
+        heartbeat = Heartbeat(
+            registry,
+            announced.describe,
+            announced.leases,
+            adapters.retire,
+            interval_s=settings.heartbeat_s,
+            drain=lambda deadline_s: _stop_within(stop, deadline_s),
+        )
+        beating = await stack.enter_async_context(beating_with(heartbeat, registry, announced.worker))
+        for pause_s in memory:
+            await asyncio.sleep(pause_s)
+        await _unless(beating, engine.start())
+        # Not before: a worker that is still loading has no session to drain, and ends at the signal itself.
+        _stop_at_signal(stop, settings.drain_timeout_s)
+        decoder = await stack.enter_async_context(
+            Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity, noise=settings.codec_noise)
+        )
+        announced.begin("measuring its pace")
+        profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
+        server = WorkerServer(
+            settings,
+            worker_id=worker_id,
+            epoch=announced.worker.epoch,
+            profile=profile,
+            engine=engine,
+            decoder=decoder,
+            adapters=adapters,
+            clock=time.monotonic,
+            checkpoint=card.checkpoint,
+            pace=pace,
+        )
+        await server.listen(WorkerState.STARTING)
+        announced.server = server
+        deaths = (engine.died(), decoder.died())
+
+        async def join() -> None:
+            most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
+            most = profile.max_cpu_loras // 2 if most is None else most
+            await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
+            gc.collect()
+            gc.freeze()  # a collection would walk all that was imported, while sessions wait
+            server.state = WorkerState.ACTIVE
+            heartbeat.hurry()
+            log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
+
+        await _until_stopped(settings, server, heartbeat, beating, join=join(), stop=stop, deaths=deaths)
+
+
+async def _joined(registry: Registry, worker_id: str, card: ModelCard, profile: EngineProfile) -> Worker:
+    """The worker as the fleet sees it while it starts."""
+    return Worker(
+        id=worker_id,
+        epoch=await registry.join(worker_id),
+        address="",
+        model=card,
+        state=WorkerState.STARTING,
+        capacity=profile.capacity,
+        max_voices=profile.max_loras,
     )
-    engine = VllmEngine(model_dir, layout, settings.engine, profile=profile, device=device, progress=announced.begin)
+
+
+@asynccontextmanager
+async def _adapter_cache(
+    settings: Settings, engine: VllmEngine, profile: EngineProfile, worker_id: str
+) -> AsyncIterator[AdapterCache]:
+    directory = settings.data_dir / "adapters" / worker_id
+    shutil.rmtree(directory, ignore_errors=True)  # what an earlier start left would never be evicted
+    store = ObjectStore(settings.store, timeout_s=_STORE_TIMEOUT_S, attempts=1)
     adapters = AdapterCache(
         engine,
         store.fetch,
-        cache,
+        directory,
         max_resident=profile.max_cpu_loras,
         max_rank=settings.engine.max_lora_rank,
         patience_s=settings.session.ready_timeout_s * _PATIENCE,
         clock=time.monotonic,
     )
-    heartbeat = Heartbeat(
-        registry,
-        announced.describe,
-        announced.leases,
-        adapters.retire,
-        interval_s=settings.heartbeat_s,
-        drain=lambda deadline_s: _stop_within(stop, deadline_s),
-    )
-    memory = ExitStack()
     try:
-        async with beating_with(heartbeat, registry, announced.worker) as beating:
-            for pause_s in memory.enter_context(card_memory(settings, gpu, profile, worker_id)):
-                await asyncio.sleep(pause_s)
-            await _unless(beating, engine.start())
-            # Not before: a worker that is still loading has no session to drain, and ends at the signal itself.
-            _stop_at_signal(stop, settings.drain_timeout_s)
-            async with Decoder(Path(codec_dir), device=device, max_sessions=profile.capacity, noise=noise) as decoder:
-                announced.begin("measuring its pace")
-                profile, pace = await _unless(beating, _measured(settings, device, profile, engine, decoder))
-                server = WorkerServer(
-                    settings,
-                    worker_id=worker_id,
-                    epoch=announced.worker.epoch,
-                    profile=profile,
-                    engine=engine,
-                    decoder=decoder,
-                    adapters=adapters,
-                    clock=time.monotonic,
-                    checkpoint=card.checkpoint,
-                    pace=pace,
-                )
-                await server.listen(WorkerState.STARTING)
-                announced.server = server
-
-                async def join() -> None:
-                    most, timeout_s = settings.warm_up_voices, settings.warm_up_timeout_s
-                    most = profile.max_cpu_loras // 2 if most is None else most
-                    await warm_up(server.describe(), registry, adapters, most=most, timeout_s=timeout_s)
-                    gc.collect()
-                    gc.freeze()  # a collection would walk all that was imported, while sessions wait
-                    server.state = WorkerState.ACTIVE
-                    heartbeat.hurry()
-                    log.info("worker ready", extra={"worker": worker_id, "address": server.address, "device": device})
-
-                deaths = (engine.died(), decoder.died())
-                await _until_stopped(settings, server, heartbeat, beating, join=join(), stop=stop, deaths=deaths)
+        yield adapters
     finally:
         await adapters.aclose()
-        await engine.aclose()
-        await redis.aclose()
         store.close()
-        memory.close()
 
 
 @asynccontextmanager
