@@ -159,7 +159,7 @@ def _sweep(settings: Settings, prefixes: list[str]) -> int:
 
 def sweep_store(settings: Settings, existing: set[str], now: datetime) -> int:
     """Delete what lies below narrations that have no row, their segments and old ones that no narration lists, and
-    uploads that nobody completed. Returns how many objects.
+    uploads that were never completed. Returns how many objects.
 
     A narration's files come before its row, and a segment before it is listed: only what is old is an orphan.
     """

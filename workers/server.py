@@ -349,7 +349,7 @@ async def _until_closed(socket: Wire) -> None:
 
 async def _until_dismissed(place: Place) -> None:
     await place.dismissed.wait()
-    raise Overloaded("the place is needed by somebody who listens; come again when there is a spare one")
+    raise Overloaded("the place is needed by a session with a listener; come again when there is a spare one")
 
 
 async def _read(socket: Wire, session: Session) -> None:

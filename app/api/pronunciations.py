@@ -65,14 +65,14 @@ async def forget_for_my_key(services: TheServices, key: Speaker) -> dict[str, An
 
 @router.get("/v1/voices/{name}/pronunciations")
 async def of_a_voice(name: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    """How a voice says words, whoever it speaks for."""
+    """How a voice says words, for every caller."""
     owner = of_voice(await services.resolver.find(name, None))
     return _shown(await services.catalog.pronunciations.get(owner))
 
 
 @router.put("/v1/voices/{name}/pronunciations", openapi_extra=json_body(Dictionary))
 async def set_for_a_voice(name: str, request: Request, services: TheServices, _: Cloner) -> dict[str, Any]:
-    """Let a voice say words so, whoever it speaks for; replaces what there was."""
+    """Let a voice say words so, for every caller; replaces what there was."""
     return await _kept(request, services, of_voice(await services.resolver.find(name, None)))
 
 

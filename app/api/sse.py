@@ -46,7 +46,7 @@ Held = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
 class JobWatches:
-    """The jobs that somebody listens to, each read by one task."""
+    """The jobs that have listeners, each read by one task."""
 
     def __init__(self) -> None:
         self._watches: dict[str, _Watch[Any]] = {}

@@ -3,7 +3,7 @@
     python -m app.bench.floods WAY URL VOICE     with the project's key in CARILLON_KEY
 
 It prints a line once it is under way, and when it is ended by SIGTERM what it was answered, as JSON: statuses and codes
-with their counts. A process of its own, so that whoever measures beside it does not share its event loop.
+with their counts. A process of its own, so that what measures beside it does not share its event loop.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ async def half_open(flood: Flood) -> None:
 
 
 async def streams(flood: Flood) -> None:
-    """Event streams of narrations of its own, held open and read by nobody."""
+    """Event streams of narrations of its own, held open and never read."""
     made = await flood.ask("POST", "/v1/narrations", json={"voice": flood.voice, "text": "The bells ring."})
     known = await flood.ask("GET", "/v1/narrations")
     if made is None or known is None or not known.is_success or not (rows := known.json()["data"]):

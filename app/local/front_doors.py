@@ -49,7 +49,7 @@ def shared_socket(host: str, port: int) -> socket.socket:
 def reserved_port(host: str, port: int) -> Iterator[int]:
     """The port, free for sockets that share it and for no others while the context lasts.
 
-    Raises ConfigurationError where somebody listens there already: the kernel would give him a share of what comes.
+    Raises ConfigurationError where another process listens there: the kernel would give it a share of what comes.
     """
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as alone:

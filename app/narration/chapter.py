@@ -44,7 +44,7 @@ class Chapter:
         options: NarrationOptions,
         *,
         before: ChapterProgress,
-        shelf: SegmentStore,
+        segment_store: SegmentStore,
         narrator: Narrator,
         living: Callable[[Voice], Awaitable[None]],
         report: Callable[[ChapterProgress], Awaitable[None]],
@@ -53,7 +53,7 @@ class Chapter:
         self.takes: dict[int, Take] = {}
         self._chapter = chapter
         self._options = options
-        self._shelf = shelf
+        self._segment_store = segment_store
         self._narrator = narrator
         self._living = living
         self._report = report
@@ -83,7 +83,7 @@ class Chapter:
 
     async def _take(self, segment: ScriptSegment, known: Take | None) -> tuple[Take, bool]:
         """The segment's take, and whether it had to be rendered."""
-        voice = self._shelf.voice(segment)
+        voice = self._segment_store.voice(segment)
         try:
             await self._living(voice)
         except NotFound:
@@ -91,13 +91,13 @@ class Chapter:
                 f"the voice {voice.name!r} was deleted; resume the narration with another (`voice` or `cast`)",
                 param="voice",
             ) from None
-        take = known if known and self._shelf.fits(known, segment) else await self._shelf.find(segment)
+        take = known if known and self._segment_store.fits(known, segment) else await self._segment_store.find(segment)
         if take:
             self._learn(voice, segment, take)
             return take, False
         take, samples = await self._spoken(voice, segment)
         self._learn(voice, segment, take)
-        return await self._shelf.keep(segment, samples, take), True
+        return await self._segment_store.keep(segment, samples, take), True
 
     async def _spoken(self, voice: Voice, segment: ScriptSegment) -> tuple[Take, Samples]:
         """The best of at most 1 + `retakes` tries: the first that passes every check, else the least wrong."""
@@ -140,7 +140,7 @@ class Chapter:
 
     def _seed(self, segment: ScriptSegment, tries: int) -> int:
         """Of the words and the voice, so that a narration submitted again sounds as it did; each try has its own."""
-        return (int(self._shelf.digest(segment)[:7], 16) + tries) % 2**31
+        return (int(self._segment_store.digest(segment)[:7], 16) + tries) % 2**31
 
     def _pace(self, voice: Voice) -> float | None:
         paces = self._paces[voice.id]

@@ -1,7 +1,7 @@
 """From a text's blocks to a manuscript: where its chapters begin, who speaks which paragraph, and where it pauses.
 
 A reader (`app.narration.text_blocks_child`) has taken a file apart into blocks; `compose` puts a `Manuscript` together
-from them. What somebody may write into a text, whatever kind of file it comes in:
+from them. What an author may write into a text, whatever kind of file it comes in:
 
     [narrator] [hero] [Old Tom]   who speaks, and `[voice: NAME]` with which voice. Alone on its line, a marker holds
                                   until the next such line or the end of the chapter; at the start of a paragraph, and

@@ -26,13 +26,13 @@ async def deliver(context: StepContext) -> Ended:
     """Raises ManuscriptUnfit, StoreUnavailable, JobLost."""
     narration, step = context.narration, context.step
     script, cover = await context.script(), await _cover(context)
-    shelf = SegmentStore(context.store, narration)
+    segment_store = SegmentStore(context.store, narration)
     try:
-        mastered = await _mastered(context, script, await _takes(context, shelf), cover)
+        mastered = await _mastered(context, script, await _takes(context, segment_store), cover)
     except ObjectMissing as error:
         log.warning("segments missing", extra={"narration": narration.id, "key": error.param})
         if error.param:
-            await shelf.forget(error.param)
+            await segment_store.forget(error.param)
         await retry_store(lambda: context.steps.render_again(step))
         return Ended(narration, messages=min(len(narration.chapters), CHAPTERS_AT_ONCE))
     output = await _stored(context, mastered)
@@ -43,10 +43,10 @@ async def deliver(context: StepContext) -> Ended:
     return Ended(ended, messages=0)
 
 
-async def _takes(context: StepContext, shelf: SegmentStore) -> dict[int, Take]:
+async def _takes(context: StepContext, segment_store: SegmentStore) -> dict[int, Take]:
     takes: dict[int, Take] = {}
     for key in await retry_store(lambda: context.steps.result_keys(context.narration.id)):
-        takes |= await shelf.listed(key)
+        takes |= await segment_store.listed(key)
     return takes
 
 

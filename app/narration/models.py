@@ -1,6 +1,6 @@
 """The nouns of narration: a manuscript, the script it is spoken from, its segments as they were rendered, and the job.
 
-    Manuscript   what somebody handed in: chapters of paragraphs, each with the character who speaks it
+    Manuscript   what was submitted: chapters of paragraphs, each with the character who speaks it
     Script       what will be said: segments with the text as written and as spoken, and the exact gap after each
     Take         one segment as it was rendered, and what was measured of it
     Timeline     where everything lies in the finished file, in samples
@@ -241,8 +241,8 @@ def take_digest(
 ) -> str:
     """What a segment's audio depends on, as hex digits: its name in the store, so that nothing is rendered twice.
 
-    `take` counts how often somebody asked for another reading of the same words. Each `project` has names of its own,
-    also for a voice that is everybody's: how fast a text is rendered tells nothing about what another project had read.
+    `take` counts how many other readings of the same words were asked for. Each `project` has names of its own,
+    also for a voice that all have: how fast a text is rendered tells nothing about what another project had read.
     """
     adapter = voice.adapter
     facts = {

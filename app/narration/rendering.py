@@ -27,27 +27,27 @@ log = logging.getLogger(__name__)
 
 async def render(context: StepContext) -> Ended:
     """Raises the CarillonError that stopped the chapter, with its place; JobLost."""
-    shelf, number = SegmentStore(context.store, context.narration), context.step.number
+    segment_store, number = SegmentStore(context.store, context.narration), context.step.number
     list_key = f"{context.prefix}takes/{number}.json"
     clock = asyncio.get_running_loop().time
     over_at = clock() + context.settings.narration.turn_s
     finished = False
-    async with _chapter(context, shelf) as chapter:
+    async with _chapter(context, segment_store) as chapter:
         try:
-            known = await _listed(shelf, list_key)
+            known = await _listed(segment_store, list_key)
             finished = await chapter.render(known=known, interrupted=lambda: clock() > over_at)
         except Overloaded as error:
             log.info("no room for a turn", extra={"narration": context.narration.id, "code": error.code})
         finally:
             if not finished:
                 with suppress(StoreUnavailable):
-                    await shelf.list(list_key, chapter.takes)
+                    await segment_store.list(list_key, chapter.takes)
     if not finished:
         await retry_store(lambda: context.steps.report(context.step, chapter.progress))
         await retry_store(lambda: context.steps.give_back(context.step))
         return Ended(context.narration, messages=1)
     result_key = f"{context.prefix}takes/{number}-{context.step.attempt}.json"
-    await shelf.list(result_key, chapter.takes)
+    await segment_store.list(result_key, chapter.takes)
     await retry_in_thread(lambda: context.store.delete(list_key))
     ended = await retry_store(
         lambda: context.steps.finish_chapter(context.step, chapter.progress, result_key=result_key)
@@ -56,7 +56,7 @@ async def render(context: StepContext) -> Ended:
 
 
 @asynccontextmanager
-async def _chapter(context: StepContext, shelf: SegmentStore) -> AsyncIterator[Chapter]:
+async def _chapter(context: StepContext, segment_store: SegmentStore) -> AsyncIterator[Chapter]:
     """The step's chapter, with a narrator of the fleet for as long as a turn may wait."""
     script, options = await context.script(), context.narration.options
     wanted = next(chapter for chapter in script.chapters if chapter.number == context.step.number)
@@ -68,19 +68,25 @@ async def _chapter(context: StepContext, shelf: SegmentStore) -> AsyncIterator[C
         before = context.progress_in(context.narration)
         report = _Reporter(context).report
         yield Chapter(
-            wanted, options, before=before, shelf=shelf, narrator=narrator, living=context.living, report=report
+            wanted,
+            options,
+            before=before,
+            segment_store=segment_store,
+            narrator=narrator,
+            living=context.living,
+            report=report,
         )
 
 
-async def _listed(shelf: SegmentStore, key: str) -> dict[int, Take]:
+async def _listed(segment_store: SegmentStore, key: str) -> dict[int, Take]:
     try:
-        return await shelf.listed(key)
+        return await segment_store.listed(key)
     except ObjectMissing:
         return {}
 
 
 class _Reporter:
-    """Writes progress down, not more often than anybody looks."""
+    """Writes progress down, at most once in TOLD_EVERY_S."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context

@@ -1,4 +1,4 @@
-"""Narrations and their steps as rows: what both books of them, `narrationbook` and `stepbook`, need to read and write.
+"""Narrations and their steps as rows: what `NarrationStore` and `StepStore` both need to read and write.
 
 A narration is done in steps: its plan, then its chapters in any order, then the mastering.
 """

@@ -112,7 +112,7 @@ class StepStore:
         return [step.number for step in steps if step.kind == steps[0].kind and step.unheld]
 
     async def renew(self, step: Step) -> bool:
-        """Keep the claim; returns whether somebody asked for the narration to be cancelled. Raises JobLost."""
+        """Keep the claim; returns whether the narration is to be cancelled. Raises JobLost."""
         async with self._database.writing() as connection:
             await self._change(connection, step, lease_expires_at=claims.lease_end(self._now()))
             asked = select(NarrationRow.cancel_requested).where(NarrationRow.id == step.narration.id)

@@ -213,7 +213,7 @@ class NarrationStore:
     async def stalled(self, *, for_s: float) -> list[tuple[str, bool]]:
         """The ids of narrations with a step that has been unclaimed for so long, the oldest first.
 
-        Each with whether anybody works on another step of it.
+        Each with whether a process works on another step of it.
         """
         now = self._now()
         limit = now - timedelta(seconds=for_s)

@@ -48,7 +48,7 @@ class Deadline:
         if self._expired:
             self._expired = False
             assert self._task
-            # Somebody else may have cancelled it too, who goes first.
+            # It may have been cancelled for another reason too, which goes first.
             if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
                 raise TimeoutError from error
 

@@ -34,7 +34,7 @@ _process = _Process()
 
 
 class Span:
-    """What is told of one piece of work. This one, where there is no tracing, forgets it."""
+    """What is recorded of one piece of work: nothing, where there is no tracing."""
 
     def note(self, **attributes: Any) -> None:
         """Add what is known now; None is left out."""

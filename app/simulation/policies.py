@@ -123,7 +123,7 @@ def _load_and_copy(worker: SeenWorker, adapter: str) -> tuple[float, bool, str]:
 
 
 def at_random(fleet: SeenFleet, voice: Voice, draw: float) -> Iterator[Offer]:
-    """Anybody with room: from a drawn worker on, in drawn steps, so that a full one does not fill its neighbour."""
+    """Any worker with room: from a drawn worker on, in drawn steps, so that a full one does not fill its neighbour."""
     size = len(fleet.listed)
     first = int(draw * size)
     step = 1 + int(draw * 1e6) % size

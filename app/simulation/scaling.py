@@ -1,7 +1,7 @@
 """How many workers a simulated fleet should have: what decides it, and how fast it may change.
 
 The rules are those of a Kubernetes autoscaler. By places it is the chart's own (`compose/helm`): places in use, and
-the starts that wait for one. By CPU it is what a cluster does if it is told nothing. Nothing here knows sessions.
+the starts that wait for one. By CPU it is what a cluster does by default. Nothing here knows sessions.
 """
 
 from __future__ import annotations

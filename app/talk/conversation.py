@@ -106,7 +106,7 @@ class _Spoken:
 
 
 class Conversation:
-    """`run` it; it ends when somebody hangs up."""
+    """`run` it; it ends when either side hangs up."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class Conversation:
         self._hung_up.set()
 
     async def run(self) -> None:
-        """Converse until somebody hangs up. A failure of one turn is told, and the next one is tried."""
+        """Converse until either side hangs up. A failure of one turn is shown, and the next one is tried."""
         self._tell({"type": "who", "ears": self._ears.name, "mind": self._mind.name, "voice": self._speaker.voice})
         self._show()
         try:

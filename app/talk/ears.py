@@ -63,7 +63,7 @@ class BundledEars:
         self._hearing: set[asyncio.Task[str]] = set()
 
     async def hear(self, samples: np.ndarray) -> str:
-        # Whoever goes on speaking has no use for the answer any more, but the process gives it all the same.
+        # A person who speaks on has no use for the answer any more, but the process gives it all the same.
         hearing = asyncio.create_task(self._hear(samples))
         self._hearing.add(hearing)
         hearing.add_done_callback(self._ended)
@@ -72,7 +72,7 @@ class BundledEars:
     def _ended(self, hearing: asyncio.Task[str]) -> None:
         self._hearing.discard(hearing)
         if not hearing.cancelled():
-            hearing.exception()  # nobody may be left to ask for it
+            hearing.exception()  # there may be no caller left to take it
 
     async def _hear(self, samples: np.ndarray) -> str:
         async with self._turn:

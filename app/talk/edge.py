@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from app.errors import CarillonError, InvalidRequest, NotFound, PermissionDenied
 from app.talk.offers import Answer, Offer
 from app.talk.socket import TalkSocket
-from app.talk.speaker import Door
+from app.talk.speaker import FrontDoor
 from app.talk.talk import Talk
 
 SUBPROTOCOL, KEY_SUBPROTOCOL = "carillon.talk.v1", "key."
@@ -91,7 +91,7 @@ def talk_of(connection: HTTPConnection) -> Talk:
     return connection.app.state.talk
 
 
-def door_of(connection: HTTPConnection, talk: Talk, key: str | None = None) -> Door:
+def door_of(connection: HTTPConnection, talk: Talk, key: str | None = None) -> FrontDoor:
     """The front door, as this caller would reach it. Raises PermissionDenied for another site's page."""
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     key = (token.strip() if scheme.lower() == "bearer" else None) or key

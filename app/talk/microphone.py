@@ -43,7 +43,7 @@ BURST_S = 3.0
 
 
 class RealTime:
-    """Lets through what was spoken as time passes: whoever sends faster is no microphone, and is heard in part."""
+    """Lets through what was spoken as time passes: a client that sends faster is heard in part."""
 
     def __init__(self) -> None:
         self._left_s, self._asked_at = BURST_S, 0.0

@@ -22,7 +22,7 @@ TOKEN_TIMEOUT_S = 30.0
 
 
 class Mind(Protocol):
-    """Whoever answers."""
+    """Writes the answers."""
 
     name: str
 

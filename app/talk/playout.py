@@ -1,7 +1,7 @@
 """The answer's audio on its way to the listener: held, released, paused, cut off, and counted as it leaves.
 
 A transport pulls 20 ms at a time, at the pace at which they are heard. Audio is mono int16 of 24 kHz. Silence before
-the first sound of an answer is left out, but for a breath. It knows no clock: whoever pulls sets the pace.
+the first sound of an answer is left out, but for a breath. It knows no clock: the transport sets the pace.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from app.talk.commands import obey
 from app.talk.conversation import Conversation, first_of
 from app.talk.microphone import LEAST_RATE_HZ, MOST_RATE_HZ, Microphone
 from app.talk.playout import FRAME_SAMPLES, RATE_HZ
-from app.talk.speaker import Door
+from app.talk.speaker import FrontDoor
 from app.talk.talk import Talk
 
 START_TIMEOUT_S = 10.0
@@ -34,7 +34,7 @@ POLICY_VIOLATION = 1008
 class TalkSocket:
     """One page's socket; the caller's credentials are in `door`."""
 
-    def __init__(self, websocket: WebSocket, talk: Talk, door: Door) -> None:
+    def __init__(self, websocket: WebSocket, talk: Talk, door: FrontDoor) -> None:
         self._websocket = websocket
         self._talk = talk
         self._door = door

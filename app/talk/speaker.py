@@ -26,7 +26,7 @@ LEAVE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
-class Door:
+class FrontDoor:
     """Where the front door is, and as whom it is asked: by a key or by a browser's cookie, or by neither."""
 
     url: str
@@ -93,7 +93,7 @@ class Utterance:
 class Speaker:
     """Opens utterances with one voice."""
 
-    def __init__(self, door: Door, *, voice: str) -> None:
+    def __init__(self, door: FrontDoor, *, voice: str) -> None:
         self.voice = voice
         self._door = door
         self._next: asyncio.Task[Utterance] | None = None

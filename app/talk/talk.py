@@ -1,6 +1,6 @@
 """The talk of one front door: its ears and its mind, and the conversations that are open.
 
-It knows no transport. It is a client of the front door: whoever talks is admitted by the session API, by their own key.
+It knows no transport. It is a client of the front door: the session API admits each caller by the key they show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from app.platform.settings import ANY_HOST, Settings
 from app.talk.conversation import Conversation, Tell
 from app.talk.ears import Ears, ears_of
 from app.talk.mind import Mind, mind_of
-from app.talk.speaker import Door, Speaker
+from app.talk.speaker import FrontDoor, Speaker
 from app.talk.speech_detector import SpeechDetector
 
 log = logging.getLogger(__name__)
@@ -33,16 +33,16 @@ class Talk:
         self._reserved = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def door(self, server: tuple[str, int], *, key: str | None, cookie: str | None) -> Door:
+    def door(self, server: tuple[str, int], *, key: str | None, cookie: str | None) -> FrontDoor:
         """This front door, as it is reached from here; `server` is the address that the caller's connection came to."""
         host, port = server
         if self._any_host:
             host = "127.0.0.1"
-        return Door(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", key, cookie)
+        return FrontDoor(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", key, cookie)
 
     @asynccontextmanager
     async def conversation(
-        self, door: Door, *, voice: str | None, tell: Tell, lead_samples: int = 0
+        self, door: FrontDoor, *, voice: str | None, tell: Tell, lead_samples: int = 0
     ) -> AsyncIterator[Conversation]:
         """A conversation that is to be run. Raises Overloaded where too many talk, else what the session API refuses
         this caller with."""

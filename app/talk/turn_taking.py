@@ -25,7 +25,7 @@ class TurnRules:
     """How long is long enough, in seconds."""
 
     onset_s: float = 0.09
-    """Speech of this length is somebody: three windows of the detector. A click is shorter."""
+    """Speech of this length is a person: three windows of the detector. A click is shorter."""
     least_speech_s: float = 0.16
     """What was spoken for less is no turn."""
     seems_ended_s: float = 0.25
@@ -86,7 +86,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Hold:
-    """Pause the answer's audio: somebody speaks over it."""
+    """Pause the answer's audio: the person speaks over it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class TurnTaking:
         self.attempt = 0
         """The number of the latest attempt at an answer."""
         self.held = False
-        """The answer is paused, because somebody speaks over it."""
+        """The answer is paused, because the person speaks over it."""
         self._rules = rules
         self._began_at: float | None = None
         """Of the stretch of speech that goes on now."""
@@ -192,7 +192,7 @@ class TurnTaking:
         return self.tick(now) if self.phase is Phase.HEARING else [Forget()]
 
     def _speech(self, began_at: float, lasted_s: float) -> list[Action]:
-        """Somebody has been speaking for long enough to be somebody."""
+        """There has been speech for long enough to be a person."""
         if self.phase is Phase.WAITING:
             self.phase, self._spoken_s = Phase.HEARING, lasted_s
             return [Begin(began_at)]

@@ -30,7 +30,7 @@ from app.talk.commands import obey
 from app.talk.conversation import Conversation, first_of
 from app.talk.offers import Answer, Offer
 from app.talk.playout import FRAME_SAMPLES, RATE_HZ, Playout
-from app.talk.speaker import Door
+from app.talk.speaker import FrontDoor
 from app.talk.speech_detector import RATE_HZ as HEARD_RATE_HZ
 from app.talk.talk import Talk
 
@@ -45,7 +45,7 @@ MOST_BUFFERED_BYTES = 1_000_000
 log = logging.getLogger(__name__)
 
 
-async def converse(talk: Talk, door: Door, offer: Offer) -> Answer:
+async def converse(talk: Talk, door: FrontDoor, offer: Offer) -> Answer:
     """The answer to `offer`; the conversation goes on beside, until the connection ends.
 
     Raises InvalidRequest for an offer that is none, and what a conversation is refused with.
@@ -104,7 +104,7 @@ class _Peer:
         self._track: asyncio.Future[MediaStreamTrack] = asyncio.get_running_loop().create_future()
         self._connected, self._over = asyncio.Event(), asyncio.Event()
 
-    async def run(self, door: Door, offer: Offer, answer: asyncio.Future[Answer]) -> None:
+    async def run(self, door: FrontDoor, offer: Offer, answer: asyncio.Future[Answer]) -> None:
         """Answer, then converse."""
         try:
             async with self._talk.conversation(door, voice=offer.voice, tell=self._tell) as conversation:

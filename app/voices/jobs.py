@@ -1,8 +1,8 @@
 """Clone jobs: who works on one, how far it is, how it ended. The rows are the truth; a queue's message is a reminder.
 
 A worker claims a job for a while and renews the claim as it works. Each claim has a number, the attempt, and every
-change names it: one who has lost a job to another can neither change the row nor, since object keys carry the attempt,
-anybody's files.
+change names it: a worker that has lost a job to another can change neither the row nor, since object keys carry the
+attempt, any file.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class JobStore:
         return _job(row) if row else None
 
     async def renew(self, job: CloneJob) -> bool:
-        """Keep the claim; returns whether somebody asked for the job to be cancelled. Raises JobLost."""
+        """Keep the claim; returns whether the job is to be cancelled. Raises JobLost."""
         async with self._database.writing() as connection:
             row = await self._changed(connection, job, lease_expires_at=claims.lease_end(self._now()))
         return bool(row.cancel_requested)

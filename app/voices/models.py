@@ -105,7 +105,7 @@ Severity = Literal["rejected", "fixed", "check"]
 
 
 class Finding(Frozen):
-    """One thing about a recording: it was left out, it was mended, or somebody should look."""
+    """One thing about a recording: it was left out, it was repaired, or its owner should look at it."""
 
     severity: Severity
     code: str = Field(description="Stable, for programs: clipping, noise, low_rate, too_short, head_silence …")

@@ -287,14 +287,14 @@ async def test_a_narration_goes_with_its_files_once_it_is_over(library: Library)
 
 async def test_its_segments_go_unless_another_narration_has_them(library: Library) -> None:
     narration, other = await library.completed(), await library.completed()
-    shelf = SegmentStore(library.store, narration)
+    segment_store = SegmentStore(library.store, narration)
     assert narration.script_key
     script = Script.model_validate_json(library.store.get(narration.script_key))
     segments = [segment for chapter in script.chapters for segment in chapter.segments]
     take = Take(key="", samples=9, sample_rate_hz=24_000, speech_s=1, voice="slt", worker="w", busy_s=1)
-    kept = [await shelf.keep(segment, np.zeros(9, np.float32), take) for segment in segments]
-    await shelf.list(f"{narration_prefix(other.id)}takes/1-1.json", {1: kept[0]})
-    foreign = kept[0].key.replace(shelf.digest(segments[0]), "f" * 64)
+    kept = [await segment_store.keep(segment, np.zeros(9, np.float32), take) for segment in segments]
+    await segment_store.list(f"{narration_prefix(other.id)}takes/1-1.json", {1: kept[0]})
+    foreign = kept[0].key.replace(segment_store.digest(segments[0]), "f" * 64)
     library.store.put(foreign, b"another's, not listed yet")
     settings, existing = library.house.settings, {other.id}
     await asyncio.to_thread(sweep_store, settings, {narration.id, other.id}, utc_now())

@@ -1,6 +1,6 @@
 """One session of a client: from its `start` to `done`, or to the error that closes it.
 
-It joins the two halves: commands go to the worker, events come back through the session's box. It does not know the
+It joins the two halves: commands go to the worker, events come back through the session's queue. It does not know the
 socket, nor the other sessions on it; when a session has been idle for too long, the worker says.
 """
 
@@ -57,7 +57,7 @@ class ClientSession:
     """What the client sees as one session."""
 
     def __init__(
-        self, start: Start | Resume, services: Services, box: SendQueue, channel: int, *, key_id: str = ""
+        self, start: Start | Resume, services: Services, send_queue: SendQueue, channel: int, *, key_id: str = ""
     ) -> None:
         self.id = start.session
         self.over = False
@@ -71,7 +71,7 @@ class ClientSession:
         self._lost = False
         """It was taken up on another connection."""
         self._services = services
-        self._box = box
+        self._send_queue = send_queue
         self._channel = channel
         self._limits = services.settings.session
         self._text_at: float | None = None
@@ -83,7 +83,7 @@ class ClientSession:
         self._accounted = False
         """Its ledger is entered, here or where it was before."""
         self._done: Callable[[], Done] | None = None
-        """Set when the worker is done, and only what the box holds is still to be heard."""
+        """Set when the worker is done, and only what the queue holds is still to be heard."""
         self._cancels_due: deque[Cancel] = deque()
         """Cancels the worker has not answered. Until then, what it says belongs to an older generation."""
         self._generation = 0
@@ -106,7 +106,7 @@ class ClientSession:
             raise InvalidRequest("await `resumed`: it says what has arrived already, and must not be sent again")
         match command:
             case Credit():
-                self._box.grant(command.samples)
+                self._send_queue.grant(command.samples)
             case Cancel():
                 self._cancel(command)
             case Text():
@@ -127,16 +127,16 @@ class ClientSession:
 
     def _cancel(self, command: Cancel) -> None:
         """Drop at once what has not been sent, here and on its way; then the worker learns what was heard."""
-        self._box.drop()
+        self._send_queue.drop()
         if self._timer:
             self._timer.forget()
-        played = self._box.sent_until if command.played_samples is None else self._spoken(command.played_samples)
+        played = self._send_queue.sent_until if command.played_samples is None else self._spoken(command.played_samples)
         command = command.model_copy(update={"played_samples": played})
         if self._done is not None:
             assert self._upstream
             self._answer_cancel(command)
             self._upstream.journal.sent(command)  # for the client that resumes it
-            self._box.post(self._done)
+            self._send_queue.post(self._done)
             return
         self._commands.cancel(command)
         self._cancels_due.append(command)
@@ -147,7 +147,9 @@ class ClientSession:
         self._generation += 1
         words = self._upstream.spoken_text(heard) if self._upstream else ""
         samples = self._delivered(heard)
-        self._box.post(Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=samples))
+        self._send_queue.post(
+            Cancelled(session=self.id, generation=self._generation, spoken_text=words, samples=samples)
+        )
 
     async def run(self) -> None:
         """Speak until `done`. An error of ours is sent to the client and ends the session, and nothing else.
@@ -158,7 +160,7 @@ class ClientSession:
         try:
             with self._services.metrics.session(EDGE) as self._count:
                 await self._speak()
-                await self._box.drained()
+                await self._send_queue.drained()
             self._let_go()
         except asyncio.CancelledError:
             self._let_go()
@@ -183,9 +185,9 @@ class ClientSession:
             self._let_go()
         elif self._keep:
             self._services.journals.end(self._keep)
-        self._box.drop()
-        self._box.post(Error.of(error, session=self.id, closed=True))
-        await self._box.drained()
+        self._send_queue.drop()
+        self._send_queue.post(Error.of(error, session=self.id, closed=True))
+        await self._send_queue.drained()
 
     def _let_go(self) -> None:
         """Leave the session to the connection that resumes it."""
@@ -222,7 +224,7 @@ class ClientSession:
                     self._key_id,
                     Beginning(start=start, voice=voice),
                     upstream.journal,
-                    sent=lambda: self._box.sent_until,
+                    sent=lambda: self._send_queue.sent_until,
                     lost=self._lose,
                 )
             self._open(upstream, start, voice)
@@ -232,13 +234,13 @@ class ClientSession:
         """Take a session up that began on another connection. Raises UnknownSession, or DeadlineExceeded."""
         taken = await self._services.journals.take(resume.token, self._key_id)
         start, voice, journal = taken.beginning.start, taken.beginning.voice, taken.journal
-        self._box.sent_until, self._accounted, self._speed = taken.sent, taken.beginning.over, start.speed
+        self._send_queue.sent_until, self._accounted, self._speed = taken.sent, taken.beginning.over, start.speed
         self._keep = self._services.journals.keep(
             resume.token,
             self._key_id,
             taken.beginning,
             journal,
-            sent=lambda: self._box.sent_until,
+            sent=lambda: self._send_queue.sent_until,
             lost=self._lose,
             owner=taken.owner,
         )
@@ -253,12 +255,12 @@ class ClientSession:
             from_sample=from_sample,
             text=self._text_options(start, voice),
         ) as upstream:
-            self._box.sent_until = journal.samples
+            self._send_queue.sent_until = journal.samples
             self._commands.ended, self._generation = journal.ended, journal.generation
             self._cancels_due += journal.cancels
             self._open(upstream, start, voice)
             log.info("session resumed", extra={"session": self.id, "samples_again": from_sample - journal.samples})
-            self._box.post(
+            self._send_queue.post(
                 Resumed(
                     session=self.id,
                     generation=journal.generation + len(journal.cancels),
@@ -285,10 +287,10 @@ class ClientSession:
                 speed=start.speed,
             )
         self._encoder = StreamEncoder(start.format, sample_rate_hz=rate_hz, speed=start.speed)
-        self._box.open(self._encoder, room_samples=round(self._limits.buffer_s * rate_hz))
+        self._send_queue.open(self._encoder, room_samples=round(self._limits.buffer_s * rate_hz))
         told = {"session": self.id, "channel": self._channel, "format": start.format, "voice": voice.id}
         token = self._keep.token if self._keep else None
-        self._box.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
+        self._send_queue.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
 
     async def _converse(self, upstream: RoutedSession) -> None:
         """Carry commands there and events back, until the worker is done."""
@@ -322,7 +324,7 @@ class ClientSession:
             self._generation = event.generation
             if self._timer:
                 self._timer.heard(event)
-            await self._box.put(event)
+            await self._send_queue.put(event)
         elif self._timer is None or isinstance(event, Cancelled):
             await self._put_message(event)
         else:
@@ -348,7 +350,7 @@ class ClientSession:
         assert not isinstance(event, AudioFrame)
         counted = {"samples", "start_sample", "end_sample"} & event.model_fields_set
         counts = {name: self._delivered(getattr(event, name)) for name in counted}
-        await self._box.put_message(event.model_copy(update={"session": self.id, **counts}))
+        await self._send_queue.put_message(event.model_copy(update={"session": self.id, **counts}))
 
     def _delivered(self, samples: int) -> int:
         """The worker's count as the client has it."""
@@ -362,14 +364,14 @@ class ClientSession:
         """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
 
         def complete() -> Done:
-            moments = self._turn_ended_at, self._text_at, self._box.first_audio_at
+            moments = self._turn_ended_at, self._text_at, self._send_queue.first_audio_at
             ledger = done.ledger.at_the_edge(*moments)
             if not self._accounted:
                 self._services.metrics.account(EDGE, ledger)
             self._accounted = True
             self._count.done()
             self.over = True
-            samples = max(self._delivered(done.samples), self._box.delivered_until)
+            samples = max(self._delivered(done.samples), self._send_queue.delivered_until)
             ledger = ledger.model_copy(update={"samples": samples})
             ignored = (*done.ignored, *(("turn.ended_at",) if self._turn_unfit else ()))
             return done.model_copy(
@@ -378,7 +380,7 @@ class ClientSession:
 
         self._done = complete
         if not self._cancels_due:
-            self._box.finish()
+            self._send_queue.finish()
         for cancel in self._cancels_due:
             self._answer_cancel(cancel)
-        self._box.post(complete)
+        self._send_queue.post(complete)

@@ -1,8 +1,8 @@
-"""What leaves a socket: one box a session, one writer for all of them.
+"""What leaves a socket: one queue a session, one writer for all of them.
 
-The writer takes one item from each box in turn, so a session with much to say, or without credit, never delays another.
-A box holds a bounded amount of audio; who fills it waits. Audio is encoded when it is taken: credit can then cut it at
-any sample, and a cancel drops what was not heard without a trace in the encoder.
+The writer takes one item from each queue in turn, so a session with much to say, or without credit, never delays
+another. A queue holds a bounded amount of audio; who fills it waits. Audio is encoded when it is taken: credit can then
+cut it at any sample, and a cancel drops what was not heard without a trace in the encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SAMPLES_PER_ITEM = 4_800
 """200 ms at 24 kHz: a session's turn at the writer is short."""
 
 MAX_ITEMS = 1_000
-"""A box that holds so many things is full, however little audio they are."""
+"""A queue that holds so many things is full, however little audio they are."""
 
 ANSWERS = Ready, Resumed, Cancelled
 """What a client waits for, whatever it has cancelled meanwhile."""
@@ -99,7 +99,7 @@ class SendQueue:
         self._wake(self)
 
     async def put(self, frame: AudioFrame) -> None:
-        """Send audio; waits while the box is full, and lets go of it if what was before it is dropped meanwhile.
+        """Send audio; waits while the queue is full, and lets go of it if what was before it is dropped meanwhile.
 
         Raises SlowReader when nothing is taken for too long, or what broke when earlier audio was encoded.
         """
@@ -158,7 +158,7 @@ class SendQueue:
     def take(self) -> str | bytes | None:
         """The next thing to send, or None while there is nothing, or no credit for it.
 
-        It never raises: the writer serves other sessions too, so a failure is kept for the session that fills this box.
+        It never raises: the writer serves other sessions too. A failure is kept for the session that fills this queue.
         """
         while self._items:
             if isinstance(self._items[0], _Audio) and self._credit_samples == 0:
@@ -223,7 +223,7 @@ class SendQueue:
         self._raise_failure()
 
     def _raise_failure(self) -> None:
-        """Once: its session then says in this box that it is over."""
+        """Once: its session then says in this queue that it is over."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -235,30 +235,30 @@ class Writer:
     def __init__(self, send: Callable[[str | bytes], Awaitable[None]], *, slow_reader_timeout_s: float) -> None:
         self._send = send
         self._timeout_s = slow_reader_timeout_s
-        self._boxes: dict[int, SendQueue] = {}
+        self._queues: dict[int, SendQueue] = {}
         self._waiting: dict[int, SendQueue] = {}
-        """Boxes that may have something to send, in the order of their turns."""
+        """Queues that may have something to send, in the order of their turns."""
         self._work = asyncio.Event()
 
-    def box(self, channel: int, *, window_samples: int | None = None) -> SendQueue:
-        """A new box, served from now on. Channel 0 is the socket's own: it carries no audio."""
-        box = SendQueue(
+    def queue(self, channel: int, *, window_samples: int | None = None) -> SendQueue:
+        """A new queue, served from now on. Channel 0 is the socket's own: it carries no audio."""
+        queue = SendQueue(
             self._wake, channel=channel, window_samples=window_samples, slow_reader_timeout_s=self._timeout_s
         )
-        self._boxes[channel] = box
-        return box
+        self._queues[channel] = queue
+        return queue
 
-    def _wake(self, box: SendQueue) -> None:
-        if self._boxes.get(box.channel) is box:
-            self._waiting.setdefault(box.channel, box)
+    def _wake(self, queue: SendQueue) -> None:
+        if self._queues.get(queue.channel) is queue:
+            self._waiting.setdefault(queue.channel, queue)
             self._work.set()
 
     def close(self, channel: int) -> None:
-        self._boxes.pop(channel, None)
+        self._queues.pop(channel, None)
         self._waiting.pop(channel, None)
 
     async def run(self) -> None:
-        """Serve the boxes until cancelled. Raises SlowReader."""
+        """Serve the queues until cancelled. Raises SlowReader."""
         deadline = Deadline()
         try:
             while True:
@@ -269,14 +269,14 @@ class Writer:
             deadline.close()
 
     async def _serve(self, deadline: Deadline) -> None:
-        """Send one item of each box in turn, until none has any."""
+        """Send one item of each queue in turn, until none has any."""
         while self._waiting:
-            channel, box = next(iter(self._waiting.items()))
+            channel, queue = next(iter(self._waiting.items()))
             del self._waiting[channel]
-            item = box.take()
+            item = queue.take()
             if item is None:
                 continue
-            self._waiting[channel] = box
+            self._waiting[channel] = queue
             try:
                 with deadline.within(self._timeout_s):
                     await self._send(item)

@@ -93,7 +93,7 @@ class SessionSocket:
         self._key_id = key_id
         self._limits = services.settings.session
         self._writer = Writer(self._send, slow_reader_timeout_s=self._limits.slow_reader_timeout_s)
-        self._own = self._writer.box(OWN_CHANNEL)
+        self._own = self._writer.queue(OWN_CHANNEL)
         self._sessions: dict[str, ClientSession] = {}
         self._channels = itertools.cycle(range(1, MAX_CHANNEL + 1))
         self._leaving = False
@@ -190,8 +190,8 @@ class SessionSocket:
         if len(self._sessions) >= most:
             raise InvalidRequest(f"{most} sessions are open on this socket, the most it may have; open another socket")
         channel = next(self._channels)
-        box = self._writer.box(channel, window_samples=start.window_samples)
-        session = ClientSession(start, self._services, box, channel, key_id=self._key_id)
+        queue = self._writer.queue(channel, window_samples=start.window_samples)
+        session = ClientSession(start, self._services, queue, channel, key_id=self._key_id)
         self._sessions[start.session] = session
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -232,10 +232,10 @@ async def test_a_heartbeat_renews_a_background_lease_as_any_other(registry: Regi
 async def test_a_deleted_voice_is_returned_by_the_next_heartbeat_and_then_no_more(registry: Registry) -> None:
     worker = await join(registry)
     await registry.retire_voice("ada")
-    pulse = await registry.beat(worker, [])
-    assert pulse is not None and pulse.retired == ("ada",)
-    again = await registry.beat(worker, [], retired_since=pulse.retired_until)
-    assert again == HeartbeatReply((), pulse.retired_until)
+    reply = await registry.beat(worker, [])
+    assert reply is not None and reply.retired == ("ada",)
+    again = await registry.beat(worker, [], retired_since=reply.retired_until)
+    assert again == HeartbeatReply((), reply.retired_until)
 
 
 async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_all_returned(
@@ -244,21 +244,21 @@ async def test_voices_deleted_at_one_moment_or_while_the_clock_is_set_back_are_a
     worker = await join(registry)
     await registry.retire_voice("from the future")
     assert await redis.zincrby(f"{ROOT}retired", 3_600_000, "from the future")
-    pulse = await registry.beat(worker, [])
-    assert pulse is not None and pulse.retired == ("from the future",)
+    reply = await registry.beat(worker, [])
+    assert reply is not None and reply.retired == ("from the future",)
     for voice_id in ("a", "b", "c"):
         await registry.retire_voice(voice_id)
-    later = await registry.beat(worker, [], retired_since=pulse.retired_until)
+    later = await registry.beat(worker, [], retired_since=reply.retired_until)
     assert later is not None and later.retired == ("a", "b", "c")
 
 
 async def test_a_repeated_deletion_is_returned_again(registry: Registry) -> None:
     worker = await join(registry)
     await registry.retire_voice("ada")
-    pulse = await registry.beat(worker, [])
-    assert pulse is not None
+    reply = await registry.beat(worker, [])
+    assert reply is not None
     await registry.retire_voice("ada")
-    again = await registry.beat(worker, [], retired_since=pulse.retired_until)
+    again = await registry.beat(worker, [], retired_since=reply.retired_until)
     assert again is not None and again.retired == ("ada",)
 
 
@@ -267,8 +267,8 @@ async def test_deletions_are_kept_for_a_day(registry: Registry, redis: Redis) ->
     await registry.retire_voice("the day before")
     await redis.zincrby(f"{ROOT}retired", -day_ms - 1, "the day before")
     await registry.retire_voice("today")
-    pulse = await registry.beat(worker, [])
-    assert pulse is not None and pulse.retired == ("today",)
+    reply = await registry.beat(worker, [])
+    assert reply is not None and reply.retired == ("today",)
     assert 0 < await redis.pttl(f"{ROOT}retired") <= day_ms
 
 
@@ -293,8 +293,8 @@ async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_get
     assert order is not None and order.epoch == worker.epoch and order.deadline_s == 30
     assert not await registry.claim(worker, "s1", BUILT_IN)
     assert (await only(registry)).state is WorkerState.DRAINING
-    pulse = await registry.beat(worker, [])
-    assert pulse is not None and pulse.drain_s is not None and 29 < pulse.drain_s <= 30
+    reply = await registry.beat(worker, [])
+    assert reply is not None and reply.drain_s is not None and 29 < reply.drain_s <= 30
 
 
 async def test_the_first_order_to_drain_stands_until_the_worker_has_restarted(registry: Registry) -> None:
@@ -304,8 +304,8 @@ async def test_the_first_order_to_drain_stands_until_the_worker_has_restarted(re
     assert again is not None and again.deadline_s is not None and again.deadline_s <= 30
     heir = await join(registry)
     assert heir.epoch > worker.epoch
-    pulse = await registry.beat(heir, [])
-    assert pulse is not None and pulse.drain_s is None
+    reply = await registry.beat(heir, [])
+    assert reply is not None and reply.drain_s is None
     assert await registry.claim(heir, "s1", BUILT_IN)
 
 
@@ -324,8 +324,8 @@ async def test_an_order_is_heard_once_the_worker_says_so_and_is_for_one_epoch_al
     assert again is not None and again.heard
     heir = await join(registry)
     assert await registry.drain("w1", 30, epoch=worker.epoch) is None
-    pulse = await registry.beat(heir, [])
-    assert pulse is not None and pulse.drain_s is None
+    reply = await registry.beat(heir, [])
+    assert reply is not None and reply.drain_s is None
 
 
 async def test_a_worker_of_a_newer_version_is_seen_though_it_says_more(registry: Registry, redis: Redis) -> None:

@@ -110,7 +110,7 @@ class Room:
             ScriptChapter(number=4, title="Rain", segments=segments or SEGMENTS),
             of.options,
             before=ChapterProgress(number=4, title="Rain", segments=3),
-            shelf=SegmentStore(self.store, of),
+            segment_store=SegmentStore(self.store, of),
             narrator=narrator,
             living=living,
             report=report,
@@ -224,10 +224,10 @@ async def test_a_take_whose_facts_are_damaged_is_rendered_again(room: Room) -> N
 
 
 async def test_a_chapters_list_of_takes_comes_back_as_it_was(room: Room) -> None:
-    shelf = SegmentStore(room.store, narration())
+    segment_store = SegmentStore(room.store, narration())
     takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
-    await shelf.list("narrations/nar-1/takes/4-1.json", takes)
-    assert await shelf.listed("narrations/nar-1/takes/4-1.json") == takes
+    await segment_store.list("narrations/nar-1/takes/4-1.json", takes)
+    assert await segment_store.listed("narrations/nar-1/takes/4-1.json") == takes
 
 
 async def test_a_take_that_is_forgotten_is_rendered_again(room: Room) -> None:
@@ -239,12 +239,12 @@ async def test_a_take_that_is_forgotten_is_rendered_again(room: Room) -> None:
 
 
 async def test_two_who_render_a_segment_at_once_leave_one_take_that_is_whole(room: Room) -> None:
-    shelf, segment = SegmentStore(room.store, narration()), SEGMENTS[0]
+    segment_store, segment = SegmentStore(room.store, narration()), SEGMENTS[0]
     [take] = (await room.takes(room.chapter(ScriptedNarrator(), narration(), segment))).values()
     longer = np.concatenate([speech("longer", 1), speech("than that", 2)])
-    other = await shelf.keep(segment, longer, take.model_copy(update={"samples": len(longer)}))
+    other = await segment_store.keep(segment, longer, take.model_copy(update={"samples": len(longer)}))
     assert other.key != take.key
-    found = await shelf.find(segment)
+    found = await segment_store.find(segment)
     assert found and found == other
     samples, _ = soundfile.read(io.BytesIO(room.store.get(found.key)))
     assert len(samples) == found.samples

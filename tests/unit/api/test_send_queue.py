@@ -22,21 +22,21 @@ def frame(samples: int, *, offset: int = 0, generation: int = 0) -> AudioFrame:
     return AudioFrame(0, generation, 0, offset, pcm(samples, offset))
 
 
-def box(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> SendQueue:
+def queue(*, window: int | None = None, room: int = 100_000, timeout_s: float = 10) -> SendQueue:
     made = SendQueue(lambda _: None, channel=3, window_samples=window, slow_reader_timeout_s=timeout_s)
     made.open(StreamEncoder(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=room)
     return made
 
 
-def taken(from_box: SendQueue) -> list[AudioFrame | str]:
+def taken(from_queue: SendQueue) -> list[AudioFrame | str]:
     items = []
-    while (item := from_box.take()) is not None:
+    while (item := from_queue.take()) is not None:
         items.append(AudioFrame.unpack(item) if isinstance(item, bytes) else item)
     return items
 
 
 async def test_audio_and_messages_leave_in_the_order_they_came() -> None:
-    made = box()
+    made = queue()
     await made.put(frame(10))
     made.post(Pong(id="between"))
     await made.put(frame(10, offset=10))
@@ -46,20 +46,20 @@ async def test_audio_and_messages_leave_in_the_order_they_came() -> None:
 
 
 async def test_a_turn_at_the_writer_is_short_however_long_the_frame() -> None:
-    made = box()
+    made = queue()
     await made.put(frame(2 * MAX_SAMPLES_PER_ITEM + 1))
     sizes = [len(item.audio) // 2 for item in taken(made) if isinstance(item, AudioFrame)]
     assert sizes == [MAX_SAMPLES_PER_ITEM, MAX_SAMPLES_PER_ITEM, 1]
 
 
-class BrokenOutlet(StreamEncoder):
+class BrokenEncoder(StreamEncoder):
     def encode(self, pcm16: bytes) -> bytes:
         raise ValueError("the encoder is broken")
 
 
 async def test_an_encoder_that_fails_is_its_own_sessions_affair() -> None:
-    made = box()
-    made.open(BrokenOutlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=20)
+    made = queue()
+    made.open(BrokenEncoder(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=20)
     await made.put(frame(10))
     assert made.take() is None
     with pytest.raises(ValueError, match="broken"):
@@ -70,8 +70,8 @@ async def test_an_encoder_that_fails_is_its_own_sessions_affair() -> None:
 
 
 async def test_an_encoder_that_fails_wakes_who_waits_for_room() -> None:
-    made = box()
-    made.open(BrokenOutlet(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=10)
+    made = queue()
+    made.open(BrokenEncoder(AudioFormat.PCM, sample_rate_hz=24_000, speed=1.0), room_samples=10)
     await made.put(frame(10))
     waiting = asyncio.create_task(made.put(frame(10)))
     await asyncio.sleep(0)
@@ -81,7 +81,7 @@ async def test_an_encoder_that_fails_wakes_who_waits_for_room() -> None:
 
 
 async def test_credit_cuts_audio_at_its_last_sample_and_goes_on_there() -> None:
-    made = box(window=7)
+    made = queue(window=7)
     await made.put(frame(10))
     (head,) = taken(made)
     made.grant(2)
@@ -96,7 +96,7 @@ async def test_credit_cuts_audio_at_its_last_sample_and_goes_on_there() -> None:
 
 
 async def test_a_full_box_lets_its_filler_wait_until_something_is_taken() -> None:
-    made = box(room=10)
+    made = queue(room=10)
     await made.put(frame(10))
     filling = asyncio.create_task(made.put(frame(10, offset=10)))
     await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_a_full_box_lets_its_filler_wait_until_something_is_taken() -> Non
 
 
 async def test_what_waits_to_be_put_is_dropped_with_what_was_before_it() -> None:
-    made = box(room=10)
+    made = queue(room=10)
     await made.put(frame(10))
     filling = asyncio.create_task(made.put(frame(10, offset=10)))
     await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_what_waits_to_be_put_is_dropped_with_what_was_before_it() -> None
 
 
 async def test_an_answer_is_dropped_by_no_later_cancel() -> None:
-    made = box(window=0)
+    made = queue(window=0)
     await made.put(frame(10))
     made.post(Cancelled(session="s", generation=1, spoken_text="", samples=0))
     made.post(Pong(id="of the turn that is over"))
@@ -129,7 +129,7 @@ async def test_an_answer_is_dropped_by_no_later_cancel() -> None:
 
 
 async def test_who_tells_more_than_a_box_takes_waits() -> None:
-    made = box()
+    made = queue()
     for _ in range(MAX_ITEMS):
         await made.put_message(Flushed(session="s", samples=0))
     telling = asyncio.create_task(made.put_message(Flushed(session="s", samples=1)))
@@ -141,7 +141,7 @@ async def test_who_tells_more_than_a_box_takes_waits() -> None:
 
 
 async def test_of_what_waits_to_be_told_a_cancel_leaves_only_answers() -> None:
-    made = box()
+    made = queue()
     for _ in range(MAX_ITEMS):
         made.post(Pong())
     answer = Cancelled(session="s", generation=1, spoken_text="", samples=0)
@@ -154,7 +154,7 @@ async def test_of_what_waits_to_be_told_a_cancel_leaves_only_answers() -> None:
 
 
 async def test_audio_that_nobody_takes_is_a_slow_reader() -> None:
-    made = box(window=0, room=10, timeout_s=0.01)
+    made = queue(window=0, room=10, timeout_s=0.01)
     await made.put(frame(10))
     with pytest.raises(SlowReader):
         await made.put(frame(10))
@@ -173,7 +173,7 @@ async def test_the_writer_takes_from_each_box_in_turn() -> None:
 
     writer = Writer(send, slow_reader_timeout_s=10)
     for channel, name in ((1, "a"), (2, "b"), (3, "c")):
-        made = writer.box(channel)
+        made = writer.queue(channel)
         made.post(Pong(id=f"{name}1"))
         made.post(Pong(id=f"{name}2"))
     running = asyncio.create_task(writer.run())
@@ -187,7 +187,7 @@ async def test_the_writer_gives_up_a_client_that_takes_nothing() -> None:
         await asyncio.Event().wait()
 
     writer = Writer(never, slow_reader_timeout_s=0.01)
-    writer.box(1).post(Pong())
+    writer.queue(1).post(Pong())
     with pytest.raises(SlowReader):
         await writer.run()
 
@@ -201,10 +201,10 @@ async def test_a_closed_box_sends_nothing_more_and_its_number_may_be_given_again
         enough.set()
 
     writer = Writer(send, slow_reader_timeout_s=10)
-    old = writer.box(1)
+    old = writer.queue(1)
     old.post(Pong(id="old"))
     writer.close(1)
-    writer.box(1).post(Pong(id="new"))
+    writer.queue(1).post(Pong(id="new"))
     old.post(Pong(id="late"))
     running = asyncio.create_task(writer.run())
     await enough.wait()
