@@ -15,7 +15,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import ValidationError
@@ -52,17 +51,14 @@ def run(
     workers: int = 4,
     frames_per_message: int = 1,
     running: Target | None = None,
-    json_path: Path | None = None,
     out: TextIO,
 ) -> Json:
     """Measure as planned: a fleet of replaying `workers`, or the one that is `running`.
 
-    The table goes to `out`, everything to `json_path`, and is returned. Raises what keeps a part from starting.
+    The table goes to `out`, everything is returned. Raises what keeps a part from starting.
     """
     report = asyncio.run(_report(plan, workers, frames_per_message, running, out))
     out.write(table(report))
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
 
 

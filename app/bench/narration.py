@@ -8,13 +8,11 @@ was ever rendered is not rendered again; between the rounds it is cancelled and 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
@@ -117,13 +115,12 @@ def run(
     pace: Pace = "realtime",
     tokens_per_s: float = TOKENS_PER_S,
     seed: int | None = None,
-    json_path: Path | None = None,
     out: TextIO,
 ) -> dict[str, Any]:
     """Hold `sessions` sessions, `concurrency` at once, in each of `rounds` rounds alone and beside a narration.
 
-    The table goes to `out`, everything to `json_path`, and is returned. Raises CarillonError when not even one session
-    can be held, or the narration does not start.
+    The table goes to `out`, everything is returned. Raises CarillonError when not even one session can be held, or the
+    narration does not start.
     """
     bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed=1)
     alone, beside = _Measured(), _Measured()
@@ -152,8 +149,6 @@ def run(
         "beside": beside.report(),
     }
     out.write(table(report))
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
 
 

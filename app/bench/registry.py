@@ -7,12 +7,11 @@ Costs of Redis are the CPU time of its process, taken from itself, so that it do
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TextIO
@@ -57,7 +56,7 @@ class RegistryCost:
     """How many of them one Redis carries beside the heartbeats and starts of this fleet."""
 
 
-def run(*, workers: Sequence[int], session_s: float, json_path: Path | None, out: TextIO) -> None:
+def run(*, workers: Sequence[int], session_s: float, out: TextIO) -> list[RegistryCost]:
     """Measure fleets of so many `workers`, each with sessions of a mean `session_s`; a row of the table for each."""
     out.write(
         f"{'workers':>8}{'beat µs':>10}{'claim µs':>10}{'look ms':>10}{'look KB':>10}{'door ms':>10}{'doors':>8}\n"
@@ -71,8 +70,7 @@ def run(*, workers: Sequence[int], session_s: float, json_path: Path | None, out
             f"{cost.door_ms:>10.2f}{cost.doors:>8.0f}\n"
         )
         out.flush()
-    if json_path is not None:
-        json_path.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n", "utf-8")
+    return costs
 
 
 async def _measured(count: int, session_s: float) -> RegistryCost:

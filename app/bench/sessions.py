@@ -14,13 +14,11 @@ the network adds is in them.
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
@@ -94,19 +92,16 @@ def run(
     pace: Pace = "unpaced",
     tokens_per_s: float = TOKENS_PER_S,
     seed: int = 1,
-    json_path: Path | None = None,
     out: TextIO,
 ) -> dict[str, Any]:
     """Measure `sessions` sessions at each level of `concurrency`, then `cancels` cancels, one at a time.
 
-    Sessions take `voices` in turn. The table goes to `out`, everything to `json_path`, and is returned. Raises
-    CarillonError when not even one session can be held.
+    Sessions take `voices` in turn. The table goes to `out`, everything is returned. Raises CarillonError when not even
+    one session can be held.
     """
     bench = Bench(url, key, tuple(voices), model, pace, tokens_per_s, seed)
     report = asyncio.run(bench.report(concurrency, sessions, cancels))
     out.write(table(report))
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
 
 

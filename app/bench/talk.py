@@ -84,19 +84,18 @@ class _Line:
             await self.news.wait()
 
 
-def run(*, url: str, key: str | None, voice: str | None, turns: int, json_path: Path | None, out: TextIO) -> None:
-    """Ask, and print. Raises what the front door refuses with."""
+def run(*, url: str, key: str | None, voice: str | None, turns: int, out: TextIO) -> dict[str, Any]:
+    """Ask, print the table, and return everything. Raises what the front door refuses with."""
     numbers = [number % len(QUESTIONS) for number in range(turns)]
     asked = [(QUESTIONS[number], recording(number)) for number in numbers]
     measured = asyncio.run(_converse(url, key, voice, asked))
     print(report(measured), file=out)
-    if json_path is not None:
-        rows = [
-            {"question": it.question, "heard": it.heard, "measured_ms": it.measured_ms, **it.budget.row()}
-            for it in measured
-            if it.budget is not None
-        ]
-        json_path.write_text(json.dumps({"turns": rows}, indent=2) + "\n", "utf-8")
+    rows = [
+        {"question": it.question, "heard": it.heard, "measured_ms": it.measured_ms, **it.budget.row()}
+        for it in measured
+        if it.budget is not None
+    ]
+    return {"turns": rows}
 
 
 def report(turns: Sequence[Turn]) -> str:

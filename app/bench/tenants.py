@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 from app.bench.floods import WAYS
@@ -108,14 +107,13 @@ def run(
     rounds: int = 3,
     limits: Json | None = None,
     pace: Pace = "realtime",
-    json_path: Path | None = None,
     progress: Callable[[str], None],
     out: TextIO,
 ) -> dict[str, Any]:
     """Measure each of `ways`, `rounds` times `sessions` sessions alone and beside it; `key` has the scope `admin`.
 
-    The table goes to `out`, everything to `json_path`, and is returned. Raises ConfigurationError for an unknown way,
-    and CarillonError when not even one session can be held.
+    The table goes to `out`, everything is returned. Raises ConfigurationError for an unknown way, and CarillonError
+    when not even one session can be held.
     """
     if unknown := [way for way in ways if way not in WAYS]:
         raise ConfigurationError(f"there is no flood {unknown[0]!r}; there are: {', '.join(WAYS)}")
@@ -138,8 +136,6 @@ def run(
         "ways": [one.report() for one in measured],
     }
     out.write(table(report))
-    if json_path is not None:
-        json_path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
 
 

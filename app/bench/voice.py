@@ -8,9 +8,8 @@ measured. Each voice is a row, so a synthesiser's own rendering of the same sent
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Protocol, TextIO
@@ -118,13 +117,11 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def run(rows: Mapping[str, Sequence[Utterance]], *, json_path: Path | None, out: TextIO) -> list[VoiceFigures]:
-    """Measures each voice, prints the table, and writes the JSON."""
+def run(rows: Mapping[str, Sequence[Utterance]], *, out: TextIO) -> list[VoiceFigures]:
+    """Measures each voice, and prints the table."""
     listening, judge = ears(), Dnsmos() if naturalness.installed() else None
     figures = [measure(voice, utterances, listening, judge) for voice, utterances in rows.items()]
     out.write(table(figures))
-    if json_path is not None:
-        json_path.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n", encoding="utf-8")
     return figures
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,7 +20,19 @@ from app.speech.choices import NarrationFormat
 if TYPE_CHECKING:
     from app.bench.figures import Target
 
+JsonPath = Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")]
+Voices = Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")]
+
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measurements.")
+
+
+def _progress(text: str) -> None:
+    typer.echo(f"bench: {text} …", err=True)
+
+
+def _write(report: Any, path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
 
 
 @bench.command("decode")
@@ -35,9 +49,7 @@ def bench_decode(
 
     codec = locate(load_settings().codec, variable="CARILLON_CODEC")
     codecs = {"configured": codec, "random 24 kHz": random_codec()}
-    report = run(
-        codecs, device=device, repetitions=repetitions, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
-    )
+    report = run(codecs, device=device, repetitions=repetitions, progress=_progress)
     typer.echo(report.to_json() if as_json else report.table())
 
 
@@ -66,9 +78,7 @@ def bench_start(
     from app.bench import start
 
     here = Path(start.__file__).resolve().parents[2]
-    checkouts = start.run(
-        [*(beside or ()), here], rounds=rounds, progress=lambda text: typer.echo(f"bench: {text} …", err=True)
-    )
+    checkouts = start.run([*(beside or ()), here], rounds=rounds, progress=_progress)
     typer.echo(start.as_json(checkouts) if as_json else start.table(checkouts))
 
 
@@ -94,7 +104,7 @@ def bench_worker(
         rounds=rounds,
         seconds=seconds,
         pace=pace,
-        progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+        progress=_progress,
     )
     typer.echo(worker.as_json(sides) if as_json else worker.table(sides))
 
@@ -135,7 +145,7 @@ def bench_gpu(
             budget_s=budget,
             price=price,
         ),
-        progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+        progress=_progress,
     )
     typer.echo(results.as_json() if as_json else tables)
 
@@ -145,10 +155,10 @@ def bench_speech(
     *,
     concurrency: Annotated[str, typer.Option(help="Sessions at once, one level after another.")] = "1,2,4",
     sessions: Annotated[int, typer.Option(min=1, help="Sessions at each level.")] = 8,
-    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    voice: Voices = None,
     model: Annotated[str | None, typer.Option()] = None,
     realtime: Annotated[bool, typer.Option(help="Paced for a listener, not as fast as the fleet can.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -156,7 +166,7 @@ def bench_speech(
     from app.bench.sessions import run
 
     url, key = running_fleet(url, key)
-    run(
+    report = run(
         url=url,
         key=key,
         voices=voice or voices_of([url], key),
@@ -164,9 +174,9 @@ def bench_speech(
         sessions=sessions,
         model=model,
         pace="realtime" if realtime else "unpaced",
-        json_path=json_path,
         out=sys.stdout,
     )
+    _write(report, json_path)
 
 
 @bench.command("voice")
@@ -177,7 +187,7 @@ def bench_voice(
     *,
     voice: Annotated[list[str] | None, typer.Option(help="Of a running fleet; repeat for more.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="That each voice of the fleet speaks.")] = 20,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -195,7 +205,7 @@ def bench_voice(
         with ApiClient(url, key) as client:
             for name in voice or voices_of([url], key):
                 rows[name] = list(spoken(client, name, bundled_prompts()[:sentences]))
-    run(rows, json_path=json_path, out=sys.stdout)
+    _write([asdict(figures) for figures in run(rows, out=sys.stdout)], json_path)
 
 
 @bench.command("narration")
@@ -204,10 +214,10 @@ def bench_narration(
     concurrency: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 1,
     sessions: Annotated[int, typer.Option(min=1, help="Live sessions in each half of a round.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Each: sessions alone, then beside a narration.")] = 3,
-    voice: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: every voice there is.")] = None,
+    voice: Voices = None,
     model: Annotated[str | None, typer.Option()] = None,
     unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -215,7 +225,7 @@ def bench_narration(
     from app.bench.narration import run
 
     url, key = running_fleet(url, key)
-    run(
+    report = run(
         url=url,
         key=key,
         voices=voice or voices_of([url], key),
@@ -224,9 +234,9 @@ def bench_narration(
         rounds=rounds,
         model=model,
         pace="unpaced" if unpaced else "realtime",
-        json_path=json_path,
         out=sys.stdout,
     )
+    _write(report, json_path)
 
 
 @bench.command("tenants")
@@ -241,7 +251,7 @@ def bench_tenants(
         bool, typer.Option(help="At a fleet of its own, whose workers replay: the front door's share.")
     ] = False,
     unpaced: Annotated[bool, typer.Option(help="As fast as the fleet can, not paced for a listener.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -253,7 +263,7 @@ def bench_tenants(
     from app.bench.floods import WAYS
 
     def measure(url: str, key: str | None, voices: Sequence[str]) -> None:
-        tenants.run(
+        report = tenants.run(
             url=url,
             key=key,
             voice=voice or voices[0],
@@ -262,10 +272,10 @@ def bench_tenants(
             rounds=rounds,
             limits={} if unlimited else None,
             pace="unpaced" if unpaced else "realtime",
-            json_path=json_path,
-            progress=lambda text: typer.echo(f"bench: {text} …", err=True),
+            progress=_progress,
             out=sys.stdout,
         )
+        _write(report, json_path)
 
     if replay:
         tenants.at_a_replaying_fleet(measure)
@@ -279,7 +289,7 @@ def bench_talk(
     *,
     turns: Annotated[int, typer.Option(min=1, help="Questions, one after the other.")] = 20,
     voice: Annotated[str | None, typer.Option(help="The voice that answers; default: the first one.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
     url: Url = None,
     key: Key = None,
 ) -> None:
@@ -287,7 +297,7 @@ def bench_talk(
     from app.bench.talk import run
 
     url, key = running_fleet(url, key)
-    run(url=url, key=key, voice=voice, turns=turns, json_path=json_path, out=sys.stdout)
+    _write(run(url=url, key=key, voice=voice, turns=turns, out=sys.stdout), json_path)
 
 
 @bench.command("mastering")
@@ -318,7 +328,7 @@ def bench_fleet(
     frames: Annotated[int, typer.Option(min=1, help="In one message of a worker that is ahead of its listener.")] = 1,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     real: Annotated[bool, typer.Option(help="Load the fleet of `carillon up` here, within its capacity.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
 ) -> None:
     """The front door alone: live sessions per core, what it adds to a frame's way, starts, memory, placement."""
     from app.bench.figures import Plan
@@ -332,14 +342,14 @@ def bench_fleet(
         length_s=length,
         seed=seed,
     )
-    run(
+    report = run(
         plan=plan,
         workers=workers,
         frames_per_message=frames,
         running=_running_target() if real else None,
-        json_path=json_path,
         out=sys.stdout,
     )
+    _write(report, json_path)
 
 
 @bench.command("registry")
@@ -347,12 +357,13 @@ def bench_registry(
     *,
     workers: Annotated[str, typer.Option(help="Fleets, one after another.")] = "10,100,300,1000",
     session: Annotated[float, typer.Option(min=2, help="Mean length of a session in seconds.")] = 240.0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write everything measured to this file.")] = None,
+    json_path: JsonPath = None,
 ) -> None:
     """What a fleet costs its Redis and each front door: heartbeats, claims, looks at the fleet."""
     from app.bench.registry import run
 
-    run(workers=_levels(workers, "--workers"), session_s=session, json_path=json_path, out=sys.stdout)
+    costs = run(workers=_levels(workers, "--workers"), session_s=session, out=sys.stdout)
+    _write([asdict(cost) for cost in costs], json_path)
 
 
 def _running_target() -> Target:
