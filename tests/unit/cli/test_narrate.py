@@ -18,8 +18,8 @@ from app.cli.main import cli
 from app.cli.narrate import NarrationRequest, narrate_book
 from app.cli.narrate_progress import Bars
 from app.client.connection import PATIENCE_S
-from app.client.http import ApiClient
 from app.errors import CarillonError, ConfigurationError, Conflict, NotFound, UnknownVoice, WorkerLost
+from tests.support.scripted_front_door import ScriptedFrontDoor, events, refusal
 
 Json = dict[str, Any]
 
@@ -50,14 +50,6 @@ COMPLETED = narration(
 FLAGGED = {"chapter": 2, "number": 17, "flags": ["too_long"], "written": "Nobody answered."}
 
 
-def events(*narrations: Json) -> httpx.Response:
-    return httpx.Response(200, text="".join(f"data: {json.dumps(one)}\n\n" for one in narrations))
-
-
-def refusal(status: int, code: str, message: str = "no") -> httpx.Response:
-    return httpx.Response(status, json={"error": {"message": message, "param": None, "code": code}})
-
-
 def served(request: httpx.Request) -> httpx.Response:
     """The audio, as a front door serves ranges of it."""
     first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
@@ -84,18 +76,17 @@ class Unread(httpx.SyncByteStream):
         raise AssertionError("it was read")
 
 
-class House:
-    """Answers by method and path; of a list, one answer after the other, the last for good."""
+class House(ScriptedFrontDoor):
+    """A front door with one narration, and the files of a command that talks to it."""
 
     def __init__(self, tmp_path: Path) -> None:
+        super().__init__()
         self.output = tmp_path / "book.m4b"
         self.book = tmp_path / "book.epub"
         self.book.write_bytes(b"PK")
         self.out = io.StringIO()
-        self.requests: list[httpx.Request] = []
-        self.time_s = 0.0
         own = f"/v1/narrations/{ID}"
-        self.answers: dict[str, Any] = {
+        self.answers = {
             "POST /v1/narrations": httpx.Response(202, json=narration("queued")),
             f"GET {own}": httpx.Response(200, json=COMPLETED),
             f"POST {own}/resume": httpx.Response(202, json=narration("queued")),
@@ -105,26 +96,6 @@ class House:
             f"GET {own}/captions.vtt": httpx.Response(200, content=b"WEBVTT\n"),
             f"GET {own}/captions.srt": httpx.Response(200, content=b"1\n"),
         }
-        self.client = ApiClient(
-            "http://front.door",
-            None,
-            transport=httpx.MockTransport(self._answer),
-            clock=lambda: self.time_s,
-            sleep=self._sleep,
-        )
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        asked = f"{request.method} {request.url.path}"
-        answer = self.answers[asked]
-        if isinstance(answer, list):
-            answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer(request) if isinstance(answer, Callable) else answer
-
-    def _sleep(self, seconds: float) -> None:
-        self.time_s += seconds
 
     def sets(self, path: str, *answers: Any) -> None:
         """What is answered at a path of the narration."""
@@ -135,9 +106,6 @@ class House:
         request = options.pop("request", NarrationRequest(voice="slt"))
         narrate_book(book, self.output, client=self.client, request=request, out=self.out, **options)
         return self.out.getvalue()
-
-    def asked(self, method: str, path: str) -> list[httpx.Request]:
-        return [one for one in self.requests if one.method == method and one.url.path.endswith(path)]
 
 
 @pytest.fixture
