@@ -27,6 +27,8 @@ class DialectContext(ABC):
         self.stream = stream
         self.closing = False
         """It takes no more text."""
+        self.fault: CarillonError | None = None
+        """What it ended by, and its client was told."""
         self._manner = manner
         self._speaking: Speaking | None = None
         self._task: asyncio.Task[None] | None = None
@@ -82,6 +84,7 @@ class DialectContext(ABC):
                 raise
         except CarillonError as error:
             log.info("context ended by an error", extra={"code": error.code})
+            self.fault = error
             await self.failed(error)
         finally:
             self.stream.socket.speaking -= 1

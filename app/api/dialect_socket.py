@@ -16,14 +16,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.api.access import admit
 from app.api.errors import error_response
+from app.api.http_protocol import INTERNAL_ERROR, NORMAL_CLOSURE
 from app.api.services import Services
-from app.errors import CarillonError, InvalidRequest, SessionIdle, SlowReader
+from app.errors import CarillonError, InvalidRequest, Overloaded, RateLimited, SessionIdle, SlowReader
 from app.platform.key_cache import key_ended
 from app.speech.choices import Scope
 from app.speech.field_errors import check_storable
 from app.speech.protocol import MAX_MESSAGE_BYTES
 
-POLICY_VIOLATION, INTERNAL_ERROR = 1008, 1011
+POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013
 
 
 async def admitted(
@@ -97,7 +98,7 @@ class DialectSocket:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
             with suppress(WebSocketDisconnect):
-                await self._websocket.close(code, reason[:120])
+                await self._websocket.close(code, reason)
 
 
 class DialectStream(ABC):
@@ -106,14 +107,17 @@ class DialectStream(ABC):
     def __init__(self, websocket: WebSocket, services: Services) -> None:
         self.socket = DialectSocket(websocket, services)
         self.services = services
-        self.over = asyncio.Event()
+        self.idle_s = services.settings.session.idle_socket_s
+        self._over = asyncio.Event()
         """All that was asked for has been said, and the socket is to be closed."""
+        self._fault: CarillonError | None = None
+        """Which kept it from being said, and the client has been told of."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self, first: str | bytes | None = None) -> None:
         """Serve the client until it goes, its key ends, or all has been said. `first` has been received already."""
-        code, reason = 1000, ""
+        code, reason = NORMAL_CLOSURE, ""
         async with self.socket:
             try:
                 await self._serve(first)
@@ -124,8 +128,16 @@ class DialectStream(ABC):
                 assert isinstance(error, CarillonError)
                 code, reason = close_code(error), error.message
                 if (last := self.last_words(error)) is not None:
-                    await self.socket.send(last)
+                    with suppress(SlowReader):
+                        await self.socket.send(last)
+            if self._fault is not None and code == NORMAL_CLOSURE:
+                code, reason = close_code(self._fault), self._fault.message
             await self.socket.close(code, reason)
+
+    def end(self, fault: CarillonError | None = None) -> None:
+        """Close the socket, since all has been said, or since a `fault` that was said kept it from that."""
+        self._fault = fault
+        self._over.set()
 
     async def _serve(self, first: str | bytes | None) -> None:
         key_id, ended = self.services.key_id or "", asyncio.Event()
@@ -140,7 +152,7 @@ class DialectStream(ABC):
                     task.cancel()
 
     async def _wait_until_over(self) -> None:
-        await self.over.wait()
+        await self._over.wait()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that ends with the socket."""
@@ -157,8 +169,19 @@ class DialectStream(ABC):
             await self.obey(raw)
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None once the client has gone."""
-        return await self.socket.receive()
+        """The next message; None once the client has gone. Raises SessionIdle where none comes while none is spoken."""
+        while True:
+            try:
+                async with asyncio.timeout(self.idle_s):
+                    return await self.socket.receive()
+            except TimeoutError:
+                if not self.socket.speaking:
+                    raise SessionIdle(self.idle_reason) from None
+
+    @property
+    def idle_reason(self) -> str:
+        """What is said to a client of whom nothing came for `idle_s`."""
+        return f"nothing came on this socket for {self.idle_s:g} s; connect again when there is something to say"
 
     @abstractmethod
     async def obey(self, raw: str | bytes) -> None:
@@ -176,7 +199,9 @@ async def _until_ended(key_id: str, ended: asyncio.Event) -> None:
 
 
 def close_code(error: CarillonError) -> int:
-    """The code a socket is closed with: the client's fault, or ours."""
+    """The code a socket is closed with: the client's fault, ours, or nobody's but that there is no room."""
+    if isinstance(error, Overloaded | RateLimited):
+        return TRY_AGAIN_LATER
     ours = error.retryable and not isinstance(error, SessionIdle)
     return INTERNAL_ERROR if ours or type(error) is CarillonError else POLICY_VIOLATION
 

@@ -5,6 +5,7 @@
 * What arrives is parsed in slices, with other work of the loop between them: 256 KB of the smallest WebSocket frames
   are 37,000 of them, which took 0.5 s as one piece (measured).
 * A connection that goes beyond any of them is closed, with the status that says why where one can still be sent.
+* A WebSocket ends with a close frame, its code and its reason, also where the application failed or forgot to.
 
 How many connections there may be is counted by `app.api.connections`. What a request means is not known here.
 """
@@ -44,6 +45,10 @@ PARTING_S = 1.0
 HTTP_SLICE_BYTES = 16 * 1024
 SOCKET_SLICE_BYTES = 2 * 1024
 """At most 340 frames, which take 5 ms (measured)."""
+
+NORMAL_CLOSURE, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1011, 1012
+MAX_REASON_BYTES = 123
+"""Of a close frame (RFC 6455, 5.5): its payload has 125, of which the code takes two."""
 
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -270,7 +275,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket, whose frames are parsed in slices."""
+    """A WebSocket, whose frames are parsed in slices, and whose every end has a code."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -279,6 +284,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._pump_due = False
         # uvicorn logs the address of every socket, its query and all.
         self.logger = _QUIET
+        self.app = self._closing(self.app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.when_lost()
@@ -305,6 +311,48 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.loop.call_soon(self._pump)
         elif not self.read_paused:
             self.transport.resume_reading()
+
+    def _closing(self, app: Any) -> Any:
+        """The application, with a close frame at its end unless it or the client has sent one."""
+
+        async def closed(scope: Any, receive: Any, send: Any) -> None:
+            code, reason = NORMAL_CLOSURE, ""
+            try:
+                await app(scope, receive, send)
+            except Exception:
+                code, reason = INTERNAL_ERROR, "something failed here; the server's log has the details"
+                raise
+            finally:
+                if self._is_open:
+                    await self.send({"type": "websocket.close", "code": code, "reason": reason})
+
+        return closed
+
+    @property
+    def _is_open(self) -> bool:
+        return self.handshake_complete and not (self.close_sent or self.disconnected or self.transport.is_closing())
+
+    def shutdown(self) -> None:
+        if self._is_open:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": SERVICE_RESTART})
+            self.conn.send_close(SERVICE_RESTART, "this server is shutting down; connect again")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+        super().shutdown()
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close" and self._is_open:
+            reason = (message.get("reason") or "").encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+            message = {**message, "reason": reason}
+            # Who reads nothing hears no reason either, and must not keep the connection.
+            self.loop.call_later(PARTING_S + self.close_timeout, self.transport.abort)
+            try:
+                async with asyncio.timeout(PARTING_S):
+                    await self.writable.wait()
+            except TimeoutError:
+                self.transport.abort()
+                return
+        await super().send(message)
 
     async def receive(self) -> Any:
         message = await super().receive()

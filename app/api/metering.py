@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from app.platform.session_counts import SessionCounts
 from app.platform.settings import LimitSettings, PriceSettings
 from app.platform.tables import DEFAULT_PROJECT
 from app.platform.usage import UsageRecord, UsageStore
-from app.realtime.session import Meter
+from app.realtime.session import Meter, Used
 from app.speech.voices import Voice
 
 BUDGET_AGE_S = 5.0
@@ -80,26 +79,26 @@ class CallerMetering:
         await self._metering.rates.count("characters", count, self._owners(project, key))
 
     @asynccontextmanager
-    async def session(self, voice: Voice) -> AsyncIterator[Meter]:
+    async def session(self, voice: Voice, used: Used) -> AsyncIterator[Meter]:
         """A session of the caller's, and its meter. Raises RateLimited, QuotaExceeded, Overloaded."""
         with self._metering.metrics.of_project(self.project_id) as use:
-            async with self._session(voice, use) as meter:
+            async with self._session(voice, used, use) as meter:
                 yield meter
 
     @asynccontextmanager
-    async def _session(self, voice: Voice, use: ProjectUse) -> AsyncIterator[Meter]:
+    async def _session(self, voice: Voice, used: Used, use: ProjectUse) -> AsyncIterator[Meter]:
         await self.check_budget()
         now = asyncio.get_running_loop().time
         limits = self._owners(self._most_sessions(), self.key.sessions)
         record = UsageRecord(
-            id=f"ses-{uuid.uuid4().hex}",
+            id=used.id,
             at=utc_now(),
             project_id=self.project_id,
             key_id=self.key_id,
             voice_id=voice.id,
             kind="speech",
-            characters=0,
-            audio_s=0.0,
+            characters=used.characters,
+            audio_s=used.audio_s,
         )
         async with self._metering.counts.counted(limits, patience_s=self._metering.patience_s):
             meter = UsageMeter(self._metering.recorder, record, now)

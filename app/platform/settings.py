@@ -118,6 +118,9 @@ class SessionSettings(BaseModel):
     idle_text_s: float = Field(default=0.25, gt=0, description="Text that pauses so long is spoken as far as it goes.")
     lead_s: float = Field(default=1.5, gt=0, description="Later text is spoken once less audio than this is in hand.")
     idle_timeout_s: float = Field(default=60, gt=0, description="A session without messages for so long is ended.")
+    idle_socket_s: float = Field(
+        default=900, gt=0, description="A WebSocket on which nothing is sent or spoken for so long is closed."
+    )
     idle_place_s: float = Field(
         default=10,
         gt=0,

@@ -67,13 +67,16 @@ class Use:
 
 
 async def write_usage(connection: AsyncConnection, records: Iterable[UsageRecord]) -> None:
-    """Write records in the caller's transaction, in place of what was written of them before."""
+    """Write records in the caller's transaction. What was written of them before only grows: a session that was resumed
+    is recorded by both of its front doors, and the former may be the last to write."""
     rows = [record.row() for record in records]
     if not rows:
         return
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(UsageRow).values(rows)
-    grown = {name: statement.excluded[name] for name in ("characters", "audio_s", "gpu_s")}
+    larger = func.greatest if connection.dialect.name == "postgresql" else func.max
+    columns = (UsageRow.characters, UsageRow.audio_s, UsageRow.gpu_s)
+    grown = {column.key: larger(column, statement.excluded[column.key]) for column in columns}
     await connection.execute(statement.on_conflict_do_update(index_elements=[UsageRow.id], set_=grown))
 
 

@@ -136,12 +136,18 @@ class Journal:
         """Received of the worker so far."""
         self.tokens = 0
         self.ended = False
+        self.all_chars = 0
+        """Of the text of all turns, as it was written."""
+        self.all_samples = 0
+        """Of the audio of all turns; what came again, for a listener who lacked it, counts once."""
+        self._counted_until = 0
+        """The sample up to which this turn's audio is in `all_samples`."""
         self.version = 0
         """Another one after each change."""
         self._tags = tags
         self._options = options or TextOptions(markup=MarkupKind.PLAIN)
         self._ignored: dict[str, None] = {}
-        self._sample_rate_hz = sample_rate_hz
+        self.sample_rate_hz = sample_rate_hz
         self._keep_samples = keep_samples
         self._cancels: deque[Cancel] = deque()
         """Sent, and not yet answered: what the worker sends until then is of an older turn."""
@@ -224,6 +230,7 @@ class Journal:
         commands: list[Command] = [command]
         match command:
             case Text():
+                self.all_chars += len(command.text)
                 commands = self._plain(command, self._markup.push(command.text))
             case Flush() | Eos():
                 if rest := self._markup.finish():
@@ -259,11 +266,14 @@ class Journal:
                 self._cancels.popleft()
                 self._chunks.clear()
                 self.generation, self.samples = event.generation, event.samples
+                self._counted_until = event.samples
             case _:
                 pass
 
     def _receive(self, frame: AudioFrame) -> None:
         self.samples = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
+        self.all_samples += max(0, self.samples - self._counted_until)
+        self._counted_until = max(self._counted_until, self.samples)
         if self._chunks:
             chunk = self._chunks[-1]
             chunk.end_sample = max(chunk.end_sample, self.samples)  # less where known codes are decoded again
@@ -391,11 +401,14 @@ class Journal:
         fields = {
             "version": RECORD_VERSION,
             "tags": list(self._tags),
-            "sample_rate_hz": self._sample_rate_hz,
+            "sample_rate_hz": self.sample_rate_hz,
             "generation": self.generation,
             "samples": self.samples,
             "tokens": self.tokens,
             "ended": self.ended,
+            "all_chars": self.all_chars,
+            "all_samples": self.all_samples,
+            "counted_until": self._counted_until,
             "cancels": [cancel.played_samples for cancel in self._cancels],
             "text": self._text_from(self._text_start),
             "text_start": self._text_start,
@@ -442,6 +455,9 @@ class Journal:
         journal = cls(tags=fields["tags"], sample_rate_hz=rate_hz, keep_samples=round(keep_s * rate_hz))
         journal.generation, journal.samples = fields["generation"], fields["samples"]
         journal.tokens, journal.ended = fields["tokens"], fields["ended"]
+        # A record of a version that did not count has begun an account of its own.
+        journal.all_chars, journal.all_samples = fields.get("all_chars", 0), fields.get("all_samples", 0)
+        journal._counted_until = fields.get("counted_until", journal.samples)
         journal._cancels += (Cancel(session="-", played_samples=played) for played in fields["cancels"])
         journal._text, journal._text_start = fields["text"], fields["text_start"]
         journal._text_chars = fields["text_chars"]
@@ -468,7 +484,7 @@ class Journal:
 
     def spoken_text(self, until: int) -> str:
         """The words of the worker's turn that are played by the sample `until`."""
-        return marks.as_written(played_text(self._chunks, until, sample_rate_hz=self._sample_rate_hz))
+        return marks.as_written(played_text(self._chunks, until, sample_rate_hz=self.sample_rate_hz))
 
     def text_before_cancel(self) -> str:
         """The words that were played when the next cancel to be answered was sent."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -27,6 +27,7 @@ from app.errors import DeadlineExceeded, UnknownSession
 from app.fleet.registry import CALL_TIMEOUT_S, ROOT
 from app.platform.settings import Settings
 from app.realtime.journal import Journal
+from app.realtime.session import Used
 from app.speech.protocol import Start
 from app.speech.voices import Voice
 
@@ -50,6 +51,8 @@ class Beginning(BaseModel):
     voice: Voice
     over: bool = False
     """Its `done` was sent, and its ledger is entered."""
+    usage_id: str = Field(default_factory=lambda: Used().id)
+    """Under which what it uses is recorded, on whichever connection."""
 
 
 @dataclass(eq=False)

@@ -11,14 +11,16 @@ from typing import Any
 
 from app.fleet.worker import Worker
 from app.realtime.router import SessionRouter
-from app.realtime.session import Meter, RoutedSession
+from app.realtime.session import Meter, RoutedSession, Used
 from app.speech.voices import ModelCard, Voice
 
 
 class MeteredRouter:
     """A `SessionRouter` for one caller. `opened` gives a session's meter, or raises what keeps it from being opened."""
 
-    def __init__(self, router: SessionRouter, opened: Callable[[Voice], AbstractAsyncContextManager[Meter]]) -> None:
+    def __init__(
+        self, router: SessionRouter, opened: Callable[[Voice, Used], AbstractAsyncContextManager[Meter]]
+    ) -> None:
         self._router = router
         self._opened = opened
 
@@ -31,7 +33,10 @@ class MeteredRouter:
         return self._router.workers
 
     @asynccontextmanager
-    async def open(self, voice: Voice, **options: Any) -> AsyncIterator[RoutedSession]:
-        """As `SessionRouter.open`, and raises what the meter does."""
-        async with self._opened(voice) as meter, self._router.open(voice, meter=meter, **options) as session:
+    async def open(self, voice: Voice, *, used: Used | None = None, **options: Any) -> AsyncIterator[RoutedSession]:
+        """As `SessionRouter.open`, and raises what the meter does. `used` is of a session that is resumable."""
+        async with (
+            self._opened(voice, used or Used()) as meter,
+            self._router.open(voice, meter=meter, **options) as session,
+        ):
             yield session

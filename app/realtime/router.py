@@ -86,15 +86,13 @@ class SessionRouter:
         `meter` counts what it uses. Raises Overloaded, UnknownModel, WorkerLost, DeadlineExceeded, or what the worker
         refuses with. Leaving the context ends the session at the worker and releases its place.
         """
-        limits, counted_samples = self.settings.session, 0
+        limits = self.settings.session
         text = text or TextOptions(markup=MarkupKind.PLAIN, language=voice.language)
         if self._pronunciations is not None:
             text = replace(text, respellings=tuple((await self._pronunciations(voice)).items()))
         lease, commands = Lease(uuid.uuid4().hex, voice, pace, temperature, text=text), []
         if journal is not None and not journal.is_new:
-            before = journal.samples
             resumption, commands = journal.move(from_sample=from_sample)
-            counted_samples = max(0, before - journal.samples)
             lease = replace(lease, resume=resumption)
         patience_s = limits.queue_timeout_s if journal is None else limits.move_timeout_s
         with span("place", voice=voice.id, model=voice.model):
@@ -104,7 +102,6 @@ class SessionRouter:
             place,
             journal or self._new_journal(lease, place, keep_s),
             meter=meter,
-            counted_samples=counted_samples,
         )
         self._sessions.add(session)
         if self._watcher is None or self._watcher.done():

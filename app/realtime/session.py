@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from app.errors import (
     CarillonError,
@@ -54,6 +54,15 @@ CROWDED_IDLE_SHARE = 0.1
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a session has used already, on another connection, and the name under which that is recorded."""
+
+    id: str = field(default_factory=lambda: f"ses-{uuid.uuid4().hex}")
+    characters: int = 0
+    audio_s: float = 0.0
+
+
 class Meter:
     """Counts what a session uses; this one counts nothing."""
 
@@ -79,7 +88,6 @@ class RoutedSession:
         journal: Journal | None,
         *,
         meter: Meter | None = None,
-        counted_samples: int = 0,
     ) -> None:
         options = place.lease.text
         unread = options.normalise and not has_rules(options.language_code)
@@ -88,8 +96,6 @@ class RoutedSession:
         self.route_ms = place.route_ms
         self.moves = 0
         self._meter = meter or Meter()
-        self._counted_samples = counted_samples
-        """Of audio that comes again, for a listener who lacks it: it was counted when it came first."""
         self._placer = placer
         self._place: Place | None = place
         self._lease = place.lease
@@ -206,9 +212,10 @@ class RoutedSession:
             if isinstance(event, Cancelled) and self._lease.resume:
                 # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
+            counted = self._journal.all_samples
             self._journal.received(event)
             if isinstance(event, AudioFrame):
-                self._count_audio(event)
+                self._meter.audio((self._journal.all_samples - counted) / self.ready.sample_rate_hz)
             self._note_gaps(event)
             if isinstance(event, AudioFrame | Begun | Segment):
                 self._active_at = self._placer.now()
@@ -218,12 +225,6 @@ class RoutedSession:
                 self._moves_in_chunk = 0
                 self._leave_drained(connection, self._placer.now())
         return event
-
-    def _count_audio(self, frame: AudioFrame) -> None:
-        samples = len(frame.audio) // BYTES_PER_SAMPLE
-        again = min(samples, self._counted_samples)
-        self._counted_samples -= again
-        self._meter.audio((samples - again) / self.ready.sample_rate_hz)
 
     def _note_gaps(self, event: Event) -> None:
         match event:

@@ -93,7 +93,7 @@ class Context(DialectContext):
         await self.stream.socket.send(failure(error))
 
     async def ended(self) -> None:
-        self.stream.over.set()
+        self.stream.end(self.fault)
 
 
 def failure(error: CarillonError) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from app.api.elevenlabs.wire import (
 from app.api.errors import invalid
 from app.api.manner import Manner
 from app.api.services import Services
-from app.errors import AuthenticationFailed, CarillonError, InvalidRequest, SessionIdle
+from app.errors import AuthenticationFailed, CarillonError, InvalidRequest
 from app.speech.choices import Scope
 
 INACTIVITY_S, MAX_INACTIVITY_S = 20.0, 180.0
@@ -194,19 +194,12 @@ class OneText(Stream):
 
     def __init__(self, *fields: Any, **more: Any) -> None:
         super().__init__(*fields, **more)
-        self._context = Context(None, self.terms, self, lambda _: self.over.set())
+        self.idle_s = self.inactivity_s
+        self._context = Context(None, self.terms, self, lambda context: self.end(context.fault))
 
-    async def receive(self) -> str | bytes | None:
-        while True:
-            try:
-                async with asyncio.timeout(self.inactivity_s):
-                    return await super().receive()
-            except TimeoutError:
-                if not self.socket.speaking:
-                    raise SessionIdle(
-                        f"no text came for {self.inactivity_s:g} s; end the input with an empty text, or send a space "
-                        "now and then"
-                    ) from None
+    @property
+    def idle_reason(self) -> str:
+        return f"no text came for {self.idle_s:g} s; end the input with an empty text, or send a space now and then"
 
     async def heed(self, message: Message) -> None:
         if self._context.closing:
@@ -235,7 +228,7 @@ class ManyContexts(Stream):
 
     async def heed(self, message: Message) -> None:
         if message.close_socket:
-            self._end()
+            self._drain()
             return
         id = message.context or ("" if message.text and message.text.strip() else None)
         if id is None or self._ending:
@@ -289,9 +282,9 @@ class ManyContexts(Stream):
             if clock := self._clocks.pop(context.id, None):
                 clock.cancel()
         if self._ending and not self._contexts:
-            self.over.set()
+            self.end()
 
-    def _end(self) -> None:
+    def _drain(self) -> None:
         """Contexts that were flushed are heard to their end; the others are broken off."""
         self._ending = True
         for context in list(self._contexts.values()):
@@ -300,4 +293,4 @@ class ManyContexts(Stream):
             else:
                 context.break_off()
         if not self._contexts:
-            self.over.set()
+            self.end()

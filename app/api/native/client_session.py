@@ -26,7 +26,7 @@ from app.errors import (
     UnknownVoice,
 )
 from app.realtime.journal_store import Beginning, Keep
-from app.realtime.session import RoutedSession
+from app.realtime.session import RoutedSession, Used
 from app.realtime.worker_client import Command, Event
 from app.speech.protocol import (
     AudioFrame,
@@ -215,14 +215,20 @@ class ClientSession:
         self._speed = start.speed
         voice = await self._services.resolver.find(start.voice, start.model)
         keep_s = limits.resume_window_s if start.resumable else 0
+        used = Used()
         async with self._services.session_router.open(
-            voice, pace=start.pace, temperature=start.temperature, keep_s=keep_s, text=self._text_options(start, voice)
+            voice,
+            pace=start.pace,
+            temperature=start.temperature,
+            keep_s=keep_s,
+            text=self._text_options(start, voice),
+            used=used,
         ) as upstream:
             if start.resumable:
                 self._keep = self._services.journals.keep(
                     self._services.journals.new_token(),
                     self._key_id,
-                    Beginning(start=start, voice=voice),
+                    Beginning(start=start, voice=voice, usage_id=used.id),
                     upstream.journal,
                     sent=lambda: self._send_queue.sent_until,
                     lost=self._lose,
@@ -254,6 +260,7 @@ class ClientSession:
             journal=journal,
             from_sample=from_sample,
             text=self._text_options(start, voice),
+            used=Used(taken.beginning.usage_id, journal.all_chars, journal.all_samples / journal.sample_rate_hz),
         ) as upstream:
             self._send_queue.sent_until = journal.samples
             self._commands.ended, self._generation = journal.ended, journal.generation

@@ -58,9 +58,10 @@ free again. `cancel` stops what is being spoken: everything not yet sent is drop
 audio follows it; then the session takes the next turn's text, unless `eos` was sent, in which case `done` follows.
 
 **Errors.** An `error` names its session, or none when the message could not be read. The session goes on unless the
-error says `closed`; the socket and its other sessions go on in any case. A socket is closed only for text that is not
-UTF-8 (1007), a message over 4 MiB (1009), a client that reads nothing for `slow_reader_timeout_s` or a key that was
-revoked or has expired (both 1008), and a server that stops (1012).
+error says `closed`; the socket and its other sessions go on in any case. A socket is closed, with a reason, only for
+text that is not UTF-8 (1007), a message over 4 MiB (1009), a client that reads nothing for `slow_reader_timeout_s`, one
+that sends nothing for {_SESSION.idle_socket_s / 60:g} minutes with no session open, a key that was revoked or has expired
+(all 1008), a fault of the server's own (1011), and a server that stops (1012).
 
 **When speech starts.** A text need not have a stop, nor a `flush`. The first words of a turn are spoken at the end of
 a sentence, at a comma or the like behind at least 4 words and 20 characters, or at 12 words, whichever comes first;

@@ -28,6 +28,7 @@ from app.errors import (
     CarillonError,
     InvalidRequest,
     Overloaded,
+    SessionIdle,
     SessionInUse,
     SlowReader,
     UnknownSession,
@@ -117,7 +118,7 @@ class SessionSocket:
         except* SlowReader as slow:
             log.warning("slow reader given up", extra={"sessions": len(self._sessions)})
             await self._close(POLICY_VIOLATION, str(slow.exceptions[0]))
-        except* AuthenticationFailed as ended:
+        except* (AuthenticationFailed, SessionIdle) as ended:
             await self._close(POLICY_VIOLATION, str(ended.exceptions[0]))
         except* WebSocketDisconnect:
             pass
@@ -151,7 +152,7 @@ class SessionSocket:
 
     async def _read(self, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         while True:
-            message = await self._websocket.receive()
+            message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 return
             # A client that talks without reading the answers is not read either, till it does.
@@ -163,6 +164,17 @@ class SessionSocket:
                 session, starts = _meant(message)
                 closed = starts and session is not None and not self._is_open(session)
                 self._own.post(Error.of(error, session=session, closed=closed))
+
+    async def _receive(self) -> Mapping[str, Any]:
+        """The next message. Raises SessionIdle where none comes, and no session is open."""
+        idle_s = self._limits.idle_socket_s
+        while True:
+            try:
+                async with asyncio.timeout(idle_s):
+                    return await self._websocket.receive()
+            except TimeoutError:
+                if not self._sessions:
+                    raise SessionIdle(f"nothing came on this socket for {idle_s:g} s; a `ping` keeps it open") from None
 
     def _obey(self, message: _ClientMessage, group: asyncio.TaskGroup, speaking: set[asyncio.Task[None]]) -> None:
         if isinstance(message, Ping):
@@ -212,7 +224,7 @@ class SessionSocket:
 
     async def _close(self, code: int, reason: str) -> None:
         if self._websocket.application_state is WebSocketState.CONNECTED:
-            await self._websocket.close(code, reason[:120])
+            await self._websocket.close(code, reason)
 
 
 def _parse(message: Mapping[str, Any]) -> _ClientMessage:
