@@ -66,6 +66,7 @@ async def parse_with_text(
     try:
         said = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
     except sandbox.Fault as fault:
-        raise InvalidRequest(str(fault), param=str(fault).partition(":")[0]) from None
+        place, _, reason = str(fault).partition(":")
+        raise InvalidRequest(str(fault), param=place if reason else "body") from None
     wanted = await asyncio.to_thread(parse_json, json.dumps(said["rest"]).encode(), kind, max_values=max_values)
     return wanted, target.stat().st_size if said["found"] else None

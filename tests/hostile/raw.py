@@ -27,6 +27,17 @@ class Raw:
             self._writer.write(data)
             await self._writer.drain()
 
+    async def answer_to(self, *pieces: bytes) -> bytes:
+        """What comes back while they are sent, one after the other: who answers early hangs up on the rest."""
+
+        async def send_all() -> None:
+            for piece in pieces:
+                await self.send(piece)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send_all())
+            return await self.answer()
+
     async def answer(self) -> bytes:
         """Everything until the other side closes; a reset ends it too."""
         heard = bytearray()

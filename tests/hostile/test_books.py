@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,9 @@ def test_a_mark_that_names_no_note_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("piece", ["<!--a", "x <!--a", "<script>", "<style a ", "<?a ", "<![CDATA[a "])
-def test_markup_that_never_ends_40000_times_is_read_in_the_time_of_its_size(tmp_path: Path, piece: str) -> None:
-    """At the least time there is: what takes longer is refused."""
-    before = time.process_time()
-    read(tmp_path, "It was dark.\n\n" + piece * 40_000, SourceKind.MARKDOWN)
-    assert time.process_time() - before < 60
+def test_markup_that_never_ends_40000_times_is_read_within_what_its_size_may_take(tmp_path: Path, piece: str) -> None:
+    """The reader's own process is held to it, and what takes longer is refused."""
+    assert chapters(read(tmp_path, "It was dark.\n\n" + piece * 40_000, SourceKind.MARKDOWN))
 
 
 def test_a_short_text_may_take_little_and_a_long_one_what_a_slow_machine_needs() -> None:

@@ -294,7 +294,7 @@ async def test_a_worker_that_is_to_drain_is_not_claimed_from_that_moment_and_get
     assert not await registry.claim(worker, "s1", BUILT_IN)
     assert (await only(registry)).state is WorkerState.DRAINING
     reply = await registry.beat(worker, [])
-    assert reply is not None and reply.drain_s is not None and 29 < reply.drain_s <= 30
+    assert reply is not None and reply.drain_s is not None and 0 < reply.drain_s <= 30
 
 
 async def test_the_first_order_to_drain_stands_until_the_worker_has_restarted(registry: Registry) -> None:

@@ -85,5 +85,5 @@ async def test_a_survey_finds_what_no_process_holds(tmp_path: Path, valkey: str)
     assert found.states == {("clone", "queued"): 3}
     training = found.queues["train.orpheus"]
     assert (training.jobs, training.messages) == (2, 1)
-    assert 55 < training.oldest_s < 120
+    assert training.oldest_s >= 60
     assert found.queues["render"] == found.queues["interactive"] == Queue()
