@@ -11,16 +11,17 @@ from aiohttp import web
 from tests.clients.fleet import free_port
 
 GREETING = "Good morning, **my friend**! 👍 It costs $3.50 today. We speak with many voices."
-STORY = "This is a story that goes on for a long while. " * 20
 
 
 @asynccontextmanager
-async def scripted_chat(answer: str) -> AsyncIterator[str]:
-    """A base URL whose every answer is `answer`."""
+async def scripted_chat(*answers: str) -> AsyncIterator[str]:
+    """A base URL that gives these answers one after the other, and the last one again and again."""
+    left = list(answers)
 
     async def complete(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        answer = left.pop(0) if left[1:] else left[0]
         for word in answer.split(" "):
             await response.write(_chunk({"role": "assistant", "content": word + " "}))
         await response.write(_chunk({}, finish="stop") + b"data: [DONE]\n\n")

@@ -12,16 +12,17 @@ import re
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv/bin/python"
 HANG_S = 120.0
 """How long a test waits for what must come. Only a hang fails by it."""
+STORY = "This is a story that goes on for a long while. " * 80
+"""Minutes of speech, which nobody hears to its end; as long as a request of OpenAI's may be."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,27 @@ class Fleet:
     def ws_url(self) -> str:
         return self.url.replace("http", "ws", 1)
 
-    def get(self, path: str, **headers: str) -> Any:
-        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}", **headers})
-        with urllib.request.urlopen(request, timeout=HANG_S) as answer:
-            return json.load(answer)
-
-    def _in_flight(self) -> int:
-        return sum(worker["inflight"] for worker in self.get("/v1/fleet")["workers"])
-
-    async def until_in_flight(self, sessions: int) -> None:
-        """Return once the engine speaks exactly so many sessions."""
+    @asynccontextmanager
+    async def interrupted(self) -> AsyncIterator[None]:
+        """Within, the one session is interrupted: it ends before all of it was spoken, and the engine is idle."""
+        before = await asyncio.to_thread(self._left)
+        yield
         async with asyncio.timeout(HANG_S):
-            while await asyncio.to_thread(self._in_flight) != sessions:
+            while await asyncio.to_thread(self._left) == before or await asyncio.to_thread(self._in_flight):
                 await asyncio.sleep(0.05)
 
-    async def until_speaking(self) -> None:
-        async with asyncio.timeout(HANG_S):
-            while not await asyncio.to_thread(self._in_flight):
-                await asyncio.sleep(0.02)
+    def _left(self) -> float:
+        """Sessions whose client left while they were spoken."""
+        counts = re.findall(r'^carillon_sessions_total{.*outcome="gone"} (\S+)', self._get("/metrics"), re.MULTILINE)
+        return sum(map(float, counts))
+
+    def _in_flight(self) -> int:
+        return sum(worker["inflight"] for worker in json.loads(self._get("/v1/fleet"))["workers"])
+
+    def _get(self, path: str) -> str:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=HANG_S) as answer:
+            return answer.read().decode()
 
 
 @contextmanager

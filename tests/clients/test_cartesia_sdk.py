@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cartesia import AsyncCartesia, AuthenticationError, Cartesia, NotFoundError
 
-from tests.clients.fleet import Fleet
+from tests.clients.fleet import STORY, Fleet
 
 pytestmark = pytest.mark.anyio
 
@@ -127,11 +127,10 @@ async def test_a_context_without_a_word_is_done(connected: AsyncCartesia, fleet:
 async def test_cancelling_ends_the_request_at_the_engine(connected: AsyncCartesia, fleet: Fleet) -> None:
     async with connected.tts.websocket_connect() as socket:
         context = socket.context(**ask(fleet))
-        await context.push("This is a story that goes on for a long while. " * 20)
+        await context.push(STORY)
         await anext(context.receive())
-        await fleet.until_speaking()
-        await context.cancel()
-        await fleet.until_in_flight(0)
+        async with fleet.interrupted():
+            await context.cancel()
 
 
 def test_lists_voices(client: Cartesia, fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ import pytest
 from elevenlabs import ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
 
-from tests.clients.fleet import HANG_S, Fleet
+from tests.clients.fleet import HANG_S, STORY, Fleet
 
 PCM_BYTES_PER_S = 2 * 16_000
 
@@ -114,11 +114,10 @@ def test_a_wrong_voice_is_refused_in_their_words(client: ElevenLabs) -> None:
 
 
 async def test_leaving_ends_the_request_at_the_engine(client: ElevenLabs, fleet: Fleet) -> None:
-    pieces = client.text_to_speech.stream(fleet.voice, text="This is a story that goes on for a long while. " * 20)
+    pieces = client.text_to_speech.stream(fleet.voice, text=STORY)
     next(pieces)
-    await fleet.until_speaking()
-    pieces.close()
-    await fleet.until_in_flight(0)
+    async with fleet.interrupted():
+        pieces.close()
 
 
 def test_a_voice_is_made_in_their_steps(client: ElevenLabs) -> None:

@@ -13,8 +13,8 @@ from livekit.agents import Agent, AgentSession, tts
 from livekit.agents.voice.io import AudioOutput, AudioOutputCapabilities
 from livekit.plugins import cartesia, elevenlabs, openai
 
-from tests.clients.chat import GREETING, STORY, scripted_chat
-from tests.clients.fleet import HANG_S, Fleet
+from tests.clients.chat import GREETING, scripted_chat
+from tests.clients.fleet import HANG_S, STORY, Fleet
 
 pytestmark = pytest.mark.anyio
 
@@ -65,9 +65,9 @@ class Speaker(AudioOutput):
 
 
 @asynccontextmanager
-async def agent(make: Make, fleet: Fleet, answer: str) -> AsyncIterator[tuple[AgentSession, Speaker]]:
-    """One that has been started, is written to rather than spoken to, and answers with `answer`."""
-    async with aiohttp.ClientSession() as http, scripted_chat(answer) as chat:
+async def agent(make: Make, fleet: Fleet, *answers: str) -> AsyncIterator[tuple[AgentSession, Speaker]]:
+    """One that has been started, is written to rather than spoken to, and answers with `answers`."""
+    async with aiohttp.ClientSession() as http, scripted_chat(*answers) as chat:
         voice, speaker = make(fleet, http), Speaker()
         model = openai.LLM(model="scripted", base_url=chat, api_key="none")
         session = AgentSession(llm=model, tts=voice, vad=None, turn_handling={"turn_detection": "manual"})
@@ -94,10 +94,11 @@ async def test_an_agent_speaks_its_answers(make: Make, fleet: Fleet) -> None:
 
 @EVERY
 async def test_an_agent_that_is_interrupted_ends_the_request_at_the_engine(make: Make, fleet: Fleet) -> None:
-    async with agent(make, fleet, STORY) as (session, speaker):
+    """And by the next turn: with Cartesia's plugin the socket is closed when another is wanted."""
+    async with agent(make, fleet, STORY, "Yes, please?") as (session, speaker):
         session.generate_reply(user_input="Tell me a story.")
         async with asyncio.timeout(HANG_S):
             await speaker.plays.wait()
-            await fleet.until_speaking()
-            await session.interrupt()
-            await fleet.until_in_flight(0)
+            async with fleet.interrupted():
+                await session.interrupt()
+                await session.run(user_input="And now?")

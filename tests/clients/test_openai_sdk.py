@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from openai import AuthenticationError, NotFoundError, OpenAI
 
-from tests.clients.fleet import Fleet
+from tests.clients.fleet import STORY, Fleet
 
 NODE = shutil.which("node")
 MODULES = Path(sys.prefix) / "node_modules"
@@ -56,13 +56,10 @@ def test_a_wrong_voice_is_refused(client: OpenAI) -> None:
 
 @pytest.mark.anyio
 async def test_leaving_ends_the_request_at_the_engine(client: OpenAI, fleet: Fleet) -> None:
-    with client.audio.speech.with_streaming_response.create(
-        model="tts-1", voice="alloy", input="This is a story that goes on for a long while. " * 20
-    ) as answer:
-        pieces = answer.iter_bytes()
-        next(pieces)
-        await fleet.until_speaking()
-    await fleet.until_in_flight(0)
+    with client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=STORY) as answer:
+        next(answer.iter_bytes())
+        async with fleet.interrupted():
+            answer.close()
 
 
 @pytest.mark.skipif(NODE is None or not (MODULES / "openai").exists(), reason="node, or npm's openai, is not installed")

@@ -33,7 +33,7 @@ from pipecat.services.openai.tts import OpenAITTSService
 from pipecat.workers.runner import WorkerRunner
 
 from tests.clients.chat import GREETING, scripted_chat
-from tests.clients.fleet import HANG_S, Fleet
+from tests.clients.fleet import HANG_S, STORY, Fleet
 
 pytestmark = pytest.mark.anyio
 
@@ -206,11 +206,10 @@ async def test_an_interruption_ends_the_request_at_the_engine(
     make: Make, fleet: Fleet, http: aiohttp.ClientSession
 ) -> None:
     async with pipeline(make(fleet, http)) as (worker, heard):
-        await answer(worker, "This is a story that goes on for a long while. " * 20)
+        await answer(worker, STORY)
         await heard.until(TTSAudioRawFrame)
-        await fleet.until_speaking()
-        await worker.queue_frame(InterruptionFrame())
-        await fleet.until_in_flight(0)
+        async with fleet.interrupted():
+            await worker.queue_frame(InterruptionFrame())
         before = heard.audio_s
         await answer(worker, "Yes, please?")
         await heard.until(TTSStoppedFrame)

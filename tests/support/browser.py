@@ -55,8 +55,10 @@ class Visit:
     pcm: bytearray = field(default_factory=bytearray)
     """The audio that came over its WebSockets."""
 
-    def watch(self) -> None:
-        page = self.page
+    def __post_init__(self) -> None:
+        self._watch(self.page)
+
+    def _watch(self, page: Page) -> None:
         page.set_default_timeout(1000 * HANG_S)
         page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
         page.on("request", lambda request: self._stays_here(request.url))
@@ -91,6 +93,12 @@ class Visit:
     def go(self, path: str) -> Page:
         self.page.goto(self.origin + path)
         return self.page
+
+    def another_tab(self) -> Page:
+        """Whose faults are this visit's."""
+        page = self.page.context.new_page()
+        self._watch(page)
+        return page
 
     def serious(self) -> list[str]:
         """What axe finds on the page that is serious or worse, with where it is."""
@@ -127,7 +135,6 @@ def visit(
         accept_downloads=True,
     )
     visit = Visit(context.new_page(), fleet.address)
-    visit.watch()
     if signed_in:
         visit.page.goto(console_link(fleet))
         visit.page.locator("#speak-button").wait_for()
