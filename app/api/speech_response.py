@@ -28,7 +28,7 @@ from app.realtime.session import RoutedSession
 from app.speech.choices import AudioFormat
 from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
-from app.speech.text.elements import behind_thought
+from app.speech.text.thoughts import behind_thought
 
 TEXT_PIECE_CHARS = 16_000
 

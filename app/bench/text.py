@@ -1,9 +1,10 @@
 """`carillon bench text`: what becomes of text on its way to the voice, case by case, and how long it takes.
 
 A case is a line of JSON: `text` or `pieces`, perhaps an `option` object, and what is expected: `spoken` (compared by
-its words, in small letters), `exact` (by its signs, too), `spoken_has`, `spoken_not`, `keeps` (a character),
-`sentences`, `silence_ms`; `whole` says that it holds only for a text that comes at once. Two ways are compared: our
-rules as sessions use them, and the grammars that books in other languages are read with.
+its words, in small letters), `exact` (by its signs, too), `spoken_has`, `spoken_not`, `matches` (patterns, with signs),
+`keeps` (a character), `sentences`, `silence_ms`; in `spoken` and `spoken_has` a list in place of a text holds readings
+that are as good as each other. `whole` says that a case holds only for a text that comes at once. Two ways are
+compared: our rules as sessions use them, and the grammars that books in other languages are read with.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 
 from app.narration.normaliser import Normaliser
 from app.speech.text import Cut, TextSplitter, boundaries, marks
-from app.speech.text.elements import behind_thought
 from app.speech.text.markup import Markup
 from app.speech.text.options import TextOptions, options_of
 from app.speech.text.spoken import read_out, spoken
+from app.speech.text.thoughts import behind_thought
 
 SHIPPED = files("app.bench").joinpath("cases/text.jsonl")
 ROUNDS = 5
@@ -90,9 +91,10 @@ def heard(pieces: Iterable[str], options: TextOptions, read: Callable[[str], str
 def judged(case: dict[str, Any], result: Heard) -> bool:
     """Whether a result is what the case expects."""
     said = _folded(result.words)
-    right = "spoken" not in case or said == _folded(case["spoken"])
+    right = "spoken" not in case or any(said == _folded(words) for words in _readings(case["spoken"]))
     right &= "exact" not in case or result.words == case["exact"]
-    right &= all(_folded(words) in said for words in case.get("spoken_has", ()))
+    right &= all(any(_folded(w) in said for w in _readings(words)) for words in case.get("spoken_has", ()))
+    right &= all(re.search(pattern, result.words) for pattern in case.get("matches", ()))
     right &= all(words.lower() not in result.words.lower() for words in case.get("spoken_not", ()))
     right &= case.get("keeps", "") in result.words
     if "sentences" in case:
@@ -169,6 +171,11 @@ def _note(score: Score, case: dict[str, Any], result: Heard, ms: float) -> None:
     score.ms.append(ms)
     if not judged(case, result):
         score.wrong[case["id"]] = result.words
+
+
+def _readings(expected: str | list[str]) -> list[str]:
+    """Those that are right."""
+    return [expected] if isinstance(expected, str) else expected
 
 
 def _folded(text: str) -> str:

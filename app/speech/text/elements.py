@@ -19,32 +19,16 @@ from app.speech.text.marks import (
 )
 from app.speech.text.options import CodeReading, MarkupKind, TextOptions
 from app.speech.text.plain_text import CLOSERS, ENDED, MarkupState, PlainText
+from app.speech.text.thoughts import ENDS
 
-THOUGHT = "[THINK]"
 MAX_OPEN_TAG_CHARS = 400
 
 _PAUSES_S = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
-_THOUGHT = re.compile(rf"<(?:{'|'.join(sorted(REASONING))})\b", re.I)
-_THOUGHT_END = re.compile(rf"</(?:{'|'.join(sorted(REASONING))})\s*>", re.I)
 _RATES = {"x-slow": 0.6, "slow": 0.8, "medium": 1.0, "default": 1.0, "fast": 1.25, "x-fast": 1.6}
 _PERCENTAGE = re.compile(r"([+-]?)(\d{1,4}(?:\.\d{1,3})?)%")
 _FACTOR = re.compile(r"\d{1,3}(?:\.\d{1,3})?|\.\d{1,3}")
 MAX_NESTED = 32
 _TIME = re.compile(r"\+?(\d{1,6}(?:\.\d{1,6})?|\.\d{1,6})\s*(ms|s)", re.I)
-
-
-def behind_thought(text: str, options: TextOptions) -> str:
-    """What is left of a whole text that begins within a thought, as some models' templates have it: `… </think>`.
-
-    In text that streams in, what comes before that tag has been spoken by the time it comes; there, `thought_open` is
-    to be said.
-    """
-    if "</" not in text or options.markup is MarkupKind.PLAIN or options.thought_open:
-        return text
-    end = _THOUGHT_END.search(text)
-    if end is None or _THOUGHT.search(text, 0, end.start()) or text.count("`", 0, end.start()) % 2:
-        return text
-    return text[end.end() :]
 
 
 def _rate(written: str) -> float | None:
@@ -174,8 +158,8 @@ class Elements(PlainText):
         name = self.state.skipped
         if name == "(":
             return self._target(text, at)
-        if name in ("!--", THOUGHT):
-            return self._skip_to("-->" if name == "!--" else "[/THINK]", text, at, final=final)
+        if name in ENDS:
+            return self._skip_to(ENDS[name], text, at, final=final)
         pattern = re.compile(rf"<(/?){re.escape(name)}(?=[\s/>])[^<>]*>", re.I)
         for found in pattern.finditer(text, at):
             raw = name in REASONING | CALLS or name in ("script", "style")  # whose text may speak of tags
@@ -195,14 +179,15 @@ class Elements(PlainText):
             return last
         return len(text)
 
-    def _skip_to(self, end: str, text: str, at: int, *, final: bool) -> int:
-        found = text.find(end, at)
-        if found >= 0:
+    def _skip_to(self, ends: Sequence[str], text: str, at: int, *, final: bool) -> int:
+        found = min(((text.find(end, at), end) for end in ends if end in text[at:]), default=None)
+        if found:
             self.state.skipped = ""
-            return found + len(end)
+            return found[0] + len(found[1])
         if final:
             return len(text)
-        keep = next((n for n in range(min(len(end) - 1, len(text) - at), 0, -1) if text.endswith(end[:n])), 0)
+        most = min(max(map(len, ends)) - 1, len(text) - at)
+        keep = next((n for n in range(most, 0, -1) if any(end.startswith(text[-n:]) for end in ends)), 0)
         return len(text) - keep
 
     def _target(self, text: str, at: int) -> int:

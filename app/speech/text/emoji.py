@@ -18,7 +18,7 @@ MAX_RUN_CHARS = 40
 _FLAG_A = 0x1F1E6
 
 
-def run_end(text: str, at: int) -> int:
+def emoji_end(text: str, at: int) -> int:
     """Where a run of emoji that begins at `at` ends, or MAX_RUN_CHARS of it do."""
     last = at + MAX_RUN_CHARS
     while at < min(len(text), last) and _PART.match(text, at):

@@ -16,7 +16,10 @@ def _names(listed: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-REASONING = _names("think thinking thought thoughts reasoning reflection scratchpad")
+REASONING = _names(
+    "think thinking thought thoughts reasoning reflection scratchpad analysis antthinking inner_monologue "
+    "chain_of_thought seed:think"
+)
 """Elements in which language models think aloud."""
 
 CALLS = _names("tool_call tool_calls tool_response tool_result function_call function_calls")

@@ -17,41 +17,40 @@ from dataclasses import asdict
 from typing import Any
 
 from app.speech.text.characters import clean
-from app.speech.text.elements import THOUGHT, Elements
+from app.speech.text.code import MAX_RUN_CHARS, Code, begins_tag, run_end
 from app.speech.text.emoji import CHARS as EMOJI_CHARS
 from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
-from app.speech.text.emoji import named, run_end
+from app.speech.text.emoji import emoji_end, named
 from app.speech.text.html import KNOWN, Partial, tag_at
 from app.speech.text.links import CITATION, CITATION_PART, MAX_LINK_CHARS, MAX_NESTED_LINKS, closing_bracket
 from app.speech.text.markdown import Line, opening
 from app.speech.text.marks import MAX_READING_CHARS, reading_mark, without_marks
 from app.speech.text.maths import Formula, formula_at, in_words
-from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions, options_of
+from app.speech.text.options import EmojiReading, MarkupKind, TextOptions, options_of
 from app.speech.text.plain_text import ENDED, MarkupState
 from app.speech.text.spoken import is_silent
+from app.speech.text.thoughts import Control, control_at
 from app.speech.token_layout import ORPHEUS_TAGS
 
 MAX_VERSE_CHARS = 60
 """Of a line that is meant to end there; prose that was broken to a width has longer ones."""
-MAX_RUN_CHARS = 40
-"""Of a row of one sign; a longer one is an ornament."""
-
 _PRIVATE = "\ue000-\uf8ff\U000f0000-\U0010ffff"
-_INLINE = re.compile(rf"[^\n*_~`\[!<&\\|$【\u200d{EMOJI_CHARS}{_PRIVATE}]+")
-_XML = re.compile(rf"[^<&\u200d{EMOJI_CHARS}{_PRIVATE}]+")
-_CODE = re.compile(rf"[^`\n{_PRIVATE}]+")
+_INLINE = re.compile(rf"[^\n*_~=`\[!<&\\|$【◁\x1b\u200d{EMOJI_CHARS}{_PRIVATE}]+")
+_XML = re.compile(rf"[^<&◁\u200d{EMOJI_CHARS}{_PRIVATE}]+")
 _EMOJI = re.compile(f"[{EMOJI_CHARS}]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ENTITY_PART = re.compile(r"&(?:#(?:\d{0,7}|[xX][0-9a-fA-F]{0,6})?|[A-Za-z][A-Za-z0-9]{0,31})?\Z")
 _DECLARATION = re.compile(r"<[!?][^<>]*>|<!\[CDATA\[|\]\]>")
-_CONTROL = re.compile(r"<\|[\w-]{1,40}\|>")
-_CONTROL_PART = re.compile(r"<\|[\w-]{0,40}\|?\Z")
 _AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
+_OPERATORS = tuple("!<>:+-*/%&|^")
+_COLOUR = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z])?")
+_COLOUR_PART = re.compile(r"\x1b(?:\[[0-9;?]{0,20})?\Z")
+"""Of a terminal."""
 _AFTER_NOTE = ("", "\n", ".", ",", ";", ":", "[")
 
 
-class Markup(Elements):
+class Markup(Code):
     """Makes plain text of written text, piece by piece; `source` says where plain text came from."""
 
     def __init__(
@@ -151,7 +150,7 @@ class Markup(Elements):
             return self._line(text, at, final=final)
         return self._inline(text, at, _INLINE, final=final)
 
-    def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:  # noqa: PLR0911 - one a sign
+    def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:  # noqa: PLR0911, PLR0912 - one a sign
         if found := plain.match(text, at):
             self._say(found[0])
             self.state.prev = text[found.end() - 1]
@@ -165,7 +164,7 @@ class Markup(Elements):
             return at + 1 if _EMOJI.match(self.state.prev) else self._literal(text, at, at + 1)
         if char == "\n":
             return self._newline(at)
-        if char in "*_~":
+        if char in "*_~=":
             return self._run(text, at, final=final)
         if char == "`":
             return self._backticks(text, at, final=final)
@@ -173,8 +172,14 @@ class Markup(Elements):
             return self._bracket(text, at, final=final)
         if char in "\\$":
             return self._formula(text, at, final=final)
+        if char == "◁":
+            thought = self._thought("◁think▷", text, at, final=final)
+            return self._literal(text, at, at + 1) if thought is None else thought
         if char == "【":
             return self._citation(text, at, final=final)
+        if char == "\x1b":
+            waits = not final and _COLOUR_PART.match(text, at)
+            return at if waits else at + len(_COLOUR.match(text, at)[0])
         if char == "|":
             return self._pipe(text, at, final=final)
         if _EMOJI.match(char):
@@ -239,71 +244,11 @@ class Markup(Elements):
         if ends and 0 < state.line_chars <= MAX_VERSE_CHARS and (first.isupper() or first.isdigit()):
             self._say(reading_mark("", ",") + " ")
 
-    def _newline(self, at: int) -> int:
-        state = self.state
-        state.line_chars, state.line_began = state.plain_chars - state.line_began, state.plain_chars
-        if state.block in ("heading", "row"):
-            self._end_block()
-        else:
-            self._say("\n")
-        state.line_start = True
-        state.prev = "\n"
-        return at + 1
-
-    # Code.
-
-    def _listing(self, text: str, at: int, *, final: bool) -> int:
-        """Within a fence: up to the line that closes it."""
-        state = self.state
-        end = text.find("\n", at)
-        line = text[at:] if end < 0 else text[at:end]
-        run, mark = state.fence, line.lstrip("> \t").rstrip()  # within a quotation, too
-        closes = state.line_start and mark and not mark.strip(run[0]) and len(mark) >= len(run)
-        if end < 0 and not final and state.line_start and not mark.strip(run[0]):
-            return at
-        if closes:
-            state.fence = ""
-            self._end_block()
-        elif self.options.code is CodeReading.READ:
-            self._say(without_marks(line if end < 0 else line + "\n"))
-        state.line_start = end >= 0
-        return len(text) if end < 0 else end + 1
-
-    def _backticks(self, text: str, at: int, *, final: bool) -> int:
-        state = self.state
-        end = _run_end(text, at)
-        run = end - at
-        if run == MAX_RUN_CHARS:
-            return end
-        if end == len(text) and not final:
-            return at
-        if not state.code_run:
-            state.code_run = run
-            if run >= 3:
-                self._announce_code()
-        elif run == state.code_run:
-            state.code_run = 0
-        state.prev = "x"
-        return end
-
-    def _code(self, text: str, at: int, *, final: bool) -> int:
-        """Within code in a line, where nothing is markup. Three backticks make a listing of it."""
-        if text[at] == "`":
-            return self._backticks(text, at, final=final)
-        if text[at] == "\n":
-            return self._newline(at)
-        found = _CODE.match(text, at)
-        if found is None:
-            return at + 1
-        if self.state.code_run < 3 or self.options.code is CodeReading.READ:
-            self._say(found[0])
-        return found.end()
-
     # Emphasis, escapes, cells, emoji.
 
     def _run(self, text: str, at: int, *, final: bool) -> int:
-        """A run of "*", "_" or "~": emphasis, which is not heard, or text."""
-        state, sign, end = self.state, text[at], _run_end(text, at)
+        """A run of "*", "_", "~" or "=": emphasis, which is not heard, or text."""
+        state, sign, end = self.state, text[at], run_end(text, at)
         if end - at == MAX_RUN_CHARS:
             return end
         if end == len(text) and not final:
@@ -313,6 +258,8 @@ class Markup(Elements):
         closes = bool(state.prev) and not state.prev.isspace()
         if sign == "~":
             literal = run == 1
+        elif sign == "=":
+            literal = run != 2 or opens == closes or state.prev in _OPERATORS
         elif sign == "_":
             literal = (state.prev.isalnum() and following.isalnum()) or not (opens or closes)
         else:
@@ -367,7 +314,7 @@ class Markup(Elements):
         return at + 1
 
     def _emoji(self, text: str, at: int, *, final: bool) -> int:
-        end = run_end(text, at)
+        end = emoji_end(text, at)
         if self.state.prev == "\n":  # lines that begin with emoji are a list
             self._end_block()
         if self.options.emoji is EmojiReading.DROP:
@@ -384,12 +331,23 @@ class Markup(Elements):
     def _entity(self, text: str, at: int, *, final: bool) -> int:
         if found := _ENTITY.match(text, at):
             char = html.unescape(found[0])
+            if char == "<" and found.end() == len(text) and not final:
+                return at
+            if char == "<" and begins_tag(text, found.end(), self.state.prev):
+                char = " "
             self._say(without_marks(char.replace("\xa0", " ")))
             self.state.prev = char[-1:]
             return found.end()
         if not final and _ENTITY_PART.match(text, at):
             return at
         return self._literal(text, at, at + 1)
+
+    def _thought(self, opens: str, text: str, at: int, *, final: bool) -> int | None:
+        """Up to behind `opens`, which begins what is not read; `at` where it may yet come, None where it does not."""
+        if text.startswith(opens, at):
+            self.state.skipped = opens
+            return at + len(opens)
+        return at if not final and opens.startswith(text[at:]) else None
 
     # Links, pictures, footnotes.
 
@@ -404,11 +362,8 @@ class Markup(Elements):
             if text[at + 1 : at + 2] != "[":
                 return self._literal(text, at, at + 1)
         begin = at + picture
-        if len(text) - begin < len(THOUGHT) and THOUGHT.startswith(text[begin:]) and not final:
-            return at
-        if text.startswith(THOUGHT, begin):
-            state.skipped = THOUGHT
-            return begin + len(THOUGHT)
+        if (thought := self._thought("[THINK]", text, begin, final=final)) is not None:
+            return thought if state.skipped else at
         end = closing_bracket(text, begin)
         if end is None and len(text) - begin < MAX_LINK_CHARS and not final:
             return at
@@ -454,11 +409,13 @@ class Markup(Elements):
             return at + 4
         if found := _DECLARATION.match(text, at):
             return found.end()
-        if found := _CONTROL.match(text, at):
+        if control := control_at(text, at, final=final):
+            assert isinstance(control, Control)
             self._end_block()
-            return found.end()
+            state.skipped = control.thought
+            return control.end
         rest = text[at : at + 50]
-        waits = rest in ("<", "<!", "<!-", "<?") or _CONTROL_PART.match(rest)
+        waits = control is None or rest in ("<", "<!", "<!-", "<?")
         if waits or (rest.startswith(("<!", "<?")) and ">" not in text[at:] and len(text) - at < MAX_LINK_CHARS):
             return self._literal(text, at, at + 1) if final else at
         if address := _AUTOLINK.match(text, at):
@@ -480,11 +437,3 @@ def has_nothing_to_speak(text: str, options: TextOptions, *, tags: Sequence[str]
     """Whether a whole text leaves no word, no tag and no pause: an emoji, "…", a thought. That is no error."""
     markup = Markup(options, tags=tags)
     return is_silent(clean(markup.push(text) + markup.finish(), tags=tags))
-
-
-def _run_end(text: str, at: int) -> int:
-    """Where a row of one character ends, or MAX_RUN_CHARS of it do."""
-    end = at
-    while end < min(len(text), at + MAX_RUN_CHARS) and text[end] == text[at]:
-        end += 1
-    return end

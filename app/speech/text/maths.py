@@ -33,17 +33,20 @@ _NAMES = _table(
     "cap=intersection;subset=is a subset of;subseteq=is a subset of;emptyset=the empty set;neg=not;lor=or;land=and;"
     "vee=or;wedge=and;sin=sine;cos=cosine;tan=tangent;log=log;ln=natural log;exp=exp;max=max;min=min;det=det;"
     "ldots=and so on;dots=and so on;cdots=and so on;circ=degrees;degree=degrees;percent=percent;mid=given;angle=angle;"
-    "hbar=h bar;ell=l;Re=the real part of;Im=the imaginary part of;therefore=therefore;because=because;prime=prime;"
+    "hbar=h bar;vec=vector;ell=l;Re=the real part of;Im=the imaginary part of;therefore=therefore;because=because;"
+    "prime=prime;"
     "mod=mod;bmod=mod;pmod=mod;varepsilon=epsilon;vartheta=theta;varphi=phi"
 )
 _SILENT = frozenset(
     listed(
         "left right big Big bigg Bigg quad qquad displaystyle textstyle limits nolimits mathbf mathit mathcal mathbb "
-        "mathsf boldsymbol nonumber ensuremath"
+        "mathsf boldsymbol nonumber ensuremath boxed fbox underline mathrm mathscr mathfrak hfill bigl bigr middle"
     )
 )
 _WORDS = frozenset(("text", "textbf", "textit", "textrm", "mathrm", "operatorname", "mbox"))
 """Whose group is words, rather than letters."""
+_ACCENTS = _table("hat=hat;widehat=hat;bar=bar;overline=bar;tilde=tilde;widetilde=tilde;dot=dot;ddot=double dot")
+"""Which are said behind what they stand on."""
 _UNHEARD = frozenset(("begin", "end", "label", "tag", "hspace", "vspace"))
 _FUNCTIONS = frozenset("fghPE")
 _SIGNS = {
@@ -61,7 +64,7 @@ _SUM_AFTER_NUMBER = re.compile(r"\d[\d,.]*(?:\s?[\\^_={}+*<>×]|(?![kKmMbBtT]\b)
 _WORDS_ALONE = re.compile(r"[A-Za-z]{3,}(?:[ ,.]+[A-Za-z]+)*")
 """As in `\\[sic\\]`, whose brackets are escaped."""
 _NUMBER_PART = re.compile(r"\d[\d,.]*(?:\s|[A-Za-z])?\Z")
-_NAME = re.compile(r"[A-Za-z]\w+(?![\w({^_\\=+*-])(?=.)", re.S)
+_NAME = re.compile(r"[A-Za-z](?!_\w\b)\w+(?![\w({^_\\=+*-])(?=.)", re.S)
 """As in `$HOME` and `$AAPL`."""
 
 
@@ -151,7 +154,7 @@ class _Reader:
         if token["name"]:
             return self._command(token["name"], depth)
         if token["sign"]:
-            return ["percent"] if token["sign"] == "%" else ["and"] if token["sign"] == "&" else []
+            return [word] if (word := {"%": "percent", "&": "and", "\\": ","}.get(token["sign"])) else []
         char = token["char"]
         if char == "{":
             return self.words(depth=depth + 1, until="}") if depth < MAX_DEPTH else []
@@ -170,6 +173,13 @@ class _Reader:
             return [f"the {self._root(depth)} root of", *self._group(depth)]
         if name in ("sum", "prod", "int", "oint", "lim"):
             return [_NAMES[name], *self._bounds(depth), "of"]
+        if name in ("binom", "dbinom", "tbinom"):
+            return [*self._group(depth), "choose", *self._group(depth)]
+        if name == "log" and self._next() == "_":
+            self._at += 1
+            return ["log base", *self._group(depth), "of"]
+        if name in _ACCENTS:
+            return [*self._group(depth), _ACCENTS[name]]
         if name in _WORDS:
             return self._words()
         if name in _UNHEARD:
@@ -215,6 +225,8 @@ class _Reader:
                 return ["cubed"]
             case ["degrees"] | ["prime"]:
                 return power
+            case ["minus", "one"]:
+                return ["inverse"]
             case _:
                 return ["to the power of", *power]
 

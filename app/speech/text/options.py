@@ -51,6 +51,11 @@ class TextOptions:
         """`en` of `en-GB`."""
         return self.language.replace("_", "-").partition("-")[0].lower()
 
+    @property
+    def region(self) -> str:
+        """`gb` of `en-GB`; empty where none is said."""
+        return self.language.replace("_", "-").partition("-")[2].lower()
+
 
 def options_of(fields: dict[str, Any]) -> TextOptions:
     """The options that `dataclasses.asdict` made `fields` of, and JSON carried."""

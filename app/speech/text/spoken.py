@@ -19,6 +19,9 @@ from app.speech.text.respelling import respeller
 LANGUAGES = frozenset({"en"})
 """Whose numbers and abbreviations are read."""
 
+MONTH_FIRST = frozenset({"", "us", "ca", "ph"})
+"""The regions of English in which 3/5 is in March."""
+
 _SPACE_BEFORE = re.compile(r"[ \t]+(?=[,.!?;:…](?:\s|\Z))")
 _BARE_COMMA = re.compile(r"[ \t]+[,;](?=[ \t]*[.,;](?:\s|\Z))")  # of "as is known [1], [2]."
 _ITEM_IN_ROW = re.compile(r"(?<=[,;:.]) [-•] (?=[^\W\d])")  # of a list within a table's cell
@@ -62,7 +65,8 @@ def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()
 def _read(text: str, options: TextOptions, tags: frozenset[str]) -> str:
     if not options.normalise or options.language_code != "en":
         return text
-    return english.read(_GLUED.sub(r"\1 ", text), tags=tags, urls=options.urls)
+    day_first = options.region not in MONTH_FIRST
+    return english.read(_GLUED.sub(r"\1 ", text), tags=tags, urls=options.urls, day_first=day_first)
 
 
 _remembered = lru_cache(maxsize=256)(read_out)

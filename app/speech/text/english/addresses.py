@@ -38,6 +38,17 @@ _FILE = re.compile(
     r"docx?|xlsx?|pptx?|png|jpe?g|gif|svg|mp3|mp4|wav|flac|ogg|zip|tar|gz|exe|sh|rs|go|cpp|hpp|java"
     r"|rb|php|sql|ini|cfg|log|env|epub)\b"
 )
+_PATH = re.compile(
+    r"(?<![^\s(\"'])(?<!\d )(?P<path>(?:~|\.{1,2})?/[A-Za-z_.][\w.~+-]+(?:/[\w.~+-]+)*/?"
+    r"|[A-Z]:\\[\w.~+-]+(?:\\[\w.~+-]+)*)(?![\w/\\])"
+)
+"""On a machine: `~/.bashrc`, `/etc/hosts`, `C:\\Users`."""
+_PORT = re.compile(r"\blocalhost:(?P<port>\d{2,5})\b")
+_HARDWARE = re.compile(r"(?<![\w:-])[\da-fA-F]{2}(?:(?::[\da-fA-F]{2}){5}|(?:-[\da-fA-F]{2}){5})(?![\w:-])")
+_IP6 = re.compile(
+    r"(?<![\w:])(?=[\da-fA-F:]*(?:::|[a-f]))(?:[\da-fA-F]{1,4}:|::)(?:[\da-fA-F]{0,4}:){1,6}[\da-fA-F]{0,4}(?![\w:])"
+)
+_DOT_NET = re.compile(r"(?<![a-z])\.NET\b")
 _SPELT_ENDINGS = frozenset(
     listed(
         "py js ts md csv html htm css xml pdf png jpg jpeg gif svg mp3 mp4 yml rs cpp hpp rb php sql cfg exe sh tsx jsx"
@@ -60,7 +71,15 @@ def read_addresses(text: str, urls: UrlReading) -> str:
     if "." in text or "://" in text:
         text = _URL.sub(_url_reader(urls), text)
         text = _IP.sub(_ip, text)
+        text = _DOT_NET.sub(" dot net", text)
+        text = _PATH.sub(_path, text)
         text = _FILE.sub(_file, text)
+    elif "/" in text or "\\" in text:
+        text = _PATH.sub(_path, text)
+    if ":" in text or "-" in text:
+        text = _PORT.sub(lambda m: f"localhost port {_part(m['port'])}", text)
+        text = _HARDWARE.sub(lambda m: ", ".join(map(spelt, re.split("[:-]", m[0]))), text)
+        text = _IP6.sub(lambda m: " colon ".join(map(spelt, m[0].split(":"))), text)
     text = _UUID.sub(lambda m: spelt(m[0]), text)
     text = _COLOUR.sub(lambda m: spelt(m["figures"]), text)
     text = _HEX.sub(lambda m: f"zero X {spelt(m['figures'])}", text)
@@ -72,6 +91,13 @@ def read_addresses(text: str, urls: UrlReading) -> str:
 def spelt_out(address: str) -> str:
     """Every word, number and sign of an address."""
     return " ".join(_part(found[0]) for found in _PART.finditer(address))
+
+
+def _path(match: re.Match[str]) -> str:
+    path = match["path"]
+    bare = path.rstrip("." if len(path) > 2 else "")
+    said = re.sub(rf"(?<=\.)(?:{'|'.join(sorted(_SPELT_ENDINGS))})\Z", lambda m: spelt(m[0]), bare)
+    return spelt_out(said.replace("-", " ").replace("_", " ")) + path[len(bare) :]
 
 
 def _host(host: str) -> str:

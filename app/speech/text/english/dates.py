@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from app.speech.text.english.words import cardinal, ordinal, year
 
@@ -23,20 +24,23 @@ _ISO = re.compile(
     r"(?=\d\d:)|(?![\w/-]))"
 )
 _SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
+_DASHED = re.compile(r"(?<![\w.,-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>[12]\d{3})(?![\w-])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
 _MONTH_DAY = re.compile(
     rf"\b{_MONTH} (?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?P<dash>\s?[-–]\s?)(?P<last>\d{{1,2}})(?:st|nd|rd|th)?)?\b"
     r"(?!\s?[:%])(?:(?P<comma>,?) (?P<year>[12]\d{3})\b)?"
 )
 _DAY_MONTH = re.compile(
-    rf"(?<![\w.,/:-])(?P<the>the )?(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}(?:,? (?P<year>"
-    rf"[12]\d{{3}}))?(?!\w)"
+    rf"(?<![\w.,/:-])(?P<the>the )?(?:(?P<first>\d{{1,2}})(?:st|nd|rd|th)?\s?[-–—]\s?)?"
+    rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?: of)? |-(?=\w+-\d)){_MONTH}(?:(?:,? |-)(?P<year>[12]\d{{3}}))?(?!\w)"
 )
+_ORDINALS = re.compile(r"(?<!\w)(?P<first>\d{1,3})(?:st|nd|rd|th)\s?[-–—]\s?(?=\d{1,3}(?:st|nd|rd|th)\b)")
 _MONTHS_RANGE = re.compile(rf"\b{_MONTH}\s?[-–—]\s?{_MONTH.replace('<month>', '<last>')}(?!\w)")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
     rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
 )
+_DAY_LIST = re.compile(rf"\b(?:{'|'.join(_DAYS)})\.?(?:(?:,? (?:and|&|or) |, ?|/)(?:{'|'.join(_DAYS)})\b)+")
 _SHORT_MONTH = re.compile(
     r"\b(?P<month>(?<=in )Jan|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
     r"(?:(?P<end>(?=\s+[A-Z]))|(?=\s))"
@@ -45,11 +49,19 @@ _WEEK = re.compile(
     r"\b(?P<first>Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.?\s?[-–—]\s?(?P<last>Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b"
     r"(?P<stop>\.(?=\s+[a-z\d]))?"
 )
-_MONTH_AND_DAY = re.compile(
-    rf"(?P<sure>(?:\b(?:on|until|till|due|dated|through|{'|'.join((*_DAYS.values(), *_DAYS))})\.?,? )?)"
-    r"(?<![\w/.,:-])(?P<month>0?[1-9]|1[0-2])/(?P<day>0?[1-9]|[12]\d|3[01])(?![\w/:]|[.,]\d|[ -](?:cups?|of|an?|the|"
-    r"t?b?sp|inch|in|teaspoons?|tablespoons?|mile|hour|way|full|empty|time|stars?)\b)"
-)
+
+
+def _two_figures(first: str, second: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?P<sure>(?:\b(?:on|until|till|due|dated|through|{'|'.join((*_DAYS.values(), *_DAYS))})\.?,? )?)"
+        rf"(?<![\w/.,:-]){first}/{second}(?![\w/:]|[.,]\d|[ -](?:cups?|of|an?|the|"
+        r"t?b?sp|inch|in|teaspoons?|tablespoons?|mile|hour|way|full|empty|time|stars?)\b)"
+    )
+
+
+_MONTH_FIGURES, _DAY_FIGURES = r"(?P<month>0?[1-9]|1[0-2])", r"(?P<day>0?[1-9]|[12]\d|3[01])"
+_MONTH_AND_DAY = _two_figures(_MONTH_FIGURES, _DAY_FIGURES)
+_DAY_AND_MONTH = _two_figures(_DAY_FIGURES, _MONTH_FIGURES)
 _PLAIN_FRACTIONS = frozenset((2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16))
 _CENTURY = re.compile(r"(?<=\d)(?P<th>st|nd|rd|th) c\.(?=(?P<end>\s+[A-Z]|\s*\Z)|\W)")
 _DECADE = re.compile(
@@ -76,6 +88,9 @@ _ZONE = re.compile(r"\b(?P<zone>UTC|GMT) ?(?P<sign>[+−–-]) ?(?P<hours>0?\d|1
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
 _CALENDAR = re.compile(rf" (?:{'|'.join((*_MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
 _HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
+_SHORT_YEAR = re.compile(r"(?<![^\s(])['’](?P<figures>\d\d)(?![\w'’%:°]|[.,]\d)")
+"""As in the class of '08."""
+_CIRCA = re.compile(r"(?<![\w.])(?P<word>ca?|[Ee]st|estd)\. ?(?=[12]?\d{3}\b)")
 _YEARS = re.compile(
     r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
 )
@@ -86,19 +101,23 @@ _YEAR = re.compile(
 )
 
 
-def read_dates(text: str) -> str:
-    """The text with dates and times as words."""
+def read_dates(text: str, *, day_first: bool = False) -> str:
+    """The text with dates and times as words; `day_first` where 3/5 is in May."""
     text = _ISO.sub(
         lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text
     )
+    read_figures = partial(_in_figures, day_first=day_first)
     if "/" in text:
-        text = _SLASHED.sub(_slashed, text)
-        text = _MONTH_AND_DAY.sub(_month_and_day, text)
+        text = _SLASHED.sub(read_figures, text)
+        text = (_DAY_AND_MONTH if day_first else _MONTH_AND_DAY).sub(_month_and_day, text)
+    text = _DASHED.sub(read_figures, text)
     text = _DOTTED.sub(_dotted, text)
     text = _WEEK.sub(lambda m: f"{_DAYS[m['first']]} to {_DAYS[m['last']]}", text)
+    text = _DAY_LIST.sub(lambda m: re.sub(r"([A-Z][a-z]+)\.?", lambda day: _DAYS[day[1]], m[0]), text)
     text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
     text = _MONTHS_RANGE.sub(lambda m: f"{_month(m['month'])} to {_month(m['last'])}", text)
     text = _DAY_MONTH.sub(_day_month, text)
+    text = _ORDINALS.sub(lambda m: f"{ordinal(int(m['first']))} to ", text)
     text = _MONTH_DAY.sub(_month_day, text)
     text = _MONTH_YEAR.sub(lambda m: f"{_month(m['month'])} {year(int(m['year']))}", text)
     text = _SHORT_MONTH.sub(lambda m: _month(m["month"]) + ("." if m["end"] is not None else ""), text)
@@ -112,8 +131,10 @@ def read_dates(text: str) -> str:
 
 
 def _read_years(text: str) -> str:
+    text = _CIRCA.sub(lambda m: "circa " if m["word"][0] == "c" else f"{m['word'][0]}stablished ", text)
     text = _CENTURY.sub(lambda m: f"{m['th']} century{'.' if m['end'] is not None else ''}", text)
     text = _DECADE.sub(_decade, text)
+    text = _SHORT_YEAR.sub(lambda m: f"{'oh ' if m['figures'][0] == '0' else ''}{cardinal(int(m['figures']))}", text)
     text = _ERA.sub(_era, text)
     text = _YEARS.sub(_years, text)
     return _YEAR.sub(lambda m: year(int(m["year"])) + (m["own"] or ""), text)
@@ -133,10 +154,10 @@ def _full(written: str) -> int:
     return number if number > 99 else number + (2000 if number < 50 else 1900)
 
 
-def _slashed(match: re.Match[str]) -> str:
-    """Month first, as in America, unless it can only be the day."""
+def _in_figures(match: re.Match[str], *, day_first: bool) -> str:
+    """Month first, as in America, unless it is the day's place or can only be the day."""
     month, day = int(match["first"]), int(match["second"])
-    if month > 12:
+    if month > 12 or (day_first and day <= 12):
         month, day = day, month
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return match[0]
@@ -172,7 +193,8 @@ def _day_month(match: re.Match[str]) -> str:
     day = int(match["day"])
     if not 1 <= day <= 31:
         return match[0]
-    spoken = f"the {ordinal(day)} of {_month(match['month'])}"
+    first = f"{ordinal(int(match['first']))} to " if match["first"] else ""
+    spoken = f"the {first}{ordinal(day)} of {_month(match['month'])}"
     return f"{spoken}, {year(int(match['year']))}" if match["year"] else spoken
 
 

@@ -62,6 +62,7 @@ _CURRENCIES = {
     "NOK": ("Norwegian krone", "Norwegian kroner", "øre", "øre"),
     "DKK": ("Danish krone", "Danish kroner", "øre", "øre"),
     "ZAR": ("rand", "rand", "cent", "cents"),
+    "kr": ("krone", "kroner", "øre", "øre"),
     "KRW": ("won", "won", "jeon", "jeon"),
 }
 _SIGN = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
@@ -104,7 +105,11 @@ _CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence
 _PERCENT = re.compile(rf"(?P<minus>(?<!\w)[-−+])?(?P<figures>{NUMBER})\s?(?P<sign>%|‰|percent\b|pct\b)")
 _DEGREES = re.compile(
     rf"(?P<minus>(?<![\w.])[-−–])?(?P<figures>{NUMBER})\s?(?:°|º|℃|℉|deg(?:rees)?\b)(?:\s?(?P<scale>[CFK](?!\w)))?"
+    r"(?:\s?(?P<minutes>\d{1,2})['’′](?:\s?(?P<seconds>\d{1,2}(?:\.\d+)?)(?:[\"”″]|''))?)?(?:\s?(?P<way>[NSEW])(?![\w'’]))?"
 )
+_WAYS = {"N": " north", "S": " south", "E": " east", "W": " west"}
+_ARTICLE = re.compile(r"\b[Aa]n? \Z")
+_NOUN = re.compile(r" (?!(?:of|per|and|or|is|was|in|to|for|from|at|on|than|total|each|apiece|a|as|if|when)\b)[a-z]{2,}")
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
@@ -119,7 +124,7 @@ _NUMBERED_PLACE = re.compile(
     r"\b(?:apt|apartment|suite|ste|unit|room|rm|seat|gate|flat|platform|row|block)\.? #?\Z", re.I
 )
 _SIZE = re.compile(
-    rf"(?<![\w.,])(?P<first>{NUMBER})(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?=)"
+    rf"(?<![\w.,])(?P<first>(?:{NUMBER})(?:\s?(?:[cmk]?m|in|ft|px)\b)?)(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?=)"
 )
 
 _UNITS: dict[str, tuple[str, str]] = {}
@@ -153,6 +158,8 @@ _units(
     "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
     "|frames per second; "
     "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
+    "hp=horsepower|horsepower; mpg MPG=mile per gallon|miles per gallon; Nm=newton meter; "
+    "mmHg=millimeter of mercury|millimeters of mercury; µl μl=microliter; cc=C C|C C; "
     "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
     "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
 )
@@ -224,10 +231,15 @@ _AMBIGUOUS_GAP = frozenset(
 """Units that with a space before them may be words: "5 in a row", "the 5 A students"."""
 _UNIT = re.compile(
     rf"(?<![\w.,$€£¥/])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
-    rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>[²³]|(?<=m)[23](?!\d))?"
+    rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>\^?[23](?![\d.])|[²³])?"
     rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
     rf"(?=\s*\Z|\s))?(?![\w/])"
 )
+_POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
+_RATE = re.compile(
+    r"(?<![\w/.-])(?P<unit>k?m|cm|mi|ft|[kKMGT]?B|[kKMG]b|[kmµμ]?g|m?L)/(?P<per>h|s|min|s²|m²|m³|d?L|mL|ml|kg)(?![\w/²³])"
+)
+"""With no figures before it."""
 _FRACTION_OF_UNIT = re.compile(
     r"(?P<figures>(?<![\w.,/])(?P<whole>\d{1,3}[ -])?\d{1,2}/\d{1,3}|(?P<one>\d{1,3} ?)?[½⅓⅔¼¾⅛⅜⅝⅞])(?P<gap>[ -]?)"
     rf"(?P<unit>{_UNIT_NAMES})\b\.?(?=\s|[,;)]|\Z)"
@@ -241,6 +253,7 @@ _PEOPLE = re.compile(
 _MAGNITUDE = re.compile(
     rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
 )
+_NAME = re.compile(" [A-Z][a-z]")
 _FOUR_K = frozenset({"2K", "4K", "5K", "8K"})
 
 
@@ -264,6 +277,7 @@ def read_measures(text: str) -> str:
     text = _FRACTION_OF_UNIT.sub(_fraction_of_unit, text)
     text = _PEOPLE.sub(lambda m: f"{m['figures']} million", text)
     text = _UNIT.sub(_unit, text)
+    text = _RATE.sub(lambda m: f"{_UNITS[m['unit']][1]} per {_DENOMINATORS[m['per']]}", text)
     return _MAGNITUDE.sub(_magnitude, text)
 
 
@@ -280,11 +294,13 @@ def _read_money(text: str) -> str:
 def _money(match: re.Match[str]) -> str:
     found = match.groupdict()
     minus = "minus " if found.get("minus") or found.get("minus2") else ""
-    return minus + _amount(match["sign"], match["figures"], match["scale"]) + _per(found.get("per"))
+    which = _before_noun(match) and not found.get("per")
+    return minus + _amount(match["sign"], match["figures"], match["scale"], which=which) + _per(found.get("per"))
 
 
-def _amount(sign: str, figures: str, scale: str | None) -> str:
+def _amount(sign: str, figures: str, scale: str | None, *, which: bool = False) -> str:
     one, many, cent, cents = _CURRENCIES[sign]
+    many, cents = (one, cent) if which else (many, cents)
     figures = figures.replace(",", "")
     if scale:
         return f"{number(figures)} {_scale(scale)} {many}"
@@ -334,9 +350,19 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _degrees(match: re.Match[str]) -> str:
+    """A temperature, an angle, a place on the globe."""
     scale = {"C": " Celsius", "F": " Fahrenheit", "K": " Kelvin"}.get(match["scale"] or "", "")
     minus = "minus " if match["minus"] else ""
-    return f"{minus}{count(match['figures'], 'degree', 'degrees')}{scale}"
+    parts = [count(match["figures"], "degree", "degree" if _before_noun(match) else "degrees")]
+    parts += [count(match[part], part[:-1], part) for part in ("minutes", "seconds") if match[part]]
+    way = _WAYS.get(match["way"] or "", "")
+    return f"{minus}{' '.join(parts)}{scale}{way}"
+
+
+def _before_noun(match: re.Match[str]) -> bool:
+    """Whether an amount says which: a 90° turn."""
+    text, begin = match.string, match.start()
+    return bool(_ARTICLE.search(text, max(0, begin - 4), begin) and _NOUN.match(text, match.end()))
 
 
 def _height(match: re.Match[str]) -> str:
@@ -373,8 +399,10 @@ def _unit(match: re.Match[str]) -> str:
         return match[0]
     one, many = _UNITS[unit]
     square = {"sq": "square ", "cu": "cubic "}.get((match["square"] or "")[:2], "")
-    square = square or {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}.get(match["power"] or "", "")
-    attributive = gap == "-"
+    square = square or {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}.get(
+        (match["power"] or "")[-1:], ""
+    )
+    attributive = gap == "-" or _before_noun(match)
     read = f"{number(match['figures'])} {square}{one if attributive or match['figures'] == '1' else many}"
     if match["per"]:
         read += f" per {_DENOMINATORS[match['per']]}"
@@ -392,6 +420,8 @@ def _fraction_of_unit(match: re.Match[str]) -> str:
 def _magnitude(match: re.Match[str]) -> str:
     if match["figures"] + match["scale"] in _FOUR_K and not match["plus"]:
         return f"{number(match['figures'])} {match['scale']}"
+    if match["scale"] == "B" and _NAME.match(match.string, match.end()):
+        return f"{number(match['figures'])} B"
     if _NUMBERED_PLACE.search(match.string[: match.start()]):
         return f"{number(match['figures'])} {match['scale'].upper()}"
     minus = "minus " if match["minus"] else ""

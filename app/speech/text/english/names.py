@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from app.speech.text.english.words import cardinal, listed, ordinal
+from app.speech.text.english.words import cardinal, listed, ordinal, year
 
 ROMAN = r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 NUMBERED = (
@@ -15,8 +15,8 @@ NUMBERED = (
 _REIGNED = (
     r"Albert|Alexander|Alfonso|Benedict|Boniface|Carl|Catherine|Charles|Christian|Clement|Constantine|Darius|David|"
     r"Edward|Elizabeth|Ferdinand|Francis|Frederick|Friedrich|George|Gregory|Gustav|Gustavus|Henri|Henry|Innocent|Ivan|"
-    r"James|John|Joseph|Julius|Leo|Leopold|Louis|Malcolm|Margaret|Mary|Napoleon|Nicholas|Otto|Paul|Pedro|Peter|Philip|"
-    r"Philippe|Pius|Ptolemy|Rameses|Ramses|Richard|Robert|Sixtus|Stephen|Thutmose|Umberto|Urban|Victor|Vittorio|"
+    r"James|John|Joseph|Julius|Leo|Leopold|Louis|Malcolm(?! X\b)|Margaret|Mary|Napoleon|Nicholas|Otto|Paul|"
+    r"Pedro|Peter|Philip|Philippe|Pius|Ptolemy|Rameses|Ramses|Richard|Robert|Sixtus|Stephen|Thutmose|Umberto|Urban|Victor|Vittorio|"
     r"Wilhelm|William"
 )
 _RULERS = r"King|Queen|Pope|Emperor|Empress|Tsar|Czar|Kaiser|Prince|Duke"
@@ -33,6 +33,10 @@ _ROMAN_SMALL = re.compile(
     r"(?P<roman>[ivxl]{2,7})(?![\w'’-])"
 )
 _ROMAN_CENTURY = re.compile(rf"\b(?P<roman>(?=[VXI]{{2,}}){ROMAN})(?:th)? (?=(?:century|centuries|dynasty|Olympiad)\b)")
+_DRIP = re.compile(
+    r"\bIV(?= (?:drips?|fluids?|lines?|bags?|antibiotics?|therapy|access|infusions?|injections?|pole|pump)\b)"
+)
+_ROMAN_YEAR = re.compile(rf"(?<![\w'’-])(?=MM|MCM|MDC|[MDCLXVI]{{6}}){ROMAN}(?![\w'’-])")
 _PADDED = re.compile(rf"\b(?P<word>(?i:{NUMBERED})) 0+(?=[1-9])")
 _RULER = re.compile(rf"\A(?:{_RULERS}) ")
 _KEYWORD_END = re.compile(rf"\b(?i:{NUMBERED}) \Z")
@@ -71,6 +75,8 @@ _HOUSE = re.compile(
     rf"\b(?P<before>\d{{1,5}}[A-Za-z]? (?:[NSEW] )?(?:[A-Z][a-z'’]+ ){{1,3}})(?P<kind>{'|'.join(_STREETS)})\b(?!\.)"
 )
 """`10 Downing St`, without a stop."""
+_QUARTERS = {"NW": "Northwest", "NE": "Northeast", "SW": "Southwest", "SE": "Southeast"}
+_QUARTER = re.compile(rf"\b(?P<street>{'|'.join(_STREETS.values())}) (?P<quarter>{'|'.join(_QUARTERS)})\b")
 _ROOMS = {"Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "Bldg": "Building", "Fl": "Floor"}
 _ROOM = re.compile(rf"(?<![\w.])(?P<kind>{'|'.join(_ROOMS)})\. ?(?=#?\d|[A-Z]\b|[a-z]+ [A-Z]\b)")
 _NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
@@ -104,11 +110,20 @@ _COMMON = {
     "AKA": "also known as",
     "ASAP": "A S A P",
     "FAQ": "F A Q",
+    "btw": "by the way",
+    "imo": "in my opinion",
+    "imho": "in my humble opinion",
+    "idk": "I don't know",
+    "tbh": "to be honest",
+    "afaik": "as far as I know",
+    "iirc": "if I recall correctly",
 }
-_SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA)(?![\w/])")
+_SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?![\w/])")
 _MIXED_CASE = {
     "PhD": "P H D", "PhDs": "P H Ds", "MSc": "M S C", "BSc": "B S C", "IoT": "I O T", "iOS": "I O S",
     "macOS": "mac O S", "SaaS": "sass", "VoIP": "voip", "QoS": "Q O S", "DoS": "D O S", "DDoS": "D DOS",
+    "IPv4": "I P version four", "IPv6": "I P version six", "WWI": "World War one", "WWII": "World War two",
+    "WW1": "World War one", "WW2": "World War two", "TL;DR": "T L D R", "TLDR": "T L D R",
 }  # fmt: skip
 _MIXED = re.compile(rf"(?<![\w-])(?:{'|'.join(_MIXED_CASE)})(?![\w-])")
 _SENTENCE = re.compile(rf"\s+[“\"'‘(]?{_OPENER}")
@@ -134,7 +149,7 @@ _SHOUTED = frozenset(
         "WHY WILL WIN WITH WON WORD WORK WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO"
     )
 )
-_SAID = frozenset(
+SAID = frozenset(
     listed(
         "NASA NATO UNESCO UNICEF OPEC ASAP RAM ROM LASER RADAR SONAR SCUBA AIDS SARS COVID FIFA UEFA NAFTA NAFTAS "
         "ASEAN JPEG GIF PIN SIM RAID LAN WAN VOIP SAAS JSON YAML TOML BIOS SWAT NASDAQ IKEA LEGO OSHA PETA POTUS "
@@ -153,6 +168,10 @@ _SAID_AS = {
     "JSON": "jason",
     "GIF": "gif",
 }
+_PRONOUNS = frozenset(("IT", "WHO", "US"))
+_ARTICLE = re.compile(r"\b(?:the|an|our|your|their|my|his|her) \Z", re.I)
+"""Behind which a pronoun in capitals is none: the IT team, the WHO."""
+_GLUED = re.compile(r"(?<![A-Za-z])(?P<letters>[A-Z]{2,5})(?=[A-Z][a-z]{2,})")
 _ROMAN_ONLY = re.compile(rf"(?=[IVX]{{2,}}){ROMAN}\Z")
 MIN_SHOUTED_CHARS = 6
 """A word of so many capitals is one, not letters."""
@@ -174,11 +193,19 @@ _SPELT = frozenset(
 
 def read_numerals(text: str) -> str:
     """The text with Roman numerals as words, where they can be nothing else."""
+    text = _DRIP.sub("I V", text)
+    text = _ROMAN_YEAR.sub(lambda m: year(value(m[0])) if len(m[0]) > 2 else m[0], text)
     text = _PADDED.sub(r"\g<word> ", text)
     text = _ROMAN_AFTER_KEYWORD.sub(_number, text)
     text = _ROMAN_AFTER_NAME.sub(_reign, text)
     text = _ROMAN_SMALL.sub(_small, text)
     return _ROMAN_CENTURY.sub(lambda m: f"{ordinal(value(m['roman']))} ", text)
+
+
+def read_streets(text: str) -> str:
+    """The text with `1600 Pennsylvania Ave NW` in full, while its number is still in figures."""
+    text = _HOUSE.sub(lambda m: m["before"] + _STREETS[m["kind"]], text)
+    return _QUARTER.sub(lambda m: f"{m['street']} {_QUARTERS[m['quarter']]}", text)
 
 
 def read_abbreviations(text: str) -> str:
@@ -191,15 +218,15 @@ def read_abbreviations(text: str) -> str:
         text = _NUMBER_SIGN.sub(_number_sign, text)
         text = _ABBREVIATION.sub(_abbreviation, text)
         text = _DOTTED.sub(_dotted, text)
-    text = _HOUSE.sub(lambda m: m["before"] + _STREETS[m["kind"]], text)
     text = _MIXED.sub(lambda m: _MIXED_CASE[m[0]], text)
     text = _AMPERSAND.sub(lambda m: f"{' '.join(m['before'])} and {' '.join(m['after'])}", text)
     text = _BARE_BEFORE_NAME.sub(lambda m: _TITLES[m["title"] + "."], text)
-    return _SHORT.sub(lambda m: _COMMON[m[0]], text)
+    return _SHORT.sub(lambda m: _COMMON.get(m[0]) or _COMMON[m[0].lower()], text)
 
 
 def read_capitals(text: str) -> str:
     """The text with acronyms as letters or words, and what is shouted in small letters: voices spell capitals."""
+    text = _GLUED.sub(r"\g<letters> ", text)
     words = list(_WORD.finditer(text))
     if not words:
         return _CONTRACTED.sub(_contracted, text)
@@ -288,7 +315,7 @@ def _in_a_row(text: str):
     spans: list[tuple[int, int]] = []
     for row in re.finditer(r"(?:(?<!\w)[A-Z][A-Z'’-]*\b(?:[^\w\n]+|\Z)){3,}", text):
         words = re.findall("[A-Z]+", row[0])
-        if 2 * sum(word not in _SAID and _is_word(word) for word in words) >= len(words):
+        if 2 * sum(word not in SAID and _is_word(word) for word in words) >= len(words):
             spans.append(row.span())
     return lambda at: any(start <= at < end for start, end in spans)
 
@@ -310,8 +337,10 @@ def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - 
         if not set(word) & set("-/&") or any(map(str.isdigit, word)):
             return match[0]
         return re.sub("[A-Z]+", lambda m: _part(m[0]), word.replace("&", " and ")).replace("-", " ") + own
-    if word in _SAID:
+    if word in SAID:
         return match[0]
+    if word in _PRONOUNS and not shouted and _ARTICLE.search(match.string[: match.start()]):
+        return " ".join(word) + own
     if shouted or _is_word(word):
         return _lowered(match, word) + own
     if _ROMAN_ONLY.match(word):
@@ -328,8 +357,8 @@ def _contracted(match: re.Match[str]) -> str:
 
 
 def _part(part: str) -> str:
-    if part in _SAID or len(part) >= MIN_SHOUTED_CHARS or part in _SHOUTED:
-        return part.capitalize() if part not in _SAID else part
+    if part in SAID or len(part) >= MIN_SHOUTED_CHARS or part in _SHOUTED:
+        return part.capitalize() if part not in SAID else part
     return " ".join(part)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from app.speech.text.english.measures import NUMBER
+from app.speech.text.english.names import SAID
 from app.speech.text.english.words import cardinal, digits, number, ordinal, spelt
 
 _TELEPHONE = re.compile(
@@ -25,6 +26,13 @@ _EMERGENCY = re.compile(
     r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112))(?P<call>\d{3})(?![\w,.]*\d)"
 )
 
+_SPELT_OUT = re.compile(
+    r"\b(?P<word>(?i:zip(?: codes?)?|postal code|pin|(?<!area )(?<!error )(?<!status )code|otp|passcode|password|account"
+    r"|acct\.?|tracking|confirmation|invoice|ticket|serial|routing)(?: (?i:numbers?|no\.|is|was|code|id))*:?) (?P<sign>#|№ ?)?"
+    r"(?P<figures>\d{4,12}(?:(?:,| and| or|, and|, or) \d{4,12})*)(?![\w/%:-]|[.,]\d)"
+)
+"""Figures that are a name, by what stands before them."""
+
 _VULGAR = {
     "½": "one half", "⅓": "one third", "⅔": "two thirds", "¼": "one quarter", "¾": "three quarters",
     "⅕": "one fifth", "⅖": "two fifths", "⅗": "three fifths", "⅘": "four fifths", "⅙": "one sixth", "⅚": "five sixths",
@@ -39,8 +47,8 @@ _ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
 _EVEN = re.compile(r"(?<![\w./,:-])(?P<half>[25]0)[/-](?P=half)(?![\w/-]|[.,]\d)")
 _ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
 _OUT_OF = re.compile(
-    rf"(?<![\w./])(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b"
-    rf"|rating|score|[.!?,]|\Z))"
+    rf"(?<![\w./])(?:(?P<first>{NUMBER})/(?P<last>10|100|5|20)(?![\w/]|[.,]\d)(?=\s?(?:stars?\b|points?\b"
+    rf"|rating|score|[.!?,]|\Z))|(?P<part>\d{{1,2}}\.\d|10(?=/10))/(?P<whole>10|100|5|20|4)(?![\w/]|[.,]\d))"
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
@@ -78,8 +86,14 @@ _TIGHT = re.compile(
     r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])"
     r"(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
 )
+_PER = re.compile(r"(?<=\d)/(?=(?:day|week|month|year|hour|min|night|person|user|head)\b)")
 _DIVIDED = re.compile(r"(?<=\))/(?=[\d(])|(?<=\d)/(?=\()")
-_TIMES = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[x×](?![\w])")
+_TIMES = re.compile(
+    rf"(?<![\w.,])(?<!equals )(?<!plus )(?<!minus )(?<!times )(?P<figures>{NUMBER})[x×](?![\w²³^]|\s(?:plus|minus"
+    r"|equals|times|over|divided by|squared|cubed|is (?:less|greater|at|about))\b)"
+)
+"""`2x faster`; in `2x + 1` it is a letter."""
+_FACTOR = re.compile(r"(?<=\d)(?=[xyz](?:[²³^]|\b))")
 _BEFORE = {
     "~": "about",
     "≈": "about",
@@ -100,7 +114,9 @@ _NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
 _PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
 _SECTION = re.compile(r"§§?\s?(?=\d)")
 _CODE = re.compile(r"(?<![\w.,'’-])(?=[A-Za-z\d-]*\d)(?=[A-Za-z\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+)*(?!\w)")
-_CODE_PART = re.compile(r"[A-Za-z]+|\d+")
+_CODE_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[A-Z]|\d+")
+_DOTTED_CODE = re.compile(r"(?<![\w.])(?P<letter>[A-Z])\.(?P<figures>\d{2,4})(?!\w|\.\d)")
+"""As H.264."""
 _SPACED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\w]|[.,]\d)")
 _PLAIN = re.compile(rf"(?P<figures>\d+(?:\.\d+){{2,}}|{NUMBER})")
 
@@ -115,6 +131,7 @@ def read_telephones(text: str) -> str:
     text = _CARD.sub(lambda m: ", ".join(map(digits, re.split("[ -]", m[0]))), text)
     text = _GROUPS.sub(lambda m: ", ".join(spelt(part).lower() for part in m[0].split("-")), text)
     text = _EMERGENCY.sub(_by_digits, text)
+    text = _SPELT_OUT.sub(_spelt_out, text)
     return _SOCIAL.sub(lambda m: ", ".join(map(digits, m[0].split("-"))), text)
 
 
@@ -136,6 +153,7 @@ def read_numbers(text: str) -> str:
     text = _RATIO.sub(lambda m: " to ".join(number(part) for part in m.groups() if part), text)
     text = _read_sums(text)
     text = _ROMAN_PLURAL.sub(_plural, text)
+    text = _DOTTED_CODE.sub(lambda m: f"{m['letter']} {_grouped(m['figures'])}", text)
     text = _CODE.sub(_code, text)
     return _PLAIN.sub(_plain, text)
 
@@ -144,7 +162,7 @@ def _read_fractions(text: str) -> str:
     text = _ALWAYS.sub("twenty four seven", text)
     text = _EVEN.sub(lambda m: f"{number(m['half'])} {number(m['half'])}", text)
     text = _ELEVEN.sub("nine eleven", text)
-    text = _OUT_OF.sub(lambda m: f"{number(m['first'])} out of {number(m['last'])}", text)
+    text = _OUT_OF.sub(lambda m: f"{number(m['first'] or m['part'])} out of {number(m['last'] or m['whole'])}", text)
     text = _VULGAR_FRACTION.sub(_vulgar, text)
     return _FRACTION.sub(_fraction, text)
 
@@ -156,8 +174,10 @@ def _read_sums(text: str) -> str:
     text = _SPACED.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _MINUS.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['letter'] or m['by']]} ", text)
+    text = _PER.sub(" per ", text)
     text = _DIVIDED.sub(" divided by ", text)
     text = _TIMES.sub(lambda m: f"{number(m['figures'])} times", text)
+    text = _FACTOR.sub(" ", text)
     text = _SIGNED.sub(lambda m: f"{_BEFORE[m['sign']]} ", text)
     text = _PLUS_AFTER.sub(" plus", text)
     return _NEGATIVE.sub("minus ", text)
@@ -169,6 +189,15 @@ def _telephone(match: re.Match[str]) -> str:
     if match["plus"]:
         read = f"plus {digits(match['country'])}, {read}"
     return f"{read}, extension {digits(match['ext'])}" if match["ext"] else read
+
+
+def _spelt_out(match: re.Match[str]) -> str:
+    """A year is none, but of a PIN."""
+    word, figures = match["word"], match["figures"]
+    if re.fullmatch("(?:19|20)..", figures) and not re.match("(?i)pin|otp|pass", word):
+        return match[0]
+    sign = "number " if match["sign"] else ""
+    return f"{word} {sign}{re.sub('[0-9]+', lambda m: digits(m[0]), figures)}"
 
 
 def _toll(match: re.Match[str]) -> str:
@@ -243,7 +272,8 @@ def _code(match: re.Match[str]) -> str:
 
 def _code_part(part: str, parts: int) -> str:
     if not part.isdigit():
-        return part.upper() if len(part) == 1 and parts > 1 else part
+        letters = part.isupper() and len(part) < 4 and part not in SAID
+        return " ".join(part) if letters else part.upper() if len(part) == 1 and parts > 1 else part
     return _grouped(part)
 
 

@@ -8,15 +8,15 @@ import unicodedata
 from app.speech.text.english.addresses import read_addresses
 from app.speech.text.english.dates import read_dates
 from app.speech.text.english.measures import read_measures
-from app.speech.text.english.names import read_abbreviations, read_capitals, read_numerals
+from app.speech.text.english.names import read_abbreviations, read_capitals, read_numerals, read_streets
 from app.speech.text.english.numbers import read_numbers, read_telephones
 from app.speech.text.options import UrlReading
 
 _NEEDS_READING = re.compile(
-    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]"
+    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]"
     r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
     r"--|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
-    r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/)(?!\w)"
+    r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
 _STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]+")
@@ -24,7 +24,8 @@ _STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]+")
 _SIGN_WORDS = {
     "&": " and ", "$": " ", "@": " at ", "%": " percent",
     "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
-    "™": "", "¶": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ", "\\": " ", "^": " ", "~": " ",
+    "™": "", "¶": "", "†": "", "‡": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ",
+    "\\": " ", "^": " ", "~": " ",
     "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
     "÷": " divided by ", "±": " plus or minus ", "≈": " about ", "≠": " is not ", "≤": " at most ", "≥": " at least ",
 }  # fmt: skip
@@ -38,7 +39,7 @@ _STAR = re.compile(r"(?<!\S)\*(?!\S)")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\^_+\^|-_+-|(?:(?<=\bI )|(?<=[a-z]{2} )|(?<=[.!?] )|\A)</?3+)"
+    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\^_+\^|-_+-|(?<![\d)] )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
     r"(?=[\s.,!?]|\Z)"
 )
 _SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
@@ -64,16 +65,21 @@ def is_plain(text: str) -> bool:
     return _NEEDS_READING.search(text) is None
 
 
-def read(text: str, *, tags: frozenset[str] = frozenset(), urls: UrlReading = UrlReading.HOST) -> str:
-    """The text as words; `tags` of the model stay."""
+def read(
+    text: str,
+    *,
+    tags: frozenset[str] = frozenset(),
+    urls: UrlReading = UrlReading.HOST,
+    day_first: bool = False,
+) -> str:
+    """The text as words; `tags` of the model stay. `day_first`: 3/5 is in May."""
     if is_plain(text):
         return text
-    if "<" not in text:
-        return _read(text, urls)
-    return "".join(part if part in tags else _read(part, urls) for part in _TAG.split(text))
+    parts = _TAG.split(text) if "<" in text else [text]
+    return "".join(part if part in tags else _read(part, urls, day_first=day_first) for part in parts)
 
 
-def _read(text: str, urls: UrlReading) -> str:
+def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     if is_plain(text):
         return text
     text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
@@ -85,14 +91,14 @@ def _read(text: str, urls: UrlReading) -> str:
     text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
     text = _CAMEL_WORD.sub(lambda m: _CAMEL.sub(" ", m[0]).lower(), read_numerals(text))
-    if any(map(str.isnumeric, text)) or _SIGN.search(text):
-        text = read_telephones(text)
-        text = read_dates(text)
+    if any(map(str.isnumeric, text)) or _SIGN.search(text) or "/" in text:
+        text = read_telephones(read_streets(text))
+        text = read_dates(text, day_first=day_first)
         text = read_measures(text)
         text = read_abbreviations(text)
         text = read_numbers(text)
     else:
-        text = read_abbreviations(read_dates(text))
+        text = read_abbreviations(read_dates(text, day_first=day_first))
     return read_capitals(_read_signs(text))
 
 

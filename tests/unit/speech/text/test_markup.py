@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.speech.text import TextSplitter, clean, marks
-from app.speech.text.elements import behind_thought
 from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
 from app.speech.text.spoken import spoken
+from app.speech.text.thoughts import behind_thought
 
 SIGNS = (
     *"*_`~[]()!#|&<>/=:.-+ 5ax",
@@ -273,7 +273,7 @@ def test_twenty_thousand_characters_without_a_space_pass() -> None:
         ("> ```py\n> x = 1\n> ```\n> Done.", "Done."),
         ('<tool_call>{"a": "<b>"}</tool_call>Done.', "Done."),
         ("on it goes</think>Answer.", "on it goes\nAnswer."),
-        ("<|start|>assistant<|message|>Hello.", "assistant\nHello."),
+        ("<|start|>assistant<|message|>Hello.", "Hello."),
         ("Here:\n✅ Done\n❌ Not done", "Here:\nDone\nNot done"),
         ("It rained [1], [2][3].", "It rained , ."),
         ("Take a[1] or [2] of them.", "Take a or [2] of them."),
