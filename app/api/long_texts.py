@@ -64,7 +64,7 @@ async def parse_with_text(
     )
     request = {"source": str(body.absolute()), "field": field, "target": str(target.absolute())}
     try:
-        said = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
+        said = await sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
     except sandbox.Fault as fault:
         raise InvalidRequest(str(fault), param=str(fault).partition(":")[0]) from None
     wanted = await asyncio.to_thread(parse_json, json.dumps(said["rest"]).encode(), kind, max_values=max_values)
