@@ -248,12 +248,12 @@ _SPARING = Throttle(per_minute=600)
 
 def make_server(settings: Settings) -> Server:
     """The front door's server, not yet started. Port 0 takes a free one."""
-    door = Connections(limit=connection_limit(), per_address=settings.connections_per_address)
+    connections = Connections(limit=connection_limit(), per_address=settings.connections_per_address)
     config = uvicorn.Config(
-        create_app(settings, connections=door.__len__),
+        create_app(settings, connections=connections.__len__),
         host=settings.api_host,
         port=settings.api_port,
-        http=partial(BoundedHttp, door=door),  # type: ignore[arg-type]
+        http=partial(BoundedHttp, connections=connections),  # type: ignore[arg-type]
         ws=BoundedWebSocket,
         log_config=None,
         access_log=False,

@@ -9,6 +9,7 @@ down to 25 dB. Nothing here knows codes, models or where the recordings came fro
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
@@ -155,13 +156,14 @@ class _Preparation:
         name, config = file.source.name, self.config
         with tempfile.TemporaryDirectory(dir=self.directory, prefix=".decoded-") as scratch:
             target = Path(scratch) / "mono.f32"
-            decoded = audio_probe.decode(
+            decoding = audio_probe.decode(
                 file.source.path,
                 target,
                 max_duration_s=self.max_sample_s,
                 sample_rate_hz=self.grid.sample_rate_hz,
                 name=name,
             )
+            decoded = asyncio.run(decoding)
             samples = np.fromfile(target, "<f4")
         file.duration_s = decoded.facts.duration_s
         if decoded.lone_channel:

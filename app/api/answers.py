@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
-from app.api.sample_audio import CONTENT_TYPES as SAMPLE_TYPES
 from app.fleet.worker import Worker
 from app.narration.models import Narration, NarrationOutput, NarrationSource, ScriptSegment, TextFinding
 from app.platform.api_keys import ApiKey
@@ -20,7 +19,7 @@ from app.platform.audit import AuditEntry
 from app.platform.codecs import CONTENT_TYPES
 from app.platform.projects import Project
 from app.speech.choices import NarrationFormat
-from app.voices.models import CloneJob, Consent, Sample, VoiceRecord
+from app.voices.models import SAMPLE_TYPES, CloneJob, Consent, Sample, VoiceRecord
 
 AUDIOBOOK_TYPES = ("audio/mp4", "audio/mpeg", "audio/flac", "audio/ogg", "audio/wav")
 """Of NarrationFormat, in some order."""

@@ -36,6 +36,9 @@ MAX_SHOWN_CHARS = 100
 MAX_FIELD_BYTES = 16 * 2**20
 """Of all fields that are no files, together."""
 
+MAX_LARGEST_FILES = 4
+"""A form of many files may be so large as this many of the largest."""
+
 
 def form_body(**fields: str) -> dict[str, Any]:
     """What `received_form` takes, for the OpenAPI page: each field as `file`, `files`, `text` or `texts`; `text?` may
@@ -67,6 +70,11 @@ class FormLimits:
     def one_file(cls, max_bytes: int) -> Self:
         """Of a form with one file and some fields."""
         return cls(file_bytes=max_bytes, total_bytes=2 * max_bytes, parts=8)
+
+    @classmethod
+    def many_files(cls, max_bytes: int, *, parts: int) -> Self:
+        """Of a form with many files, which may be so large as MAX_LARGEST_FILES of the largest."""
+        return cls(file_bytes=max_bytes, total_bytes=MAX_LARGEST_FILES * max_bytes, parts=parts)
 
 
 @dataclass

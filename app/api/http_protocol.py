@@ -96,11 +96,11 @@ class BoundedHttp(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        door: Connections,
+        connections: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.access_log = False  # it would have every query in it
-        self._door = door
+        self._connections = connections
         self._connection: Connection | None = None
         self._slices: deque[bytes] = deque()
         self._pump_due = self._deaf = False
@@ -114,7 +114,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         peer = get_remote_addr(transport)
         connection = Connection(peer[0] if peer else "", transport.abort)
-        if not self._door.enter(connection):
+        if not self._connections.enter(connection):
             transport.abort()
             return
         self._connection = connection
@@ -126,7 +126,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._connection is None:
             return
         self._end_watch()
-        self._door.leave(self._connection)
+        self._connections.leave(self._connection)
         self._slices.clear()
         super().connection_lost(exc)
 
@@ -134,11 +134,11 @@ class BoundedHttp(HttpToolsProtocol):
         connection, self._connection = self._connection, None
         assert connection is not None
         self._end_watch()
-        self._door.decided(connection)
+        self._connections.decided(connection)
         super().handle_websocket_upgrade()
         socket = self.transport.get_protocol()
         assert isinstance(socket, BoundedWebSocket)
-        socket.when_lost = lambda: self._door.leave(connection)
+        socket.when_lost = lambda: self._connections.leave(connection)
 
     def _end_watch(self) -> None:
         for timer in (self._head_timer, self._body_timer):
@@ -202,7 +202,7 @@ class BoundedHttp(HttpToolsProtocol):
     def _close_with(self, status: int, reason: str) -> None:
         """Say why, unless an answer has begun; then end the connection, and hear no more of it."""
         if self._connection is not None:
-            self._door.undecided(self._connection)
+            self._connections.undecided(self._connection)
         begins = self.cycle is None or (self._head_timer is not None and self.cycle.response_complete)
         if begins or not self.cycle.response_started:
             head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
@@ -238,7 +238,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         if self._connection is not None:
-            self._door.decided(self._connection)
+            self._connections.decided(self._connection)
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -257,7 +257,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.cycle.more_body:
             self._body_timer = self.loop.call_later(UNREAD_BODY_S, self._give_up_body, self.cycle)
         else:
-            self._door.undecided(self._connection)
+            self._connections.undecided(self._connection)
 
     # Time.
 

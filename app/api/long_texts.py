@@ -64,7 +64,7 @@ async def parse_with_text(
     )
     request = {"source": str(body.absolute()), "field": field, "target": str(target.absolute())}
     try:
-        said = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
+        said = await sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
     except sandbox.Fault as fault:
         place, _, reason = str(fault).partition(":")
         raise InvalidRequest(str(fault), param=place if reason else "body") from None

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import Narrator
-from app.api.bodies import json_body, read_json
+from app.api.bodies import either_body, json_body, read_json
+from app.api.forms import form_body
 from app.api.narration_submission import received
 from app.api.narration_views import narration_json, segments_json
 from app.api.services import Services, TheServices
@@ -46,28 +47,13 @@ class Resumption(BaseModel):
 @router.post(
     "/v1/narrations",
     status_code=202,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                **json_body(NewNarration)["requestBody"]["content"],
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["narration", "file"],
-                        "properties": {
-                            "narration": {"type": "string", "description": "The JSON value, without its text."},
-                            "file": {"type": "string", "format": "binary"},
-                            "cover": {"type": "string", "format": "binary"},
-                        },
-                    }
-                },
-            },
-        }
-    },
+    openapi_extra=either_body(json_body(NewNarration), form_body(narration="text", file="file", cover="file?")),
 )
 async def create(request: Request, response: Response, services: TheServices, _: Narrator) -> dict[str, Any]:
-    """Have a text, a Markdown file or an EPUB read aloud. The answer to a bad one says what is wrong, and where."""
+    """Have a text, a Markdown file or an EPUB read aloud. The answer to a bad one says what is wrong, and where.
+
+    A form's `narration` is the JSON value, without its text.
+    """
     async with received(request, services) as submission:
         narration = await services.submissions.accept(submission)
     return await _queued("narration.create", narration, services, response)

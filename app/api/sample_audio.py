@@ -11,16 +11,6 @@ from fastapi.responses import StreamingResponse
 from app.api.access import Cloner
 from app.api.services import TheServices
 
-CONTENT_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "m4a": "audio/mp4",
-    "webm": "audio/webm",
-    "aac": "audio/aac",
-}
-
 router = APIRouter(tags=["voices"])
 
 
@@ -31,5 +21,4 @@ async def sample_audio(voice_id: str, sample_id: str, services: TheServices, _: 
     pieces = services.store.read_range(sample.object_key, 0, sample.size_bytes)
     first = await asyncio.to_thread(next, pieces, b"")  # a store that is away is told as what it is
     headers = {"content-length": str(sample.size_bytes), "cache-control": "private, max-age=86400, immutable"}
-    kind = CONTENT_TYPES[sample.facts.container]
-    return StreamingResponse(chain([first], pieces), media_type=kind, headers=headers)
+    return StreamingResponse(chain([first], pieces), media_type=sample.content_type, headers=headers)

@@ -25,9 +25,6 @@ from app.voices import transcripts
 from app.voices.ingest import Rejected, SentFile
 from app.voices.transcripts import MAX_TRANSCRIPT_CHARS
 
-MAX_LARGEST_FILES = 4
-"""A form may be so large as this many of the largest files."""
-
 FIELDS = {"files": "files", "transcripts": "texts?", "manifest": "file?"}
 
 router = APIRouter(tags=["voices"])
@@ -46,11 +43,7 @@ async def add(voice_id: str, request: Request, services: TheServices, _: Cloner)
     """Add recordings: `samples` are those kept, `rejected` the others and why. 400 only where none could be used."""
     record = await services.catalog.voices.get(voice_id)
     cloning = services.settings.cloning
-    limits = FormLimits(
-        file_bytes=cloning.max_sample_bytes,
-        total_bytes=MAX_LARGEST_FILES * cloning.max_sample_bytes,
-        parts=2 * cloning.max_samples + 2,
-    )
+    limits = FormLimits.many_files(cloning.max_sample_bytes, parts=2 * cloning.max_samples + 2)
     async with received_form(request, services.uploads_directory, limits) as form:
         files, strays = await asyncio.to_thread(_sorted, form)
         samples, rejected = await services.ingest.keep_samples(record, files)

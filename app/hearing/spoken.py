@@ -54,5 +54,5 @@ async def hear(samples: Path, *, sample_rate_hz: int, grammar: str | None = None
     Raises `sandbox.Fault` where the recogniser crashes or takes too much, CarillonError where it fails.
     """
     request = {"samples": str(samples), "sample_rate_hz": sample_rate_hz, "grammar": grammar}
-    answer = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
+    answer = await sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
     return Spoken(answer["heard"] or "", answer["bound"])

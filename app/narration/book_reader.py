@@ -1,9 +1,9 @@
 """A stranger's text, book or cover is only ever read in a sandbox.
 
 `read_manuscript` reads plain text, Markdown, HTML, DOCX or EPUB from a file, `check_cover` looks whether a picture is
-one by really decoding it; both have a twin for coroutines. The scripts are `app.narration.epub_child` (books),
-`app.narration.text_blocks_child` (which runs pandoc) and `app.narration.cover_child`. Chapters, characters and pauses
-are then found here, by `app.narration.manuscript`.
+one by really decoding it. The scripts are `app.narration.epub_child` (books), `app.narration.text_blocks_child` (which
+runs pandoc) and `app.narration.cover_child`. Chapters, characters and pauses are then found here, by
+`app.narration.manuscript`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Book:
     cover: Cover | None = None
 
 
-def read_manuscript(
+async def read_manuscript(
     path: Path,
     kind: SourceKind,
     *,
@@ -109,20 +109,8 @@ def read_manuscript(
     """The manuscript in a file; `name` is what messages call it, `code` what becomes of listings.
 
     Raises ManuscriptUnfit with the value, the place and the remedy: no UTF-8, no EPUB, a damaged, protected or
-    exploding one, too much text, nothing to speak, and what used up its limits.
+    exploding one, too much text, nothing to speak, and what used up its limits. Cancelled, it kills the subprocess.
     """
-    return asyncio.run(read_manuscript_async(path, kind, name=name, limits=limits, code=code))
-
-
-async def read_manuscript_async(
-    path: Path,
-    kind: SourceKind,
-    *,
-    name: str,
-    limits: BookLimits | None = None,
-    code: CodeReading = CodeReading.SKIP,
-) -> Book:
-    """`read_manuscript` for coroutines; cancelled, it kills the subprocess."""
     limits = limits or BookLimits()
     if kind is SourceKind.EPUB:
         said = await _read_book(path, name, limits, code)
@@ -138,16 +126,12 @@ async def read_manuscript_async(
     return Book(manuscript, cover)
 
 
-def check_cover(path: Path, *, name: str, limits: BookLimits | None = None) -> str:
+async def check_cover(path: Path, *, name: str, limits: BookLimits | None = None) -> str:
     """The content type of a picture: `image/jpeg` or `image/png`.
 
-    Raises ManuscriptUnfit for anything else, for one too large or damaged; it is decoded, not believed.
+    Raises ManuscriptUnfit for anything else, for one too large or damaged; it is decoded, not believed. Cancelled, it
+    kills the subprocess.
     """
-    return asyncio.run(check_cover_async(path, name=name, limits=limits))
-
-
-async def check_cover_async(path: Path, *, name: str, limits: BookLimits | None = None) -> str:
-    """`check_cover` for coroutines; cancelled, it kills the subprocess."""
     limits = limits or BookLimits()
     if (size := path.stat().st_size) > limits.max_cover_bytes:
         most = limits.max_cover_bytes / 2**20
@@ -204,7 +188,7 @@ async def _cover(said: dict[str, Any], manuscript: Manuscript, limits: BookLimit
         file.write(content)
         file.flush()
         try:
-            return Cover(content, await check_cover_async(Path(file.name), name="the cover", limits=limits))
+            return Cover(content, await check_cover(Path(file.name), name="the cover", limits=limits))
         except ManuscriptUnfit:
             return None
 
@@ -212,6 +196,6 @@ async def _cover(said: dict[str, Any], manuscript: Manuscript, limits: BookLimit
 async def _run(script: Path, request: dict[str, Any], *, name: str, param: str, limits: Limits) -> dict[str, Any]:
     """The script's answer. Raises ManuscriptUnfit where it found a fault or broke its limits."""
     try:
-        return await sandbox.run_async(script, request, limits=limits, wording=_WORDING)
+        return await sandbox.run(script, request, limits=limits, wording=_WORDING)
     except sandbox.Fault as fault:
         raise ManuscriptUnfit(f"{name} {fault}.", param=param) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app.narration.book_reader import BookLimits, read_manuscript_async
+from app.narration.book_reader import BookLimits, read_manuscript
 from app.narration.models import ChapterProgress, Script
 from app.narration.normaliser import write_script
 from app.narration.step import CHAPTERS_AT_ONCE, Ended, StepContext
@@ -40,7 +40,7 @@ async def _script(context: StepContext) -> Script:
     path = context.directory / "source"
     await context.fetch(narration.source.key, path)
     limits = BookLimits.of(context.settings.narration)
-    book = await read_manuscript_async(
+    book = await read_manuscript(
         path, narration.source.kind, name=narration.source.file_name, limits=limits, code=options.code
     )
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.errors import CarillonError, InvalidRequest, ManuscriptUnfit
-from app.narration.book_reader import Book, BookLimits, check_cover_async, read_manuscript_async
+from app.narration.book_reader import Book, BookLimits, check_cover, read_manuscript
 from app.narration.cast import Casting, FindVoice, casting
 from app.narration.models import (
     NARRATOR,
@@ -305,14 +305,14 @@ class Submissions:
         """Take a book apart, few at once. Raises ManuscriptUnfit."""
         async with self.lanes.place():
             limits = BookLimits.of(self.settings.narration)
-            return await read_manuscript_async(path, kind, name=name, limits=limits, code=options.code)
+            return await read_manuscript(path, kind, name=name, limits=limits, code=options.code)
 
     async def _checked_cover(self, cover: SentCover, format: NarrationFormat) -> str:
         """The content type of a cover that the finished file can have. Raises ManuscriptUnfit."""
         if format is NarrationFormat.WAV:
             raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
         async with self.lanes.place():
-            return await check_cover_async(cover.path, name=cover.name, limits=BookLimits.of(self.settings.narration))
+            return await check_cover(cover.path, name=cover.name, limits=BookLimits.of(self.settings.narration))
 
     def _store(self, narration_id: str, submission: Submission, book: Book, cover_type: str | None) -> NarrationSource:
         """Bring the files of a narration into the store: its text, and its cover or else the book's own. Blocks."""

@@ -1,6 +1,6 @@
 """Runs a script of ours on a stranger's file in a child process that cannot hurt, and returns its answer.
 
-    answer = run(SCRIPT, {"source": …}, limits=Limits(memory_bytes=2**30, cpu_s=60, wall_s=60), wording=WORDING)
+    answer = await run(SCRIPT, {"source": …}, limits=Limits(memory_bytes=2**30, cpu_s=60, wall_s=60), wording=WORDING)
 
 The child is bounded in memory, CPU, wall clock and disk, in a session of its own, and killed whole when its time is up
 or its caller is cancelled. It gets none of our environment, and a directory for scratch files that goes with it;
@@ -62,16 +62,11 @@ class Wording:
     """As in "{work} failed", which is no fault of the file."""
 
 
-def run(script: Path, request: Mapping[str, Any], *, limits: Limits, wording: Wording) -> dict[str, Any]:
-    """The script's answer to the request.
+async def run(script: Path, request: Mapping[str, Any], *, limits: Limits, wording: Wording) -> dict[str, Any]:
+    """The script's answer to the request; cancelled, it kills the child.
 
     Raises Fault where the file has one or breaks the limits, and CarillonError where the script fails.
     """
-    return asyncio.run(run_async(script, request, limits=limits, wording=wording))
-
-
-async def run_async(script: Path, request: Mapping[str, Any], *, limits: Limits, wording: Wording) -> dict[str, Any]:
-    """`run` for coroutines; cancelled, it kills the child."""
     started = command(script, request, limits.bounds)
     try:
         with tempfile.TemporaryDirectory(prefix="carillon-") as directory:  # what a killed child leaves goes with it

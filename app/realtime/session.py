@@ -13,13 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from app.errors import (
-    CarillonError,
-    DeadlineExceeded,
-    SessionIdle,
-    SpeechFailed,
-    WorkerLost,
-)
+from app.errors import CarillonError, DeadlineExceeded, SessionIdle, SpeechFailed, WorkerLost
 from app.fleet.worker import Worker
 from app.realtime.journal import Journal
 from app.realtime.placing import LOST, Place, Placer
@@ -361,12 +355,14 @@ class RoutedSession:
         """Take a place again. Raises Overloaded or what else kept every worker from it."""
         async with self._sending:
             resumption, commands = journal.move()
-            resume = None if resumption == Resumption() else resumption
-            lease = replace(self._lease, id=uuid.uuid4().hex, resume=resume)
-            patience_s = self._placer.settings.session.move_timeout_s
-            place = await self._placer.place(lease, patience_s=patience_s)
-            self._place, self._lease, self._worker = place, lease, place.connection.worker
+            await self._take_place(None if resumption == Resumption() else resumption)
             await self.resend(commands)
+
+    async def _take_place(self, resume: Resumption | None) -> None:
+        """Go on at whichever worker has room; those that are there are waited for."""
+        lease = replace(self._lease, id=uuid.uuid4().hex, resume=resume)
+        place = await self._placer.place(lease, patience_s=self._placer.settings.session.move_timeout_s)
+        self._place, self._lease, self._worker = place, lease, place.connection.worker
 
     def _leave_drained(self, connection: WorkerConnection, now: float) -> None:
         """Break the connection to a worker that wants its sessions gone by now; the reader then moves this one."""
@@ -382,12 +378,10 @@ class RoutedSession:
         self._placer.avoid(self._worker)
         async with self._sending:
             resumption, commands = journal.move()
-            lease = replace(self._lease, id=uuid.uuid4().hex, resume=resumption)
             try:
-                place = await self._placer.place(lease, patience_s=self._placer.settings.session.move_timeout_s)
+                await self._take_place(resumption)
             except LOST as error:
                 raise WorkerLost(f"{why.message}; no other worker took the session: {error.message}") from error
-            self._place, self._lease, self._worker = place, lease, place.connection.worker
             self.moves += 1
             await self.resend(commands)
 

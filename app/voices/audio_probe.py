@@ -1,13 +1,11 @@
 """What a recording is, and its samples: a user's audio is only ever decoded in a sandbox.
 
-`probe` says what a file is, by its first bytes and by really decoding it, `probe_async` does so for coroutines;
-`decode` also writes it as raw mono float32. The decoding is `app.voices.audio_probe_child`'s; ffmpeg is made to open
-nothing but that file.
+`probe` says what a file is, by its first bytes and by really decoding it; `decode` also writes it as raw mono float32.
+The decoding is `app.voices.audio_probe_child`'s; ffmpeg is made to open nothing but that file.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,27 +44,21 @@ class Decoded:
     lone_channel: str | None = None
 
 
-def probe(path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits = LIMITS) -> AudioFacts:
+async def probe(path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits = LIMITS) -> AudioFacts:
     """What the file is. `name` is what messages call it, its file name unless given.
 
     Raises RecordingUnfit with the value and the remedy: no audio, an unknown or damaged file, one cut off, of 0 s or
     longer than `max_duration_s`, one that decodes to far more than it holds, with too many channels, an unusual rate or
-    values that are no numbers, and one that used up its limits or crashed the decoder.
+    values that are no numbers, and one that used up its limits or crashed the decoder. Cancelled, it kills the
+    subprocess.
     """
-    return asyncio.run(probe_async(path, max_duration_s=max_duration_s, name=name, limits=limits))
-
-
-async def probe_async(
-    path: Path, *, max_duration_s: float, name: str | None = None, limits: Limits = LIMITS
-) -> AudioFacts:
-    """`probe` for coroutines; cancelled, it kills the subprocess."""
     request = {"source": str(path), "max_duration_s": max_duration_s}
     with _refusals_of(name or path.name):
-        answer = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
+        answer = await sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
     return AudioFacts(**answer["facts"])
 
 
-async def decode_async(
+async def decode(
     source: Path,
     target: Path,
     *,
@@ -89,29 +81,12 @@ async def decode_async(
     limits = replace(limits, file_bytes=int(8 * max_duration_s * sample_rate_hz) + _SPARE_BYTES)
     try:
         with _refusals_of(name or source.name):
-            answer = await sandbox.run_async(_SCRIPT, request, limits=limits, wording=_WORDING)
+            answer = await sandbox.run(_SCRIPT, request, limits=limits, wording=_WORDING)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
     lone_channel = answer["taken"] and _lone_channel(*answer["taken"])
     return Decoded(AudioFacts(**answer["facts"]), answer["clipped_share"], answer["first_clip_s"], lone_channel)
-
-
-def decode(
-    source: Path,
-    target: Path,
-    *,
-    max_duration_s: float,
-    sample_rate_hz: int = 24_000,
-    name: str | None = None,
-    limits: Limits = LIMITS,
-) -> Decoded:
-    """`decode_async` for those who are no coroutines."""
-    return asyncio.run(
-        decode_async(
-            source, target, max_duration_s=max_duration_s, sample_rate_hz=sample_rate_hz, name=name, limits=limits
-        )
-    )
 
 
 def _lone_channel(taken: int, why: str) -> str:

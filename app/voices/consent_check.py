@@ -40,7 +40,7 @@ async def heard_consent(
         return None
     samples = path.with_name(f"{path.name}.f32")
     try:
-        await audio_probe.decode_async(
+        await audio_probe.decode(
             path, samples, max_duration_s=max_duration_s, sample_rate_hz=RATE_HZ, name=name, limits=limits
         )
         grammar = spoken.digits(_WORDS, len(number)) if number else None

@@ -195,7 +195,7 @@ class Ingest:
     async def _probed(self, path: Path, name: str, *, max_duration_s: float) -> AudioFacts:
         """What the file is, found out in a bounded subprocess. Raises InvalidRequest."""
         async with self.lanes.place():
-            return await audio_probe.probe_async(path, max_duration_s=max_duration_s, name=name, limits=self._limits())
+            return await audio_probe.probe(path, max_duration_s=max_duration_s, name=name, limits=self._limits())
 
     def _limits(self) -> Limits:
         timeout_s = self.settings.cloning.inspection_timeout_s

@@ -42,6 +42,18 @@ class AudioFacts(Frozen):
     duration_s: float
 
 
+SAMPLE_TYPES = {
+    "wav": "audio/wav",
+    "flac": "audio/flac",
+    "mp3": "audio/mpeg",
+    "ogg": "audio/ogg",
+    "m4a": "audio/mp4",
+    "webm": "audio/webm",
+    "aac": "audio/aac",
+}
+"""By `AudioFacts.container`."""
+
+
 class Sample(Frozen):
     """One uploaded recording of a voice."""
 
@@ -53,6 +65,10 @@ class Sample(Frozen):
     transcript: str | None = None
     object_key: str
     created_at: datetime
+
+    @property
+    def content_type(self) -> str:
+        return SAMPLE_TYPES[self.facts.container]
 
 
 class Consent(Frozen):

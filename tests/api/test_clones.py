@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,8 +14,8 @@ from app.platform.database import utc_now
 from app.speech.choices import Scope
 from app.voices.models import AudioFacts, CloneJob, CloneState, Consent, DataReport, TrainProgress
 from tests.api.conftest import House
-from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import STAND_IN, FakeWorker
+from tests.support.followed_job import followed
 
 pytestmark = pytest.mark.anyio
 
@@ -169,35 +168,21 @@ async def test_events_tell_every_change_until_the_job_is_over(
     house: House, http: httpx.AsyncClient, voice_id: str
 ) -> None:
     job = await queued(http, voice_id)
-    heard: list[dict[str, Any]] = []
-
-    async def listen() -> None:
-        async with http.stream("GET", f"/v1/clones/{job['id']}/events") as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            async for line in answer.aiter_lines():
-                if line.startswith("data: "):
-                    heard.append(json.loads(line.removeprefix("data: ")))
-
-    async def until_heard(state: str) -> None:
-        while not heard or heard[-1]["state"] != state:
-            await asyncio.sleep(0.02)
-
-    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
-        group.create_task(listen())
-        await until_heard("queued")
+    async with followed(http, f"/v1/clones/{job['id']}/events") as following:
+        await following.until("queued")
         claimed = await taken(house, job)
         progress = TrainProgress(epoch=1, epochs=5, step=7, steps=50, loss=1.5)
         await house.catalog.jobs.update(claimed, state=CloneState.TRAINING, progress=progress)
-        await until_heard("training")
+        await following.until("training")
         for clips, state in ((5, CloneState.PREPARING), (5, CloneState.GATING), (6, CloneState.PUBLISHING)):
             report = DataReport(recordings=(), clips=clips, usable_s=60.0)
             await house.catalog.jobs.update(claimed, state=state, report=report)
-            await until_heard(state.value)
+            await following.until(state.value)
         await house.catalog.jobs.finish(claimed, CloneState.CANCELLED)
-    assert heard[-1]["over"]
-    reports = [(event["state"], event["report"]["clips"]) for event in heard if event.get("report")]
+    assert following.heard[-1]["over"]
+    reports = [(event["state"], event["report"]["clips"]) for event in following.heard if event.get("report")]
     assert reports == [("preparing", 5), ("publishing", 6)], "a report comes when it is new"
-    assert [event["progress"]["step"] for event in heard if event["progress"]] == [7] * 5
+    assert [event["progress"]["step"] for event in following.heard if event["progress"]] == [7] * 5
 
 
 async def test_a_queued_job_is_cancelled_at_once_and_one_in_work_is_asked_to_stop(

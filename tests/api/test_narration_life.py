@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +28,7 @@ from app.platform.object_keys import forgotten_key, narration_prefix
 from app.speech.choices import NarrationFormat, Scope
 from tasks.maintenance import sweep_store
 from tests.api.conftest import OpenHouse, OpenLibrary
-from tests.support.deadlines import HANG_S
+from tests.support.followed_job import followed
 from tests.support.library import Library, error_of
 from tests.support.published import publish
 
@@ -83,28 +81,14 @@ async def test_the_list_has_the_newest_without_their_chapters(library: Library) 
 
 async def test_events_tell_every_change_until_it_is_over_and_findings_once(library: Library) -> None:
     told = await library.queued()
-    heard: list[dict[str, Any]] = []
-
-    async def listen() -> None:
-        async with library.http.stream("GET", f"/v1/narrations/{told['id']}/events") as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            async for line in answer.aiter_lines():
-                if line.startswith("data: "):
-                    heard.append(json.loads(line.removeprefix("data: ")))
-
-    async def until_heard(state: str) -> None:
-        while not heard or heard[-1]["state"] != state:
-            await asyncio.sleep(0.02)
-
-    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
-        group.create_task(listen())
-        await until_heard("queued")
+    async with followed(library.http, f"/v1/narrations/{told['id']}/events") as following:
+        await following.until("queued")
         narration = await library.rendered(told["id"])
-        await until_heard("mastering")
+        await following.until("mastering")
         await library.mastered(narration, b"audio")
-    assert heard[-1]["over"]
-    assert heard[-1]["links"]
-    assert [len(event["findings"]) for event in heard if "findings" in event] == [1]
+    assert following.heard[-1]["over"]
+    assert following.heard[-1]["links"]
+    assert [len(event["findings"]) for event in following.heard if "findings" in event] == [1]
 
 
 async def test_segments_are_told_as_planned_and_then_with_their_times(library: Library) -> None:

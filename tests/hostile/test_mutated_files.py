@@ -12,7 +12,7 @@ from hypothesis.core import given
 
 from app.errors import ManuscriptUnfit, RecordingUnfit
 from app.narration.models import SourceKind
-from app.voices.audio_probe import probe
+from tests.support.audio_files import probe
 from tests.support.books import read
 from tests.support.recordings import recording
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -74,7 +75,7 @@ def epub(
 
 
 def read_epub(path: Path) -> Book:
-    return read_manuscript(path, SourceKind.EPUB, name="lantern")
+    return asyncio.run(read_manuscript(path, SourceKind.EPUB, name="lantern"))
 
 
 def picture(path: Path, codec: str, side_px: int = 32) -> Path:
@@ -100,7 +101,7 @@ def found(manuscript: Manuscript) -> set[str]:
 def read(directory: Path, content: str | bytes, kind: SourceKind, limits: BookLimits | None = None) -> Manuscript:
     path = directory / "source"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_manuscript(path, kind, name="lantern", limits=limits).manuscript
+    return asyncio.run(read_manuscript(path, kind, name="lantern", limits=limits)).manuscript
 
 
 def refusal(directory: Path, content: str | bytes, kind: SourceKind, limits: BookLimits | None = None) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
 from tests.support.shelf import Shelf, StrictEngine
+from tests.support.wall_clock import WallClock
 
 if TYPE_CHECKING:
+    from app.catalog import Catalog
     from workers.decoder import Decoder
 
 
@@ -31,3 +34,18 @@ async def decoder() -> AsyncIterator[Decoder]:
 
     async with Decoder(CODEC, max_sessions=4) as decoder:
         yield decoder
+
+
+@pytest.fixture
+def clock() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture
+async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
+    from app.catalog import Catalog
+
+    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db", pepper=SecretStr("pepper"), now=clock)
+    await catalog.migrate()
+    yield catalog
+    await catalog.aclose()

@@ -28,19 +28,6 @@ from app.speech.choices import Scope
 from app.voices.ingest import MAX_CONSENT_BYTES, SentFile
 from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS, Sample, VoiceRecord
 
-MAX_LARGEST_FILES = 4
-"""A form may be so large as this many of the largest files."""
-
-MIME_TYPES = {
-    "wav": "audio/wav",
-    "flac": "audio/flac",
-    "mp3": "audio/mpeg",
-    "ogg": "audio/ogg",
-    "m4a": "audio/mp4",
-    "webm": "audio/webm",
-    "aac": "audio/aac",
-}
-
 Cloner = Annotated[ApiKey | None, Depends(requires(Scope.CLONE, api_key))]
 
 router = APIRouter(route_class=ElevenLabsSharedRoute, include_in_schema=False)
@@ -137,11 +124,7 @@ async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, s
 
 def _limits(services: Services) -> FormLimits:
     cloning = services.settings.cloning
-    return FormLimits(
-        file_bytes=cloning.max_sample_bytes,
-        total_bytes=MAX_LARGEST_FILES * cloning.max_sample_bytes,
-        parts=cloning.max_samples + 8,
-    )
+    return FormLimits.many_files(cloning.max_sample_bytes, parts=cloning.max_samples + 8)
 
 
 async def _kept(record: VoiceRecord, form: Form, services: Services) -> list[Sample]:
@@ -157,7 +140,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
     return {
         "sample_id": sample.id,
         "file_name": sample.file_name,
-        "mime_type": MIME_TYPES[sample.facts.container],
+        "mime_type": sample.content_type,
         "size_bytes": sample.size_bytes,
         "hash": "",
         "duration_secs": sample.facts.duration_s,

@@ -19,9 +19,7 @@ from app.narration.book_reader import (
     LIMITS,
     BookLimits,
     check_cover,
-    check_cover_async,
     read_manuscript,
-    read_manuscript_async,
 )
 from app.narration.models import NarrationOptions, SourceKind
 from app.narration.normaliser import write_script
@@ -204,7 +202,8 @@ def test_names_that_are_books_themselves_are_cut(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "codec", "kind"), [("c.jpg", "mjpeg", "image/jpeg"), ("c.png", "png", "image/png")])
 def test_a_cover_is_known_by_decoding_it(tmp_path: Path, name: str, codec: str, kind: str) -> None:
-    assert check_cover(picture(tmp_path / name, codec).rename(tmp_path / "cover"), name="cover") == kind
+    cover = picture(tmp_path / name, codec).rename(tmp_path / "cover")
+    assert asyncio.run(check_cover(cover, name="cover")) == kind
 
 
 def test_a_cover_that_is_none_is_refused_with_its_reason(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_a_cover_that_is_none_is_refused_with_its_reason(tmp_path: Path) -> None
     ]:
         (tmp_path / "cover").write_bytes(content)
         with pytest.raises(ManuscriptUnfit, match=reason) as refused:
-            check_cover(tmp_path / "cover", name="cover.png", limits=BookLimits(max_cover_bytes=2**20))
+            asyncio.run(check_cover(tmp_path / "cover", name="cover.png", limits=BookLimits(max_cover_bytes=2**20)))
         assert refused.value.param == "cover"
 
 
@@ -235,24 +234,17 @@ def endless(tmp_path: Path) -> Path:
 
 def test_a_reader_that_never_ends_is_a_refusal_with_the_time(endless: Path) -> None:
     with pytest.raises(ManuscriptUnfit, match=r"took longer than 0\.2 s to read; split it, or hand it in as"):
-        check_cover(endless, name="cover.png", limits=BookLimits(reading=replace(LIMITS, wall_s=0.2)))
+        asyncio.run(check_cover(endless, name="cover.png", limits=BookLimits(reading=replace(LIMITS, wall_s=0.2))))
 
 
 @pytest.mark.anyio
 async def test_a_reader_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
-    checking = asyncio.create_task(check_cover_async(endless, name="cover.png"))
+    checking = asyncio.create_task(check_cover(endless, name="cover.png"))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the reader has opened its end
         for reader in children_running("cover_child.py"):
             reader.send_signal(signal.SIGSEGV)
         with pytest.raises(ManuscriptUnfit, match=r"made its reader crash \(SIGSEGV\)"):
             await checking
-
-
-@pytest.mark.anyio
-async def test_coroutines_read_too(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("It was dark.")
-    book = await read_manuscript_async(tmp_path / "a.txt", SourceKind.TEXT, name="lantern")
-    assert chapters(book.manuscript) == {"": ["It was dark."]}
 
 
 # Pages, Word's documents, listings
@@ -274,7 +266,7 @@ def test_a_page_is_read_without_what_it_does_not_show(tmp_path: Path) -> None:
 def test_a_document_of_words_is_read_by_its_headings(tmp_path: Path) -> None:
     source = tmp_path / "owls.docx"
     pypandoc.convert_text(PAGE, "docx", format="html", outputfile=str(source))
-    book = read_manuscript(source, SourceKind.DOCX, name="owls.docx")
+    book = asyncio.run(read_manuscript(source, SourceKind.DOCX, name="owls.docx"))
     assert "It was dark & still." in [p.text for chapter in book.manuscript.chapters for p in chapter.paragraphs]
     assert [chapter.title for chapter in book.manuscript.chapters][-1] == "Two"
 
@@ -292,7 +284,7 @@ def test_what_only_looks_like_a_document_is_refused(tmp_path: Path, content: byt
     source = tmp_path / "owls.docx"
     source.write_bytes(content)
     with pytest.raises(ManuscriptUnfit, match=r"owls\.docx is no DOCX"):
-        read_manuscript(source, SourceKind.DOCX, name="owls.docx")
+        asyncio.run(read_manuscript(source, SourceKind.DOCX, name="owls.docx"))
 
 
 @pytest.mark.parametrize(
@@ -306,7 +298,7 @@ def test_what_only_looks_like_a_document_is_refused(tmp_path: Path, content: byt
 def test_listings_are_left_out_announced_or_read(tmp_path: Path, code: CodeReading, said: list[str]) -> None:
     source = tmp_path / "text.md"
     source.write_text("Run:\n\n```py\nprint(1)\n```\n\nDone.", "utf-8")
-    book = read_manuscript(source, SourceKind.MARKDOWN, name="text.md", code=code)
+    book = asyncio.run(read_manuscript(source, SourceKind.MARKDOWN, name="text.md", code=code))
     assert [p.text for chapter in book.manuscript.chapters for p in chapter.paragraphs] == said
 
 

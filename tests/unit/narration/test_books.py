@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import zipfile
 import zlib
@@ -92,7 +93,7 @@ def test_a_cover_drawn_on_a_page_of_its_own_is_not_read(tmp_path: Path) -> None:
 def test_the_bundled_story_is_the_same_as_markdown_and_as_a_book() -> None:
     story = Path(__file__).parents[2] / "books" / "the-bell-on-owl-island.epub"
     book = read_epub(story)
-    text = read_manuscript(story.with_suffix(".md"), SourceKind.MARKDOWN, name="story")
+    text = asyncio.run(read_manuscript(story.with_suffix(".md"), SourceKind.MARKDOWN, name="story"))
     assert book.manuscript == text.manuscript
     assert [chapter.title[:11] for chapter in book.manuscript.chapters] == [
         "Chapter I: ",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from app.catalog import Catalog
 from app.errors import Conflict, JobLost, NotFound
@@ -46,19 +43,6 @@ OUTPUT = NarrationOutput(
     loudness_lufs=-19,
     true_peak_dbtp=-3,
 )
-
-
-@pytest.fixture
-def clock() -> WallClock:
-    return WallClock()
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
-    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db", pepper=SecretStr("pepper"), now=clock)
-    await catalog.migrate()
-    yield catalog
-    await catalog.aclose()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app.errors import CarillonError
-from app.platform.sandbox import Fault, Limits, Wording, run, run_async
+from app.platform.sandbox import Fault, Limits, Wording, run
 from tests.support.processes import children_running, ended, until
 
 LIMITS = Limits(memory_bytes=2**29, cpu_s=10, wall_s=30.0)
@@ -50,7 +50,7 @@ def written(script: Path, body: str) -> Path:
 
 
 def answer_of(script: Path, body: str, request: dict[str, Any] | None = None, limits: Limits = LIMITS) -> Any:
-    return run(written(script, body), request or {}, limits=limits, wording=WORDING)
+    return asyncio.run(run(written(script, body), request or {}, limits=limits, wording=WORDING))
 
 
 def fault_of(script: Path, body: str, limits: Limits = LIMITS) -> str:
@@ -69,7 +69,7 @@ def test_the_answer_is_what_the_script_made_of_the_request(script: Path) -> None
 @pytest.mark.anyio
 async def test_coroutines_get_the_same_answer(script: Path) -> None:
     written(script, "return request")
-    assert await run_async(script, {"a": 1}, limits=LIMITS, wording=WORDING) == {"a": 1}
+    assert await run(script, {"a": 1}, limits=LIMITS, wording=WORDING) == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_a_cancelled_caller_leaves_no_process(script: Path) -> None:
     pid = script.with_name("pid")
     written(script, WITH_ANOTHER + "time.sleep(60)")
     limits = replace(LIMITS, file_bytes=100)
-    running = asyncio.create_task(run_async(script, {"pid": str(pid)}, limits=limits, wording=WORDING))
+    running = asyncio.create_task(run(script, {"pid": str(pid)}, limits=limits, wording=WORDING))
     await until(lambda: pid.exists() and pid.read_text().endswith("\n"))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -18,8 +18,10 @@ import soundfile
 from app.errors import RecordingUnfit
 from app.platform.sandbox import Limits
 from app.speech.audio import Samples
-from app.voices.audio_probe import LIMITS, decode, probe, probe_async
+from app.voices import audio_probe
+from app.voices.audio_probe import LIMITS
 from app.voices.models import AudioFacts
+from tests.support.audio_files import decode, probe
 from tests.support.processes import children_running
 
 RATE_HZ = 24_000
@@ -205,7 +207,7 @@ def test_a_decoder_that_never_ends_is_a_refusal_with_the_time(endless: Path) -> 
 
 @pytest.mark.anyio
 async def test_a_decoder_that_crashes_is_a_refusal_with_the_signal(endless: Path) -> None:
-    inspecting = asyncio.create_task(probe_async(endless, max_duration_s=CAP_S))
+    inspecting = asyncio.create_task(audio_probe.probe(endless, max_duration_s=CAP_S))
     with await asyncio.to_thread(endless.open, "wb"):  # returns when the decoder has opened its end
         for decoder in children_running("audio_probe_child.py"):
             decoder.send_signal(signal.SIGSEGV)
@@ -215,16 +217,6 @@ async def test_a_decoder_that_crashes_is_a_refusal_with_the_signal(endless: Path
 
 def test_too_little_memory_is_a_refusal(tmp_path: Path) -> None:
     assert "memory" in refusal(written(tmp_path, "a.flac"), limits=replace(LIMITS, memory_bytes=2**20))
-
-
-@pytest.mark.anyio
-async def test_coroutines_get_the_same_answers(tmp_path: Path, endless: Path) -> None:
-    path = written(tmp_path, "a.flac")
-    assert await probe_async(path, max_duration_s=CAP_S) == await asyncio.to_thread(probe, path, max_duration_s=CAP_S)
-    with pytest.raises(RecordingUnfit, match=r"x\.flac is 0:02 long"):
-        await probe_async(tmp_path / "a.flac", max_duration_s=1.99, name="x.flac")
-    with pytest.raises(RecordingUnfit, match="took longer"):
-        await probe_async(endless, max_duration_s=CAP_S, limits=replace(LIMITS, wall_s=0.2))
 
 
 # Decoding

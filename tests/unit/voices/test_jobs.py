@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from app.catalog import Catalog
 from app.errors import Conflict, JobLost, NotFound
@@ -17,19 +14,6 @@ from app.voices.models import CloneJob, CloneKind, CloneState, TrainProgress
 from tests.support.wall_clock import WallClock
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> WallClock:
-    return WallClock()
-
-
-@pytest.fixture
-async def catalog(tmp_path: Path, clock: WallClock) -> AsyncIterator[Catalog]:
-    catalog = Catalog(f"sqlite:///{tmp_path}/catalog.db", pepper=SecretStr("pepper"), now=clock)
-    await catalog.migrate()
-    yield catalog
-    await catalog.aclose()
 
 
 async def completed(catalog: Catalog, job: CloneJob) -> CloneJob:

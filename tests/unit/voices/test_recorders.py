@@ -12,7 +12,7 @@ import soundfile
 
 from app.errors import RecordingUnfit
 from app.speech.audio import Samples
-from app.voices.audio_probe import decode, probe
+from tests.support.audio_files import decode, probe
 
 RATE_HZ = 48_000
 CAP_S = 7200.0
