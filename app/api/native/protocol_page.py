@@ -85,8 +85,8 @@ segment. `generation` starts at 0, and each `cancel` adds one.
 
 **Places.** `ready` means that the session has a place at a worker, text or none. An idle session keeps it for
 {_SESSION.idle_place_s:g} s, or until another session waits for one, which takes that of who was idle for longest; it
-takes a place again with its next text. One with nothing to speak and nothing sent to it for `idle_timeout_s` is ended with `session_idle`. (Both
-are settings.)
+takes a place again with its next text. One with nothing to speak and nothing sent to it for `idle_timeout_s` is ended
+with `session_idle`. (Both are settings.)
 
 **Frames.** `pcm` frames can be played one by one. Those of any other format are pieces of one stream, whose header is
 in the first: append them, and decode the whole. Their last 20 to 100 ms come with what follows, or at the end.
