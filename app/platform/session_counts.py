@@ -20,7 +20,9 @@ from app.errors import Overloaded, RateLimited
 
 TTL_S = 15.0
 RETRY_AFTER_S = 2.0
-RETRY_S = 0.05
+RETRY_S, SLOW_RETRY_S = 0.05, 0.4
+"""Between two tries, the first and the last: many that wait for one owner are not to keep Redis busy."""
+
 CALL_TIMEOUT_S = 1.0
 PREFIX = "carillon:limits:sessions:"
 
@@ -48,8 +50,10 @@ class SessionCounts:
         session = uuid.uuid4().hex
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + patience_s
-        while (full := await self._called("open", limited, session)) and clock() < give_up_at:
-            await asyncio.sleep(RETRY_S)  # one that is over may be about to be closed
+        retry_s = RETRY_S
+        while (full := await self._called("open", limited, session)) and (left_s := give_up_at - clock()) > 0:
+            await asyncio.sleep(min(retry_s, left_s))  # one that is over may be about to be closed
+            retry_s = min(2 * retry_s, SLOW_RETRY_S)
         if full:
             owner = list(limited)[full - 1]
             raise RateLimited(

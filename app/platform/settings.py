@@ -124,8 +124,8 @@ class SessionSettings(BaseModel):
     idle_place_s: float = Field(
         default=10,
         gt=0,
-        description="A session without text or audio for so long gives its place to others, after a tenth of it "
-        "where none is free, and takes one again with its next text.",
+        description="A session without text or audio for so long gives its place to others, sooner where another "
+        "waits for one, and takes one again with its next text.",
     )
     slow_reader_timeout_s: float = Field(
         default=30, gt=0, description="A client that reads nothing for so long is disconnected."

@@ -98,9 +98,17 @@ class Placer:
     """Finds places at the fleet's workers for leases, and gives them back."""
 
     def __init__(
-        self, fleet: FleetView, registry: Registry, settings: Settings, clock: Callable[[], float] = monotonic
+        self,
+        fleet: FleetView,
+        registry: Registry,
+        settings: Settings,
+        clock: Callable[[], float] = monotonic,
+        *,
+        crowded: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`crowded` is called with a model when a session begins to wait for one of its places."""
         self.settings = settings
+        self._crowded = crowded
         self._fleet = fleet
         self._registry = registry
         self._clock = clock
@@ -175,6 +183,8 @@ class Placer:
     async def _wait(self, lease: Lease, timeout_s: float) -> None:
         """Until the fleet changes, or `timeout_s` has passed."""
         self.waiting[lease.voice.model] += not lease.background
+        if not lease.background:
+            self._crowded(lease.voice.model)
         try:
             await self._fleet.changed(timeout_s)
         finally:

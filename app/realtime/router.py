@@ -12,6 +12,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from heapq import nlargest
+from operator import itemgetter
 from time import monotonic
 
 from app.fleet.registry import Registry
@@ -31,6 +33,12 @@ Pronunciations = Callable[[Voice], Awaitable[Mapping[str, str]]]
 WATCH_INTERVAL_S = 0.5
 """How often sessions are checked whose worker may have vanished, or wants them gone."""
 
+ROOM_INTERVAL_S = 0.05
+"""At least so much lies between two looks for sessions that could make room."""
+
+LEAST_IDLE_S = 0.1
+"""A session that was just started, or has just spoken, keeps its place for so long whoever waits: text may follow."""
+
 log = logging.getLogger(__name__)
 
 
@@ -49,11 +57,12 @@ class SessionRouter:
         """`pronunciations` tells how words are said in a voice for whom the task works."""
         self._pronunciations = pronunciations
         self.settings = settings
-        self.placer = Placer(fleet, registry, settings, clock)
+        self.placer = Placer(fleet, registry, settings, clock, crowded=self._make_room)
         self._fleet = fleet
         self._clock = clock
         self._sessions: set[RoutedSession] = set()
         self._watcher: asyncio.Task[None] | None = None
+        self._made_room_at = float("-inf")
 
     @property
     def models(self) -> tuple[ModelCard, ...]:
@@ -126,6 +135,17 @@ class SessionRouter:
         keep_samples = round(keep_s * rate_hz)
         options = replace(lease.text, respellings=())  # of no use where markup is read
         return Journal(tags=card.tags, sample_rate_hz=rate_hz, keep_samples=keep_samples, options=options)
+
+    def _make_room(self, model: str) -> None:
+        """Have as many sessions rest as wait for a place, those first that have been idle for longest."""
+        now = self._clock()
+        if now - self._made_room_at < ROOM_INTERVAL_S:
+            return  # who waits is back with the fleet's next refresh at the latest
+        self._made_room_at = now
+        sessions = (session for session in self._sessions if session.voice.model == model)
+        idle = [(idle_s, session) for session in sessions if (idle_s := session.idle_s(now)) >= LEAST_IDLE_S]
+        for _, session in nlargest(self.placer.waiting[model], idle, key=itemgetter(0)):
+            session.rest()
 
     async def aclose(self) -> None:
         """Wait for sessions that are being ended."""

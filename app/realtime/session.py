@@ -284,20 +284,27 @@ class RoutedSession:
         It is taken again with the next text; until then the session is answered here. A `flush` or a `cancel` is
         nothing to speak, and a text without words is none.
         """
-        if self._place is None or self._journal is None or self._resting or self._moving is not None:
-            return
-        journal = self._journal
-        if not _owed_nothing(journal):
-            return
-        # A worker that paces sends nothing while its listener hears what there is.
-        idle_s = now - max(self._active_at, self._place.connection.played_until)
-        idle_place_s = self._placer.settings.session.idle_place_s
+        idle_s, idle_place_s = self.idle_s(now), self._placer.settings.session.idle_place_s
         if idle_s <= CROWDED_IDLE_SHARE * idle_place_s:
             return
         if idle_s > idle_place_s or not self._placer.has_room(self.voice):
-            log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
-            self._resting = True
-            self._place.connection.abort()
+            self.rest()
+
+    def idle_s(self, now: float) -> float:
+        """How long it has had a place and nothing to speak; 0 where it has no place to give back, or needs it."""
+        if self._place is None or self._journal is None or self._resting or self._moving is not None:
+            return 0.0
+        if not _owed_nothing(self._journal):
+            return 0.0
+        # A worker that paces sends nothing while its listener hears what there is.
+        return now - max(self._active_at, self._place.connection.played_until)
+
+    def rest(self) -> None:
+        """Give the place of an idle session back."""
+        assert self._place is not None
+        log.info("session rests", extra={"session": self._lease.id, "worker": self._worker.id})
+        self._resting = True
+        self._place.connection.abort()
 
     def _rests_after(self, journal: Journal) -> bool:
         """Whether a session that has lost its worker waits for its next text without one.

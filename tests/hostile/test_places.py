@@ -45,6 +45,56 @@ async def test_four_empty_starts_hold_nothing_of_a_fleet_of_four(open_house: Ope
         assert await still_speaks(other)
 
 
+async def test_who_waits_has_the_place_of_the_session_that_was_idle_for_longest(open_house: OpenHouse) -> None:
+    async with (
+        open_house(idle_place_s=3600, queue_timeout_s=HANG_S) as house,
+        house.worker() as worker,
+        sessions_client(house.sessions_url, house.key) as hoarder,
+        sessions_client(house.sessions_url, house.key) as other,
+    ):
+        await four_starts(hoarder)
+        first = next(iter(worker.sessions))
+        assert await still_speaks(other)
+        assert first not in worker.sessions
+        assert len(worker.sessions) == 3
+
+
+async def test_a_flood_of_empty_starts_is_ready_and_another_speaks_beside_it(open_house: OpenHouse) -> None:
+    async with (
+        open_house(idle_place_s=3600, queue_timeout_s=HANG_S) as house,
+        house.worker(),
+        sessions_client(house.sessions_url, house.key) as hoarder,
+        sessions_client(house.sessions_url, house.key) as other,
+    ):
+        for number in range(32):
+            await hoarder.send("start", f"idle{number}", voice="slt")
+        assert await still_speaks(other)
+        for number in range(32):
+            await hoarder.until(Ready, f"idle{number}")
+        await hoarder.send("text", "idle0", text="One.")
+        await hoarder.send("eos", "idle0")
+        await hoarder.until(Done, "idle0")
+        assert hoarder.heard("idle0") == spoken("One.")
+
+
+async def test_who_has_text_keeps_the_place_whoever_waits(open_house: OpenHouse) -> None:
+    async with (
+        open_house(idle_place_s=3600, queue_timeout_s=0.3) as house,
+        house.worker() as worker,
+        sessions_client(house.sessions_url, house.key) as client,
+    ):
+        worker.allow(characters=0)
+        for number in range(4):
+            await client.say(f"busy{number}", "One.")
+        await worker.until_sessions(4)
+        await client.send("start", "late", voice="slt")
+        assert (await client.refusal("late")).code == "overloaded"
+        worker.allow(characters=None)
+        for number in range(4):
+            await client.until(Done, f"busy{number}")
+        assert len(worker.assigned) == 4
+
+
 async def test_a_session_that_gave_its_place_back_speaks_when_it_has_something_to_say(open_house: OpenHouse) -> None:
     async with (
         fleet_of_four(open_house) as (house, worker),

@@ -60,8 +60,8 @@ audio follows it; then the session takes the next turn's text, unless `eos` was 
 **Errors.** An `error` names its session, or none when the message could not be read. The session goes on unless the
 error says `closed`; the socket and its other sessions go on in any case. A socket is closed, with a reason, only for
 text that is not UTF-8 (1007), a message over 4 MiB (1009), a client that reads nothing for `slow_reader_timeout_s`, one
-that sends nothing for {_SESSION.idle_socket_s / 60:g} minutes with no session open, a key that was revoked or has expired
-(all 1008), a fault of the server's own (1011), and a server that stops (1012).
+that sends nothing for {_SESSION.idle_socket_s / 60:g} minutes with no session open, a key that was revoked or has
+expired (all 1008), a fault of the server's own (1011), and a server that stops (1012).
 
 **When speech starts.** A text need not have a stop, nor a `flush`. The first words of a turn are spoken at the end of
 a sentence, at a comma or the like behind at least 4 words and 20 characters, or at 12 words, whichever comes first;
@@ -85,9 +85,9 @@ there, so it can be more than was received. A session with another `speed` ends 
 segment. `generation` starts at 0, and each `cancel` adds one.
 
 **Places.** `ready` means that the session has a place at a worker, text or none. An idle session keeps it for
-{_SESSION.idle_place_s:g} s, or a tenth of that where another session waits for one; it takes a place again with its
-next text. One with nothing to speak and nothing sent to it for `idle_timeout_s` is ended with `session_idle`. (Both
-are settings.)
+{_SESSION.idle_place_s:g} s, or until another session waits for one, which takes that of who was idle for longest; it
+takes a place again with its next text. One with nothing to speak and nothing sent to it for `idle_timeout_s` is ended
+with `session_idle`. (Both are settings.)
 
 **Frames.** `pcm` frames can be played one by one. Those of any other format are pieces of one stream, whose header is
 in the first: append them, and decode the whole. Their last 20 to 100 ms come with what follows, or at the end.
