@@ -1,6 +1,8 @@
 WORKERS ?= 1
 VENV ?= .venv
 CARILLON := $(VENV)/bin/carillon
+# Without compiled modules beside the sources, as this asks for, each of a fleet's processes compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
 .PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients soak screenshots check audit \
