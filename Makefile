@@ -91,5 +91,5 @@ standin-next: $(VENV)/.dev  ## Train the codec that is to follow the stand-in's,
 	$(VENV)/bin/python -m training.standin next
 
 clean:  ## Forget the environment and every cache; keeps data/
-	rm -rf $(VENV) $(CLIENTS) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(CLIENTS) .pytest_cache tests/clients/.pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find app workers training tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +

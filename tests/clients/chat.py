@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.clients.fleet import free_port
 
-GREETING = "Good morning, **my friend**! 👍 It costs $3.50 today. We speak with many voices."
+GREETING = "Good morning, **my friend**! 👍 It costs $3."
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ const client = new OpenAI();
 const voice = process.env.VOICE;
 
 const whole = await client.audio.speech.create({ model: "tts-1", voice: "alloy", input: "Hello there.", response_format: "pcm" });
-if ((await whole.arrayBuffer()).byteLength > 24_000) console.log("speaks");
+if ((await whole.arrayBuffer()).byteLength > 14_400) console.log("speaks");
 
 const streamed = await client.audio.speech.create({ model: "tts-1", voice, input: "Good morning. How are you?" });
 let pieces = 0;

@@ -44,7 +44,7 @@ async def received(context: Any) -> tuple[bytes, list[Any]]:
 
 def test_speaks(client: Cartesia, fleet: Fleet) -> None:
     answer = client.tts.generate(**ask(fleet, transcript="Hello there."))
-    assert len(answer.read()) > BYTES_PER_S / 2
+    assert len(answer.read()) > 0.3 * BYTES_PER_S
 
 
 @pytest.mark.parametrize(
@@ -64,17 +64,17 @@ def test_tells_when_words_are_spoken_in_events(client: Cartesia, fleet: Fleet) -
     assert [event.type for event in events][-1] == "done"
     words = [word for event in events if event.type == "timestamps" for word in event.word_timestamps.words]
     assert words == ["Good", "morning.", "How", "are", "you?"]
-    assert sum(len(event.audio) for event in events if event.type == "chunk") > BYTES_PER_S
+    assert sum(len(event.audio) for event in events if event.type == "chunk") > 0.5 * BYTES_PER_S
 
 
 async def test_text_can_be_streamed_in(connected: AsyncCartesia, fleet: Fleet) -> None:
     async with connected.tts.websocket_connect() as socket:
         context = socket.context(**ask(fleet))
-        for word in ["Good", "morning.", "We", "speak", "with", "many", "voices."]:
+        for word in ["Good", "morning.", "We", "speak."]:
             await context.push(word + " ")
         await context.no_more_inputs()
         audio, others = await received(context)
-    assert len(audio) > 1.5 * BYTES_PER_S
+    assert len(audio) > 0.5 * BYTES_PER_S
     assert [event.type for event in others] == ["done"]
 
 
@@ -84,16 +84,16 @@ async def test_the_sdk_opens_its_socket_by_the_base_url_alone(fleet: Fleet, tls_
         context = socket.context(**ask(fleet))
         await context.push("Hello there.", continue_=False)
         audio, _ = await received(context)
-    assert len(audio) > BYTES_PER_S / 2
+    assert len(audio) > 0.3 * BYTES_PER_S
 
 
 async def test_several_contexts_at_once(connected: AsyncCartesia, fleet: Fleet) -> None:
     async with connected.tts.websocket_connect() as socket:
         contexts = [socket.context(**ask(fleet)) for _ in range(3)]
         for number, context in enumerate(contexts):
-            await context.push(f"This is number {number} of three.", continue_=False)
+            await context.push(f"Number {number} of three.", continue_=False)
         heard = await asyncio.gather(*map(received, contexts))
-    assert min(len(audio) for audio, _ in heard) > BYTES_PER_S
+    assert min(len(audio) for audio, _ in heard) > 0.3 * BYTES_PER_S
 
 
 async def test_a_flush_is_answered(connected: AsyncCartesia, fleet: Fleet) -> None:
@@ -158,4 +158,4 @@ async def test_a_wrong_voice_on_the_socket_harms_no_other(connected: AsyncCartes
         _, [error] = await received(wrong)
         audio, _ = await received(right)
     assert (error.type, error.status_code, error.error_code) == ("error", 404, "unknown_voice")
-    assert len(audio) > BYTES_PER_S / 2
+    assert len(audio) > 0.3 * BYTES_PER_S

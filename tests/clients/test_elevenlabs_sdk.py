@@ -29,11 +29,11 @@ def test_speaks(client: ElevenLabs, fleet: Fleet) -> None:
     audio = client.text_to_speech.convert(
         fleet.voice, text="Hello there.", model_id="eleven_multilingual_v2", output_format="pcm_16000"
     )
-    assert heard_s(audio) > 0.5
+    assert heard_s(audio) > 0.3
 
 
 def test_streams_audio_as_it_is_made(client: ElevenLabs, fleet: Fleet) -> None:
-    pieces = list(client.text_to_speech.stream(fleet.voice, text="Good morning. How are you today?"))
+    pieces = list(client.text_to_speech.stream(fleet.voice, text="Good morning. How are you?"))
     assert len(pieces) > 1
     assert pieces[0][:2] == b"\xff\xfb"  # MPEG audio
 
@@ -44,7 +44,7 @@ def test_streams_audio_as_it_is_made(client: ElevenLabs, fleet: Fleet) -> None:
 )
 def test_honours_the_output_format(client: ElevenLabs, fleet: Fleet, output_format: str, bytes_per_s: int) -> None:
     audio = b"".join(client.text_to_speech.convert(fleet.voice, text="Hello there.", output_format=output_format))
-    assert 0.5 < len(audio) / bytes_per_s < 5
+    assert 0.3 < len(audio) / bytes_per_s < 5
 
 
 def test_opus_is_an_ogg_stream(client: ElevenLabs, fleet: Fleet) -> None:
@@ -85,11 +85,11 @@ def test_streams_with_the_times_of_characters(client: ElevenLabs, fleet: Fleet) 
 
 def test_text_can_be_streamed_in(fleet: Fleet, tls_url: str) -> None:
     client = ElevenLabs(api_key=fleet.key, base_url=tls_url)
-    words = iter(["Good", "morning.", "We", "speak", "with", "many", "voices."])
+    words = iter(["Good", "morning.", "We", "speak."])
     audio = client.text_to_speech.convert_realtime(
         fleet.voice, text=(word + " " for word in words), model_id="eleven_turbo_v2_5", output_format="pcm_16000"
     )
-    assert heard_s(audio) > 1.5
+    assert heard_s(audio) > 0.5
 
 
 def test_lists_voices_models_and_the_account(client: ElevenLabs, fleet: Fleet) -> None:

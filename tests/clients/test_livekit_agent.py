@@ -87,8 +87,7 @@ async def test_an_agent_speaks_its_answers(make: Make, fleet: Fleet) -> None:
         async with asyncio.timeout(HANG_S):
             await session.run(user_input="And again?")
         said = [item.text_content for item in session.history.items if getattr(item, "role", "") == "assistant"]
-    assert first_s > 3
-    assert speaker.heard_s > 1.5 * first_s
+    assert 0.5 < first_s < speaker.heard_s
     assert len(said) == 2
 
 

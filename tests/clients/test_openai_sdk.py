@@ -26,7 +26,7 @@ def test_speaks_with_its_own_names(client: OpenAI) -> None:
     answer = client.audio.speech.create(
         model="gpt-4o-mini-tts", voice="alloy", input="Hello there.", instructions="calm", response_format="pcm"
     )
-    assert len(answer.content) > 24_000
+    assert len(answer.content) > 0.3 * 48_000
     assert answer.response.headers["x-carillon-ignored"] == "instructions"
 
 

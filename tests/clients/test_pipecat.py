@@ -159,7 +159,7 @@ async def answer(worker: PipelineWorker, *pieces: str, more: bool = False) -> No
         await worker.queue_frame(LLMFullResponseEndFrame())
 
 
-WORDS = "Good morning, my friend. We speak with many voices."
+WORDS = "Good morning, my friend. We speak."
 
 
 @STREAMED
@@ -171,7 +171,7 @@ async def test_speaks_an_answer_as_it_comes(make: Make, fleet: Fleet, http: aioh
             said = LLMContext([{"role": "user", "content": "Hello."}])
             await worker.queue_frame(LLMContextFrame(said))
             await heard.until(TTSStoppedFrame)
-    assert heard.audio_s > 3
+    assert heard.audio_s > 0.5
     assert not [it for it in heard.frames if isinstance(it, ErrorFrame)]
 
 
@@ -180,7 +180,7 @@ async def test_cartesia_over_http_speaks(fleet: Fleet, http: aiohttp.ClientSessi
     async with pipeline(cartesia_http(fleet, http)) as (worker, heard):
         await answer(worker, "Good morning.")
         await heard.until(TTSAudioRawFrame)
-    assert heard.audio_s > 0.5
+    assert heard.audio_s > 0.3
 
 
 @TIMED
@@ -194,11 +194,11 @@ async def test_hears_the_words_that_were_spoken(make: Make, fleet: Fleet, http: 
 @SOCKETS
 async def test_turns_follow_each_other(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
     async with pipeline(make(fleet, http)) as (worker, heard):
-        await answer(worker, "This is the first turn.")
+        await answer(worker, "The first turn.")
         await heard.until(TTSStoppedFrame)
-        await answer(worker, "And this is the second.")
+        await answer(worker, "And the second.")
         await heard.until(TTSStoppedFrame, 2)
-    assert heard.words == "This is the first turn. And this is the second."
+    assert heard.words == "The first turn. And the second."
 
 
 @SOCKETS
