@@ -78,7 +78,7 @@ class Code(Elements):
 
     def _bracket_in_code(self, text: str, at: int, *, final: bool) -> int:
         """Of a tag in code its name is heard: `<div>`. Elsewhere the sign stays."""
-        if at + 1 == len(text) and not final:
+        if text[at:] in ("<", "</") and not final:
             return at
         self._say_code(" " if begins_tag(text, at + 1, self.state.prev) else "<")
         return at + 1

@@ -41,7 +41,7 @@ _EMOJI = re.compile(f"[{EMOJI_CHARS}]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ENTITY_PART = re.compile(r"&(?:#(?:\d{0,7}|[xX][0-9a-fA-F]{0,6})?|[A-Za-z][A-Za-z0-9]{0,31})?\Z")
 _DECLARATION = re.compile(r"<[!?][^<>]*>|<!\[CDATA\[|\]\]>")
-_AUTOLINK = re.compile(r"<([A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
+_AUTOLINK = re.compile(r"<((?!seed:)[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]+@[^\s<>]+)>")
 _AUTOLINK_PART = re.compile(r"<(?:[A-Za-z][A-Za-z0-9+.-]{1,30}:[^\s<>]*|[\w.+-]*@?[^\s<>/!?]*)\Z")
 _OPERATORS = tuple("!<>:+-*/%&|^")
 _COLOUR = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z])?")
@@ -331,7 +331,7 @@ class Markup(Code):
     def _entity(self, text: str, at: int, *, final: bool) -> int:
         if found := _ENTITY.match(text, at):
             char = html.unescape(found[0])
-            if char == "<" and found.end() == len(text) and not final:
+            if char == "<" and text[found.end() :] in ("", "/") and not final:
                 return at
             if char == "<" and begins_tag(text, found.end(), self.state.prev):
                 char = " "

@@ -34,12 +34,15 @@ _DAY_MONTH = re.compile(
     rf"(?<![\w.,/:-])(?P<the>the )?(?:(?P<first>\d{{1,2}})(?:st|nd|rd|th)?\s?[-–—]\s?)?"
     rf"(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?:(?: of)? |-(?=\w+-\d)){_MONTH}(?:(?:,? |-)(?P<year>[12]\d{{3}}))?(?!\w)"
 )
+_A_MONTH = _MONTH.replace("?P<month>", "?:")
+_DATES = re.compile(rf"\b({_A_MONTH} \d{{1,2}}(?:, \d{{4}})?)\s?[-–—]\s?(?={_A_MONTH} \d)")
 _ORDINALS = re.compile(r"(?<!\w)(?P<first>\d{1,3})(?:st|nd|rd|th)\s?[-–—]\s?(?=\d{1,3}(?:st|nd|rd|th)\b)")
 _MONTHS_RANGE = re.compile(rf"\b{_MONTH}\s?[-–—]\s?{_MONTH.replace('<month>', '<last>')}(?!\w)")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH}(?: of)?,? (?P<year>[12]\d{{3}})\b")
 _DAY = re.compile(
     rf"\b(?P<day>{'|'.join(_DAYS)})\.?(?=,? (?:\d{{1,2}}\b|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)))"
 )
+_LONE_DAY = re.compile(r"\b(?P<day>Mon|Tues?|Wed|Thu(?:rs?)?|Fri)\.(?P<end>(?=\s*\Z|\s+[A-Z]))?(?=\s|[,;)]|\Z)")
 _DAY_LIST = re.compile(rf"\b(?:{'|'.join(_DAYS)})\.?(?:(?:,? (?:and|&|or) |, ?|/)(?:{'|'.join(_DAYS)})\b)+")
 _SHORT_MONTH = re.compile(
     r"\b(?P<month>(?<=in )Jan|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
@@ -94,6 +97,7 @@ _CIRCA = re.compile(r"(?<![\w.])(?P<word>ca?|[Ee]st|estd)\. ?(?=[12]?\d{3}\b)")
 _YEARS = re.compile(
     r"(?<![\w.,$€£-])(?P<first>1[1-9]\d\d|20\d\d)\s?[-–—/]\s?(?P<last>1[1-9]\d\d|20\d\d|\d\d)(?![\w:/-]|[.,]\d)"
 )
+_OLD_YEAR = re.compile(r"(?:(?<=\b[Ii]n )|(?<=\bof )|(?<=\byear )|(?<=\bsince ))10[1-9]\d(?![\w%]|[.,]\d| [a-z]+s\b)")
 _YEAR = re.compile(
     r"(?<![\w.,:/$€£¥#+-])(?P<year>1[1-9]\d\d|20[0-4]\d)(?P<own>['’]s)?(?![\w:/%°×-]|[.,]\d| ?(?:%"
     r"|percent|dollars|euros|pounds|people|men|women|words|miles|kilometers|meters|times|million|billion"
@@ -115,6 +119,8 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _WEEK.sub(lambda m: f"{_DAYS[m['first']]} to {_DAYS[m['last']]}", text)
     text = _DAY_LIST.sub(lambda m: re.sub(r"([A-Z][a-z]+)\.?", lambda day: _DAYS[day[1]], m[0]), text)
     text = _DAY.sub(lambda m: _DAYS[m["day"]], text)
+    text = _LONE_DAY.sub(lambda m: _DAYS[m["day"]] + ("." if m["end"] is not None else ""), text)
+    text = _DATES.sub(r"\1 to ", text)
     text = _MONTHS_RANGE.sub(lambda m: f"{_month(m['month'])} to {_month(m['last'])}", text)
     text = _DAY_MONTH.sub(_day_month, text)
     text = _ORDINALS.sub(lambda m: f"{ordinal(int(m['first']))} to ", text)
@@ -137,6 +143,7 @@ def _read_years(text: str) -> str:
     text = _SHORT_YEAR.sub(lambda m: f"{'oh ' if m['figures'][0] == '0' else ''}{cardinal(int(m['figures']))}", text)
     text = _ERA.sub(_era, text)
     text = _YEARS.sub(_years, text)
+    text = _OLD_YEAR.sub(lambda m: year(int(m[0])), text)
     return _YEAR.sub(lambda m: year(int(m["year"])) + (m["own"] or ""), text)
 
 

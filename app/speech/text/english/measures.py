@@ -70,6 +70,7 @@ _CODES = sorted(code for code in _CURRENCIES if code.isalpha() and code.isascii(
 _CODE = "|".join(_CODES)
 _HAS_MONEY = re.compile(rf"[$€£¥₹₩₽₿₺₪¢₫₱₦₴฿]|\b(?:{_CODE})\b|\d[dp]\b")
 _PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m|1[KkM])\b)?"
+_PER_UNIT = re.compile(r"(?<=[a-z\d]) per (?P<unit>lb|kg|sq\.? ft|oz|hr|mo|yr|GB|TB)\b\.?(?=\s+[a-z]|[,;)]|\s*\Z)")
 _PERS = {
     "mo": "month",
     "yr": "year",
@@ -78,6 +79,7 @@ _PERS = {
     "wk": "week",
     "kg": "kilogram",
     "lb": "pound",
+    "oz": "ounce",
     "d": "day",
     "m": "month",
     "GB": "gigabyte",
@@ -110,6 +112,7 @@ _DEGREES = re.compile(
 _WAYS = {"N": " north", "S": " south", "E": " east", "W": " west"}
 _ARTICLE = re.compile(r"\b[Aa]n? \Z")
 _NOUN = re.compile(r" (?!(?:of|per|and|or|is|was|in|to|for|from|at|on|than|total|each|apiece|a|as|if|when)\b)[a-z]{2,}")
+_EXTENT = re.compile(r" (?:x|by|wide|long|tall|high|deep|thick)\b")
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
@@ -148,7 +151,9 @@ _units(
     "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per"
     " second|bits per second; "
     "kbps Kbps=kilobit per second|kilobits per second; Mbps=megabit per second|megabits per second; "
-    "Gbps=gigabit per second|gigabits per second; Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
+    "Gbps=gigabit per second|gigabits per second; "
+    "Tbps=terabit per second|terabits per second; ppl=people|people; "
+    "Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
     "|megahertz; "
     "GHz=gigahertz|gigahertz; W=watt; kW=kilowatt; MW=megawatt; GW=gigawatt; Wh=watt hour; kWh=kilowatt hour; "
     "MWh=megawatt hour; V=volt; kV=kilovolt; mV=millivolt; A=amp; mA=milliamp; mAh=milliamp hour; Ah=amp hour; "
@@ -158,7 +163,7 @@ _units(
     "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
     "|frames per second; "
     "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
-    "hp=horsepower|horsepower; mpg MPG=mile per gallon|miles per gallon; Nm=newton meter; "
+    "hp=horsepower|horsepower; mpg MPG=mile per gallon|miles per gallon; Nm N·m=newton meter; "
     "mmHg=millimeter of mercury|millimeters of mercury; µl μl=microliter; cc=C C|C C; "
     "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
     "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
@@ -233,7 +238,7 @@ _UNIT = re.compile(
     rf"(?<![\w.,$€£¥/])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
     rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>\^?[23](?![\d.])|[²³])?"
     rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
-    rf"(?=\s*\Z|\s))?(?![\w/])"
+    rf"(?=\s*\Z|\s|[,;)]))?(?![\w/])"
 )
 _POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
 _RATE = re.compile(
@@ -270,9 +275,7 @@ def read_measures(text: str) -> str:
     text = _FEET_BY_FEET.sub(r"\g<first> feet by \g<last> feet", text)
     text = _FEET_INCHES.sub(_height, text)
     text = _DURATION.sub(_duration, text)
-    text = _FEET.sub(
-        lambda m: count(m["figures"], *(("foot", "feet") if m["sign"] == "′" else ("inch", "inches"))), text
-    )
+    text = _FEET.sub(_feet, text)
     text = _SIZE.sub(lambda m: f"{m['first']} by ", text)
     text = _FRACTION_OF_UNIT.sub(_fraction_of_unit, text)
     text = _PEOPLE.sub(lambda m: f"{m['figures']} million", text)
@@ -288,7 +291,8 @@ def _read_money(text: str) -> str:
     text = _CENTS.sub(_cents, text)
     text = _MONEY_RANGE.sub(_money_range, text)
     text = _MONEY.sub(_money, text)
-    return _MONEY_AFTER.sub(_money, text)
+    text = _MONEY_AFTER.sub(_money, text)
+    return _PER_UNIT.sub(lambda m: f" per {_PERS[m['unit'].replace('.', '')]}", text)
 
 
 def _money(match: re.Match[str]) -> str:
@@ -371,6 +375,14 @@ def _height(match: re.Match[str]) -> str:
     inches = int(match["inches"])
     last = count(str(inches), "inch", "inches") if "i" in match[0] else cardinal(inches)
     return f"{count(match['feet'], 'foot', 'feet')} {last}"
+
+
+def _feet(match: re.Match[str]) -> str:
+    """A 13″ screen is so many inch; it is so many inches wide."""
+    if match["sign"] == "′":
+        return count(match["figures"], "foot", "feet")
+    which = _NOUN.match(match.string, match.end()) and not _EXTENT.match(match.string, match.end())
+    return count(match["figures"], "inch", "inch" if which else "inches")
 
 
 def _duration(match: re.Match[str]) -> str:

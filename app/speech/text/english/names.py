@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from app.speech.text.english.words import cardinal, listed, ordinal, year
+from app.speech.text.english.words import FIRST_WORDS, cardinal, listed, ordinal, year
 
 ROMAN = r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 NUMBERED = (
@@ -86,7 +86,8 @@ _WORDS = {
     "max.": "maximum", "avg.": "average", "incl.": "including", "excl.": "excluding", "ca.": "circa", "c.": "circa",
     "viz.": "namely", "al.": "al", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company",
     "Bros.": "Brothers", "Esq.": "Esquire", "Univ.": "University", "Assn.": "Association", "bldg.": "building",
-    "Bldg.": "Building", "govt.": "government", "misc.": "miscellaneous", "Fig.": "Figure", "fig.": "figure",
+    "Bldg.": "Building", "govt.": "government", "Govt.": "Government",
+    "depts.": "departments", "misc.": "miscellaneous", "Fig.": "Figure", "fig.": "figure",
     "Figs.": "Figures", "Vol.": "Volume", "vol.": "volume", "Ch.": "Chapter", "ch.": "chapter", "Sect.": "Section",
     "sec.": "section", "Eq.": "Equation", "eq.": "equation", "Ver.": "Version", "ver.": "version", "ext.": "extension",
     "tel.": "telephone", "Tel.": "Telephone", "Ph.D.": "P H D", "M.D.": "M D", "B.A.": "B A", "M.A.": "M A",
@@ -95,6 +96,7 @@ _WORDS = {
 _ONLY_BEFORE_NUMBERS = frozenset(
     listed("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.")
 )
+_FIGURES = re.compile(rf"[ (]*(?:\d|(?:{'|'.join(FIRST_WORDS)})\b)")
 _ENDS = frozenset(listed("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros."))
 _ABBREVIATION = re.compile(
     r"(?<![\w.])(?:" + "|".join(map(re.escape, sorted(_WORDS, key=len, reverse=True))) + r")(?P<comma>,)?(?!\w)"
@@ -296,7 +298,7 @@ def _at_end(match: re.Match[str]) -> bool:
 
 def _abbreviation(match: re.Match[str]) -> str:
     written = match[0].rstrip(",")
-    if written in _ONLY_BEFORE_NUMBERS and not match.string[match.end() :].lstrip(" (")[:1].isdigit():
+    if written in _ONLY_BEFORE_NUMBERS and not _FIGURES.match(match.string, match.end()):
         return match[0]
     ends = written in _ENDS and not match["comma"] and _at_end(match)
     return _WORDS[written] + ("." if ends else "") + (match["comma"] or "")
@@ -357,7 +359,7 @@ def _contracted(match: re.Match[str]) -> str:
 
 
 def _part(part: str) -> str:
-    if part in SAID or len(part) >= MIN_SHOUTED_CHARS or part in _SHOUTED:
+    if part in SAID or len(part) >= MIN_SHOUTED_CHARS or (part in _SHOUTED and part not in _PRONOUNS):
         return part.capitalize() if part not in SAID else part
     return " ".join(part)
 

@@ -20,6 +20,8 @@ _TRUNK = re.compile(r"(?<![\w.,/-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-]
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
 _GROUPS = re.compile(r"(?<![\w.,/-])\d{1,7}(?:-\d{1,7}){3,}(?:-?X)?(?![\w-]|[.,]\d)")
 """As of an ISBN or an account."""
+_ACCOUNT = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,3})?(?!\w)")
+"""International, as banks write them."""
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
     r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
@@ -27,8 +29,9 @@ _EMERGENCY = re.compile(
 )
 
 _SPELT_OUT = re.compile(
-    r"\b(?P<word>(?i:zip(?: codes?)?|postal code|pin|(?<!area )(?<!error )(?<!status )code|otp|passcode|password|account"
-    r"|acct\.?|tracking|confirmation|invoice|ticket|serial|routing)(?: (?i:numbers?|no\.|is|was|code|id))*:?) (?P<sign>#|№ ?)?"
+    r"\b(?P<word>(?i:zip(?: codes?)?|postal code|pin|(?<!area )(?<!error )(?<!status )code|otp|passcode|password"
+    r"|account|acct\.?|tracking|confirmation|invoice|ticket|serial|routing)(?: (?i:numbers?|no\.|is|was|code|id))*:?) "
+    r"(?P<sign>#|№ ?)?"
     r"(?P<figures>\d{4,12}(?:(?:,| and| or|, and|, or) \d{4,12})*)(?![\w/%:-]|[.,]\d)"
 )
 """Figures that are a name, by what stands before them."""
@@ -52,6 +55,11 @@ _OUT_OF = re.compile(
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
+_SCIENTIFIC = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[eE](?P<sign>[-−+]?)(?P<power>\d{{1,3}})(?![\w.])")
+_ANY_MINOR = re.compile(r"(?<![\w.])(?P<figures>\d+)\.x\b")
+"""As in Node 20.x."""
+_NUMBERS = re.compile(r"(?<![\w#])(?P<first>#\d+)\s?[-–—]\s?#?(?=\d)")
+_FOLD = re.compile(rf"(?<![\w.,/–-])(?P<first>{NUMBER})\s?[-–—]\s?(?P<last>{NUMBER})[x×](?!\w)")
 _RANGE = re.compile(
     rf"(?<![\w.,/:=+–-])(?P<minus>[-−])?(?P<first>{NUMBER})\s?(?P<sign>[-–—‑]|\.\.\.?)\s?(?P<last>{NUMBER})"
     rf"(?![\w/:=+°–-]|[.,]\d|\s[=+*×÷/<>])"
@@ -83,7 +91,7 @@ _MINUS = re.compile(
     r"(?![A-Za-z'’])))"
 )
 _TIGHT = re.compile(
-    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])"
+    r"(?<=[\d)])(?P<sign>[*×·÷=<>≤≥≠≈±+−])(?=[-−(]?[\w(])|(?<=(?<![A-Za-z])[a-z])(?P<than>[<>])(?=\d)|(?<=(?<![A-Za-z])[a-zA-Z])(?P<letter>[*×÷=≤≥≠≈+])"
     r"(?=[-−(]?(?:\d|[a-zA-Z](?![A-Za-z])))|(?<=\d)(?P<by>x)(?=\d)"
 )
 _PER = re.compile(r"(?<=\d)/(?=(?:day|week|month|year|hour|min|night|person|user|head)\b)")
@@ -113,16 +121,23 @@ _PENSION = re.compile(r"(?<!\w)40(?P<last>[139])\((?P<mark>[a-z])\)")
 _NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
 _PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
 _SECTION = re.compile(r"§§?\s?(?=\d)")
-_CODE = re.compile(r"(?<![\w.,'’-])(?=[A-Za-z\d-]*\d)(?=[A-Za-z\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+)*(?!\w)")
-_CODE_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[A-Z]|\d+")
+_CODE = re.compile(
+    r"(?<![\w.,'’-])(?=[A-Za-z\d-]*\d)(?=[A-Za-z\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+|(?<=\d)\.\d+)*(?!\w)"
+)
+_CODE_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[A-Z]|\d+(?:\.\d+)*")
 _DOTTED_CODE = re.compile(r"(?<![\w.])(?P<letter>[A-Z])\.(?P<figures>\d{2,4})(?!\w|\.\d)")
 """As H.264."""
-_SPACED_GROUPS = re.compile(r"(?<![\w.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\w]|[.,]\d)")
+_SPACED_GROUPS = re.compile(
+    r"(?<![\w.,'’])(?P<whole>\d{1,3}(?:(?:[ \u00a0\u202f]\d{3})+|(?:['’]\d{3})+))(?:[.,](?P<part>\d{1,2}))?"
+    r"(?!\w|[.,'’]\d)"
+)
+"""As 1 000 000 and 1'000'000."""
 _PLAIN = re.compile(rf"(?P<figures>\d+(?:\.\d+){{2,}}|{NUMBER})")
 
 
 def read_telephones(text: str) -> str:
     """Numbers that are read digit by digit, in groups."""
+    text = _ACCOUNT.sub(lambda m: ", ".join(map(spelt, m[0].split())), text)
     text = _TELEPHONE.sub(_telephone, text)
     text = _LOCAL.sub(lambda m: f"{digits(m['mid'])}, {digits(m['last'])}", text)
     text = _TOLL.sub(_toll, text)
@@ -139,13 +154,17 @@ def read_numbers(text: str) -> str:
     """The text with every number that is left as words."""
     text = _RAISED.sub(lambda m: f"^{'-' if m['minus'] else ''}{m['power'].translate(_RAISED_DIGITS)}", text)
     text = text.translate(_SUBSCRIPTS)
+    text = _NUMBERS.sub(lambda m: f"{m['first']} to ", text)
+    text = _FOLD.sub(lambda m: f"{number(m['first'])} to {number(m['last'])} times", text)
+    text = _SCIENTIFIC.sub(_scientific, text)
+    text = _ANY_MINOR.sub(lambda m: f"{number(m['figures'])} point x", text)
     text = _PENSION.sub(lambda m: f"four oh {number(m['last'])} {m['mark'].upper()}", text)
     text = _CLAUSE.sub(r" \g<mark>", text)
     text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
     text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
     text = _read_fractions(text)
     text = _ORDINAL.sub(lambda m: ordinal(int(m["figures"].replace(",", ""))), text)
-    text = _SPACED_GROUPS.sub(lambda m: cardinal(int(re.sub(r"\D", "", m[0]))), text)
+    text = _SPACED_GROUPS.sub(_spaced, text)
     text = _SCORE.sub(
         lambda m: f"{m[0][: m.start('first') - m.start()]}{number(m['first'])} to {number(m['last'])}", text
     )
@@ -173,7 +192,7 @@ def _read_sums(text: str) -> str:
     text = _ROOT.sub("the square root of ", text)
     text = _SPACED.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _MINUS.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
-    text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['letter'] or m['by']]} ", text)
+    text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['than'] or m['letter'] or m['by']]} ", text)
     text = _PER.sub(" per ", text)
     text = _DIVIDED.sub(" divided by ", text)
     text = _TIMES.sub(lambda m: f"{number(m['figures'])} times", text)
@@ -244,9 +263,19 @@ def _fraction(match: re.Match[str]) -> str:
     return f"{number(whole)} and {'a ' + name if upper == 1 else read}" if whole else read
 
 
+def _spaced(match: re.Match[str]) -> str:
+    part = (match["part"] or "").rstrip("0")
+    return number(re.sub(r"\D", "", match["whole"]) + (f".{part}" if part else ""))
+
+
 def _range(match: re.Match[str]) -> str:
     minus = "minus " if match["minus"] else ""
     return f"{minus}{_plain_number(match['first'])} to {_plain_number(match['last'])}"
+
+
+def _scientific(match: re.Match[str]) -> str:
+    minus = "minus " if match["sign"] in ("-", "−") else ""
+    return f"{number(match['figures'])} times ten to the power of {minus}{cardinal(int(match['power']))}"
 
 
 def _power(match: re.Match[str]) -> str:
@@ -271,6 +300,8 @@ def _code(match: re.Match[str]) -> str:
 
 
 def _code_part(part: str, parts: int) -> str:
+    if "." in part:
+        return " point ".join(map(number, part.split(".")))
     if not part.isdigit():
         letters = part.isupper() and len(part) < 4 and part not in SAID
         return " ".join(part) if letters else part.upper() if len(part) == 1 and parts > 1 else part

@@ -13,17 +13,18 @@ from app.speech.text.english.numbers import read_numbers, read_telephones
 from app.speech.text.options import UrlReading
 
 _NEEDS_READING = re.compile(
-    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]"
+    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\u2103\u2109\U0001d400-\U0001d7ff]"
     r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
     r"--|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
-_STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\U0001d400-\U0001d7ff]+")
+_STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\U0001d400-\U0001d7ff]+")
 """Letters in another shape: wide, ligatures, the bold and script ones of mathematics."""
 _SIGN_WORDS = {
     "&": " and ", "$": " ", "@": " at ", "%": " percent",
-    "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
+    "°": " degrees", "=": " equals ", "§": " section ", "℃": " degrees Celsius", "℉": " degrees Fahrenheit",
+    "©": "", "®": "",
     "™": "", "¶": "", "†": "", "‡": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ",
     "\\": " ", "^": " ", "~": " ",
     "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
@@ -39,7 +40,7 @@ _STAR = re.compile(r"(?<!\S)\*(?!\S)")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\^_+\^|-_+-|(?<![\d)] )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
+    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\(?\^_+\^\)?|\(?-_+-\)?|(?<![\d)] )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
     r"(?=[\s.,!?]|\Z)"
 )
 _SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
@@ -56,7 +57,11 @@ _ITEM = re.compile(r"(?<![\w(])(\d{1,2}|[a-z])\)(?=\s)")
 """Of a list, as `1)` and `a)`."""
 _CALL = re.compile(r"(?<=\w)\(\)")
 _CAMEL_WORD = re.compile(r"\b[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
-_DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?]) -- (?=[\w\"“‘])")
+_DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?)\]…]) -- (?=[\w\"“‘(\[])")
+_AND_OR = re.compile(r" ?(?:&&|\|\|) ?")
+_OPTION = re.compile(r"(?<!\S)(?<!\d )-(?=[A-Za-z](?!\S))(?!\S+ [-+*/=])")
+"""Of a command: `-m`."""
+_DOT_FILE = re.compile(r"(?<![^\s(\"'])\.(?=[a-z]{2,}(?![\w.]))")
 _TAG = re.compile(r"(<[A-Za-z][A-Za-z_-]*>)")
 
 
@@ -84,6 +89,8 @@ def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
         return text
     text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
     text = _CALL.sub("", _DASHES.sub(" — ", text))
+    text = _AND_OR.sub(lambda m: " and " if "&" in m[0] else " or ", text)
+    text = _DOT_FILE.sub("dot ", _OPTION.sub("dash ", text))
     text = _KEYS.sub(_keys, text)
     text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
     if "(" not in text:

@@ -14,6 +14,8 @@ _ONES = listed(
 )
 _TENS = listed("zero ten twenty thirty forty fifty sixty seventy eighty ninety")
 _SCALES = ("", "thousand", "million", "billion", "trillion", "quadrillion")
+FIRST_WORDS = (*_ONES, *_TENS[2:], "minus")
+"""With which a number begins."""
 _IRREGULAR = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
     "twelve": "twelfth",

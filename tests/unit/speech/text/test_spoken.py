@@ -151,7 +151,7 @@ def test_titles_streets_and_capitals_are_read_as_they_are_meant(written: str, sa
     ("written", "said"),
     [
         ("½ cup", "one half cup"),
-        ("a 90° angle, 20 °C", "a ninety degrees angle, twenty degrees Celsius"),
+        ("a 90° angle, 20 °C", "a ninety degree angle, twenty degrees Celsius"),
         ("a 1080p screen for 50p", "a ten eighty P screen for fifty pence"),
         ("2.5B people", "two point five billion people"),
         ("50/50 or 50-50", "fifty fifty or fifty fifty"),
