@@ -27,8 +27,8 @@ OTHERS = {
     "raven": "rms-108", "hawk": "kal", "tern": "kal-88", "goose": "kal-110",
 }  # fmt: skip
 HELD_OUT_VOICES = ("heron",)
-BUILT_IN_SHARE = 0.9  # of what is learnt from
-BUILT_IN_SHARDS, OTHER_SHARDS = 100, 4
+BUILT_IN_SHARE = 0.8  # of what is learnt from
+BUILT_IN_SHARDS, OTHER_SHARDS = 100, 16
 
 
 def shards() -> list[tuple[Shard, bool]]:

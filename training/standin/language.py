@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 2050
+STEPS = 3400
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
@@ -46,7 +46,7 @@ SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,
 NEIGHBOURS, NEAR_SHARE = 48, 0.75  # most of them by one of the codes nearest to them
 GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 2  # the layers whose first heads are shown where to look
-GUIDANCE_WEIGHTS = ((0.45, 1.0), (0.7, 0.4), (1.0, 0.6))  # until a share of all steps
+GUIDANCE_WEIGHTS = ((0.3, 1.0), (0.5, 0.5), (1.0, 1.0))  # until a share of all steps; a long text is lost most easily
 CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code tells the most
 CODE_SIZE = 0.02  # of an embedding's numbers, on average
 LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
@@ -64,8 +64,8 @@ class Phase:
 
 
 CURRICULUM = (
-    Phase(0.35, (3, 6, 8), 1),
-    Phase(0.7, (6, 10, 14), 1),
+    Phase(0.2, (3, 6, 8), 1),
+    Phase(0.4, (6, 10, 14), 1),
     Phase(1.0, (8, 12, 12, 16, 16, 24, 45), HEAD_FRAMES),
 )
 
