@@ -6,6 +6,7 @@ who, and never how to speak.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ OTHERS = {
     "swift": "slt-90", "crane": "slt-108", "stork": "slt-116", "robin": "rms-84", "finch": "rms-92",
     "raven": "rms-108", "hawk": "kal", "tern": "kal-88", "goose": "kal-110",
 }  # fmt: skip
+UNTIMED = tuple(speaker.name for speaker in SPEAKERS if speaker.teacher != "flite")
 HELD_OUT_VOICES = ("heron",)
-BUILT_IN_SHARE = 0.8  # of what is learnt from
-BUILT_IN_SHARDS, OTHER_SHARDS = 100, 16
+SHARES = (0.65, 0.15, 0.2)  # of what is learnt from: the built-in voices, the others, those who tell no times
+BUILT_IN_SHARDS, OTHER_SHARDS, UNTIMED_SHARDS = 100, 16, 4
 
 
 def shards() -> list[tuple[Shard, bool]]:
@@ -36,8 +38,12 @@ def shards() -> list[tuple[Shard, bool]]:
     speakers = {speaker.name: speaker for speaker in SPEAKERS}
     wanted = [
         (number, Shard(speakers[name], number), name in SPEAKER_OF.values())
-        for names, count in ((SPEAKER_OF, BUILT_IN_SHARDS), (OTHERS, OTHER_SHARDS))
-        for name in names.values()
+        for names, count in (
+            (SPEAKER_OF.values(), BUILT_IN_SHARDS),
+            (OTHERS.values(), OTHER_SHARDS),
+            (UNTIMED, UNTIMED_SHARDS),
+        )
+        for name in names
         for number in range(count)
     ]
     return [(shard, gridded) for _, shard, gridded in sorted(wanted, key=lambda one: one[0])]
@@ -45,14 +51,14 @@ def shards() -> list[tuple[Shard, bool]]:
 
 def voices(work: Path, space: LatentSpace) -> list[Voice]:
     """Those that have said anything in `work` by now."""
-    built_in = [_voice(work, name, speaker, _tags(work, name, space)) for name, speaker in SPEAKER_OF.items()]
-    others = [_voice(work, name, speaker, {}) for name, speaker in OTHERS.items()]
-    heard = [[voice for voice in group if voice.utterances] for group in (built_in, others)]
-    weights = (BUILT_IN_SHARE if heard[1] else 1.0, 1 - BUILT_IN_SHARE)
+    groups = (
+        [_voice(work, name, speaker, _tags(work, name, space)) for name, speaker in SPEAKER_OF.items()],
+        [_voice(work, name, speaker, {}) for name, speaker in OTHERS.items()],
+        [_voice(work, name, name, {}) for name in UNTIMED],
+    )
+    heard = [[voice for voice in group if voice.utterances] for group in groups]
     return [
-        Voice(voice.name, voice.utterances, voice.tags, voice.name in SPEAKER_OF, weight / len(group))
-        for group, weight in zip(heard, weights, strict=True)
-        for voice in group
+        replace(voice, weight=share / len(group)) for group, share in zip(heard, SHARES, strict=True) for voice in group
     ]
 
 

@@ -82,7 +82,7 @@ def texts(voice: Voice, draw: random.Random, max_words: int) -> Iterator[Piece]:
             frames = voice.tags[tag]
             yield Piece([Word((), tag=tag)], frames, np.zeros((len(frames), 4), np.int64))
         one = draw.choice(voice.utterances)
-        count = min(room, len(one.words))
+        count = min(room, len(one.words)) if one.timed else len(one.words)
         first = draw.randint(0, len(one.words) - count)
         yield piece_of(one, first, first + count, draw)
         room -= count

@@ -11,9 +11,10 @@ import json
 import logging
 import math
 import random
+import string
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 3400
+STEPS = 3200
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
 DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
@@ -170,7 +171,8 @@ def endless_batches(work: Path, tokens: Tokens, space: LatentSpace, first: int, 
             base = voices(work, space)
         phase = next(phase for phase in CURRICULUM if step / steps <= phase.until)
         draw = random.Random(f"pool-{first}-{pool}")
-        speakers = draw.choices(base, [voice.weight for voice in base], k=SHUFFLED)
+        chosen = draw.choices(base, [voice.weight for voice in base], k=SHUFFLED)
+        speakers = [voice if voice.gridded else unnamed(voice, draw) for voice in chosen]
         drawn = [
             example(voice, tokens, silence, draw, max_words=draw.choice(phase.max_words), head_frames=phase.head_frames)
             for voice in speakers
@@ -178,6 +180,16 @@ def endless_batches(work: Path, tokens: Tokens, space: LatentSpace, first: int, 
         for batch in batches([one for one in drawn if len(one.ids) <= BATCH_TOKENS], draw, tokens["<pad>"]):
             yield batch
             step += 1
+
+
+def unnamed(voice: Voice, draw: random.Random) -> Voice:
+    """The same speaker, half of the time under letters that mean nothing, as an adapter's voice is prompted.
+
+    Whoever is called by no known name is one of many then, and only *who* is left for the adapter to say.
+    """
+    if draw.random() < 0.5:
+        return voice
+    return replace(voice, name="".join(draw.choices(string.ascii_lowercase, k=draw.randint(1, 6))))
 
 
 def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:

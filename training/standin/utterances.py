@@ -19,10 +19,12 @@ import numpy as np
 import soxr
 import torch
 
-from training.standin.corpus import SENTENCES_FILE, Shard
+from training.standin.corpus import FULL_SCALE, SENTENCES_FILE, Clip, Shard
+from training.standin.corpus import read as read_corpus
+from training.standin.frames import interleaved
 from training.standin.grid import Spoken, as_said, on_grid
 from training.standin.latents import LatentSpace
-from training.standin.speech import SAMPLE_RATE_HZ, levelled
+from training.standin.speech import SAMPLE_RATE_HZ, framed, levelled
 from training.standin.spelling import Phones, marked, read, stored_rules
 from training.standin.teachers import SPEAKERS, Speaker
 from training.standin.timing import PAUSE, Said, timed_flite, words_in
@@ -50,17 +52,38 @@ class Utterance:
     starts: np.ndarray
     ends: np.ndarray
 
+    @property
+    def timed(self) -> bool:
+        """Whether it is known when what is said; if not, it can only be used whole."""
+        return bool((self.phones >= 0).any())
+
 
 def utterance(text: str, said: Said, space: LatentSpace, gridded: bool) -> Utterance | None:
     """What was `said` of `text`; None where it does not fit."""
-    spelt = [(word.strip("'"), mark) for word, mark in _WORD_AND_MARK.findall(text.lower()) if word.strip("'")]
-    reading = tuple(reading_of_word(word) for word, _ in spelt)
+    reading, marks = _read(text)
     spans = words_in(said.segments, reading)
     if spans is None:
         return None
     spoken = (on_grid if gridded else as_said)(said, spans, space)
-    marks = tuple("".join(_MARKS.findall(mark)[:1]) for _, mark in spelt)
     return _of_phones(spoken, said, spans, reading, marks)
+
+
+def untimed(clip: Clip, space: LatentSpace) -> Utterance | None:
+    """A sentence of a teacher that does not tell when it says what: only whole, and read as it is spelt."""
+    reading, marks = _read(clip.text)
+    if not reading:
+        return None
+    frames = interleaved(space.codes(space.of(torch.from_numpy(framed(clip.samples / np.float32(FULL_SCALE)))[None])))
+    count = len(reading)
+    phones = np.full((len(frames), 4), -1)
+    return Utterance(reading, reading, marks, frames, phones, np.zeros(count + 1, int), np.full(count, len(frames)))
+
+
+def _read(text: str) -> tuple[tuple[Phones, ...], tuple[str, ...]]:
+    """Each word's phones, as the tokenizer reads them, and the mark after it."""
+    spelt = [(word.strip("'"), mark) for word, mark in _WORD_AND_MARK.findall(text.lower()) if word.strip("'")]
+    reading = tuple(reading_of_word(word) for word, _ in spelt)
+    return reading, tuple("".join(_MARKS.findall(mark)[:1]) for _, mark in spelt)
 
 
 def _of_phones(
@@ -111,13 +134,16 @@ def _make(wanted: tuple[Shard, bool], work: Path) -> tuple[Shard, bool]:
     torch.set_num_threads(1)
     shard, gridded = wanted
     space = LatentSpace.load(work / "latents.pt")
-    every = (work / SENTENCES_FILE).read_text(encoding="utf-8").splitlines()
-    found = []
-    for text in shard.sentences(every):
-        try:
-            found.append(utterance(text, spoken_by(shard.speaker, text, gridded), space, gridded))
-        except (subprocess.CalledProcessError, ValueError):
-            continue  # flite fails on a few sentences
+    every = shard.sentences((work / SENTENCES_FILE).read_text(encoding="utf-8").splitlines())
+    if shard.speaker.teacher != "flite":
+        found = [untimed(clip, space) for clip in read_corpus(shard.path(work))]
+    else:
+        found = []
+        for text in every:
+            try:
+                found.append(utterance(text, spoken_by(shard.speaker, text, gridded), space, gridded))
+            except (subprocess.CalledProcessError, ValueError):
+                continue  # flite fails on a few sentences
     write(path_of(shard, work), [one for one in found if one is not None])
     return wanted
 
