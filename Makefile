@@ -6,7 +6,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENVIRONMENT := pyproject.toml compose/install.sh $(wildcard compose/lock/*.txt)
 
 .PHONY: up env lock lock-clients test test-slow test-browser test-real test-all test-clients soak screenshots check audit \
-	format bench standin standin-next clean
+	format bench standin clean
 
 up: $(VENV)/.run  ## The whole fleet on this machine, until Ctrl-C
 	@exec $(CARILLON) up --workers $(WORKERS)
@@ -83,12 +83,9 @@ bench: $(VENV)/.run  ## Decode and speech benchmarks; speech needs `make up` in 
 	$(CARILLON) bench decode
 	$(CARILLON) bench speech
 
-standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, from nothing: hours on a CPU
-	$(VENV)/bin/python -m training.standin all
-
-standin-next: $(VENV)/.dev  ## Train the codec that is to follow the stand-in's, in .standin: a night on a CPU
+standin: $(VENV)/.dev  ## Make the stand-in checkpoint again, in .standin: a night on a CPU
 	$(VENV)/bin/uv pip install --python $(VENV)/bin/python --no-deps --group standin
-	$(VENV)/bin/python -m training.standin next
+	$(VENV)/bin/python -m training.standin all
 
 clean:  ## Forget the environment and every cache; keeps data/
 	rm -rf $(VENV) $(CLIENTS) .pytest_cache tests/clients/.pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -26,8 +26,8 @@ HIGHEST_HZ = 7600.0  # below half of 16 kHz, the lowest rate a recording may hav
 COEFFICIENTS = 19  # MFCC 1-19; the first of Mandel & Ellis's 20 is the level, which the microphone decides
 VARIANCE_FLOOR = 1.0
 """Added to each coefficient's variance: a codec flattens coefficients that hardly vary, and they alone would decide.
-Measured with Heron's words through the stand-in's codec: to himself as recorded 10, to Rook 25 and to Wren 41 through
-the same codec; without the floor 76, 102 and 228."""
+Measured with Heron's words through the first stand-in's codec: to himself as recorded 10, to Rook 25 and to Wren 41
+through the same codec; without the floor 76, 102 and 228."""
 
 MIN_FRAMES = 300  # 3 s of speech; fewer frames give no covariance worth the name
 

@@ -26,7 +26,7 @@ from training.recordings import PreparationCancelled
 if TYPE_CHECKING:
     from snac import SNAC
 
-CONTEXT_FRAMES = 3
+CONTEXT_FRAMES = 7
 """The encoder would take the edge of a clip for the edge of a sound; its receptive field is shorter than this."""
 
 
@@ -136,7 +136,7 @@ class FrameEncoder:
         """(frames, 7) int64 codes of whole frames of float32 samples, encoded between more of their own room tone."""
         import torch
 
-        from training.standin.dictionary import interleaved
+        from training.standin.frames import interleaved
 
         frame = self._layout.samples_per_frame
         before = np.tile(samples[:frame], CONTEXT_FRAMES)

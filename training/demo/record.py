@@ -1,53 +1,48 @@
 """The bundled recordings of the held-out speaker: `python -m training.demo.record` makes them again (a few minutes).
 
-The speaker is synthetic: flite's `awb`, announced word by word like the stand-in's own voices but heard by neither its
-codec nor its language model. Each recording is one sentence behind 597 ms of room tone, so that a clone has a pause to
-lose; it ends on a whole codec frame and is stored as Ogg/Opus without any delay. Nothing here knows how they are used.
+The speaker is synthetic: flite's `awb`, heard by neither the stand-in's codec nor its language model. Each recording is
+one sentence behind 597 ms of room tone, so that a clone has a pause to lose; it ends on a whole codec frame and is
+stored as Ogg/Opus without any delay. Nothing here knows how they are used.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 
-from training.standin.sentences import HEAD_FRAMES, SentenceSampler, vocabulary
-from training.standin.speech import (
-    FLITE_VOICES,
-    FRAME_SAMPLES,
-    HELD_OUT_VOICES,
-    SAMPLE_RATE_HZ,
-    Announcer,
-)
+from training.standin.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, flite, levelled, room_tone, trimmed
+from training.standin.texts import sentences as examples
 
 RECORDINGS = Path(__file__).with_name("recordings")
 MANIFEST = "manifest.csv"
 SEED = 20_240_717
-WORDS = (7, 14)
+VOICE = "awb"
+HEAD_FRAMES, TAIL_FRAMES = 7, 4
 LENGTH_S = (3.0, 8.0)
 SPEECH_S = 690.0  # the default minimum is 600
 BIT_RATE_BPS = 24_000
-_FEW_WORDS = 60
 
 
 def sentences(seed: int = SEED) -> Iterator[str]:
-    """Endless sentences of 7-14 words, each of words not said yet for as long as there are any."""
-    draw = random.Random(seed)
-    everything = SentenceSampler(tuple(vocabulary()), tag_share=0.006, digit_share=0.02)
-    unsaid = set(everything.words)
-    while True:
-        if len(unsaid) < _FEW_WORDS:
-            unsaid = set(everything.words)
-        sampler = replace(everything, words=tuple(sorted(unsaid)))
-        phrase = sampler.phrase(draw, draw.randint(*WORDS)).replace(";", ",").replace(":", ",")
-        unsaid -= set(phrase.replace(",", "").split())
-        yield phrase[0].upper() + phrase[1:] + draw.choice("...?!")
+    """WordNet's examples of use in an order of their own."""
+    every = examples()
+    yield from random.Random(seed).sample(every, len(every))
+
+
+def spoken(text: str) -> np.ndarray:
+    """`text` between room tone: (samples,) float32 of whole frames."""
+    speech = levelled(trimmed(flite(text, VOICE)))
+    recording = room_tone(HEAD_FRAMES + math.ceil(len(speech) / FRAME_SAMPLES) + TAIL_FRAMES)
+    first = HEAD_FRAMES * FRAME_SAMPLES
+    recording[first : first + len(speech)] += speech
+    return recording
 
 
 def opus(samples: np.ndarray, path: Path) -> None:
@@ -65,13 +60,12 @@ def opus(samples: np.ndarray, path: Path) -> None:
 
 def record(directory: Path = RECORDINGS) -> None:
     """Replaces the directory's recordings and manifest."""
-    announcer = Announcer(FLITE_VOICES[HELD_OUT_VOICES[0]])
     for old in directory.glob("*.ogg"):
         old.unlink()
     directory.mkdir(parents=True, exist_ok=True)
     rows, speech_s = [], 0.0
     for text in sentences():
-        samples = announcer.speak(text)
+        samples = spoken(text)
         length_s = len(samples) / SAMPLE_RATE_HZ
         if not LENGTH_S[0] <= length_s <= LENGTH_S[1]:
             continue

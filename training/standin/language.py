@@ -1,7 +1,7 @@
-"""Trains the stand-in's language model: a small Hugging Face Llama that reads a text and writes the codec's frames.
+"""Trains the stand-in's language model: a small Hugging Face Llama that reads phones and writes the codec's frames.
 
-Examples are strung together from the code dictionary while it trains, so no sentence comes twice. Early steps see
-short texts, from which following the text word by word is learnt first; later ones everything a chunk may hold.
+Examples are put together from utterances while it trains (`examples`). Early steps see short texts, from which
+following the text phone by phone is learnt first; later ones everything a chunk may hold.
 """
 
 from __future__ import annotations
@@ -11,57 +11,64 @@ import json
 import logging
 import math
 import random
+import string
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from snac import SNAC
 from torch import Tensor
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from training.standin.dictionary import CodeDictionary, Example, examples, sound_features
-from training.standin.sentences import SentenceSampler, vocabulary
-from training.standin.speech import BUILT_IN_VOICES
-from training.standin.tokens import FRAME_TOKENS, SPECIAL, Tokens, save_tokenizer
+from training.standin.base import BUILT_IN_VOICES, voices
+from training.standin.examples import HEAD_FRAMES, Example, Voice, example
+from training.standin.grid import silent_frame
+from training.standin.latents import LatentSpace
+from training.standin.muon import Muon
+from training.standin.phonemes import FRAME_TOKENS, reading_tokenizer
+from training.standin.progress import resumed, save
+from training.standin.spelling import stored_rules
+from training.standin.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 7000
-PEAK_RATES = {"matrices": 3e-3, "rest": 1.1e-3}
+STEPS = 3200
+PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
-DECAY_SHARE = 0.3  # of the steps, at the end, with falling rates
+DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
 BATCH_TOKENS = 3072
-SHUFFLED = 128  # examples drawn at a time, sorted by length into batches
-CORRUPTED = (0.03, 0.4)  # least and greatest share of an example's input codes replaced at random
-GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 3  # the layers whose first heads are shown where to look
-GUIDANCE_WEIGHT = 0.3
-WORD_HASTE = 8.0
-FIRST_FRAME_WEIGHT, FIRST_CODE_WEIGHT = 4.0, 5.0
-TEMPERATURE = 0.6
+SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
+CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,
+NEIGHBOURS, NEAR_SHARE = 48, 0.75  # most of them by one of the codes nearest to them
+GUIDED_LAYERS, GUIDED_HEADS = (1, 2), 2  # the layers whose first heads are shown where to look
+GUIDANCE_WEIGHTS = ((0.3, 1.0), (0.5, 0.5), (1.0, 1.0))  # until a share of all steps; a long text is lost most easily
+CODE_WEIGHTS = (3.0, 1.5, 0.8, 0.8, 1.5, 0.8, 0.8)  # of a frame: the first code tells the most
+CODE_SIZE = 0.02  # of an embedding's numbers, on average
+LEVEL_OF_POSITION = (0, 1, 2, 2, 1, 2, 2)
+SAVED_EVERY = 100
+TEMPERATURE = 0.3
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Until `until` of all steps, each text has at most as many words as one entry of `max_words`; some are skimmed."""
+    """Until `until` of all steps each text has at most about as many words as one entry, after a head of frames."""
 
     until: float
     max_words: tuple[int, ...]
-    skimmed_share: float
-
-    def examples(self) -> dict[str, Any]:
-        """The arguments of `dictionary.examples`."""
-        return {"max_words": self.max_words, "skimmed_share": self.skimmed_share}
+    head_frames: int
 
 
-CURRICULUM = (Phase(0.8, (4, 8, 12), 0.75), Phase(1.0, (4, 8, 8, 12, 16, 40), 0.0))
+CURRICULUM = (
+    Phase(0.2, (3, 6, 8), 1),
+    Phase(0.4, (6, 10, 14), 1),
+    Phase(1.0, (8, 12, 12, 16, 16, 24, 45), HEAD_FRAMES),
+)
 
 
 def configuration(tokens: Tokens) -> LlamaConfig:
@@ -82,19 +89,22 @@ def configuration(tokens: Tokens) -> LlamaConfig:
 
 
 @torch.no_grad()
-def embed_sounds(model: Any, dictionary: CodeDictionary, codec: SNAC, tokens: Tokens) -> None:
-    """Gives each whole word an embedding made from its sound: the half-whitened principal components of its features.
+def embed_codes(model: Any, space: LatentSpace, tokens: Tokens) -> None:
+    """Gives codes that sound alike embeddings that are alike: the same random turn of what they stand for.
 
-    Reading then begins as a smooth map from a word's embedding to its codes instead of thousands of things to memorise.
+    Which codes are near to each other, and what all positions of a level have in common, need not be learnt then.
     """
-    words = vocabulary()
-    features = sound_features(dictionary, codec, words)  # (words, features)
-    left, strength, _ = torch.linalg.svd(features, full_matrices=False)
-    width = model.config.hidden_size
-    components = left[:, :width] * strength[:width].sqrt()  # (words, width)
-    rows = torch.tensor([tokens[word] for word in words])
+    draw = torch.Generator().manual_seed(0)
     embedding = model.get_input_embeddings().weight
-    embedding[rows] = components * (embedding.std() / components.std())
+    width, size = embedding.shape[1], tokens.codebook_size
+    turns = [torch.randn(book.shape[1], width, generator=draw) / math.sqrt(book.shape[1]) for book in space.books]
+    for position, level in enumerate(LEVEL_OF_POSITION):
+        book, turn = space.books[level], turns[level]
+        features = book / book.square().mean().sqrt()
+        own = torch.randn(1, width, generator=draw)  # of the position
+        noise = torch.randn(size, width, generator=draw)
+        first = tokens.audio_base + position * size
+        embedding[first : first + size] = CODE_SIZE * (0.8 * features @ turn + 0.3 * own + 0.5 * noise)
 
 
 @dataclass(frozen=True)
@@ -107,78 +117,93 @@ class Batch:
     read_to: Tensor
 
 
-def batches(pool: Iterator[Example], draw: random.Random, pad: int) -> Iterator[Batch]:
-    """SHUFFLED examples in batches of similar lengths and at most BATCH_TOKENS padded tokens."""
-    drawn = sorted(itertools.islice(pool, SHUFFLED), key=lambda example: len(example.ids))
+def batches(drawn: Sequence[Example], draw: random.Random, pad: int) -> Iterator[Batch]:
+    """Examples in batches of similar lengths and at most BATCH_TOKENS padded tokens."""
     groups: list[list[Example]] = [[]]
-    for example in drawn:
-        if groups[-1] and (len(groups[-1]) + 1) * len(example.ids) > BATCH_TOKENS:
+    for one in sorted(drawn, key=lambda one: len(one.ids)):
+        if groups[-1] and (len(groups[-1]) + 1) * len(one.ids) > BATCH_TOKENS:
             groups.append([])
-        groups[-1].append(example)
+        groups[-1].append(one)
     draw.shuffle(groups)
     for group in groups:
-        shape = len(group), max(len(example.ids) for example in group)
+        shape = len(group), max(len(one.ids) for one in group)
         batch = Batch(torch.full(shape, pad), torch.full(shape, -100), *torch.zeros((2, *shape), dtype=torch.int64))
-        for row, example in enumerate(group):
-            length = len(example.ids)
-            batch.ids[row, :length] = torch.from_numpy(example.ids)
-            batch.targets[row, :length] = torch.from_numpy(np.where(example.counted, example.ids, -100))
-            batch.read_from[row, :length] = torch.from_numpy(example.read_from)
-            batch.read_to[row, :length] = torch.from_numpy(example.read_to)
+        for row, one in enumerate(group):
+            length = len(one.ids)
+            batch.ids[row, :length] = torch.from_numpy(one.ids)
+            batch.targets[row, one.answer_start : length] = batch.ids[row, one.answer_start : length]
+            batch.read_from[row, :length] = torch.from_numpy(one.read_from)
+            batch.read_to[row, :length] = torch.from_numpy(one.read_to)
         yield batch
 
 
-def corrupted(ids: Tensor, tokens: Tokens, generator: torch.Generator) -> Tensor:
-    """`ids` with some of the audio codes replaced by random codes of the same position in the frame.
+def neighbours(space: LatentSpace) -> Tensor:
+    """The codes nearest to each code of each level: (levels, codes, NEIGHBOURS)."""
+    count = min(NEIGHBOURS, space.books.shape[1] - 1)
+    return torch.stack([torch.cdist(book, book).topk(count + 1, largest=False).indices[:, 1:] for book in space.books])
 
-    Half of the examples lose few, so that a mis-sampled code does not derail the reading. The others lose up to half of
-    them: what a word sounds like must then be read from the text, since it cannot be overheard from its beginning.
+
+def corrupted(ids: Tensor, tokens: Tokens, near: Tensor, generator: torch.Generator) -> Tensor:
+    """`ids` with some of the audio codes replaced by other codes of the same position in the frame; most are `near`.
+
+    Half of the examples lose few, so that a mis-sampled code does not derail the reading. The others lose more of
+    them: what is said next must then be read from the text, since it cannot be overheard from its beginning.
     """
     code = ids - tokens.audio_base
-    other = torch.randint(tokens.codebook_size, ids.shape, generator=generator)
-    replaced = tokens.audio_base + code // tokens.codebook_size * tokens.codebook_size + other
+    number, position = code % tokens.codebook_size, (code // tokens.codebook_size).clamp(0, FRAME_TOKENS - 1)
+    level = torch.tensor(LEVEL_OF_POSITION)[position]
+    far = torch.randint(tokens.codebook_size, ids.shape, generator=generator)
+    close = near[level, number, torch.randint(near.shape[2], ids.shape, generator=generator)]
+    other = torch.where(torch.rand(ids.shape, generator=generator) < NEAR_SHARE, close, far)
+    replaced = tokens.audio_base + position * tokens.codebook_size + other
     few, most = CORRUPTED
     share = few + (most - few) * (2 * torch.rand((len(ids), 1), generator=generator) - 1).clamp_min(0)
     chosen = (torch.rand(ids.shape, generator=generator) < share) & (code >= 0)
     return torch.where(chosen, replaced, ids)
 
 
-def endless_batches(dictionary: CodeDictionary, tokens: Tokens, first: int, steps: int) -> Iterator[Batch]:
-    """Batches for steps `first`, `first + 1`, … by the curriculum; each pool of examples has its own seed."""
-    sampler = SentenceSampler(tuple(vocabulary()))
-    step = first
-    for pool_number in itertools.count():
+def endless_batches(work: Path, tokens: Tokens, space: LatentSpace, first: int, steps: int) -> Iterator[Batch]:
+    """Batches for steps `first`, `first + 1`, … by the curriculum, of what has been said by then."""
+    silence, step = silent_frame(space), first
+    base: list[Voice] = []
+    for pool in itertools.count():
+        if pool % 20 == 0:
+            base = voices(work, space)
         phase = next(phase for phase in CURRICULUM if step / steps <= phase.until)
-        draw = random.Random(f"pool-{first}-{pool_number}")
-        pool = examples(dictionary, tokens, sampler, draw.getrandbits(48), **phase.examples())
-        for batch in batches(pool, draw, tokens["<pad>"]):
+        draw = random.Random(f"pool-{first}-{pool}")
+        chosen = draw.choices(base, [voice.weight for voice in base], k=SHUFFLED)
+        speakers = [voice if voice.gridded else unnamed(voice, draw) for voice in chosen]
+        drawn = [
+            example(voice, tokens, silence, draw, max_words=draw.choice(phase.max_words), head_frames=phase.head_frames)
+            for voice in speakers
+        ]
+        for batch in batches([one for one in drawn if len(one.ids) <= BATCH_TOKENS], draw, tokens["<pad>"]):
             yield batch
             step += 1
 
 
-def onset_weights(batch: Batch) -> Tensor:
-    """1, but more for the first frame of each word, and most for its first code: (batch, tokens) float32.
+def unnamed(voice: Voice, draw: random.Random) -> Voice:
+    """The same speaker, half of the time under letters that mean nothing, as an adapter's voice is prompted.
 
-    That frame is where reading shows: later ones can be guessed from the ones before.
+    Whoever is called by no known name is one of many then, and only *who* is left for the adapter to say.
     """
-    turned = batch.read_from[:, 1:] != batch.read_from[:, :-1]
-    onset = functional.pad(turned & (batch.read_to[:, 1:] > 0), (1, 0)).float()
-    frame = sum(onset.roll(position, dims=1) for position in range(FRAME_TOKENS))
-    return 1 + (FIRST_CODE_WEIGHT - FIRST_FRAME_WEIGHT) * onset + (FIRST_FRAME_WEIGHT - 1) * frame
+    if draw.random() < 0.5:
+        return voice
+    return replace(voice, name="".join(draw.choices(string.ascii_lowercase, k=draw.randint(1, 6))))
 
 
-def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """Weighted mean cross entropy over the answers, and how far the guided heads look from the word being voiced.
+def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted mean cross entropy over the answers, how far the guided heads look from the phone being voiced, and the
+    share of frames whose first code is the likeliest.
 
     `heard` is `batch.ids` with some codes corrupted: the model's input. The softmax is over what the band mask allows
-    at each position of a frame, as the engine samples, which also leaves text out of it: embeddings are tied, and the
-    faint "not this word" of every step would drown what tells the words' embeddings apart.
+    at each position of a frame, as the engine samples, which also leaves text out of it.
     """
     read = model.model(heard[:, :-1], output_hidden_states=True)
-    wanted, weights = batch.targets[:, 1:], onset_weights(batch)[:, 1:]
+    wanted = batch.targets[:, 1:]
     rows, size = model.lm_head.weight, tokens.codebook_size
     end = tokens["<end_of_speech>"]
-    entropy, weight = torch.zeros(()), torch.zeros(())
+    entropy, weight, right = torch.zeros(()), 0.0, torch.zeros(())
     for position in range(FRAME_TOKENS):
         first = tokens.audio_base + position * size
         here = (wanted >= first) & (wanted < first + size)
@@ -188,10 +213,12 @@ def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Ten
         spoken = wanted[here]
         numbers = torch.where(spoken == end, size, spoken - first)
         logits = functional.linear(read.last_hidden_state[here], band).float()  # (tokens here, codes [+ 1])
-        entropy = entropy + (functional.cross_entropy(logits, numbers, reduction="none") * weights[here]).sum()
-        weight = weight + weights[here].sum()
+        entropy = entropy + CODE_WEIGHTS[position] * functional.cross_entropy(logits, numbers, reduction="sum")
+        weight += CODE_WEIGHTS[position] * len(spoken)
+        if position == 0:
+            right = (logits.argmax(dim=1) == numbers).float().mean()
     guidance = [guided_attention_loss(model, read.hidden_states[layer], layer, batch) for layer in GUIDED_LAYERS]
-    return entropy / weight, torch.stack(guidance).mean()
+    return entropy / weight, torch.stack(guidance).mean(), right
 
 
 def guided_attention_loss(model: Any, hidden: Tensor, layer_number: int, batch: Batch) -> Tensor:
@@ -217,8 +244,7 @@ def guided_attention_loss(model: Any, hidden: Tensor, layer_number: int, batch: 
     elsewhere = (where < first[..., None]) | (where >= after[..., None])  # (batch, asked, tokens - 1)
     voicing = after > first
     missed = scores.logsumexp(-1) - scores.masked_fill(elsewhere[:, None], -torch.inf).logsumexp(-1)
-    weights = onset_weights(batch)[:, asked + 1][voicing]
-    return (missed.transpose(0, 1)[:, voicing] * weights).sum() / (GUIDED_HEADS * weights.sum()).clamp_min(1)
+    return missed.transpose(0, 1)[:, voicing].sum() / (GUIDED_HEADS * voicing.sum()).clamp_min(1)
 
 
 def rate_share(step: int, steps: int) -> float:
@@ -228,72 +254,51 @@ def rate_share(step: int, steps: int) -> float:
 
 
 def optimisers(model: Any) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for embeddings and norms.
-
-    Muon (Jordan et al. 2024) learns rare associations, here which word sounds how, in about half of AdamW's steps
-    (measured: after 400, 30 % of words' first frames are right instead of 17 %).
-    """
+    """Muon for the layers' matrices, AdamW for embeddings and norms."""
     named = dict(model.named_parameters())
     matrices = [weight for name, weight in named.items() if weight.ndim == 2 and "embed" not in name]
     rest = [weight for name, weight in named.items() if weight.ndim != 2 or "embed" in name]
-    muon = torch.optim.Muon(matrices, lr=PEAK_RATES["matrices"], weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    muon = Muon(matrices, lr=PEAK_RATES["matrices"], weight_decay=0.01)
     return {
         "matrices": muon,
         "rest": torch.optim.AdamW(rest, lr=PEAK_RATES["rest"], betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     }
 
 
-def train(work: Path, dictionary: CodeDictionary, codec: SNAC, steps: int = STEPS) -> None:
+def train(work: Path, space: LatentSpace, steps: int = STEPS) -> None:
     """Trains for `steps` steps in all, resuming from `work/language.pt`; exports to `work/model` at checkpoints."""
     # 1. Model
     torch.manual_seed(0)
-    tokens = Tokens(codec.codebook_size)
+    tokens = Tokens(space.books.shape[1])
     model = LlamaForCausalLM(configuration(tokens))
-    embed_sounds(model, dictionary, codec, tokens)
+    embed_codes(model, space, tokens)
     chosen = optimisers(model)
-    saved, first = work / "language.pt", 0
-    if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        model.load_state_dict(state["model"])
-        for name, optimiser in chosen.items():
-            optimiser.load_state_dict(state[name])
-        first = state["step"]
-    generator = torch.Generator().manual_seed(first)
-    words = model.model.embed_tokens.weight[len(SPECIAL) : tokens.audio_base]
+    kept = {"model": model, **chosen}
+    first = resumed(work / "language.pt", kept)
+    generator, near = torch.Generator().manual_seed(first), neighbours(space)
+    began, heard, smoothed = time.monotonic(), 0, None
     # 2. Steps
-    began, heard, smoothed = time.monotonic(), 0, math.nan
-    for step, batch in zip(range(first, steps), endless_batches(dictionary, tokens, first, steps), strict=False):
+    for step, batch in zip(range(first, steps), endless_batches(work, tokens, space, first, steps), strict=False):
         for name, optimiser in chosen.items():
             optimiser.param_groups[0]["lr"] = PEAK_RATES[name] * rate_share(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, guidance = losses(model, batch, corrupted(batch.ids, tokens, generator), tokens)
+        loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, near, generator), tokens)
         model.zero_grad(set_to_none=True)
-        (loss + GUIDANCE_WEIGHT * guidance).backward()
+        guided = next(weight for until, weight in GUIDANCE_WEIGHTS if step / steps <= until)
+        (loss + guided * guidance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _step(chosen, words)
+        for optimiser in chosen.values():
+            optimiser.step()
         heard += batch.ids.numel()
-        smoothed = loss.item() if math.isnan(smoothed) else 0.95 * smoothed + 0.05 * loss.item()
+        now = torch.stack([loss, right, guidance]).detach()
+        smoothed = now if smoothed is None else smoothed.lerp(now, 0.05)
         if step % 25 == 0:
             pace = heard / (time.monotonic() - began)
-            figures = (step, smoothed, guidance.item(), pace, batch.ids.shape[1])
-            logger.info("language step %d loss %.4f guidance %.3f tokens/s %.0f longest %d", *figures)
+            figures = (step, *smoothed.tolist(), pace)
+            logger.info("language %d loss %.3f first codes %.3f guidance %.3f tokens/s %.0f", *figures)
         # 3. Checkpoint
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "step": step + 1}
-            state |= {name: optimiser.state_dict() for name, optimiser in chosen.items()}
-            unfinished = saved.with_suffix(".part")
-            torch.save(state, unfinished)
-            unfinished.replace(saved)
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
+            save(work / "language.pt", kept, step + 1)
             export(model, tokens, work / "model")
-
-
-@torch.no_grad()
-def _step(chosen: dict[str, torch.optim.Optimizer], words: Tensor) -> None:
-    """One step, in which the text's embeddings go WORD_HASTE times as far: a word is seen once in many steps."""
-    before = words.clone()
-    for optimiser in chosen.values():
-        optimiser.step()
-    words.add_(words - before, alpha=WORD_HASTE - 1)
 
 
 def export(model: LlamaForCausalLM, tokens: Tokens, directory: Path) -> None:
@@ -311,7 +316,7 @@ def export(model: LlamaForCausalLM, tokens: Tokens, directory: Path) -> None:
         pad_token_id=model.config.pad_token_id,
     )
     halved.save_pretrained(directory)
-    save_tokenizer(tokens, directory)
+    reading_tokenizer(stored_rules(), tokens.codebook_size).save_pretrained(directory)
     written = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     if written["speech"] != tokens.speech_settings(BUILT_IN_VOICES):
         raise ValueError("transformers dropped config.json's `speech` entry; the engine could not read this model")

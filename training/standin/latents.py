@@ -6,6 +6,7 @@ leave: the mean of four steps, of two, the step itself. The encoder then only ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -53,9 +54,26 @@ class LatentSpace:
     def rounded(self, latents: Tensor) -> Tensor:
         """(batch, steps, width), the steps a multiple of four -> the same as the codes have it."""
         residual = latents
-        for stride, book in zip(STRIDES, self.books, strict=True):
-            residual = residual - _chosen(residual, stride, book)
+        for stride, book, codes in zip(STRIDES, self.books, self.codes(latents), strict=True):
+            residual = residual - book[codes].repeat_interleave(stride, dim=1)
         return latents - residual
+
+    def codes(self, latents: Tensor) -> list[Tensor]:
+        """(batch, steps, width), the steps a multiple of four -> each level's codes: (batch, steps / stride)."""
+        residual, codes = latents, []
+        for stride, book in zip(STRIDES, self.books, strict=True):
+            pooled = _pooled(residual, stride)
+            codes.append(_nearest(pooled.flatten(0, 1), book).unflatten(0, pooled.shape[:2]))
+            residual = residual - book[codes[-1]].repeat_interleave(stride, dim=1)
+        return codes
+
+    def latents(self, codes: Sequence[Tensor]) -> Tensor:
+        """The inverse of `codes`, but for what they leave."""
+        parts = (
+            book[level].repeat_interleave(stride, dim=1)
+            for stride, book, level in zip(STRIDES, self.books, codes, strict=True)
+        )
+        return torch.stack(list(parts)).sum(dim=0)
 
     def save(self, path: Path) -> None:
         """Writes `path`, whole or not at all."""

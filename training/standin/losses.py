@@ -5,6 +5,7 @@ Nothing here knows the codec. All waveforms are (batch, samples) float32 at 24 k
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from training.standin.speech import SAMPLE_RATE_HZ
 MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32))  # (samples, mel bands)
 
 
+@functools.cache
 def mel_bank(window: int, bands: int) -> Tensor:
     """Triangular HTK mel filters: (bands, window // 2 + 1) float32, each of unit sum."""
     hz_to_mel = 2595 * math.log10(1 + SAMPLE_RATE_HZ / 2 / 700)

@@ -45,6 +45,14 @@ def steps_of(waves: Tensor) -> Tensor:
     return mels.unflatten(1, (-1, STEP_SAMPLES // HOP)).flatten(2) * band_weights().to(waves.device)
 
 
+def spectra_at(samples: Tensor, centres: Tensor) -> Tensor:
+    """(n,) samples and the (2 * steps,) numbers of those that windows are laid around -> (steps, STEP_WIDTH)."""
+    windows = samples.unfold(0, WINDOW, 1)[centres - WINDOW // 2]
+    magnitudes = torch.fft.rfft(windows * torch.hann_window(WINDOW)).abs()
+    mels = (magnitudes @ mel_bank(WINDOW, BANDS).T + FLOOR).log()
+    return mels.unflatten(0, (-1, STEP_SAMPLES // HOP)).flatten(1) * band_weights()
+
+
 def sound_of(steps: Tensor) -> Tensor:
     """(steps, STEP_WIDTH) -> (about steps * STEP_SAMPLES,): a waveform with nearly these spectra.
 

@@ -1,8 +1,4 @@
-"""Synthetic speech: flite and espeak-ng as subprocesses, and the announcer who speaks word by word on a frame grid.
-
-Every word of the announcer is rendered once per voice, trimmed, levelled and padded with a fixed room tone
-to whole frames; a text is the concatenation. Equal words therefore always sound, and are later coded, the same.
-"""
+"""Synthetic speech: flite and espeak-ng as subprocesses, room tone, levels, and the sounds of emotion tags."""
 
 from __future__ import annotations
 
@@ -10,38 +6,29 @@ import io
 import math
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 
 import numpy as np
 import soundfile
 import soxr
 
-from training.standin.sentences import TAGS, Piece, pieces_of
-
 SAMPLE_RATE_HZ = 24_000
 FRAME_SAMPLES = 2048
 ROOM_TONE_RMS = 0.0008
-WORD_RMS = 0.08
+SPEECH_RMS = 0.08
 LEAD_SAMPLES = 240  # 10 ms of room tone before a word's onset
-
-FLITE_VOICES = {"wren": "slt", "rook": "rms", "heron": "awb"}
-BUILT_IN_VOICES = ("wren", "rook")
-HELD_OUT_VOICES = ("heron",)  # never shown to codec or language model; kept for cloning
-ANNOUNCER_STRETCH = 0.8  # brisk, and
-ANNOUNCER_PITCH_SPREAD_HZ = 6.0  # flat, so that words said alone join into a sentence
 
 
 class SynthesiserMissing(RuntimeError):
     """flite or espeak-ng is not installed."""
 
 
-def _run(command: list[str]) -> bytes:
+def run(command: list[str]) -> bytes:
     if shutil.which(command[0]) is None:
         raise SynthesiserMissing(f"{command[0]} is not installed; on Debian or Ubuntu: apt-get install flite espeak-ng")
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
-def _decoded(wav: bytes) -> np.ndarray:
+def decoded(wav: bytes) -> np.ndarray:
     """RIFF bytes (a pipe's header may lie about its length) -> mono float32 at 24 kHz."""
     with soundfile.SoundFile(io.BytesIO(wav)) as file:
         samples, rate_hz = file.read(dtype="float32"), file.samplerate
@@ -53,13 +40,13 @@ def flite(text: str, flite_voice: str, stretch: float = 1.0, pitch_spread_hz: fl
     command = ["flite", "-voice", flite_voice, "--setf", f"duration_stretch={stretch}"]
     if pitch_spread_hz is not None:
         command += ["--setf", f"int_f0_target_stddev={pitch_spread_hz}"]
-    return _decoded(_run([*command, "-t", text, "-o", "/dev/stdout"]))
+    return decoded(run([*command, "-t", text, "-o", "/dev/stdout"]))
 
 
 def espeak(text: str, variant: str, pitch: int = 50, words_per_minute: int = 165) -> np.ndarray:
     """`text` spoken by an espeak-ng voice such as `en+f3`: (samples,) float32 at 24 kHz."""
     command = ["espeak-ng", "-v", variant, "-p", str(pitch), "-s", str(words_per_minute), "--stdout", text]
-    return _decoded(_run(command))
+    return decoded(run(command))
 
 
 def room_tone(frames: int) -> np.ndarray:
@@ -80,7 +67,7 @@ def trimmed(samples: np.ndarray, below_peak_db: float = 38.0) -> np.ndarray:
     return speech
 
 
-def levelled(samples: np.ndarray, rms: float = WORD_RMS, peak: float = 0.7) -> np.ndarray:
+def levelled(samples: np.ndarray, rms: float = SPEECH_RMS, peak: float = 0.7) -> np.ndarray:
     """`samples` with the loudest half of its 20 ms windows at `rms`, its peak at most `peak`."""
     windows = samples[: len(samples) // 480 * 480].reshape(-1, 480) if len(samples) >= 480 else samples[None]
     powers = np.sort((windows**2).mean(axis=1))
@@ -121,29 +108,3 @@ def tag_sound(tag: str, flite_voice: str) -> np.ndarray:
     if tag == "<sniffle>":
         return levelled(_puff(13, 0.3, 2500, 8000, 0.7), rms=0.03)
     return levelled(_puff(14, 0.35, 500, 4500, 0.8), rms=0.04)  # <gasp>
-
-
-@dataclass
-class Announcer:
-    """One voice speaking word by word; each word is synthesised once and remembered."""
-
-    flite_voice: str
-    _rendered: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
-
-    def piece(self, piece: Piece) -> np.ndarray:
-        """The waveform of one piece: (whole frames * FRAME_SAMPLES,) float32 at 24 kHz."""
-        if not piece.word:
-            return room_tone(piece.frames)
-        if piece.word not in self._rendered:
-            self._rendered[piece.word] = self._render(piece.word)
-        return self._rendered[piece.word]
-
-    def speak(self, text: str) -> np.ndarray:
-        """`text` announced: (frames * FRAME_SAMPLES,) float32 at 24 kHz."""
-        return np.concatenate([self.piece(piece) for piece in pieces_of(text)])
-
-    def _render(self, word: str) -> np.ndarray:
-        if word in TAGS:
-            return framed(tag_sound(word, self.flite_voice))
-        spoken = flite(word, self.flite_voice, ANNOUNCER_STRETCH, ANNOUNCER_PITCH_SPREAD_HZ)
-        return framed(levelled(trimmed(spoken)))

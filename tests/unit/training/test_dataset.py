@@ -15,7 +15,8 @@ from training.data_report import SpeechClip
 from training.dataset import Dataset, Example, FrameEncoder, build_dataset, without_repetitions
 from training.recordings import PreparationCancelled
 from training.standin.speech import FRAME_SAMPLES, SAMPLE_RATE_HZ, room_tone
-from training.standin.tokens import Tokens
+from training.standin.tokens import Tokens, Word
+from training.standin.utterances import reading_of_word
 
 CHECKPOINT = Path(training.standin.__path__[0]) / "checkpoint"
 MODEL, CODEC = CHECKPOINT / "model", CHECKPOINT / "codec"
@@ -40,7 +41,8 @@ def test_an_example_is_the_engines_prompt_the_codes_and_both_ends(tmp_path: Path
     clip = clip_of(tmp_path / "one.flac", sweep(5), "Hello <laugh> door.")
     example = build_dataset([clip], prompt_name="qwertyuiopas", model_dir=MODEL, codec_dir=CODEC).examples[0]
     prompt, answer = example.ids[: example.answer_start], example.ids[example.answer_start :]
-    assert prompt.tolist() == Tokens(layout.codebook_size).prompt("qwertyuiopas", "Hello <laugh> door.")
+    words = [Word(reading_of_word("hello")), Word((), tag="<laugh>"), Word(reading_of_word("door"), ".")]
+    assert prompt.tolist() == Tokens(layout.codebook_size).prompt("qwertyuiopas", words)[0]
     assert answer[-2:].tolist() == [layout.speech.end_of_speech_id, layout.speech.end_of_ai_id]
     assert len(answer) - 2 == 5 * TOKENS_PER_FRAME
     said = [layout.code(int(token), position) for position, token in enumerate(answer[:-2])]

@@ -27,7 +27,6 @@ from training.gate import (
     save,
     transcripts_of,
 )
-from training.standin.sentences import vocabulary
 
 pytestmark = pytest.mark.anyio
 
@@ -224,10 +223,10 @@ def test_renderings_are_kept_as_files_that_can_be_the_reference_of_another_gate(
     np.testing.assert_allclose(again[1].samples, spoken[1].samples, atol=1e-4)
 
 
-def test_every_prompt_is_one_short_sentence_that_the_stand_in_can_read() -> None:
-    prompts, known = bundled_prompts(), set(vocabulary())
+def test_every_prompt_is_one_short_sentence() -> None:
+    prompts = bundled_prompts()
     assert len(prompts) == len(set(prompts)) >= 150
     for prompt in prompts:
         words = re.findall(r"[a-z']+", prompt.lower())
-        assert 5 <= len(words) <= 12 and set(words) <= known, prompt
+        assert 5 <= len(words) <= 12, prompt
         assert re.fullmatch(r"[A-Z][A-Za-z' ]+[.?]", prompt), prompt

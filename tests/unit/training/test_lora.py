@@ -200,6 +200,17 @@ def test_the_codes_loss_is_the_entropy_of_what_is_served(
 
 
 @torch.no_grad()
+def test_the_first_code_of_a_frame_may_weigh_more_than_the_others(
+    model: LlamaForCausalLM, clips: list[Clip], layout: TokenLayout
+) -> None:
+    once, twice, thrice = (
+        summed_loss(model, Batch.of(clips[:4], 0, CPU), layout, "codes", coarse_weight=weight).item()
+        for weight in (1, 2, 3)
+    )
+    assert once < twice and thrice - twice == pytest.approx(twice - once, rel=1e-4)
+
+
+@torch.no_grad()
 def test_the_loss_over_all_is_the_models_own(model: LlamaForCausalLM, clips: list[Clip], layout: TokenLayout) -> None:
     loss = summed_loss(model, Batch.of(clips[:4], 0, CPU), layout, "all").item()
     own = 0.0
