@@ -20,8 +20,6 @@ from app.api.services import Services
 from app.api.speaking import Delivery, Speaking
 from app.errors import CarillonError, SlowReader
 
-TEXT_PIECE_CHARS = 16_000
-
 log = logging.getLogger(__name__)
 
 
@@ -64,8 +62,7 @@ class DeliveryResponse(Response):
 
     async def _answer(self, send: Send) -> None:
         speaking = Speaking(self._services, self._manner)
-        for start in range(0, len(self._text), TEXT_PIECE_CHARS):
-            speaking.say(self._text[start : start + TEXT_PIECE_CHARS])
+        speaking.say(self._text)
         speaking.end()
 
         async def deliver(delivery: Delivery) -> None:

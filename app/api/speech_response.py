@@ -30,8 +30,6 @@ from app.speech.latency import Ledger, Stopwatch
 from app.speech.protocol import AudioFrame, Done, Eos, Error, Text
 from app.speech.text.thoughts import behind_thought
 
-TEXT_PIECE_CHARS = 16_000
-
 SILENCE_S = 0.1
 """What is heard of a text with nothing to say: players take no empty file."""
 
@@ -136,7 +134,8 @@ class SpeechResponse(Response):
         async with self._manner.opened(self._services.session_router) as session:
             with closing(self._manner.encoder(session)) as encoder:
                 last = b""
-                await _say(session, behind_thought(self._text, self._manner.options))
+                await session.send(Text(session="-", text=behind_thought(self._text, self._manner.options)))
+                await session.send(Eos(session="-"))
                 hold_s = float("inf") if self._held is None else self._services.settings.openai.wav_hold_s
                 async with aclosing(told_when_due(session, hold_s)) as events:
                     async for event in events:
@@ -205,12 +204,6 @@ class SpeechResponse(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": not last})
         except TimeoutError:
             raise SlowReader(f"the client took no audio for {timeout_s:g} s") from None
-
-
-async def _say(session: RoutedSession, text: str) -> None:
-    for start in range(0, len(text), TEXT_PIECE_CHARS):
-        await session.send(Text(session="-", text=text[start : start + TEXT_PIECE_CHARS]))
-    await session.send(Eos(session="-"))
 
 
 def _event(fields: dict[str, Any]) -> bytes:

@@ -71,3 +71,4 @@ async def test_a_wrong_key_refuses_the_handshake(house: House, worker: FakeWorke
 async def test_a_prompt_is_spoken_over_http(house: House, worker: FakeWorker) -> None:
     answer = await house.http.post("/baseten", json={"prompt": "Hi.", "voice": "slt", "temperature": 0.6})
     assert answer.content == spoken("Hi.")
+    assert worker.assigned[-1].temperature == 0.6

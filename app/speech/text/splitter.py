@@ -19,6 +19,12 @@ from app.speech.token_layout import ORPHEUS_TAGS
 MAX_SPOKEN_CHARS = 600
 """Of what one chunk becomes as words: three quarters of a minute of English, which fit a context of 4096 tokens."""
 
+CLAUSE_CHARS, CLAUSE_WORDS, FIRST_WORDS = 20, 4, 12
+"""What does for a start: a clause of so many characters and words, or so many words of any kind."""
+
+IDLE_WORDS = 3
+"""That are spoken without the rest of their sentence, once no more text comes."""
+
 GROWTH_CHARS = 5
 """A digit is read as five letters or six; signs as "/" likewise."""
 
@@ -49,10 +55,6 @@ class TextSplitter:
         tags: Sequence[str] = ORPHEUS_TAGS,
         max_chunk_chars: int = 300,
         batch_chars: int = 280,
-        first_clause_chars: int = 20,
-        first_clause_words: int = 4,
-        first_words: int = 12,
-        idle_words: int = 3,
         begun: bool = False,
         rate: float = 1.0,
         respell: Callable[[str], str] | None = None,
@@ -72,10 +74,6 @@ class TextSplitter:
         self._max_chars = max_chunk_chars
         self._batch_chars = min(batch_chars, max_chunk_chars)
         self._window_chars = max_chunk_chars + max(longest_tag, 2)
-        self._clause_chars = first_clause_chars
-        self._clause_words = first_clause_words
-        self._first_words = first_words
-        self._idle_words = idle_words
         self._room = max_chunk_chars
         self._text = ""
         self._base = 0  # where in the cleaned stream `_text` begins
@@ -229,7 +227,7 @@ class TextSplitter:
             if end > self._room or not has_speech(self._tag.sub("", window[:end])):
                 continue
             words = self._count_words(window[:end])
-            if cut is not Cut.CLAUSE or (end >= self._clause_chars and words >= self._clause_words):
+            if cut is not Cut.CLAUSE or (end >= CLAUSE_CHARS and words >= CLAUSE_WORDS):
                 cuts.append((end, cut))
         return cuts
 
@@ -292,7 +290,7 @@ class TextSplitter:
             window = window[: window.rindex(START)].rstrip()
         end = self._before_trailing_tags(window, len(window))
         sentence = sentence and end == len(window) and has_speech(self._tag.sub("", window))
-        return end if sentence or self._count_words(window[:end]) >= self._idle_words else 0
+        return end if sentence or self._count_words(window[:end]) >= IDLE_WORDS else 0
 
     def _before_trailing_tags(self, window: str, end: int) -> int:
         trailing = self._trailing_tags.search(window[:end])
@@ -305,7 +303,7 @@ class TextSplitter:
             here = self._count_words(match[0]) if match.end() < len(text) else 0
             words += here
             inside = any(start < match.end() < stop for start, stop in readings)
-            if here and words >= self._first_words and not inside and not parts_number(text, match.end()):
+            if here and words >= FIRST_WORDS and not inside and not parts_number(text, match.end()):
                 yield match.end()
 
     def _count_words(self, text: str) -> int:
