@@ -63,17 +63,17 @@ lock-clients: $(VENV)/.dev  ## Fix the versions of the clients again
 	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
 		tests/clients/requirements.in --output-file tests/clients/requirements.txt
 
-check: $(VENV)/.dev  ## Format, lint, types, and who may import whom
+check: $(VENV)/.dev  ## Format, lint, types, who may import whom, and known vulnerabilities where they can be asked for
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright
+	@$(MAKE) --no-print-directory audit
 
 LOCKS := cpu gpu dev
 
 audit: $(VENV)/.dev  ## Known vulnerabilities in what the locks install, by a database on the internet
-	$(VENV)/bin/uv tool run --from pip-audit==2.10.1 pip-audit --disable-pip --progress-spinner off \
-		$(LOCKS:%=--requirement compose/lock/%.txt)
+	VENV=$(VENV) compose/audit.sh $(LOCKS:%=compose/lock/%.txt)
 
 format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.access import requires
@@ -49,7 +49,7 @@ async def fleet(services: TheServices) -> dict[str, Any]:
     dependencies=[Depends(requires(Scope.FLEET))],
     openapi_extra=json_body(DrainRequest),
 )
-async def drain(id: str, request: Request, services: TheServices) -> dict[str, Any]:
+async def drain(id: str, request: Request, response: Response, services: TheServices) -> dict[str, Any]:
     """Let a worker end: it takes no new session, and is gone when it has none. Its supervisor restarts it.
 
     Asked again, or of a worker that drains already, it answers how that stands: `deadline_s` is what remains, null
@@ -60,6 +60,8 @@ async def drain(id: str, request: Request, services: TheServices) -> dict[str, A
     if order is None:
         there = ", ".join(sorted(worker.id for worker in services.session_router.workers)) or "none"
         raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
+    await services.audit("worker.drain", id)
+    response.headers["location"] = "/v1/fleet"
     return {"id": id, "epoch": order.epoch, "state": WorkerState.DRAINING, "deadline_s": order.deadline_s}
 
 

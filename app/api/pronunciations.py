@@ -59,8 +59,7 @@ async def set_for_my_key(request: Request, services: TheServices, key: Speaker) 
 
 @router.delete("/v1/pronunciations")
 async def forget_for_my_key(services: TheServices, key: Speaker) -> dict[str, Any]:
-    await services.catalog.pronunciations.put(_mine(key), {})
-    return _shown({})
+    return await _put({}, services, _mine(key))
 
 
 @router.get("/v1/voices/{name}/pronunciations")
@@ -78,8 +77,7 @@ async def set_for_a_voice(name: str, request: Request, services: TheServices, _:
 
 @router.delete("/v1/voices/{name}/pronunciations")
 async def forget_for_a_voice(name: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    await services.catalog.pronunciations.put(of_voice(await services.resolver.find(name, None)), {})
-    return _shown({})
+    return await _put({}, services, of_voice(await services.resolver.find(name, None)))
 
 
 def _mine(key: ApiKey | None) -> str:
@@ -88,8 +86,13 @@ def _mine(key: ApiKey | None) -> str:
 
 async def _kept(request: Request, services: TheServices, owner: str) -> dict[str, Any]:
     wanted = await read_json(request, Dictionary, max_bytes=MAX_BODY_BYTES, max_values=MAX_WORDS + 1)
-    await services.catalog.pronunciations.put(owner, wanted.words)
-    return _shown(wanted.words)
+    return await _put(wanted.words, services, owner)
+
+
+async def _put(words: dict[str, str], services: TheServices, owner: str) -> dict[str, Any]:
+    await services.catalog.pronunciations.put(owner, words)
+    await services.audit("pronunciations.set", owner)
+    return _shown(words)
 
 
 def _shown(words: dict[str, str]) -> dict[str, Any]:

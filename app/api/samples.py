@@ -82,6 +82,7 @@ async def set_transcript(
     if text is None:
         raise InvalidRequest("text: it has no words", param="text")
     await services.catalog.voices.set_transcript(voice_id, sample_id, text)
+    await services.audit("sample.transcribe", sample_id)
     return sample_json(await services.catalog.voices.sample(voice_id, sample_id))
 
 

@@ -58,6 +58,7 @@ async def create(request: Request, services: TheServices, _: Cloner) -> dict[str
     record = await services.voices.create(
         wanted.name, model=None, language=wanted.language, description=wanted.description or ""
     )
+    await services.audit("voice.create", record.id)
     return {"voice_id": record.id}
 
 
@@ -72,6 +73,7 @@ async def add(request: Request, services: TheServices, _: Cloner) -> dict[str, A
         except BaseException:
             await services.voices.delete(record.id)
             raise
+        await services.audit("voice.create", record.id)
     return {"voice_id": record.id, "requires_verification": True}
 
 
@@ -80,13 +82,17 @@ async def add_samples(voice_id: str, request: Request, services: TheServices, _:
     """Add recordings. 400 only where none could be used; those that could are answered."""
     record = await services.catalog.voices.get(voice_id)
     async with received_form(request, services.uploads_directory, _limits(services)) as form:
-        return [_sample(sample) for sample in await _kept(record, form, services)]
+        samples = await _kept(record, form, services)
+    for sample in samples:
+        await services.audit("sample.create", sample.id)
+    return [_sample(sample) for sample in samples]
 
 
 @router.delete("/v1/voices/pvc/{voice_id}/samples/{sample_id}")
 @router.delete("/v1/voices/{voice_id}/samples/{sample_id}")
 async def delete_sample(voice_id: str, sample_id: str, services: TheServices, _: Cloner) -> dict[str, str]:
     await services.ingest.delete_sample(voice_id, sample_id)
+    await services.audit("sample.delete", sample_id)
     return {"status": "ok"}
 
 
@@ -104,6 +110,7 @@ async def verify(voice_id: str, request: Request, services: TheServices, key: Cl
             number=record.consent_number,
             key_id=key.id if key else None,
         )
+    await services.audit("consent.record", voice_id)
     return {"status": "ok"}
 
 
@@ -111,7 +118,8 @@ async def verify(voice_id: str, request: Request, services: TheServices, key: Cl
 async def train(voice_id: str, request: Request, services: TheServices, key: Cloner) -> dict[str, str]:
     """Queue the making of the voice; its `fine_tuning` says how far that is."""
     await read_json(request, Training)
-    await services.clones.clone(voice_id, {}, webhook_url=None, operator=is_operator(key))
+    job = await services.clones.clone(voice_id, {}, webhook_url=None, operator=is_operator(key))
+    await services.audit("clone.create", job.id)
     return {"status": "ok"}
 
 
@@ -119,6 +127,7 @@ async def train(voice_id: str, request: Request, services: TheServices, key: Clo
 async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, str]:
     """Everything of a voice goes, as by our own call."""
     await services.voices.delete(voice_id)
+    await services.audit("voice.delete", voice_id)
     return {"status": "ok"}
 
 
