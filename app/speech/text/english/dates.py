@@ -7,7 +7,7 @@ from functools import partial
 
 from app.speech.text.english.words import cardinal, ordinal, year
 
-_MONTHS = (
+MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
@@ -23,6 +23,7 @@ _ISO = re.compile(
     r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T"
     r"(?=\d\d:)|(?![\w/-]))"
 )
+_ISO_MONTH = re.compile(r"(?<![\w.,/-])(?P<year>[12]\d{3})-(?P<month>0[1-9])(?![\w/-])")
 _SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
 _DASHED = re.compile(r"(?<![\w.,-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>[12]\d{3})(?![\w-])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
@@ -77,7 +78,7 @@ _ERA = re.compile(
 )
 _TIME = re.compile(
     r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
-    r"(?:\s?(?P<half>[aApP]\.?\s?[mM]\b\.?))?(?P<zulu>Z\b)?(?![\w:])"
+    r"(?:\s?(?P<half>[aApP]\.?\s?[mM]\b\.?))?(?P<zulu>Z\b)?(?:\s?h\b)?(?![\w:])"
 )
 _HOUR = re.compile(
     r"(?<![\w:.,])(?P<hour>1[0-2]|0?[1-9])(?:[.](?P<minute>[0-5]\d))?\s?(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
@@ -87,9 +88,10 @@ _HOURS = re.compile(
     r"(?::(?P<m2>[0-5]\d))?\s?"
     r"(?P<half>[ap]\.m\.?|[ap]m\b|[AP]\.M\.?|[AP]M\b)"
 )
+_TIME_RANGE = re.compile(r"(?<![\w:.,])(?P<first>\d{1,2}:[0-5]\d)\s?[-–—]\s?(?=\d{1,2}:[0-5]\d(?!\w|:))")
 _ZONE = re.compile(r"\b(?P<zone>UTC|GMT) ?(?P<sign>[+−–-]) ?(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?(?![\w:])")
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
-_CALENDAR = re.compile(rf" (?:{'|'.join((*_MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
+_CALENDAR = re.compile(rf" (?:{'|'.join((*MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
 _HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
 _SHORT_YEAR = re.compile(r"(?<![^\s(])['’](?P<figures>\d\d)(?![\w'’%:°]|[.,]\d)")
 """As in the class of '08."""
@@ -110,6 +112,7 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _ISO.sub(
         lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text
     )
+    text = _ISO_MONTH.sub(lambda m: f"{MONTHS[int(m['month']) - 1]} {year(int(m['year']))}", text)
     read_figures = partial(_in_figures, day_first=day_first)
     if "/" in text:
         text = _SLASHED.sub(read_figures, text)
@@ -130,6 +133,7 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _ZONE.sub(_zone, text)
     text = _HOURS.sub(_hours, text)
     text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
+    text = _TIME_RANGE.sub(r"\g<first> to ", text)
     text = _TIME.sub(_time, text)
     text = _HOUR.sub(lambda m: _clock(m["hour"], m["minute"] or "00", m["half"], m), text)
     text = _HALF.sub(lambda m: _half(m["half"], m), text)
@@ -148,11 +152,11 @@ def _read_years(text: str) -> str:
 
 
 def _month(name: str) -> str:
-    return next(month for month in _MONTHS if month.startswith(name.strip(".")[:3]))
+    return next(month for month in MONTHS if month.startswith(name.strip(".")[:3]))
 
 
 def _date(month: int, day: int, written_year: str) -> str:
-    spoken = f"{_MONTHS[month - 1]} {ordinal(day)}"
+    spoken = f"{MONTHS[month - 1]} {ordinal(day)}"
     return f"{spoken}, {year(_full(written_year))}" if written_year else spoken
 
 

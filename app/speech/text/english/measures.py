@@ -100,6 +100,11 @@ _MONEY_RANGE = re.compile(
 _MONEY_AFTER = re.compile(
     rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>[€£¥₹₽₩$]|{_CODE})(?!\w)"
 )
+_COMMA = re.compile(r"(?<=[€£$])\s?(\d+),(\d\d)(?!\d|,\d)|(?<![\d.,])(\d+),(\d\d)(?=\s?€)")
+_STOPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+(?=(?:,\d\d)?\s?€)")
+"""As in 3.000 €, in much of Europe."""
+_LAKHS = re.compile(r"(?<![\d,.])\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)")
+"""As in ₹1,50,000, in India."""
 _ABOUT = re.compile(rf"(?<![\w)])[~≈]\s?(?=(?:{_SIGN})\d)")
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
@@ -285,6 +290,9 @@ def read_measures(text: str) -> str:
 
 
 def _read_money(text: str) -> str:
+    text = _LAKHS.sub(lambda m: m[0].replace(",", ""), text)
+    text = _STOPS.sub(lambda m: m[0].replace(".", ""), text)
+    text = _COMMA.sub(lambda m: f"{m[1] or m[3]}.{m[2] or m[4]}", text)
     text = _ABOUT.sub("about ", text)
     text = _SHILLINGS.sub(r"\g<number> shillings", text)
     text = _PENCE.sub(_pence, text)

@@ -24,6 +24,11 @@ _ROMAN_AFTER_KEYWORD = re.compile(
     rf"\b(?P<world>World )?(?P<word>(?i:{NUMBERED})) (?P<roman>(?=[IVXLCDM]){ROMAN})(?![\w'’-])"
     r"(?P<end>\Z|(?=\s?[.,:;–—!?\n)]))?"
 )
+_NOUN_BEHIND = re.compile(
+    r" (?!(?:am|ever|have|had|was|will|would|can|could|did|do|don't|also|just|really|never|should|must|might|may|think|want"
+    r"|like|need|love|know|see|use|used|read|wrote|write|bought|saw|made|make|mean|meant|got|get|took|take|said|say)\b)[a-z]{2,}"
+)
+"""What may follow Part I, rather than a part I know."""
 _ROMAN_AFTER_NAME = re.compile(
     rf"\b(?P<name>(?:(?:{_RULERS}) [A-Z][a-z]+|{_REIGNED}(?: Paul)?)) "
     rf"(?P<roman>(?=[IVXLCDM]){ROMAN})(?!\w|['’](?!s\b)|-\w)"
@@ -77,7 +82,12 @@ _HOUSE = re.compile(
 """`10 Downing St`, without a stop."""
 _QUARTERS = {"NW": "Northwest", "NE": "Northeast", "SW": "Southwest", "SE": "Southeast"}
 _QUARTER = re.compile(rf"\b(?P<street>{'|'.join(_STREETS.values())}) (?P<quarter>{'|'.join(_QUARTERS)})\b")
-_ROOMS = {"Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "Bldg": "Building", "Fl": "Floor"}
+_DIRECTIONS = {"N": "North", "S": "South", "E": "East", "W": "West"}
+_DIRECTION = re.compile(
+    rf"\b(?P<number>\d{{1,5}}[A-Za-z]?) (?P<way>[NSEW])\.? (?=(?:\d+(?:st|nd|rd|th)|[A-Z][a-z]+)"
+    rf" (?:{'|'.join((*_STREETS, *_STREETS.values()))})\b)"
+)
+_ROOMS = {"App": "Appendix", "Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "Bldg": "Building", "Fl": "Floor"}
 _ROOM = re.compile(rf"(?<![\w.])(?P<kind>{'|'.join(_ROOMS)})\. ?(?=#?\d|[A-Z]\b|[a-z]+ [A-Z]\b)")
 _NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
 _WORDS = {
@@ -89,12 +99,13 @@ _WORDS = {
     "Bldg.": "Building", "govt.": "government", "Govt.": "Government",
     "depts.": "departments", "misc.": "miscellaneous", "Fig.": "Figure", "fig.": "figure",
     "Figs.": "Figures", "Vol.": "Volume", "vol.": "volume", "Ch.": "Chapter", "ch.": "chapter", "Sect.": "Section",
+    "Sec.": "Section",
     "sec.": "section", "Eq.": "Equation", "eq.": "equation", "Ver.": "Version", "ver.": "version", "ext.": "extension",
     "tel.": "telephone", "Tel.": "Telephone", "Ph.D.": "P H D", "M.D.": "M D", "B.A.": "B A", "M.A.": "M A",
     "a.k.a.": "also known as", "w.r.t.": "with respect to", "P.S.": "P S", "R.S.V.P.": "R S V P",
 }  # fmt: skip
 _ONLY_BEFORE_NUMBERS = frozenset(
-    listed("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.")
+    listed("Fig. fig. Figs. Vol. vol. Ch. ch. Sect. Sec. sec. Eq. eq. Ver. ver. ext. c. ca. est. min. max.")
 )
 _FIGURES = re.compile(rf"[ (]*(?:\d|(?:{'|'.join(FIRST_WORDS)})\b)")
 _ENDS = frozenset(listed("etc. Inc. Ltd. Corp. Co. al. Ph.D. M.D. B.A. M.A. P.S. Esq. Bros."))
@@ -206,6 +217,7 @@ def read_numerals(text: str) -> str:
 
 def read_streets(text: str) -> str:
     """The text with `1600 Pennsylvania Ave NW` in full, while its number is still in figures."""
+    text = _DIRECTION.sub(lambda m: f"{m['number']} {_DIRECTIONS[m['way']]} ", text)
     text = _HOUSE.sub(lambda m: m["before"] + _STREETS[m["kind"]], text)
     return _QUARTER.sub(lambda m: f"{m['street']} {_QUARTERS[m['quarter']]}", text)
 
@@ -266,7 +278,11 @@ def _number(match: re.Match[str]) -> str:
     """`Chapter IV` -> `Chapter four`; a lone letter counts where it can be nothing else: not in "the book I read"."""
     word, roman = match["word"], match["roman"]
     lone = len(roman) == 1 and roman not in "VX" and match["world"] is None
-    if lone and (roman != "I" or word[0].islower() or match["end"] is None):
+    if lone and (
+        roman != "I"
+        or word[0].islower()
+        or (match["end"] is None and not _NOUN_BEHIND.match(match.string, match.end()))
+    ):
         return match[0]
     return f"{match['world'] or ''}{word} {cardinal(value(roman))}"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from app.speech.text.english.dates import MONTHS
 from app.speech.text.english.measures import NUMBER
 from app.speech.text.english.names import SAID
-from app.speech.text.english.words import cardinal, digits, number, ordinal, spelt
+from app.speech.text.english.words import FIRST_WORDS, cardinal, digits, number, ordinal, spelt
 
 _TELEPHONE = re.compile(
     r"(?<![\w.,/-])(?:(?P<plus>\+)(?P<country>\d{1,3})[ .-]?)?(?:(?P<one>1)[ .-])?\(?(?P<area>\d{3})\)?"
@@ -112,6 +113,7 @@ _BEFORE = {
     "≥": "at least",
     "+": "plus",
 }
+_SIGN_BEFORE = re.compile(r"(?<![\w)=])(?P<sign>[~≈±<>≤≥])(?=[.$€£]?\d)")
 _SIGNED = re.compile(r"(?<![\w)])(?P<sign>[~≈±<>≤≥+])\s?(?=[.$€£]?\d)")
 _NEGATIVE = re.compile(r"(?<![\w.,)])[-−–](?=\.?\d)")
 _PLUS_AFTER = re.compile(r"(?<=\d)\+(?!\w)")
@@ -127,6 +129,11 @@ _CODE = re.compile(
 _CODE_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[A-Z]|\d+(?:\.\d+)*")
 _DOTTED_CODE = re.compile(r"(?<![\w.])(?P<letter>[A-Z])\.(?P<figures>\d{2,4})(?!\w|\.\d)")
 """As H.264."""
+_READ_RANGE = re.compile(
+    rf"(?P<first>\b(?:{'|'.join(FIRST_WORDS)}|hundred|thousand|million|billion|[a-z]+th|first|second|third|[a-z]+ties))"
+    rf"\s?–\s?(?=(?:{'|'.join((*FIRST_WORDS, *MONTHS))}|number|[a-z]+(?:th|ties))\b)"
+)
+"""What is left of a range whose ends were read, each by its own rule."""
 _SPACED_GROUPS = re.compile(
     r"(?<![\w.,'’])(?P<whole>\d{1,3}(?:(?:[ \u00a0\u202f]\d{3})+|(?:['’]\d{3})+))(?:[.,](?P<part>\d{1,2}))?"
     r"(?!\w|[.,'’]\d)"
@@ -148,6 +155,11 @@ def read_telephones(text: str) -> str:
     text = _EMERGENCY.sub(_by_digits, text)
     text = _SPELT_OUT.sub(_spelt_out, text)
     return _SOCIAL.sub(lambda m: ", ".join(map(digits, m[0].split("-"))), text)
+
+
+def read_signs_before(text: str) -> str:
+    """The text with `~5 km` as about five, while its number is still in figures."""
+    return _SIGN_BEFORE.sub(lambda m: f"{_BEFORE[m['sign']]} ", text)
 
 
 def read_numbers(text: str) -> str:
@@ -174,7 +186,7 @@ def read_numbers(text: str) -> str:
     text = _ROMAN_PLURAL.sub(_plural, text)
     text = _DOTTED_CODE.sub(lambda m: f"{m['letter']} {_grouped(m['figures'])}", text)
     text = _CODE.sub(_code, text)
-    return _PLAIN.sub(_plain, text)
+    return _READ_RANGE.sub(r"\g<first> to ", _PLAIN.sub(_plain, text))
 
 
 def _read_fractions(text: str) -> str:
@@ -249,6 +261,8 @@ def _vulgar(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     upper, lower, whole = int(match["upper"]), int(match["lower"]), match["whole"]
+    if upper + lower == 100 and not whole:  # a 60/40 split
+        return f"{cardinal(upper)} {cardinal(lower)}"
     if not lower or (whole and upper >= lower) or (upper > lower and not match["th"]):
         return f"{whole or ''} {cardinal(upper)} over {cardinal(lower)}".strip() if lower else match[0]
     if lower == 2:

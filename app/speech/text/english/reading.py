@@ -9,7 +9,7 @@ from app.speech.text.english.addresses import read_addresses
 from app.speech.text.english.dates import read_dates
 from app.speech.text.english.measures import read_measures
 from app.speech.text.english.names import read_abbreviations, read_capitals, read_numerals, read_streets
-from app.speech.text.english.numbers import read_numbers, read_telephones
+from app.speech.text.english.numbers import read_numbers, read_signs_before, read_telephones
 from app.speech.text.options import UrlReading
 
 _NEEDS_READING = re.compile(
@@ -32,11 +32,12 @@ _SIGN_WORDS = {
 }  # fmt: skip
 _SIGN = re.compile(f"[{re.escape(''.join(_SIGN_WORDS))}]")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
-_HANDLE = re.compile(r"(?<!\w)@(?=[A-Za-z_])")
+_HANDLE = re.compile(r"(?<!\w)@(?P<name>[A-Za-z_]\w*(?:\.\w+)*)")
 _SLASH = re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TAGGED = re.compile(r"((?<!\w)[#@][A-Za-z_]\w*)")
 _STAR = re.compile(r"(?<!\S)\*(?!\S)")
+_ANY_FILE = re.compile(r"(?<!\S)\*\.(?=[a-z])")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
 _EMOTICON = re.compile(
@@ -90,6 +91,7 @@ def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
     text = _CALL.sub("", _DASHES.sub(" — ", text))
     text = _AND_OR.sub(lambda m: " and " if "&" in m[0] else " or ", text)
+    text = _ANY_FILE.sub("star dot ", text)
     text = _DOT_FILE.sub("dot ", _OPTION.sub("dash ", text))
     text = _KEYS.sub(_keys, text)
     text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
@@ -101,7 +103,7 @@ def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     if any(map(str.isnumeric, text)) or _SIGN.search(text) or "/" in text:
         text = read_telephones(read_streets(text))
         text = read_dates(text, day_first=day_first)
-        text = read_measures(text)
+        text = read_measures(read_signs_before(text))
         text = read_abbreviations(text)
         text = read_numbers(text)
     else:
@@ -118,7 +120,7 @@ def _keys(match: re.Match[str]) -> str:
 def _read_signs(text: str) -> str:
     text = _TAGGED.sub(lambda m: _CAMEL.sub(" ", m[0]), text)
     text = _HASHTAG.sub("hashtag ", text)
-    text = _HANDLE.sub("at ", text)
+    text = _HANDLE.sub(lambda m: f"at {m['name'].replace('.', ' dot ')}", text)
     text = _SLASH.sub(" ", text)
     text = _STAR.sub("star", text)
     text = _LONE_HASH.sub(" sharp" if re.search(r"\b[A-G]#", text) else " ", text)
