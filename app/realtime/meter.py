@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from app.fleet.worker import Worker
 from app.realtime.router import SessionRouter
 from app.realtime.session import Meter, RoutedSession
-from app.speech.voices import ModelCard, Voice
+from app.speech.voices import Voice
 
 
 class MeteredRouter:
@@ -21,14 +20,6 @@ class MeteredRouter:
     def __init__(self, router: SessionRouter, opened: Callable[[Voice], AbstractAsyncContextManager[Meter]]) -> None:
         self._router = router
         self._opened = opened
-
-    @property
-    def models(self) -> tuple[ModelCard, ...]:
-        return self._router.models
-
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        return self._router.workers
 
     @asynccontextmanager
     async def open(self, voice: Voice, **options: Any) -> AsyncIterator[RoutedSession]:
