@@ -64,7 +64,7 @@ class Layer:
         attention: Any = layer.self_attn
         self._attention = attention.attn
         self._name: str = attention.attn.layer_name
-        self._heads, self._kv_heads, self._width = attention.num_heads, attention.num_kv_heads, attention.head_dim
+        self._width = attention.head_dim
         self._splits = [attention.q_size, attention.kv_size, attention.kv_size]
         self._rotations: Tensor = attention.rotary_emb.cos_sin_cache
         self._qkv, self._out = Projection(attention.qkv_proj), Projection(attention.o_proj)

@@ -39,7 +39,7 @@ class DrainRequest(BaseModel):
 @router.get("/v1/fleet", dependencies=[Depends(requires(Scope.FLEET))])
 async def fleet(services: TheServices) -> dict[str, Any]:
     """Every living worker: its state, places, sessions and the adapters these hold, background ones apart."""
-    workers = sorted(services.session_router.workers, key=lambda worker: worker.id)
+    workers = sorted(services.router.workers, key=lambda worker: worker.id)
     return {"workers": [worker.model_dump(mode="json") for worker in workers]}
 
 
@@ -58,7 +58,7 @@ async def drain(id: str, request: Request, response: Response, services: TheServ
     wanted_s = (await read_json(request, DrainRequest)).deadline_s
     order = await _order(id, services.settings.drain_timeout_s if wanted_s is None else wanted_s, services)
     if order is None:
-        there = ", ".join(sorted(worker.id for worker in services.session_router.workers)) or "none"
+        there = ", ".join(sorted(worker.id for worker in services.router.workers)) or "none"
         raise NotFound(f"there is no worker {id[:64]!r}; there are: {there}", param="id")
     await services.audit("worker.drain", id)
     response.headers["location"] = "/v1/fleet"

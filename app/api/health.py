@@ -30,7 +30,7 @@ async def version() -> dict[str, str]:
 @router.get("/v1/readyz", include_in_schema=False)
 async def readyz(services: TheServices) -> JSONResponse:
     """200 once a worker is active; 503 before, with the part of its start that each worker is in."""
-    workers = services.session_router.workers
+    workers = services.router.workers
     active = sum(worker.state is WorkerState.ACTIVE for worker in workers)
     starting = {worker.id: worker.part for worker in workers if worker.state is WorkerState.STARTING}
     status = "ready" if active else "waiting for a worker"

@@ -69,7 +69,7 @@ def _shown(number: int, chapter: ManuscriptChapter) -> dict[str, Any]:
 
 def _most_usd(services: Services, audio_s: float) -> float | None:
     """The cost if a place took as long as the audio plays; narrations take less. None where no price is set."""
-    price, workers = services.settings.narration.worker_usd_per_hour, services.session_router.workers
+    price, workers = services.settings.narration.worker_usd_per_hour, services.router.workers
     places = sum(worker.capacity for worker in workers)
     return None if price is None or not places else audio_s / 3600 * price * len(workers) / places
 

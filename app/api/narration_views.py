@@ -46,7 +46,7 @@ def _places(services: Services, model: str) -> float | None:
 
 def _capacities(services: Services, model: str) -> list[int]:
     """Of the workers that serve the model now."""
-    return [worker.capacity for worker in services.session_router.workers if worker.model.name == model]
+    return [worker.capacity for worker in services.router.workers if worker.model.name == model]
 
 
 def _links(services: Services, narration: Narration) -> dict[str, str] | None:

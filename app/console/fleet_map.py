@@ -23,7 +23,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/console/fleet", dependencies=[Depends(requires(Scope.FLEET))])
 async def fleet_map(services: TheServices) -> dict[str, Any]:
     """The workers as `/v1/fleet` has them, and where the first voices live: those that are loaded come first."""
-    workers = sorted(services.session_router.workers, key=lambda worker: worker.id)
+    workers = sorted(services.router.workers, key=lambda worker: worker.id)
     voices = await services.resolver.all()
     homes = voice_homes(voices, workers)
     homes.sort(key=lambda voice: (-len(voice["active"]), -len(voice["replicas"]), voice["name"]))

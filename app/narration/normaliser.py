@@ -64,7 +64,6 @@ async def write_script(
     tags: Sequence[str],
     language: str,
     voice_of: VoiceOf | None = None,
-    limits: NormaliserLimits | None = None,
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
 
@@ -77,7 +76,7 @@ async def write_script(
         while unread := draft.unread:
             await asyncio.to_thread(draft.take, await asyncio.to_thread(_readings, unread, language, tags))
     elif options.normalise and code in LANGUAGES:
-        async with Normaliser(code, tags=tags, limits=limits) as normaliser:
+        async with Normaliser(code, tags=tags) as normaliser:
             while unread := draft.unread:
                 plain = {sentence: as_spoken(sentence) for sentence in unread}
                 readings = await normaliser.read(list(plain.values()))

@@ -128,14 +128,14 @@ def serving_bytes(model: ModelSize, card: Card, *, slots: int) -> int:
     return int(weights + slots * ADAPTER_SHARE * model.bf16_bytes + WORKING_BYTES)
 
 
-def worker_share(card: Card, model: ModelSize, *, workers: int = 1, trainer: bool = False) -> float:
-    """The part of a card that each of its workers gets, to two places; with a trainer beside them less, if it fits so.
+def worker_share(card: Card, model: ModelSize, *, trainer: bool = False) -> float:
+    """The part of a card that its worker gets, to two places; with a trainer beside it less, if it fits so.
 
-    Where a training does not fit beside them the workers get all: it then waits until they are gone.
+    Where a training does not fit beside it the worker gets all: the training then waits until it is gone.
     """
     slots = engine_profile("cuda", card=card).max_loras
-    most = (card.total_bytes - workers * CODEC_BYTES) / card.total_bytes / workers
+    most = (card.total_bytes - CODEC_BYTES) / card.total_bytes
     least = (serving_bytes(model, card, slots=slots) + GIB) / card.total_bytes
-    beside = most - model.training_bytes / card.total_bytes / workers
+    beside = most - model.training_bytes / card.total_bytes
     share = beside if trainer and beside >= least else most
-    return int(100 * min(LARGEST_SHARE / workers, share)) / 100
+    return int(100 * min(LARGEST_SHARE, share)) / 100

@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from app.fleet.worker import Worker
 from app.realtime.router import SessionRouter
 from app.realtime.session import Meter, RoutedSession, Used
-from app.speech.voices import ModelCard, Voice
+from app.speech.voices import Voice
 
 
 class MeteredRouter:
@@ -23,14 +22,6 @@ class MeteredRouter:
     ) -> None:
         self._router = router
         self._opened = opened
-
-    @property
-    def models(self) -> tuple[ModelCard, ...]:
-        return self._router.models
-
-    @property
-    def workers(self) -> tuple[Worker, ...]:
-        return self._router.workers
 
     @asynccontextmanager
     async def open(self, voice: Voice, *, used: Used | None = None, **options: Any) -> AsyncIterator[RoutedSession]:

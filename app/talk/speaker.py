@@ -58,7 +58,6 @@ class Utterance:
 
     def __init__(self, session: SpeechSession, stack: AsyncExitStack) -> None:
         self.opened_at = time.monotonic()
-        self.rate_hz = session.ready.sample_rate_hz
         self._session = session
         self._stack = stack
         self._done = False

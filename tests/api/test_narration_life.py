@@ -51,7 +51,7 @@ async def test_progress_is_told_by_chapters_with_what_it_cost(open_library: Open
     async with open_library(worker_usd_per_hour=7.2) as library:
         narration = await library.rendered((await library.queued())["id"])
         told = (await library.http.get(f"/v1/narrations/{narration.id}")).json()
-    [worker] = [worker for worker in library.house.server.config.app.state.services.session_router.workers] or [None]  # type: ignore[union-attr]
+    [worker] = [worker for worker in library.house.server.config.app.state.services.router.workers] or [None]  # type: ignore[union-attr]
     assert [(one["title"], one["segments"], one["segments_done"]) for one in told["chapters"]] == [
         ("One", 2, 2), ("Two", 1, 1),
     ]  # fmt: skip

@@ -77,7 +77,7 @@ class MortalDoor:
         """Return once it has seen the worker in the registry."""
         services: Services = self.server.config.app.state.services  # type: ignore[union-attr]
         async with asyncio.timeout(HANG_S):
-            while worker.id not in [known.id for known in services.session_router.workers]:
+            while worker.id not in [known.id for known in services.router.workers]:
                 await asyncio.sleep(0.01)
 
     def lose_redis(self) -> None:

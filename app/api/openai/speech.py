@@ -131,13 +131,13 @@ def _model(card: ModelCard) -> dict[str, Any]:
 @router.get("/v1/models", dependencies=[Depends(may_list)])
 async def list_models(services: TheServices) -> dict[str, Any]:
     """The models that living workers hold; `stand_in` marks a small one that is no real voice."""
-    return {"object": "list", "data": [_model(card) for card in services.session_router.models]}
+    return {"object": "list", "data": [_model(card) for card in services.models()]}
 
 
 @router.get("/v1/audio/models", dependencies=[Depends(may_list)])
 async def list_speech_models(services: TheServices) -> dict[str, Any]:
     """The same models, where Open WebUI looks for them."""
-    return {"models": [_model(card) for card in services.session_router.models]}
+    return {"models": [_model(card) for card in services.models()]}
 
 
 @router.get("/v1/models/{name}", dependencies=[Depends(may_list)])

@@ -14,6 +14,7 @@ from app.errors import InvalidRequest, TextAfterEnd, TextTooLong
 from app.realtime.session import RoutedSession
 from app.realtime.worker_client import Command
 from app.speech.protocol import Cancel, Eos, Flush, Text
+from tests.support.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +37,15 @@ class Upstream:
         self.sent.append(command)
         self.pending_chars = 0 if command is CANCEL else self.pending_chars + len(getattr(command, "text", ""))
 
+    async def take(self, count: int) -> list[Command]:
+        """Let so many commands be sent; returns all that were."""
+        for _ in range(count):
+            self.permits.release()
+        async with asyncio.timeout(HANG_S):
+            while len(self.sent) < count:
+                await asyncio.sleep(0)
+        return self.sent
+
 
 @asynccontextmanager
 async def carried(queue: CommandQueue) -> AsyncIterator[Upstream]:
@@ -57,10 +67,7 @@ async def test_commands_are_sent_in_their_order() -> None:
     for command in commands:
         queue.put(command)
     async with carried(queue) as upstream:
-        for _ in commands:
-            upstream.permits.release()
-        while upstream.sent != commands:
-            await asyncio.sleep(0)
+        assert await upstream.take(len(commands)) == commands
 
 
 async def test_text_is_counted_here_on_its_way_and_in_the_session() -> None:
@@ -84,11 +91,7 @@ async def test_text_that_was_cancelled_no_longer_counts_wherever_it_is() -> None
         queue.put(text("out"))
         queue.cancel(CANCEL)
         queue.put(text("0123456789"))
-        for _ in range(3):
-            upstream.permits.release()
-        while len(upstream.sent) < 3:
-            await asyncio.sleep(0)
-    assert upstream.sent == [text("in"), CANCEL, text("0123456789")]
+        assert await upstream.take(3) == [text("in"), CANCEL, text("0123456789")]
 
 
 async def test_a_cancel_leaves_earlier_cancels_and_the_end() -> None:
@@ -99,11 +102,7 @@ async def test_a_cancel_leaves_earlier_cancels_and_the_end() -> None:
         queue.put(command)
     queue.cancel(second)
     async with carried(queue) as upstream:
-        for _ in range(3):
-            upstream.permits.release()
-        while len(upstream.sent) < 3:
-            await asyncio.sleep(0)
-    assert upstream.sent == [first, second, EOS]
+        assert await upstream.take(3) == [first, second, EOS]
 
 
 async def test_no_more_commands_wait_than_may() -> None:
