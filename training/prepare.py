@@ -80,13 +80,15 @@ def with_consent(
     report: DataReport, directory: Path, clips: Sequence[SpeechClip], settings: CloningSettings
 ) -> DataReport:
     """The report with how far the recorded consent's voice, if there is one, is from that of the clips."""
+    import numpy as np
     from soundfile import read
 
     recorded = next((directory / "consent").glob("*"), None)
     samples = None if recorded is None else read_consent(recorded, max_duration_s=settings.max_consent_s)
     if samples is None:
         return report
-    found = consent_voice(samples, (read(clip.path, dtype="float32")[0] for clip in clips), RATE_HZ)
+    recordings = (np.asarray(read(clip.path, dtype="float32")[0], np.float32) for clip in clips)
+    found = consent_voice(samples, recordings, RATE_HZ)
     if found is None:
         return report
     refused = found.matches is False and settings.consent_voice == "refuse" and not report.shortfall
