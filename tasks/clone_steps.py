@@ -123,8 +123,10 @@ class CloneSteps:
                 await self._stage("renderings", run.model_copy(update={"voice": own}))
             else:
                 await self._fetch_samples()
+                await self._fetch_consent()
             await self._stage("prepare", run)
             await asyncio.to_thread(shutil.rmtree, self.directory / "samples")
+            await asyncio.to_thread(shutil.rmtree, self.directory / "consent", ignore_errors=True)
             await self.archive.save("prepared", self.directory)
         report = DataReport.model_validate_json((self.directory / "report.json").read_bytes())
         await self._tell(report=report)
@@ -146,6 +148,17 @@ class CloneSteps:
                 continue
             listed.append({"file_name": sample.file_name, "path": f"samples/{name}", "transcript": sample.transcript})
         (self.directory / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
+
+    async def _fetch_consent(self) -> None:
+        """The recorded consent in `consent/`, for its voice; an operator's word has none."""
+        consent = (await self.catalog.voices.get(self.job.voice_id)).consent
+        if consent is None or consent.object_key is None:
+            return
+        folder, _, name = consent.object_key.rpartition("/")
+        directory = self.directory / "consent"
+        directory.mkdir()
+        with suppress(ObjectMissing):
+            await retry_in_thread(lambda: self.store.fetch(self.store.uri(folder), name, directory / name))
 
     async def _train(self, run: RunConfig) -> None:
         """The best adapter in `adapter/`, trained on from the newest checkpoint, or fetched."""

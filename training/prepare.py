@@ -1,5 +1,6 @@
 """Recordings to tokens, as a stage: `python -m training.prepare RUN_DIR`.
 
+    RUN_DIR/consent/        the recorded consent, where there is one
     RUN_DIR/samples.json    the recordings: `file_name`, `path` below RUN_DIR, `transcript`
     RUN_DIR/clips/          what is trained on, as FLAC, to be listened to
     RUN_DIR/dataset.npz     the same as tokens
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.platform.settings import CloningSettings, load_settings
 from app.speech.recipe import PrepareConfig
 from app.speech.token_layout import read_layout
-from app.voices.models import CloneKind, RunConfig
-from training.data_report import Source, report_shortfall
+from app.voices.models import CloneKind, DataReport, RunConfig
+from training.consent_voice import RATE_HZ, consent_voice, read_consent, told
+from training.data_report import Source, SpeechClip, report_shortfall
 from training.recordings import Prepared, prepare
 from training.stage_runner import Emit, main, read_run, torch_device
 from training.transcriber import open_transcriber
@@ -36,6 +39,7 @@ def work(directory: Path, emit: Emit) -> None:
     config, report = run.prepare, prepared.report
     if run.kind is CloneKind.CLONE:  # a built-in voice is not made of its renderings, only trimmed by them
         report = report.model_copy(update={"shortfall": report_shortfall(report, config)})
+        report = with_consent(report, directory, prepared.clips, load_settings().cloning)
     if prepared.clips and not report.shortfall:
         dataset = build_dataset(
             prepared.clips,
@@ -70,6 +74,32 @@ def _clips(directory: Path, run: RunConfig, settings: CloningSettings, emit: Emi
             max_sample_s=settings.max_sample_s,
             progress=lambda done, count: emit("progress", recordings=done, of=count),
         )
+
+
+def with_consent(
+    report: DataReport, directory: Path, clips: Sequence[SpeechClip], settings: CloningSettings
+) -> DataReport:
+    """The report with how far the recorded consent's voice, if there is one, is from that of the clips."""
+    import numpy as np
+    from soundfile import read
+
+    recorded = next((directory / "consent").glob("*"), None)
+    samples = None if recorded is None else read_consent(recorded, max_duration_s=settings.max_consent_s)
+    if samples is None:
+        return report
+    recordings = (np.asarray(read(clip.path, dtype="float32")[0], np.float32) for clip in clips)
+    found = consent_voice(samples, recordings, RATE_HZ)
+    if found is None:
+        return report
+    refused = found.matches is False and settings.consent_voice == "refuse" and not report.shortfall
+    return report.model_copy(
+        update={
+            "consent_distance": found.distance,
+            "voice_matches": found.matches,
+            "summary": (*report.summary, told(found)),
+            "shortfall": told(found) if refused else report.shortfall,
+        }
+    )
 
 
 def config_of(run: RunConfig, model_lufs: float) -> PrepareConfig:

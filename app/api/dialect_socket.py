@@ -199,7 +199,7 @@ async def _until_ended(key_id: str, ended: asyncio.Event) -> None:
 
 
 def close_code(error: CarillonError) -> int:
-    """The code a socket is closed with: the client's fault, ours, or nobody's but that there is no room."""
+    """The code a socket is closed with: the client's fault, ours, or a lack of room."""
     if isinstance(error, Overloaded | RateLimited):
         return TRY_AGAIN_LATER
     ours = error.retryable and not isinstance(error, SessionIdle)

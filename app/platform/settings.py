@@ -191,6 +191,10 @@ class CloningSettings(BaseModel):
     max_samples: int = Field(default=2000, ge=1, description="Recordings of one voice.")
     max_sample_s: float = Field(default=7200.0, gt=0, description="Of one recording; a longer one is refused.")
     max_consent_s: float = Field(default=60.0, gt=0, description="Of a recorded consent.")
+    consent_voice: Literal["report", "refuse"] = Field(
+        default="report",
+        description="What becomes of a clone whose consent seems to be spoken by another voice than its recordings.",
+    )
     inspection_timeout_s: float = Field(default=120.0, gt=0, description="Of looking at one uploaded file.")
     transcriber_url: str | None = Field(
         default=None, description="An OpenAI-compatible /v1/audio/transcriptions; default: what is here hears."

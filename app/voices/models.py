@@ -161,6 +161,12 @@ class DataReport(Frozen):
     seconds_per_char: float | None = Field(default=None, description="The speaker's pace, median over the clips.")
     summary: tuple[str, ...] = ()
     shortfall: str | None = Field(default=None, description="Why there is too little to train on, if there is.")
+    consent_distance: float | None = Field(
+        default=None, description="From the recorded consent's voice to that of the recordings, in nats."
+    )
+    voice_matches: bool | None = Field(
+        default=None, description="Whether that is one voice; null where it was not measured, or says nothing."
+    )
 
 
 # Training and the gate.

@@ -92,7 +92,9 @@ async def rename_consent(consent_id: str, request: Request, services: TheService
     """Another name for the consent, and so for its voice."""
     record, consent = await services.consents.get(consent_id)
     wanted = await read_json(request, NewName)
-    return _consent(await services.voices.rename(record, wanted.name), consent)
+    renamed = await services.voices.rename(record, wanted.name)
+    await services.audit("voice.rename", record.id)
+    return _consent(renamed, consent)
 
 
 @router.delete("/voice_consents/{consent_id}")
