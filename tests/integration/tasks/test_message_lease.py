@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 from redis import Redis
@@ -43,21 +43,17 @@ def database(valkey: str, number: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def leased_url(valkey: str) -> str:
-    return database(valkey, 8)
+def leased_url(valkey: str) -> Iterator[str]:
+    url = database(valkey, 8)
+    with tasks_process(url, "leased"), tasks_process(url, "leased"):
+        yield url
 
 
 @pytest.fixture(scope="module")
-def bare_url(valkey: str) -> str:
-    return database(valkey, 9)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def processes(leased_url: str, bare_url: str) -> Iterator[None]:
-    with ExitStack() as stack:
-        for url, kind in ((leased_url, "leased"), (leased_url, "leased"), (bare_url, "bare")):
-            stack.enter_context(tasks_process(url, kind))
-        yield
+def bare_url(valkey: str) -> Iterator[str]:
+    url = database(valkey, 9)
+    with tasks_process(url, "bare"):
+        yield url
 
 
 @pytest.fixture

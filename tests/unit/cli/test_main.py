@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,12 +16,14 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from app.cli.doctor import Level, redis
+from app.catalog import Catalog
+from app.cli.doctor import Finding, Level, database, keys, object_store, redis
 from app.cli.main import cli
 from app.errors import ConfigurationError, WorkerLost
 from app.local.embedded import LOOPBACK, free_port
 from app.platform.data_dir import load_secrets
-from app.platform.settings import Settings
+from app.platform.settings import Settings, StoreSettings
+from tests.support.deadlines import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -151,37 +153,36 @@ def test_a_letter_that_the_terminal_lacks_is_no_reason_to_fail() -> None:
     assert (ended.returncode, ended.stdout) == (0, "Zo?"), ended.stderr
 
 
-def test_the_doctor_names_what_a_fleet_of_several_machines_lacks(run: Run) -> None:
+async def test_the_doctor_names_what_a_fleet_of_several_machines_lacks() -> None:
     nowhere = f"{LOOPBACK}:{free_port()}"
-    result = run(
-        "doctor",
-        "--json",
-        REDIS_URL=f"redis://{nowhere}/0",
-        STORE__ENDPOINT_URL=f"http://{nowhere}",
-        STORE__ACCESS_KEY="a",
-        STORE__SECRET_KEY="s",
-    )
-    assert result.exit_code == 1
-    failures = {finding["what"] for finding in json.loads(result.output) if finding["level"] == "failure"}
-    assert {"redis", "s3", "keys"} <= failures
+    store = StoreSettings(endpoint_url=f"http://{nowhere}", access_key=SecretStr("a"), secret_key=SecretStr("s"))
+    settings = Settings(redis_url=SecretStr(f"redis://{nowhere}/0"), store=store)
+    assert await failures(redis, settings) == ["redis"]
+    assert await failures(object_store, settings) == ["s3"]
+    assert [finding.what for finding in keys(settings) if finding.level is Level.FAILURE] == ["keys", "keys"]
+
+
+async def failures(check: Callable[[Settings], AsyncIterator[Finding]], settings: Settings) -> list[str]:
+    return [finding.what async for finding in check(settings) if finding.level is Level.FAILURE]
 
 
 @pytest.mark.parametrize(
-    ("what", "variables"),
+    ("check", "name", "address"),
     [
-        ("database", {"DATABASE_URL": "foo"}),
-        ("database", {"DATABASE_URL": "mysql://carillon:hunter2@host/name"}),
-        ("redis", {"REDIS_URL": "localhost:6379"}),
-        ("redis", {"REDIS_URL": "host:hunter2@localhost"}),
+        (database, "database_url", "foo"),
+        (database, "database_url", "mysql://carillon:hunter2@host/name"),
+        (redis, "redis_url", "localhost:6379"),
+        (redis, "redis_url", "host:hunter2@localhost"),
     ],
 )
-@pytest.mark.slow
-def test_the_doctor_names_an_address_that_is_none(run: Run, what: str, variables: dict[str, str]) -> None:
-    result = run("doctor", "--json", **variables)
-    (finding,) = [finding for finding in json.loads(result.output) if finding["what"] == what]
-    assert finding["level"] == "failure"
-    assert f"CARILLON_{next(iter(variables))}" in finding["found"]
-    assert "hunter2" not in result.output
+async def test_the_doctor_names_an_address_that_is_none(
+    check: Callable[[Settings], AsyncIterator[Finding]], name: str, address: str
+) -> None:
+    settings = Settings.model_validate({name: address})
+    (finding,) = [finding async for finding in check(settings)]
+    assert finding.level is Level.FAILURE
+    assert f"CARILLON_{name.upper()}" in finding.found
+    assert "hunter2" not in f"{finding}"
 
 
 async def test_the_doctor_does_not_wait_for_a_redis_that_says_nothing() -> None:
@@ -192,18 +193,33 @@ async def test_the_doctor_does_not_wait_for_a_redis_that_says_nothing() -> None:
 
 
 def test_the_doctor_says_what_to_do_about_every_failure(run: Run, tmp_path: Path) -> None:
-    result = run("doctor", "--json", MODEL=str(tmp_path), CODEC=str(tmp_path), AUTH="false", API_HOST="0.0.0.0")
-    failures = [finding for finding in json.loads(result.output) if finding["level"] == "failure"]
-    assert {"checkpoint", "keys"} <= {finding["what"] for finding in failures}
-    assert all(finding["remedy"] for finding in failures)
+    result = run(
+        "doctor",
+        "--json",
+        MODEL=str(tmp_path),
+        CODEC=str(tmp_path),
+        AUTH="false",
+        API_HOST="0.0.0.0",
+        API_PORT=str(free_port()),
+    )
+    assert result.exit_code == 1
+    findings = json.loads(result.output)
+    assert {"vllm", "memory", "port", "database", "redis", "s3"} <= {finding["what"] for finding in findings}
+    failed = [finding for finding in findings if finding["level"] == "failure"]
+    assert {"checkpoint", "keys"} <= {finding["what"] for finding in failed}
+    assert all(finding["remedy"] for finding in failed)
 
 
-def test_the_doctor_finds_tables_that_are_behind(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "carillon.db").touch()
-    assert "carillon migrate" in run("doctor").output
-    assert run("migrate").exit_code == 0
-    assert "carillon migrate" not in run("doctor").output
+async def test_the_doctor_finds_tables_that_are_behind(tmp_path: Path) -> None:
+    (tmp_path / "carillon.db").touch()
+    settings = Settings(data_dir=tmp_path)
+    (behind,) = [finding async for finding in database(settings, timeout_s=HANG_S)]
+    assert (behind.level, behind.remedy) == (Level.FAILURE, "carillon migrate")
+    catalog = Catalog(settings.database, pepper=settings.key_pepper)
+    await catalog.migrate()
+    await catalog.aclose()
+    (ahead,) = [finding async for finding in database(settings, timeout_s=HANG_S)]
+    assert ahead.level is Level.OK
 
 
 def test_the_version_is_told(run: Run) -> None:

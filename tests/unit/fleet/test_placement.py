@@ -33,7 +33,7 @@ def order(workers: list[Worker], wanted: Voice) -> list[str]:
     return [candidate.worker.id for candidate in candidates(workers, wanted)]
 
 
-fleets = st.lists(st.integers(1, 100), min_size=1, max_size=6).map(
+fleets = st.lists(st.integers(1, 16), min_size=1, max_size=6).map(
     lambda capacities: [worker(f"w{i}", capacity=capacity) for i, capacity in enumerate(capacities)]
 )
 voices = st.text("abcdefgh0123", min_size=1, max_size=8).map(voice)
@@ -53,11 +53,13 @@ def test_an_empty_fleet_offers_every_worker_once_and_its_first_as_home(fleet, wa
 
 
 @given(fleets, voices)
-def test_load_never_turns_the_ring(fleet, named):
+def test_load_leaves_out_who_is_over_the_bound_and_never_turns_the_ring(fleet, named):
     wanted = voice(named.id, cloned=False)
     before = order(fleet, wanted)
     busy = [w.model_copy(update={"inflight": w.capacity - 1}) for w in fleet]
-    assert order(busy, wanted) == before
+    offered = order(busy, wanted)
+    assert offered
+    assert offered == [id for id in before if id in offered]
 
 
 @given(fleets, voices)

@@ -10,7 +10,7 @@ from uhashring import HashRing
 
 from app.fleet.ring import Ring, _place
 
-members = st.dictionaries(st.text("abc0123", min_size=1, max_size=4), st.integers(1, 300), min_size=1, max_size=8)
+members = st.dictionaries(st.text("abc0123", min_size=1, max_size=4), st.integers(1, 40), min_size=1, max_size=8)
 
 
 @given(members, st.text())
