@@ -56,7 +56,8 @@ $(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/package.json
 	$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python $(CLIENTS)
 	$(VENV)/bin/uv pip install --quiet --python $(CLIENTS)/bin/python --requirement tests/clients/requirements.txt
 	cp tests/clients/package.json $(CLIENTS)
-	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-package-lock --ignore-scripts; fi
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-package-lock --ignore-scripts \
+	    || echo "npm has no openai for us: its test is left out"; fi
 	@touch $@
 
 lock-clients: $(VENV)/.dev  ## Fix the versions of the clients again

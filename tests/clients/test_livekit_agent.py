@@ -93,7 +93,8 @@ async def test_an_agent_speaks_its_answers(make: Make, fleet: Fleet) -> None:
 
 @EVERY
 async def test_an_agent_that_is_interrupted_ends_the_request_at_the_engine(make: Make, fleet: Fleet) -> None:
-    """And by the next turn: with Cartesia's plugin the socket is closed when another is wanted."""
+    """By the next turn: Cartesia's plugin closes its socket when another is wanted. ElevenLabs' says nothing of it once
+    all of an answer was sent, so the model still writes here."""
     async with agent(make, fleet, STORY, "Yes, please?") as (session, speaker):
         session.generate_reply(user_input="Tell me a story.")
         async with asyncio.timeout(HANG_S):

@@ -19,7 +19,6 @@ from pipecat.frames.frames import (
     LLMFullResponseStartFrame,
     LLMTextFrame,
     TTSAudioRawFrame,
-    TTSStoppedFrame,
     TTSTextFrame,
 )
 from pipecat.pipeline.pipeline import Pipeline
@@ -89,15 +88,24 @@ class Heard:
     frames: list[Frame] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, kind: type[Frame], count: int = 1) -> None:
-        async with asyncio.timeout(HANG_S):
-            while sum(isinstance(frame, kind) for frame in self.frames) < count:
-                self.news.clear()
-                await self.news.wait()
+    async def until(self, happened: Callable[[], object]) -> None:
+        """Not until a `TTSStoppedFrame`: some services push one when no audio has come for 3 s."""
+        try:
+            async with asyncio.timeout(HANG_S):
+                while not happened():
+                    self.news.clear()
+                    await self.news.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.audio_s} s, {self.words!r}, {self.errors}") from None
 
     @property
     def audio_s(self) -> float:
         return sum(len(it.audio) for it in self.frames if isinstance(it, TTSAudioRawFrame)) / 2 / RATE_HZ
+
+    @property
+    def errors(self) -> list[ErrorFrame]:
+        """Without the complaint of a service that no audio came within 3 s: a busy machine may need longer."""
+        return [it for it in self.frames if isinstance(it, ErrorFrame) and "no audio" not in it.error]
 
     @property
     def words(self) -> str:
@@ -170,35 +178,31 @@ async def test_speaks_an_answer_as_it_comes(make: Make, fleet: Fleet, http: aioh
         async with pipeline(model, make(fleet, http)) as (worker, heard):
             said = LLMContext([{"role": "user", "content": "Hello."}])
             await worker.queue_frame(LLMContextFrame(said))
-            await heard.until(TTSStoppedFrame)
-    assert heard.audio_s > 0.5
-    assert not [it for it in heard.frames if isinstance(it, ErrorFrame)]
+            await heard.until(lambda: heard.audio_s > 0.5)
+    assert not heard.errors
 
 
 async def test_cartesia_over_http_speaks(fleet: Fleet, http: aiohttp.ClientSession) -> None:
     """Its service takes the answer as a whole, and complains after 3 s, in which a laptop makes a short one."""
     async with pipeline(cartesia_http(fleet, http)) as (worker, heard):
         await answer(worker, "Good morning.")
-        await heard.until(TTSAudioRawFrame)
-    assert heard.audio_s > 0.3
+        await heard.until(lambda: heard.audio_s > 0.3)
 
 
 @TIMED
 async def test_hears_the_words_that_were_spoken(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
     async with pipeline(make(fleet, http)) as (worker, heard):
         await answer(worker, WORDS)
-        await heard.until(TTSStoppedFrame)
-    assert heard.words == WORDS
+        await heard.until(lambda: heard.words == WORDS)
 
 
 @SOCKETS
 async def test_turns_follow_each_other(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
     async with pipeline(make(fleet, http)) as (worker, heard):
         await answer(worker, "The first turn.")
-        await heard.until(TTSStoppedFrame)
+        await heard.until(lambda: heard.words == "The first turn.")
         await answer(worker, "And the second.")
-        await heard.until(TTSStoppedFrame, 2)
-    assert heard.words == "The first turn. And the second."
+        await heard.until(lambda: heard.words == "The first turn. And the second.")
 
 
 @SOCKETS
@@ -207,20 +211,19 @@ async def test_an_interruption_ends_the_request_at_the_engine(
 ) -> None:
     async with pipeline(make(fleet, http)) as (worker, heard):
         await answer(worker, STORY)
-        await heard.until(TTSAudioRawFrame)
+        await heard.until(lambda: heard.audio_s)
         async with fleet.interrupted():
             await worker.queue_frame(InterruptionFrame())
         before = heard.audio_s
         await answer(worker, "Yes, please?")
-        await heard.until(TTSStoppedFrame)
-    assert heard.audio_s > before
+        await heard.until(lambda: heard.audio_s > before)
 
 
 @EVERY
 async def test_a_wrong_key_is_an_error_frame(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
     async with pipeline(make(fleet, http, key="wrong")) as (worker, heard):
         await answer(worker, "Hello there.")
-        await heard.until(ErrorFrame)
+        await heard.until(lambda: heard.errors)
     assert heard.audio_s == 0
 
 
@@ -228,5 +231,5 @@ async def test_a_wrong_key_is_an_error_frame(make: Make, fleet: Fleet, http: aio
 async def test_a_wrong_voice_is_an_error_frame(make: Make, fleet: Fleet, http: aiohttp.ClientSession) -> None:
     async with pipeline(make(fleet, http, voice="nobody")) as (worker, heard):
         await answer(worker, "Hello there.")
-        await heard.until(ErrorFrame)
+        await heard.until(lambda: heard.errors)
     assert heard.audio_s == 0
