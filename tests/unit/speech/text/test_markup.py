@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.speech.text import TextSplitter, clean, marks
-from app.speech.text.thoughts import behind_thought
 from app.speech.text.markup import Markup, has_nothing_to_speak
 from app.speech.text.options import CodeReading, EmojiReading, MarkupKind, TextOptions
 from app.speech.text.spoken import spoken
+from app.speech.text.thoughts import behind_thought
 
 SIGNS = (
     *"*_`~[]()!#|&<>/=:.-+ 5ax",
