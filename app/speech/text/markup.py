@@ -178,8 +178,8 @@ class Markup(Code):
         if char == "【":
             return self._citation(text, at, final=final)
         if char == "\x1b":
-            waits = not final and _COLOUR_PART.match(text, at)
-            return at if waits else at + len(_COLOUR.match(text, at)[0])
+            found = _COLOUR.match(text, at)
+            return found.end() if found and (final or not _COLOUR_PART.match(text, at)) else at
         if char == "|":
             return self._pipe(text, at, final=final)
         if _EMOJI.match(char):

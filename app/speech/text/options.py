@@ -78,7 +78,10 @@ class TextFields(BaseModel):
         "nothing is spoken before its `</think>`.",
     )
     language: str | None = Field(
-        default=None, min_length=2, max_length=16, description="Such as en or en-GB. None: the voice's own."
+        default=None,
+        min_length=2,
+        max_length=16,
+        description="Such as en, or en-GB, where 3/5 is in May. None: the voice's own.",
     )
 
     def text_options(self, *, language: str, operator: TextOptions) -> TextOptions:

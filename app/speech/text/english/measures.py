@@ -118,6 +118,7 @@ _WAYS = {"N": " north", "S": " south", "E": " east", "W": " west"}
 _ARTICLE = re.compile(r"\b[Aa]n? \Z")
 _NOUN = re.compile(r" (?!(?:of|per|and|or|is|was|in|to|for|from|at|on|than|total|each|apiece|a|as|if|when)\b)[a-z]{2,}")
 _EXTENT = re.compile(r" (?:x|by|wide|long|tall|high|deep|thick)\b")
+_SCALE_ALONE = re.compile(r"(?<!\w)°(?P<scale>[CF])(?!\w)")
 _KELVIN = re.compile(r"℃|℉")
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
@@ -276,6 +277,7 @@ def read_measures(text: str) -> str:
         text = _PERCENT.sub(_percent, text)
     if re.search("[°º℃℉]|deg", text):
         text = _DEGREES.sub(_degrees, _KELVIN.sub(lambda m: "°" + {"℃": "C", "℉": "F"}[m[0]], text))
+        text = _SCALE_ALONE.sub(lambda m: f"degrees {'Celsius' if m['scale'] == 'C' else 'Fahrenheit'}", text)
     text = _HEIGHT.sub(_height, text)
     text = _FEET_BY_FEET.sub(r"\g<first> feet by \g<last> feet", text)
     text = _FEET_INCHES.sub(_height, text)

@@ -25,8 +25,9 @@ _ROMAN_AFTER_KEYWORD = re.compile(
     r"(?P<end>\Z|(?=\s?[.,:;–—!?\n)]))?"
 )
 _NOUN_BEHIND = re.compile(
-    r" (?!(?:am|ever|have|had|was|will|would|can|could|did|do|don't|also|just|really|never|should|must|might|may|think|want"
-    r"|like|need|love|know|see|use|used|read|wrote|write|bought|saw|made|make|mean|meant|got|get|took|take|said|say)\b)[a-z]{2,}"
+    r" (?!(?:am|ever|have|had|was|will|would|can|could|did|do|don't|also|just|really|never|should|must|might|may|think"
+    r"|want|like|need|love|know|see|use|used|read|wrote|write|bought|saw|made|make|mean|meant|got|get|took|take|said|say)"
+    r"\b)[a-z]{2,}"
 )
 """What may follow Part I, rather than a part I know."""
 _ROMAN_AFTER_NAME = re.compile(

@@ -56,7 +56,7 @@ _OUT_OF = re.compile(
 )
 _ORDINAL = re.compile(r"(?<![\w.,])(?P<figures>\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", re.I)
 _ROMAN_PLURAL = re.compile(r"(?<![\w.,$€£])(?P<figures>\d{2,4})['’]?s\b")
-_SCIENTIFIC = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[eE](?P<sign>[-−+]?)(?P<power>\d{{1,3}})(?![\w.])")
+_SCIENTIFIC = re.compile(rf"(?<![\w.,])(?P<figures>{NUMBER})[eE](?P<sign>[-−+]?)(?P<power>\d{{1,3}})(?!\w|\.\d)")
 _ANY_MINOR = re.compile(r"(?<![\w.])(?P<figures>\d+)\.x\b")
 """As in Node 20.x."""
 _NUMBERS = re.compile(r"(?<![\w#])(?P<first>#\d+)\s?[-–—]\s?#?(?=\d)")

@@ -23,8 +23,7 @@ _STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u338
 """Letters in another shape: wide, ligatures, the bold and script ones of mathematics."""
 _SIGN_WORDS = {
     "&": " and ", "$": " ", "@": " at ", "%": " percent",
-    "°": " degrees", "=": " equals ", "§": " section ", "℃": " degrees Celsius", "℉": " degrees Fahrenheit",
-    "©": "", "®": "",
+    "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
     "™": "", "¶": "", "†": "", "‡": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ",
     "\\": " ", "^": " ", "~": " ",
     "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
@@ -41,7 +40,8 @@ _ANY_FILE = re.compile(r"(?<!\S)\*\.(?=[a-z])")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
 _EMOTICON = re.compile(
-    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\(?\^_+\^\)?|\(?-_+-\)?|(?<![\d)] )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
+    r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\(?\^_+\^\)?|\(?-_+-\)?"
+    r"|(?<!\d )(?<!\w\) )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
     r"(?=[\s.,!?]|\Z)"
 )
 _SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
