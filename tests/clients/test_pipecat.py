@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
 from pipecat.frames.frames import (
-    EndFrame,
     ErrorFrame,
     Frame,
     InterruptionFrame,
@@ -153,9 +152,8 @@ async def pipeline(*services: FrameProcessor) -> AsyncIterator[Running]:
     try:
         yield worker, heard
     finally:
-        await worker.queue_frame(EndFrame())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(running, HANG_S)
+        await worker.cancel()
+        await asyncio.wait_for(running, HANG_S)
 
 
 async def answer(worker: PipelineWorker, *pieces: str, more: bool = False) -> None:
