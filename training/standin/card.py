@@ -52,7 +52,8 @@ What was tried is in `training/EXPERIMENTS.md`.
    phones of rare words that they were not learnt from 15 % are wrong.
 3. **Utterances.** flite's `slt` (wren) and `rms` (rook) say usage examples from WordNet and tell when they say which
    phone. Codes are those of the true spectra. Each word is stretched to whole frames, so that a word is nearly the same
-   codes wherever it is said; nine more speakers, flite's voices resized, speak in their own time.
+   codes wherever it is said. Others speak in their own time, so that an adapter has only to say *who*: nine of flite's
+   voices resized, and twenty speakers of espeak-ng, Piper and Kokoro, half of them under names that mean nothing.
 4. **Language model.** Pieces of sentences in new orders, short ones first. Heads of the upper layers are shown where to
    look (guided attention), input codes are corrupted at random, codes that sound alike start with embeddings that are
    alike, a frame's first code counts most, and the softmax is over what the band mask allows. Muon for the layers'
