@@ -26,7 +26,7 @@ from app.platform.object_store import ObjectStore, retry_in_thread
 from app.platform.retry import retry_store
 from app.platform.settings import Settings
 from app.platform.tracing import span
-from app.speech.recipe import TrainConfig
+from app.speech.recipe import GateConfig, TrainConfig
 from app.speech.token_layout import read_layout
 from app.speech.voices import AdapterVersion, Voice
 from app.voices.models import (
@@ -110,7 +110,7 @@ class CloneSteps:
             threads=settings.cloning.trainer_threads,
             prepare=config.prepare,
             train=TrainConfig.model_validate({**speech.recipe, **config.train.model_dump(exclude_unset=True)}),
-            gate=config.gate,
+            gate=GateConfig.model_validate({**speech.gate, **config.gate.model_dump(exclude_unset=True)}),
             adapter_prefix=f"{self.archive.attempt_prefix}adapter",
         )
 

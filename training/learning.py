@@ -61,29 +61,20 @@ def corrupted(ids: Tensor, layout: TokenLayout, share: float) -> Tensor:
     return torch.where(chosen, ids - code % layout.codebook_size + other, ids)
 
 
-def summed_loss(
-    model: Any,
-    batch: Batch,
-    layout: TokenLayout,
-    kind: LossKind,
-    *,
-    corruption: float = 0.0,
-    coarse_weight: float = 1.0,
-) -> Tensor:
+def summed_loss(model: Any, batch: Batch, layout: TokenLayout, kind: LossKind, *, corruption: float = 0.0) -> Tensor:
     """The cross entropy of a batch summed over its targets: () float32. `model` is a Hugging Face causal LM.
 
-    With `corruption` the model reads corrupted codes; what it shall write stays as it is. Of "codes", the first of each
-    frame weighs `coarse_weight`.
+    With `corruption` the model reads corrupted codes; what it shall write stays as it is.
     """
     inputs = corrupted(batch.ids, layout, corruption) if corruption else batch.ids
     hidden = model.model(inputs, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)
     head = model.get_output_embeddings().weight
     if kind == "codes":
-        return _codes_loss(hidden, batch, head, layout, coarse_weight)
+        return _codes_loss(hidden, batch, head, layout)
     return _whole_loss(hidden, batch, head)
 
 
-def _codes_loss(hidden: Tensor, batch: Batch, head: Tensor, layout: TokenLayout, coarse_weight: float) -> Tensor:
+def _codes_loss(hidden: Tensor, batch: Batch, head: Tensor, layout: TokenLayout) -> Tensor:
     targets, positions = batch.ids[:, 1:], batch.positions[:, 1:]
     total = torch.zeros((), device=hidden.device)
     for place in range(TOKENS_PER_FRAME):
@@ -94,8 +85,7 @@ def _codes_loss(hidden: Tensor, batch: Batch, head: Tensor, layout: TokenLayout,
             wanted = torch.where(targets[chosen] == layout.end_id, layout.codebook_size, wanted)
             rows = torch.cat([rows, head[layout.end_id : layout.end_id + 1]])
         logits = functional.linear(hidden[chosen], rows)  # (targets of this place, codebook_size + 1 or + 0)
-        loss = functional.cross_entropy(logits.float(), wanted, reduction="sum")
-        total = total + (coarse_weight if place == 0 else 1.0) * loss
+        total = total + functional.cross_entropy(logits.float(), wanted, reduction="sum")
     return total
 
 

@@ -131,7 +131,7 @@ class Training:
         with self._room_for(batch):
             for clips in micro_batches(batch, self.config.micro_batch_tokens):
                 self._check()
-                loss = self._loss(clips, self.config.corruption, self.config.coarse_weight) / targets
+                loss = self._loss(clips, corruption=self.config.corruption) / targets
                 loss.backward()
                 mean += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(_weights(self.model), self.config.max_grad_norm)
@@ -154,13 +154,12 @@ class Training:
         self.state = self.state.model_copy(update={"held_out_losses": losses})
         self._emit_progress(None, eta_s=0.0 if self.finished else None)
 
-    def _loss(self, clips: list[Clip], corruption: float = 0.0, coarse_weight: float = 1.0) -> Tensor:
+    def _loss(self, clips: list[Clip], *, corruption: float = 0.0) -> Tensor:
         batch = Batch.of(clips, self.layout.speech.pad_id, self.device)
         # A CPU without instructions for bfloat16 would take ten times as long.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             model = self.model.get_base_model()
-            kind = self.config.loss
-            return summed_loss(model, batch, self.layout, kind, corruption=corruption, coarse_weight=coarse_weight)
+            return summed_loss(model, batch, self.layout, self.config.loss, corruption=corruption)
 
     def _keep_best(self) -> None:
         """Keeps the weights of the epoch just measured, where they are the best, and writes the adapter.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 RECORDINGS = Path(__file__).resolve().parents[2] / "training" / "demo" / "recordings"
 NAME = "heron"
 CONSENT = "The recordings are of a synthetic voice (flite's awb) and bundled with Carillon; no consent is needed."
-OVERRIDES = {"gate": {"require_closeness": False}}
-"""Through the stand-in's codec Heron and one of the built-in voices are nearly one: it is reported, not required."""
 
 Json = dict[str, Any]
 
@@ -57,7 +55,6 @@ def run_demo(*, url: str, key: str | None, with_polish: bool, out: TextIO) -> No
             name=NAME,
             client=client,
             consent_statement=CONSENT,
-            overrides=OVERRIDES,
             watch=True,
             out=out,
         )

@@ -86,13 +86,6 @@ class TrainConfig(Frozen):
         description="Of a clip's codes, at most so many are heard wrong while training; a small model that is fed true "
         "codes only learns to follow the sound instead of the text.",
     )
-    coarse_weight: float = Field(
-        default=1.0,
-        ge=1,
-        le=10,
-        description="Of a frame's first code in the loss of a step, where the others weigh 1: it tells what is said, "
-        "and a small model spends itself on the finer ones. Held-out losses weigh all alike.",
-    )
     gradient_checkpointing: bool | None = Field(default=None, description="None: on a GPU only.")
     checkpoint_steps: int = Field(default=10, ge=1, le=1000, description="Steps between two checkpoints.")
     seed: int = Field(default=0, ge=0, description="Of the order of clips, and of all else that is random.")

@@ -65,6 +65,9 @@ class SpeechConfig(BaseModel):
     recipe: Mapping[str, float | int] = Field(
         default_factory=dict, description="Of TrainConfig: what suits this model better than it suits Orpheus."
     )
+    gate: Mapping[str, float | int] = Field(
+        default_factory=dict, description="Of GateConfig: what a voice of this model can reach, where that is less."
+    )
     loudness_lufs: float = Field(default=-23.0, description="Of its voices; recordings of others are brought to it.")
 
     @field_validator("languages", "voices", "tags", mode="before")
