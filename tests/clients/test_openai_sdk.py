@@ -57,7 +57,8 @@ def test_a_wrong_voice_is_refused(client: OpenAI) -> None:
 @pytest.mark.anyio
 async def test_leaving_ends_the_request_at_the_engine(client: OpenAI, fleet: Fleet) -> None:
     with client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=STORY) as answer:
-        next(answer.iter_bytes())
+        pieces = answer.iter_bytes()  # kept: without it, the response is closed
+        next(pieces)
         async with fleet.interrupted():
             answer.close()
 
