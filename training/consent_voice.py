@@ -9,6 +9,7 @@ rooms were not measured: an operator decides whether a consent by another voice 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -50,7 +51,7 @@ def read_consent(path: Path, *, max_duration_s: float) -> Samples | None:
     """The samples at RATE_HZ; None for a file that cannot be read any more."""
     target = path.with_suffix(".f32")
     try:
-        decode(path, target, max_duration_s=max_duration_s, sample_rate_hz=RATE_HZ)
+        asyncio.run(decode(path, target, max_duration_s=max_duration_s, sample_rate_hz=RATE_HZ))
     except InvalidRequest:
         return None
     return np.fromfile(target, "<f4")
