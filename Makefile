@@ -64,12 +64,11 @@ lock-clients: $(VENV)/.dev  ## Fix the versions of the clients again
 	$(VENV)/bin/uv pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
 		tests/clients/requirements.in --output-file tests/clients/requirements.txt
 
-check: $(VENV)/.dev  ## Format, lint, types, who may import whom, and known vulnerabilities where they can be asked for
+check: $(VENV)/.dev audit  ## Format, lint, types, who may import whom, and known vulnerabilities where they can be asked for
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright
-	@$(MAKE) --no-print-directory audit
 
 LOCKS := cpu gpu dev
 

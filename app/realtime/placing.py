@@ -183,7 +183,7 @@ class Placer:
     async def _wait(self, lease: Lease, timeout_s: float) -> None:
         """Until the fleet changes, or `timeout_s` has passed."""
         self.waiting[lease.voice.model] += not lease.background
-        if not lease.background:
+        if not lease.background and not self._fleet.recovering(lease.voice.model):
             self._crowded(lease.voice.model)
         try:
             await self._fleet.changed(timeout_s)

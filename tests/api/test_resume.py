@@ -436,15 +436,16 @@ async def test_a_session_that_finds_no_room_can_be_resumed_later(open_house: Ope
         async with scene.another() as other, scene.another() as client:
             for id in ("a", "b"):
                 await other.send("start", id, voice="slt")
+                await other.send("text", id, text="An idle session would make room.")
                 await other.until(Ready, id)
             await client.send("resume", "r1", token=token, received_samples=received)
             await client.send("text", "r1", text="Too early.")
             assert (await client.refusal("r1")).code == "invalid_request"
             refusal = await client.refusal("r1", count=2)
             assert (refusal.code, refusal.closed, refusal.retryable) == ("overloaded", True, True)
+            scene.worker.allow(characters=None)
             await other.send("eos", "a")
             await other.until(Done, "a")
-            scene.worker.allow(characters=None)
             await client.send("resume", "r2", token=token, received_samples=received)
             await client.until(Done, "r2")
             assert scene.client.heard("s1") + client.heard("r2") == WHOLE

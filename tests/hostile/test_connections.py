@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 def door_of(house: House) -> Connections:
     """What counts the connections of a running front door."""
-    return house.server.config.http_protocol_class.keywords["door"]  # type: ignore[union-attr]
+    return house.server.config.http_protocol_class.keywords["connections"]  # type: ignore[union-attr]
 
 
 async def until(true: Callable[[], bool]) -> None:
