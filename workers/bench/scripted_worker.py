@@ -51,7 +51,7 @@ CODEC: dict[str, Any] = {
     "decoder_dim": 16,
     "decoder_rates": [8, 8, 4, 2],
     "attn_window_size": None,
-    "codebook_size": 512,
+    "codebook_size": 2048,
     "codebook_dim": 8,
     "vq_strides": [4, 2, 1],
     "noise": False,
