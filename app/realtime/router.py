@@ -36,8 +36,8 @@ WATCH_INTERVAL_S = 0.5
 ROOM_INTERVAL_S = 0.05
 """At least so much lies between two looks for sessions that could make room."""
 
-LEAST_IDLE_S = 0.1
-"""A session that was just started, or has just spoken, keeps its place for so long whoever waits: text may follow."""
+LEAST_IDLE_SHARE = 0.01
+"""Of `idle_place_s`: for so long a session that has just started or spoken is left its place, as text may follow."""
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,9 @@ class SessionRouter:
         if now - self._made_room_at < ROOM_INTERVAL_S:
             return  # who waits is back with the fleet's next refresh at the latest
         self._made_room_at = now
+        least_s = LEAST_IDLE_SHARE * self.settings.session.idle_place_s
         sessions = (session for session in self._sessions if session.voice.model == model)
-        idle = [(idle_s, session) for session in sessions if (idle_s := session.idle_s(now)) >= LEAST_IDLE_S]
+        idle = [(idle_s, session) for session in sessions if (idle_s := session.idle_s(now)) >= least_s]
         for _, session in nlargest(self.placer.waiting[model], idle, key=itemgetter(0)):
             session.rest()
 

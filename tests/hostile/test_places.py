@@ -47,7 +47,7 @@ async def test_four_empty_starts_hold_nothing_of_a_fleet_of_four(open_house: Ope
 
 async def test_who_waits_has_the_place_of_the_session_that_was_idle_for_longest(open_house: OpenHouse) -> None:
     async with (
-        open_house(idle_place_s=3600, queue_timeout_s=HANG_S) as house,
+        open_house(idle_place_s=30, queue_timeout_s=HANG_S) as house,
         house.worker() as worker,
         sessions_client(house.sessions_url, house.key) as hoarder,
         sessions_client(house.sessions_url, house.key) as other,
@@ -61,7 +61,7 @@ async def test_who_waits_has_the_place_of_the_session_that_was_idle_for_longest(
 
 async def test_a_flood_of_empty_starts_is_ready_and_another_speaks_beside_it(open_house: OpenHouse) -> None:
     async with (
-        open_house(idle_place_s=3600, queue_timeout_s=HANG_S) as house,
+        open_house(idle_place_s=30, queue_timeout_s=HANG_S) as house,
         house.worker(),
         sessions_client(house.sessions_url, house.key) as hoarder,
         sessions_client(house.sessions_url, house.key) as other,
@@ -79,7 +79,7 @@ async def test_a_flood_of_empty_starts_is_ready_and_another_speaks_beside_it(ope
 
 async def test_who_has_text_keeps_the_place_whoever_waits(open_house: OpenHouse) -> None:
     async with (
-        open_house(idle_place_s=3600, queue_timeout_s=0.3) as house,
+        open_house(idle_place_s=30, queue_timeout_s=0.3) as house,
         house.worker() as worker,
         sessions_client(house.sessions_url, house.key) as client,
     ):
