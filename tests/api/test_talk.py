@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 
 import httpx
 import numpy as np
@@ -12,6 +14,7 @@ from websockets.asyncio.client import connect
 from app.hearing.words import letter_agreement
 from app.platform.settings import TalkSettings
 from tests.api.conftest import House, OpenHouse
+from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
 from tests.support.talk_peer import Transport, over_socket, over_webrtc, question
 
@@ -37,8 +40,10 @@ async def test_the_bot_is_a_client_that_tells_when_the_turn_ended(house: House, 
     async with over_socket(house.url, house.key) as person:
         await person.say(question("count"))
         await person.until("answered")
-    metrics = (await house.http.get("/metrics")).text
-    assert 'carillon_latency_seconds_count{edge="sessions",part="turn"} 1.0' in metrics
+    counted = re.compile(r'carillon_latency_seconds_count\{edge="sessions",part="turn"\} [1-9]')
+    async with asyncio.timeout(HANG_S):
+        while not counted.search((await house.http.get("/metrics")).text):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_backchannel_pauses_the_answer_and_speech_takes_the_turn(house: House, worker: FakeWorker) -> None:
@@ -74,7 +79,8 @@ async def test_silence_and_noise_ask_for_nothing(house: House, worker: FakeWorke
         await person.say(noise)
         await person.say(question("count"))
         await person.until("answered")
-    assert [it["text"] for it in person.told("heard", sure=True)] == [person.told("heard")[0]["text"]]
+    [heard] = person.told("heard", sure=True)
+    assert "three" in heard["text"]
 
 
 async def test_the_budgets_are_exported_as_they_were_shown(house: House, worker: FakeWorker) -> None:
