@@ -28,7 +28,6 @@ from tests.support.tiny_voice import (
     save_tiny_voice,
 )
 from training import adapter
-from training.checkpoints import STATE_FILE, Checkpoints, TrainerState
 from training.clips import Clip, epoch_batches, held_out_split, micro_batches, read_clips
 from training.learning import Batch, corrupted, summed_loss, target_count
 from training.loop import Training, rate_at
@@ -401,48 +400,6 @@ def test_the_rate_rises_to_its_peak_and_falls_to_nothing() -> None:
     assert all(earlier < later for earlier, later in pairwise(rates[:10]))
     assert all(earlier > later for earlier, later in pairwise(rates[10:]))
     assert rates[-1] < 1e-6
-
-
-# Checkpoints.
-
-
-def write_weights(place: Path) -> None:
-    (place / "weights").write_bytes(b"12345")
-
-
-def test_the_newest_checkpoint_is_the_furthest_complete_one(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.newest() is None
-    for step in (8, 9, 10):
-        checkpoints.save(TrainerState(fingerprint="f", step=step), write_weights)
-    *_, newest = sorted(tmp_path.iterdir())
-    assert checkpoints.newest() == (newest, TrainerState(fingerprint="f", step=10, file_sizes_bytes={"weights": 5}))
-    (newest / "weights").write_bytes(b"1234")
-    found = checkpoints.newest()
-    assert found and found[1].step == 9
-    (found[0] / STATE_FILE).unlink()
-    found = checkpoints.newest()
-    assert found and found[1].step == 8
-
-
-def test_a_checkpoint_that_failed_half_way_is_absent_and_swept_up(tmp_path: Path) -> None:
-    def fail(place: Path) -> None:
-        write_weights(place)
-        raise OSError(28, "No space left on device")
-
-    checkpoints = Checkpoints(tmp_path)
-    with pytest.raises(OSError, match="No space"):
-        checkpoints.save(TrainerState(fingerprint="f", step=1), fail)
-    assert checkpoints.newest() is None
-    checkpoints.save(TrainerState(fingerprint="f", step=2), write_weights)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, kept=2)
-    for step in range(1, 12):
-        checkpoints.save(TrainerState(fingerprint="f", step=step), write_weights)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["checkpoint-000010", "checkpoint-000011"]
 
 
 # Adapters.
