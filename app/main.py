@@ -119,10 +119,11 @@ def create_app(settings: Settings, *, connections: Callable[[], int] = int) -> F
     edges = (*voices_edges, narrations, narration_files, fleet, keys, projects, usage, health, docs)
     dialects = (*elevenlabs, *cartesia, *baseten)
     # ElevenLabs' come first: some of their paths are ours too, and their clients' key tells which are meant.
-    for router in (*dialects, *speaking, sample_audio, narration_preview, *(edge.router for edge in edges)):
-        app.include_router(router)
+    routers = [*dialects, *speaking, sample_audio, narration_preview, *(edge.router for edge in edges)]
     if settings.talk.enabled:
-        app.include_router(talk_router)
+        routers.append(talk_router)
+    for router in routers:  # `include_router` would make each of the routes anew, from its function's signature
+        app.router.routes.extend(router.routes)
     if settings.console.enabled:
         add_console(app, settings)
     return app

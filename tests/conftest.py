@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -65,6 +66,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.nodeid.partition("::")[0] not in TOGETHER)
+
+
+def pytest_collection_finish() -> None:
+    """What is here now, which is modules and tests, stays: each look of the garbage collector through it took as long
+    as several tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -62,8 +62,7 @@ class Assets(StaticFiles):
 
 def add_console(app: FastAPI, settings: Settings) -> None:
     """Serve the console from `app`, and let its cookie stand for a key."""
-    app.include_router(router)
-    app.include_router(fleet_map)
+    app.router.routes.extend([*router.routes, *fleet_map.routes])
     app.mount("/console/static", Assets(directory=STATIC), name="console")
     if settings.auth:
         app.add_middleware(CookieKeys)
