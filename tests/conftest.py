@@ -36,15 +36,25 @@ examples.load_profile("carillon")
 
 
 TOGETHER = {
+    "tests/chaos/test_clone_jobs.py": "fleet",
+    "tests/chaos/test_cloned_voices.py": "fleet",
+    "tests/chaos/test_narrations.py": "fleet",
+    "tests/chaos/test_nothing_left.py": "fleet",
     "tests/integration/local/test_fleet.py": "fleet",
     "tests/integration/talk/test_talk.py": "fleet",
-    "tests/integration/workers/test_adapters_in_engine.py": "engine",
-    "tests/integration/workers/test_cpu_llama.py": "engine",
-    "tests/integration/workers/test_engine.py": "engine",
-    "tests/integration/workers/test_engine_health.py": "engine",
+    "tests/integration/workers/test_adapters_in_engine.py": "shared_engine",
+    "tests/integration/workers/test_cpu_llama.py": "shared_engine",
+    "tests/integration/workers/test_engine.py": "shared_engine",
+    "tests/integration/workers/test_engine_health.py": "shared_engine",
+    "tests/chaos/test_drains.py": "started",
+    "tests/chaos/test_front_doors.py": "started",
+    "tests/chaos/test_registry_lost.py": "started",
+    "tests/chaos/test_sessions_survive.py": "started",
+    "tests/soak/test_soak.py": "soak",
 }
-"""Files that share a fixture of the session that takes longer to start than most tests to run. Of several processes one
-runs them all, and begins with them: the others finish their small files meanwhile."""
+"""Files that share a fixture of the session that takes longer to start than most tests to run, by that fixture; and the
+soak, which takes long. Of several processes one runs all of a fixture's, and they begin with them: the others finish
+their small files meanwhile, and none is left with a minute's work at the end."""
 
 
 class ByFile(LoadScopeScheduling):
@@ -55,8 +65,12 @@ class ByFile(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
+        path = _file(nodeid)
         return TOGETHER.get(path, path)
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
@@ -65,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in TOGETHER)
+    items.sort(key=lambda item: _file(item.nodeid) not in TOGETHER)
 
 
 def pytest_collection_finish() -> None:
