@@ -1,8 +1,9 @@
 """`carillon bench start`: what a start costs, and what a second of speech, in CPU seconds of every process.
 
 It starts `carillon up` in an empty data directory, of this checkout and of others beside it, in turn, so that a busy
-machine is as busy for each. CPU seconds are the kernel's, by process; of waiting it knows only how long until ready.
-It knows what is printed and what processes are called, and nothing of how they work.
+machine is as busy for each. The first start after an installation has nothing compiled yet; it is measured apart, with
+empty caches in place of those that are there. CPU seconds are the kernel's, by process; of waiting it knows only how
+long until ready. It knows what is printed and what processes are called, and nothing of how they work.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ PARTS = (
 )
 """What a process belongs to, by its command line; the first that is found. The rest is `up` itself."""
 
+CACHES = ("PYTHONPYCACHEPREFIX", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT")
+"""Where what was compiled is kept: Python's modules, and kernels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -64,34 +68,41 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A checkout whose environment is made, and what was measured of it."""
+    """A checkout whose environment is made, and what was measured of it: of first starts, or of later ones."""
 
     path: Path
     starts: list[Start] = field(default_factory=list)
+    first: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.name}, first" if self.first else self.path.name
 
     @property
     def command(self) -> Path:
         return self.path / ".venv" / "bin" / "carillon"
 
 
-def run(paths: Sequence[Path], *, rounds: int, progress: Callable[[str], None]) -> list[Checkout]:
-    """Measure each checkout `rounds` times, in turn. Raises ConfigurationError where one does not start."""
-    checkouts = [Checkout(path.resolve()) for path in paths]
+def run(paths: Sequence[Path], *, rounds: int, first: bool, progress: Callable[[str], None]) -> list[Checkout]:
+    """Measure each checkout `rounds` times, in turn; `first`: its first start, too. Raises ConfigurationError where one
+    does not start."""
+    kinds = (True, False) if first else (False,)
+    checkouts = [Checkout(path.resolve(), first=kind) for path in paths for kind in kinds]
     for checkout in checkouts:
         if not checkout.command.exists():
             raise ConfigurationError(f"{checkout.command} does not exist; run `make .venv/.run` in {checkout.path}")
     for number in range(1, rounds + 1):
         for checkout in checkouts:
-            progress(f"round {number} of {rounds}: {checkout.path}")
-            checkout.starts.append(measure(checkout.command))
+            progress(f"round {number} of {rounds}: {checkout.path}{', first start' if checkout.first else ''}")
+            checkout.starts.append(measure(checkout.command, first=checkout.first))
     return checkouts
 
 
-def measure(command: Path) -> Start:
+def measure(command: Path, *, first: bool = False) -> Start:
     """Start a fleet with one worker, have it speak, and stop it."""
     with tempfile.TemporaryDirectory(prefix="carillon-bench-") as directory:
         began_at = monotonic()
-        with _running(command, Path(directory)) as (process, printed):
+        with _running(command, Path(directory), first=first) as (process, printed):
             ready_s = monotonic() - began_at
             family = psutil.Process(process.pid)
             at_ready = cpu_by_part(family)
@@ -122,7 +133,7 @@ def table(checkouts: Sequence[Checkout]) -> str:
     rows = [_row(checkout, parts) for checkout in checkouts]
     lines = [f"| checkout | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
     for checkout, row in zip(checkouts, rows, strict=True):
-        lines.append(f"| {checkout.path.name} | {' | '.join(f'{value:.2f}' for value in row)} |")
+        lines.append(f"| {checkout.name} | {' | '.join(f'{value:.2f}' for value in row)} |")
     if len(rows) > 1:
         ratios = (first / last if last else 0.0 for first, last in zip(rows[0], rows[-1], strict=True))
         lines.append(f"| first ÷ last | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
@@ -130,7 +141,10 @@ def table(checkouts: Sequence[Checkout]) -> str:
 
 
 def as_json(checkouts: Sequence[Checkout]) -> str:
-    measured = [{"checkout": str(each.path), "starts": [asdict(start) for start in each.starts]} for each in checkouts]
+    measured = [
+        {"checkout": str(each.path), "first": each.first, "starts": [asdict(start) for start in each.starts]}
+        for each in checkouts
+    ]
     return json.dumps(measured, indent=2)
 
 
@@ -149,10 +163,12 @@ def _row(checkout: Checkout, parts: Sequence[str]) -> list[float]:
 
 
 @contextmanager
-def _running(command: Path, directory: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _running(command: Path, directory: Path, *, first: bool) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A fleet that is ready, with what it has printed; it is stopped at the end."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
     environment = own | {"CARILLON_DATA_DIR": str(directory / "data"), "CARILLON_API_PORT": str(free_port(LOOPBACK))}
+    if first:
+        environment |= {name: str(directory / name.lower()) for name in CACHES}
     process = subprocess.Popen(
         [str(command), "up"],
         cwd=command.parents[2],

@@ -72,13 +72,14 @@ def bench_start(
         list[Path] | None, typer.Option(help="Another checkout, with its environment made; repeat for more.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Starts of each, in turn.")] = 3,
+    first: Annotated[bool, typer.Option("--first", help="The first start after an installation, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """CPU seconds of every process until a fleet is ready, and for a second of its speech; medians, side by side."""
     from app.bench import start
 
     here = Path(start.__file__).resolve().parents[2]
-    checkouts = start.run([*(beside or ()), here], rounds=rounds, progress=_progress)
+    checkouts = start.run([*(beside or ()), here], rounds=rounds, first=first, progress=_progress)
     typer.echo(start.as_json(checkouts) if as_json else start.table(checkouts))
 
 
