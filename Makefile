@@ -24,11 +24,14 @@ $(VENV)/.dev: $(ENVIRONMENT)
 lock: $(VENV)/.dev  ## Fix the versions of everything that pyproject.toml brings along
 	VENV=$(VENV) compose/lock.sh
 
+# Tests wait for a third of their time: on two cores three processes do.
+PROCESSES ?= 3
+
 test: $(VENV)/.dev  ## What a change is likely to break: every part, and the real engine
-	$(VENV)/bin/pytest -q -rs -n 2 -m "not slow"
+	$(VENV)/bin/pytest -q -rs -n $(PROCESSES) -m "not slow"
 
 test-slow: $(VENV)/.dev  ## What takes long: processes killed under jobs and sessions, whole trainings
-	$(VENV)/bin/pytest -q -rs -m slow
+	$(VENV)/bin/pytest -q -rs -n 2 -m slow
 
 test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install chromium), on a running fleet
 	$(VENV)/bin/pytest -q -rs tests/browser
