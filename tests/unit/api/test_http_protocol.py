@@ -46,19 +46,26 @@ class Scene:
     def __init__(self) -> None:
         self.wire = Wire()
         self.client = ClientProtocol(parse_uri("ws://front-door/"))
+        self.over = asyncio.Event()
         self.opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.socket = BoundedWebSocket(Config(self._app, lifespan="off"), ServerState(), {})
+        self.socket = BoundedWebSocket(
+            Config(self._app, interface="asgi3", lifespan="off", log_config=None), ServerState(), {}
+        )
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
         self.opened.set_result(send)
-        await asyncio.Event().wait()
+        await self.over.wait()
 
     async def open(self) -> Any:
         self.client.send_request(self.client.connect())
         self.socket.connection_made(self.wire)
         self.socket.data_received(b"".join(self.client.data_to_send()))
         return await self.opened
+
+    async def end(self) -> None:
+        self.over.set()
+        await asyncio.gather(*self.socket.tasks)
 
     def received(self) -> list[Frame]:
         self.client.receive_data(bytes(self.wire.written))
@@ -76,6 +83,7 @@ async def test_a_normal_end_waits_for_a_client_that_reads_slowly(monkeypatch: py
     scene.socket.resume_writing()
     await closing
     assert [frame.opcode for frame in scene.received()] == [Opcode.CLOSE]
+    await scene.end()
 
 
 async def test_who_reads_nothing_at_an_end_for_a_fault_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +93,4 @@ async def test_who_reads_nothing_at_an_end_for_a_fault_is_cut_off(monkeypatch: p
     scene.socket.pause_writing()
     await send({"type": "websocket.close", "code": 1008, "reason": "the client read nothing for 30 s"})
     assert scene.wire.aborted
+    await scene.end()
