@@ -46,7 +46,8 @@ _DAY = re.compile(
 _LONE_DAY = re.compile(r"\b(?P<day>Mon|Tues?|Wed|Thu(?:rs?)?|Fri)\.(?P<end>(?=\s*\Z|\s+[A-Z]))?(?=\s|[,;)]|\Z)")
 _DAY_LIST = re.compile(rf"\b(?:{'|'.join(_DAYS)})\.?(?:(?:,? (?:and|&|or) |, ?|/)(?:{'|'.join(_DAYS)})\b)+")
 _SHORT_MONTH = re.compile(
-    r"\b(?P<month>(?<=in )Jan|Jan(?=\. [a-z])|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
+    r"\b(?P<month>(?<=in )Jan|Jan(?=\. [a-z])|(?<=of )Jan|"
+    r"(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
     r"(?:(?P<end>(?=\s+[A-Z]))|(?=\s))"
 )
 _WEEK = re.compile(
@@ -73,7 +74,8 @@ _DECADE = re.compile(
     r"[\w.,$€£])(?<!\d[hm] )(?P<bare>[2-9])0['’]?s\b"
 )
 _SECONDS = re.compile(
-    r"(?i:(?<=\bwait )|(?<=\bfor )|(?<=\bwithin )|(?<=\bafter )|(?<=\bevery )|(?<=\btook )|(?<=\btakes )|(?<=\bthan )|(?<=\babout )|(?<=\blasts ))"
+    r"(?i:(?<=\bwait )|(?<=\bfor )|(?<=\bwithin )|(?<=\bafter )|(?<=\bevery )|"
+    r"(?<=\btook )|(?<=\btakes )|(?<=\bthan )|(?<=\babout )|(?<=\blasts ))"
     r"(?P<figures>[2-9]0)s(?=[.,;:!?)]|\Z| (?:then|and|or|before|after|at|between|per|on|to|until)\b)"
 )
 """Rather than a decade: "wait 90s"."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from app.speech.text.english.units import DENOMINATORS, UNITS
 from app.speech.text.english.words import cardinal, count, number
 
 NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
@@ -141,7 +142,9 @@ _INCHES_WHICH = re.compile(
 )
 """As in a 6" pipe."""
 _PRESSURE = re.compile(
-    r"(?<![\w.,/])(?P<high>\d{2,3})/(?P<low>\d{2,3})(?= ?mmHg)|(?i:(?<=pressure of )|(?<=pressure is )|(?<=pressure was )|(?<=BP ))(?P<upper>\d{2,3})/(?P<lower>\d{2,3})(?![\w/])"
+    r"(?<![\w.,/])(?P<high>\d{2,3})/(?P<low>\d{2,3})(?= ?mmHg)"
+    r"|(?i:(?<=pressure of )|(?<=pressure is )|(?<=pressure was )|(?<=BP ))"
+    r"(?P<upper>\d{2,3})/(?P<lower>\d{2,3})(?![\w/])"
 )
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
@@ -156,96 +159,17 @@ _NUMBERED_PLACE = re.compile(
     r"\b(?:apt|apartment|suite|ste|unit|room|rm|seat|gate|flat|platform|row|block)\.? #?\Z", re.I
 )
 _SIZE = re.compile(
-    rf"(?<![\w.,])(?<![÷+=−-] )(?P<first>(?:{NUMBER})(?:\s?(?:[cmk]?m|in|ft|px)\b)?)(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?[=+−÷]|[\d.,]+ -)"
+    rf"(?<![\w.,])(?<![÷+=−-] )(?P<first>(?:{NUMBER})(?:\s?(?:[cmk]?m|in|ft|px)\b)?)(?P<gap>\s?)[x×](?P=gap)(?=\d)"
+    r"(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?[=+−÷]|[\d.,]+ -)"
 )
 
-_UNITS: dict[str, tuple[str, str]] = {}
-
-
-def _units(listed: str) -> None:
-    for entry in listed.split("; "):
-        names, _, words = entry.partition("=")
-        one, _, many = words.partition("|")
-        for name in names.split():
-            _UNITS[name] = (one, many or f"{one}s")
-
-
-_units(
-    "km=kilometer; m=meter; cm=centimeter; mm=millimeter; nm=nanometer; µm μm=micrometer; mi=mile; yd yds=yard; "
-    "ft=foot|feet; in=inch|inches; kg=kilogram; g=gram; mg=milligram; µg μg mcg=microgram; lb lbs=pound; oz=ounce; "
-    "t=ton; L l=liter; ml mL=milliliter; cl=centiliter; dl=deciliter; gal=gallon; tbsp=tablespoon; tsp=teaspoon; "
-    "h hr hrs=hour; min mins=minute; s sec secs=second; ms=millisecond; µs μs=microsecond; ns=nanosecond; wk wks=week; "
-    "yr yrs=year; mo mos=month; B=byte; KB kB=kilobyte; MB=megabyte; GB=gigabyte; TB=terabyte; PB=petabyte;"
-    " KiB=kibibyte; "
-    "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per"
-    " second|bits per second; "
-    "kbps Kbps=kilobit per second|kilobits per second; Mbps=megabit per second|megabits per second; "
-    "Gbps=gigabit per second|gigabits per second; "
-    "Tbps=terabit per second|terabits per second; ppl=people|people; "
-    "Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
-    "|megahertz; "
-    "GHz=gigahertz|gigahertz; W=watt; kW=kilowatt; MW=megawatt; GW=gigawatt; Wh=watt hour; kWh=kilowatt hour; "
-    "MWh=megawatt hour; V=volt; kV=kilovolt; mV=millivolt; A=amp; mA=milliamp; mAh=milliamp hour; Ah=amp hour; "
-    "J=joule; kJ=kilojoule; cal=calorie; kcal=kilocalorie; N=newton; Pa=pascal; kPa=kilopascal; hPa=hectopascal; "
-    "MPa=megapascal; bar=bar; psi=P S I|P S I; mph=mile per hour|miles per hour; kph kmh=kilometer"
-    " per hour|kilometers per hour; "
-    "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
-    "|frames per second; "
-    "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
-    "hp=horsepower|horsepower; mpg MPG=mile per gallon|miles per gallon; Nm N·m=newton meter; "
-    "mmHg=millimeter of mercury|millimeters of mercury; µl μl=microliter; cc=C C|C C; "
-    "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
-    "sq=square|square; doz=dozen|dozen; mol=mole; mmol=millimole; µmol μmol=micromole; nmol=nanomole; GPa=gigapascal; kN=kilonewton; mW=milliwatt; TWh=terawatt hour; MJ=megajoule; GJ=gigajoule; µA μA=microamp; pF=picofarad; nF=nanofarad; µF μF=microfarad; mT=millitesla; mSv=millisievert; MeV=megaelectronvolt; keV=kiloelectronvolt; eV=electronvolt; lm=lumen; lx=lux|lux"
-)
-_UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_PER_UNITS = "|".join(map(re.escape, sorted(DENOMINATORS, key=len, reverse=True)))
+_PER_NAMES = "|".join(sorted(filter(str.isalpha, DENOMINATORS), key=len, reverse=True))
+_UNIT_NAMES = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _RANGED = re.compile(
     rf"(?<![\w.,/:–-])(?P<first>(?:{NUMBER})[%°]?)\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
     rf"(?:{{units}})(?:/[a-zA-Z]+)?(?![\w/])))".replace("{units}", _UNIT_NAMES)
 )
-_DENOMINATORS = {
-    "h": "hour",
-    "hr": "hour",
-    "hour": "hour",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "day": "day",
-    "d": "day",
-    "week": "week",
-    "month": "month",
-    "mo": "month",
-    "year": "year",
-    "yr": "year",
-    "kg": "kilogram",
-    "L": "liter",
-    "l": "liter",
-    "m": "meter",
-    "km": "kilometer",
-    "lb": "pound",
-    "100g": "hundred grams",
-    "100km": "hundred kilometers",
-    "100 km": "hundred kilometers",
-    "m²": "square meter",
-    "m2": "square meter",
-    "m³": "cubic meter",
-    "m3": "cubic meter",
-    "dL": "deciliter",
-    "mL": "milliliter",
-    "ml": "milliliter",
-    "cm²": "square centimeter",
-    "s²": "second squared",
-    "s^2": "second squared",
-    "mol": "mole",
-    "gal": "gallon",
-    "µL": "microliter",
-    "s2": "second squared",
-}
-_DENOMINATORS |= {
-    f"{unit}{power}": f"{shape} {name}"
-    for unit, name in (("m", "meter"), ("cm", "centimeter"), ("mm", "millimeter"), ("km", "kilometer"), ("ft", "foot"))
-    for shape, powers in (("square", ("²", "2", "^2")), ("cubic", ("³", "3", "^3")))
-    for power in powers
-}
 _AMBIGUOUS_GAP = frozenset(
     {
         "in",
@@ -276,17 +200,15 @@ _AMBIGUOUS_GAP = frozenset(
 _UNIT = re.compile(
     rf"(?<![\w.,$€£¥/])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
     rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>\^?[23](?![\d.])|[²³])?"
-    rf"(?:(?:/|\s?per )(?P<per>{'|'.join(map(re.escape, sorted(_DENOMINATORS, key=len, reverse=True)))})(?!\w))?(?P<stop>\."
+    rf"(?:(?:/|\s?per )(?P<per>{_PER_UNITS})(?!\w))?(?P<stop>\."
     rf"(?=\s*\Z|\s|[,;)]))?(?![\w/])"
 )
 _PRODUCT = re.compile(
-    rf"(?<=[\d\s])(?P<unit>{_UNIT_NAMES})[ ·⋅](?P<per>{'|'.join(sorted(filter(str.isalpha, _DENOMINATORS), key=len, reverse=True))})"
+    rf"(?<=[\d\s])(?P<unit>{_UNIT_NAMES})[ ·⋅](?P<per>{_PER_NAMES})"
     r"(?:⁻|\^-)(?P<power>[¹²³123])(?!\w)"
 )
 """As in `m s⁻²`, which is m/s²."""
-_PER_THING = re.compile(
-    rf"(?<= )(?P<things>[a-z]{{3,}})/(?P<per>{'|'.join(sorted(filter(str.isalpha, _DENOMINATORS), key=len, reverse=True))})(?![\w/])"
-)
+_PER_THING = re.compile(rf"(?<= )(?P<things>[a-z]{{3,}})/(?P<per>{_PER_NAMES})(?![\w/])")
 """As in cells/mL and requests/s."""
 _POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
 _RATE = re.compile(
@@ -337,7 +259,7 @@ def read_measures(text: str) -> str:
     text = _PEOPLE.sub(lambda m: f"{m['figures']} million", text)
     text = _PER_THING.sub(_per_thing, text)
     text = _UNIT.sub(_unit, text)
-    text = _RATE.sub(lambda m: f"{_UNITS[m['unit']][1]} per {_DENOMINATORS[m['per']]}", text)
+    text = _RATE.sub(lambda m: f"{UNITS[m['unit']][1]} per {DENOMINATORS[m['per']]}", text)
     return _MAGNITUDE.sub(_magnitude, text)
 
 
@@ -472,7 +394,7 @@ def _unit(match: re.Match[str]) -> str:
         return match[0]  # the 1990s
     if unit in ("m", "h") and following[:1] == ":":
         return match[0]
-    one, many = _UNITS[unit]
+    one, many = UNITS[unit]
     square = {"sq": "square ", "cu": "cubic "}.get((match["square"] or "")[:2], "")
     square = square or {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}.get(
         (match["power"] or "")[-1:], ""
@@ -480,7 +402,7 @@ def _unit(match: re.Match[str]) -> str:
     attributive = gap == "-" or _before_noun(match)
     read = f"{number(match['figures'])} {square}{one if attributive or match['figures'] == '1' else many}"
     if match["per"]:
-        read += f" per {_DENOMINATORS[match['per']]}"
+        read += f" per {DENOMINATORS[match['per']]}"
     ends = match["stop"] and (not following.strip() or following.lstrip()[:1].isupper())
     return ("minus " if match["minus"] else "") + read + ("." if ends else "")
 
@@ -489,13 +411,13 @@ def _per_thing(match: re.Match[str]) -> str:
     things = {"req": "requests", "reqs": "requests", "msgs": "messages", "tok": "tokens"}.get(
         match["things"], match["things"]
     )
-    return f"{things} per {_DENOMINATORS[match['per']]}"
+    return f"{things} per {DENOMINATORS[match['per']]}"
 
 
 def _fraction_of_unit(match: re.Match[str]) -> str:
     if match["unit"] in _AMBIGUOUS_GAP and match["gap"] and match[0][-1] != ".":
         return match[0]
-    one, many = _UNITS[match["unit"]]
+    one, many = UNITS[match["unit"]]
     return f"{match['figures']} {many if match['whole'] or match['one'] else one}"
 
 

@@ -93,7 +93,8 @@ _ROOMS = {"App": "Appendix", "Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "
 _ROOM = re.compile(rf"(?<![\w.])(?P<kind>{'|'.join(_ROOMS)})\. ?(?=#?\d|[A-Z]\b|[a-z]+ [A-Z]\b)")
 _NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
 _WORDS = {
-    "e.g.": "for example", "i.e.": "that is", "E.g.": "For example", "I.e.": "That is", "etc.": "et cetera", "vs.": "versus", "v.": "versus", "cf.": "compare",
+    "e.g.": "for example", "i.e.": "that is", "E.g.": "For example", "I.e.": "That is", "etc.": "et cetera",
+    "vs.": "versus", "v.": "versus", "cf.": "compare",
     "approx.": "approximately", "dept.": "department", "Dept.": "Department", "est.": "established", "min.": "minimum",
     "max.": "maximum", "avg.": "average", "incl.": "including", "excl.": "excluding", "ca.": "circa", "c.": "circa",
     "viz.": "namely", "al.": "al", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company",
@@ -157,8 +158,8 @@ _SHOUTED = frozenset(
         "HAVE HE HELL HELLO HELP HER HERE HEY HIM HIS HOT HOW HUGE IF IN INTO IS IT ITS JOB JUST KEEP KNOW LAST LATE "
         "LEFT LESS LET LIFE LIKE LIVE LONG LOOK LOT LOVE LOW MADE MAKE MAN MANY MAY ME MIX MORE MOST MUCH MUST MY "
         "NAME NEED NEVER NEW NEXT NICE NO NOBODY NONE NOPE NOT NOTE NOTHING NOW OF OFF OH OK OLD ON ONCE ONE ONLY "
-        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT RAY READ REAL REALLY REST RIGHT RUN SAD SAFE SAID SALE "
-        "SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
+        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT RAY READ REAL REALLY REST RIGHT RUN SAD SAFE SAID "
+        "SALE SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
         "THANK THANKS THAT THE THEIR THEM THEN THERE THESE THEY THING THIS THOSE TIME TO TODAY TOLD TOO TOP TRUE TRY "
         "TURN TWO UP USE VERY WAIT WALK WANT WAR WARNING WAS WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHO "
         "WHY WILL WIN WITH WON WORD WORK WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO"

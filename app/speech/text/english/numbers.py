@@ -26,7 +26,8 @@ _ACCOUNT = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
     r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
-    r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112|988|101|111|211|311|411|511|611|711|811))(?P<call>\d{3})(?![\w,.]*\d)"
+    r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112|988|[1-8]11|101))"
+    r"(?P<call>\d{3})(?![\w,.]*\d)"
 )
 
 _SPELT_OUT = re.compile(

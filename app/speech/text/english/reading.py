@@ -26,10 +26,12 @@ _SIGN_WORDS = {
     "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
     "™": "", "¶": "", "†": "", "‡": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ",
     "\\": " ", "^": " ", "~": " ",
-    "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "[": " ", "]": " ", "`": "", "√": " square root of ", "∑": " the sum of ", "∏": " the product of ", "∂": " partial ",
+    "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "[": " ", "]": " ", "`": "", "√": " square root of ",
+    "∑": " the sum of ", "∏": " the product of ", "∂": " partial ",
     "∇": " nabla ", "∞": " infinity ", "∈": " in ", "∉": " not in ", "⊂": " is a subset of ", "⊆": " is a subset of ",
     "∪": " union ", "∩": " intersection ", "∀": " for all ", "∃": " there exists ", "∅": " the empty set ",
-    "⇔": " if and only if ", "∝": " is proportional to ", "∴": " therefore ", "¬": " not ", "∧": " and ", "∨": " or ", "×": " times ",
+    "⇔": " if and only if ", "∝": " is proportional to ", "∴": " therefore ", "¬": " not ", "∧": " and ", "∨": " or ",
+    "×": " times ",
     "÷": " divided by ", "±": " plus or minus ", "≈": " about ", "≠": " is not ", "≤": " at most ", "≥": " at least ",
 }  # fmt: skip
 _SIGN = re.compile(f"[{re.escape(''.join(_SIGN_WORDS))}]")
