@@ -1,4 +1,4 @@
-"""Program code in a text: in fences, between backticks. Which of it is spoken is the sender's choice."""
+"""Program code in a text: in fences, between backticks, indented. Which of it is spoken is the sender's choice."""
 
 from __future__ import annotations
 
