@@ -41,6 +41,8 @@ OVERHEAD_PER_BODY_BYTE = 8
 HEAD_S = 10.0
 UNREAD_BODY_S = 30.0
 PARTING_S = 1.0
+LAST_READ_S = 30.0
+"""For what is still on its way at a socket's normal end: who plays as it arrives reads in bursts."""
 
 HTTP_SLICE_BYTES = 16 * 1024
 SOCKET_SLICE_BYTES = 2 * 1024
@@ -345,9 +347,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             reason = (message.get("reason") or "").encode()[:MAX_REASON_BYTES].decode(errors="ignore")
             message = {**message, "reason": reason}
             # Who reads nothing hears no reason either, and must not keep the connection.
-            self.loop.call_later(PARTING_S + self.close_timeout, self.transport.abort)
+            patience_s = LAST_READ_S if message.get("code", NORMAL_CLOSURE) == NORMAL_CLOSURE else PARTING_S
+            self.loop.call_later(patience_s + self.close_timeout, self.transport.abort)
             try:
-                async with asyncio.timeout(PARTING_S):
+                async with asyncio.timeout(patience_s):
                     await self.writable.wait()
             except TimeoutError:
                 self.transport.abort()

@@ -89,7 +89,7 @@ def headers_of(key: str) -> dict[str, str]:
 
 def opened(house: House, dialect: Dialect, key: str | None = None) -> connect:
     address = house.url.replace("http", "ws") + dialect.path
-    return connect(address, additional_headers=headers_of(key or house.key), max_size=None, proxy=None)
+    return connect(address, additional_headers=headers_of(key or house.key), max_size=None, max_queue=None, proxy=None)
 
 
 async def speak(socket: ClientConnection, dialect: Dialect, text: str = "Hello there.") -> None:
@@ -273,6 +273,17 @@ async def test_a_message_beyond_all_bounds_and_text_that_is_none_are_closed_for(
             socket.transport.write(frame.serialize(mask=True))
             code, _, _ = await heard_to_its_close(socket)
         assert code == expected
+
+
+@each_dialect
+async def test_a_client_that_leaves_in_the_middle_of_an_answer_is_answered_with_its_own_code(
+    house: House, worker: FakeWorker, dialect: Dialect
+) -> None:
+    async with opened(house, dialect) as socket:
+        await speak(socket, dialect, "A text of so many words that it is being spoken when its listener leaves. " * 4)
+        await socket.recv()
+        await closes_when_asked(socket)
+        assert socket.protocol.close_rcvd is not None
 
 
 class BrokenResolver:

@@ -1,4 +1,4 @@
-"""Program code in a text: in fences, between backticks. Which of it is spoken is the sender's choice."""
+"""Program code in a text: in fences, between backticks, indented. Which of it is spoken is the sender's choice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from app.speech.text.elements import Elements
 from app.speech.text.marks import without_marks
 from app.speech.text.options import CodeReading
 
+INDENT = "    "
+"""What stands for the fence of a listing that has none, but is indented."""
+MAX_INDENTED_CHARS = 200
 MAX_RUN_CHARS = 40
 """Of a row of one sign; a longer one is an ornament."""
 
+_INDENTED = re.compile(r"(?: {4}|\t)[ \t]*")
+_INDENTED_PART = re.compile(r" {1,3}\Z")
+_OF_CODE = re.compile(
+    r"[;{}]\s*\Z|\w\([^()]*\)[;:]?\s*\Z|\w\s?[-+*/:]?=\s?\S|\A\s*(?:[$>%] |//|#!|</?\w)"
+    r"|\A\s*(?:sudo|pip3?|npm|npx|git|docker|curl|wget|brew|apt(?:-get)?|kubectl|mkdir|chmod|ssh) \S"
+    r"|\A\s*(?:def|class|for|while|if|else|import|from|return|let|const|var|function|sudo|pip3?|npm|git|cd|docker|curl"
+    r"|python3?|make|echo)\b.*(?:[:({=/-]|\w\.\w)"
+)
+"""What a line of code has that one of prose has not: an indented paragraph may be a quotation, or verse."""
 _TAG_NAME = re.compile("/?[A-Za-z]")
 _CODE = re.compile("[^`\n<\ue000-\uf8ff\U000f0000-\U0010ffff]+")
 
@@ -29,14 +41,42 @@ class Code(Elements):
         state.prev = "\n"
         return at + 1
 
+    def _indented(self, text: str, at: int, *, final: bool) -> int:
+        """Spaces at a line's beginning: behind an empty line, code begins with four, if it looks like any."""
+        state = self.state
+        if not state.blank or state.block:
+            return at + 1
+        found = _INDENTED.match(text, at)
+        if found is None:
+            return at if not final and _INDENTED_PART.match(text, at) else at + 1
+        end = text.find("\n", at)
+        if end < 0 and not final and len(text) - at < MAX_INDENTED_CHARS:
+            return at
+        line = text[found.end() :] if end < 0 else text[found.end() : end]
+        if not _OF_CODE.search(line):
+            state.blank = not line.strip()
+            return found.end()
+        state.fence = INDENT
+        self._announce_code()
+        return self._listing(text, at, final=final)
+
+    def _end_indented(self) -> None:
+        self.state.fence, self.state.blank = "", False
+        self._end_block()
+
     def _listing(self, text: str, at: int, *, final: bool) -> int:
         """Within a fence: up to the line that closes it."""
         state = self.state
         end = text.find("\n", at)
         line = text[at:] if end < 0 else text[at:end]
         run, mark = state.fence, line.lstrip("> \t").rstrip()  # within a quotation, too
-        closes = state.line_start and mark and not mark.strip(run[0]) and len(mark) >= len(run)
-        if end < 0 and not final and state.line_start and not mark.strip(run[0]):
+        closes = run != INDENT and state.line_start and mark and not mark.strip(run[0]) and len(mark) >= len(run)
+        if (
+            end < 0
+            and not final
+            and state.line_start
+            and (len(line) < MAX_INDENTED_CHARS if run == INDENT else not mark.strip(run[0]))
+        ):
             return at
         if closes:
             state.fence = ""

@@ -8,6 +8,8 @@ MAX_LINK_CHARS = 400
 MAX_NESTED_LINKS = 2
 
 CITATION = re.compile(r"【\d{1,4}[†:‡][^】\n]{0,100}】")
+CITED = re.compile(r"[1-9]\d{0,2}(?:\s?[,;–-]\s?[1-9]\d{0,2})*")
+"""Within brackets: the numbers of sources, as in [1] and [2, 4–7]; an index may be 0."""
 CITATION_PART = re.compile(r"【(?:\d{0,4}|\d{1,4}[†:‡][^】\n]{0,100})\Z")
 _BRACKETS = re.compile(r"\\.|[\[\]]|\n[ \t\r]*\n", re.S)
 

@@ -1,7 +1,7 @@
 """What the beginning of a line means in Markdown, decided as early as it can be.
 
 Pure functions of the text from the first character of a line that is no space; None says that more must come. The rules
-are CommonMark's with tables, task lists and footnotes, as far as that is heard; indented code is prose here.
+are CommonMark's with tables, task lists and footnotes, as far as that is heard; indented code is elsewhere (`code`).
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from dataclasses import asdict
 from typing import Any
 
 from app.speech.text.characters import clean
-from app.speech.text.code import MAX_RUN_CHARS, Code, begins_tag, run_end
+from app.speech.text.code import INDENT, MAX_RUN_CHARS, Code, begins_tag, run_end
 from app.speech.text.emoji import CHARS as EMOJI_CHARS
 from app.speech.text.emoji import MAX_RUN_CHARS as MAX_EMOJI
 from app.speech.text.emoji import emoji_end, named
 from app.speech.text.html import KNOWN, Partial, tag_at
-from app.speech.text.links import CITATION, CITATION_PART, MAX_LINK_CHARS, MAX_NESTED_LINKS, closing_bracket
+from app.speech.text.links import CITATION, CITATION_PART, CITED, MAX_LINK_CHARS, MAX_NESTED_LINKS, closing_bracket
 from app.speech.text.markdown import Line, opening
 from app.speech.text.marks import MAX_READING_CHARS, reading_mark, without_marks
 from app.speech.text.maths import Formula, formula_at, in_words
@@ -139,6 +139,8 @@ class Markup(Code):
         state = self.state
         if state.skipped:
             return self._skip(text, at, final=final)
+        if state.fence == INDENT and state.line_start and not text[at].isspace():
+            self._end_indented()
         if state.fence:
             return self._listing(text, at, final=final)
         if not self._markdown:
@@ -152,6 +154,8 @@ class Markup(Code):
 
     def _inline(self, text: str, at: int, plain: re.Pattern[str], *, final: bool) -> int:  # noqa: PLR0911, PLR0912 - one a sign
         if found := plain.match(text, at):
+            if self.state.prev > "\u2000" and text[at].isalnum() and _EMOJI.match(self.state.prev):
+                self._say(" ")  # words with an emoji between them are two
             self._say(found[0])
             self.state.prev = text[found.end() - 1]
             return found.end()
@@ -196,10 +200,12 @@ class Markup(Code):
     def _line(self, text: str, at: int, *, final: bool) -> int:
         state = self.state
         if text[at] in " \t\r":
-            return at + 1
+            return self._indented(text, at, final=final)
         if text[at] == "\n":
             self._end_block()
+            state.blank = True
             return at + 1
+        state.blank = False
         listed = state.block == "item" or state.prev in ("", "\n") or not state.tail or state.tail[-1] in ENDED
         found = opening(text, at, final=final, lists=listed)
         if found is None:
@@ -265,8 +271,11 @@ class Markup(Code):
         else:
             between = state.prev.isalnum() and following.isalnum()
             digits = state.prev.isdigit() or following.isdigit()
+            path = state.prev == "/" and following == "."  # tests/*.py
             factor = state.prev.isdigit() and not state.emphasis and (not opens or following in "([")
-            literal = not (opens or closes) or (between and (digits or run == 1) and not state.emphasis) or factor
+            literal = (
+                not (opens or closes) or (between and (digits or run == 1) and not state.emphasis) or factor or path
+            )
             if not literal:
                 state.emphasis = max(0, state.emphasis - 1) if closes and state.emphasis else state.emphasis + opens
         return self._literal(text, at, end) if literal else end
@@ -373,7 +382,7 @@ class Markup(Code):
             return at
         inner, following = text[begin + 1 : end - 1], text[end : end + 1]
         cited = state.prev and (not state.prev.isspace() or (state.prev != "\n" and following in _AFTER_NOTE))
-        if inner.startswith("^") or (inner.isdigit() and len(inner) < 4 and cited):
+        if inner.startswith("^") or (cited and CITED.fullmatch(inner)):
             note = following != "("
             if note:
                 return end

@@ -27,6 +27,8 @@ class MarkupState:
     """Of the text as it was written, up to `held`."""
     plain_chars: int = 0
     line_start: bool = True
+    blank: bool = False
+    """The line before was empty."""
     line_began: int = 0
     """In plain text."""
     line_chars: int = 0

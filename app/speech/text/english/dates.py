@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from app.speech.text.english.words import cardinal, ordinal, year
+from app.speech.text.english.words import cardinal, digits, ordinal, year
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -23,7 +23,7 @@ _ISO = re.compile(
     r"(?<![\w-])(?P<year>[12]\d{3})[-/](?P<month>0[1-9]|1[0-2])[-/](?P<day>0[1-9]|[12]\d|3[01])(?:T"
     r"(?=\d\d:)|(?![\w/-]))"
 )
-_ISO_MONTH = re.compile(r"(?<![\w.,/-])(?P<year>[12]\d{3})-(?P<month>0[1-9])(?![\w/-])")
+_ISO_MONTH = re.compile(r"(?<![\w.,/-])(?P<year>[12]\d(?P<ten>\d\d))-(?P<month>0[1-9]|1[0-2])(?![\w/-])")
 _SLASHED = re.compile(r"(?<![\w/.-])(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>[12]\d{3}|\d\d)(?![\w/])")
 _DASHED = re.compile(r"(?<![\w.,-])(?P<first>\d{1,2})-(?P<second>\d{1,2})-(?P<year>[12]\d{3})(?![\w-])")
 _DOTTED = re.compile(r"(?<![\w.])(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>[12]\d{3})(?!\w|\.\d)")
@@ -46,7 +46,8 @@ _DAY = re.compile(
 _LONE_DAY = re.compile(r"\b(?P<day>Mon|Tues?|Wed|Thu(?:rs?)?|Fri)\.(?P<end>(?=\s*\Z|\s+[A-Z]))?(?=\s|[,;)]|\Z)")
 _DAY_LIST = re.compile(rf"\b(?:{'|'.join(_DAYS)})\.?(?:(?:,? (?:and|&|or) |, ?|/)(?:{'|'.join(_DAYS)})\b)+")
 _SHORT_MONTH = re.compile(
-    r"\b(?P<month>(?<=in )Jan|(?<=of )Jan|(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
+    r"\b(?P<month>(?<=in )Jan|Jan(?=\. [a-z])|(?<=of )Jan|"
+    r"(?<=since )Jan|(?<=last )Jan|(?<=next )Jan|Feb|Aug|Sept?|Oct|Nov|Dec)\."
     r"(?:(?P<end>(?=\s+[A-Z]))|(?=\s))"
 )
 _WEEK = re.compile(
@@ -57,7 +58,7 @@ _WEEK = re.compile(
 
 def _two_figures(first: str, second: str) -> re.Pattern[str]:
     return re.compile(
-        rf"(?P<sure>(?:\b(?:on|until|till|due|dated|through|{'|'.join((*_DAYS.values(), *_DAYS))})\.?,? )?)"
+        rf"(?P<sure>(?:\b(?:[Oo]n|until|till|due|dated|through|{'|'.join((*_DAYS.values(), *_DAYS))})\.?,? )?)"
         rf"(?<![\w/.,:-]){first}/{second}(?![\w/:]|[.,]\d|[ -](?:cups?|of|an?|the|"
         r"t?b?sp|inch|in|teaspoons?|tablespoons?|mile|hour|way|full|empty|time|stars?)\b)"
     )
@@ -70,14 +71,23 @@ _PLAIN_FRACTIONS = frozenset((2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16))
 _CENTURY = re.compile(r"(?<=\d)(?P<th>st|nd|rd|th) c\.(?=(?P<end>\s+[A-Z]|\s*\Z)|\W)")
 _DECADE = re.compile(
     r"(?<![\w.,])(?P<century>1[0-9]|20)(?P<ten>\d)0['’]?s\b|(?<!\w)['’](?P<short>\d)0['’]?s\b|(?<!"
-    r"[\w.,$€£])(?P<bare>[2-9])0['’]?s\b"
+    r"[\w.,$€£])(?<!\d[hm] )(?P<bare>[2-9])0['’]?s\b"
 )
+_SECONDS = re.compile(
+    r"(?i:(?<=\bwait )|(?<=\bfor )|(?<=\bwithin )|(?<=\bafter )|(?<=\bevery )|"
+    r"(?<=\btook )|(?<=\btakes )|(?<=\bthan )|(?<=\babout )|(?<=\blasts ))"
+    r"(?P<figures>[2-9]0)s(?=[.,;:!?)]|\Z| (?:then|and|or|before|after|at|between|per|on|to|until)\b)"
+)
+"""Rather than a decade: "wait 90s"."""
+_SPLIT = re.compile(r"(?<![\w:.,])(?P<minutes>\d{1,2}):(?P<seconds>[0-5]\d)\.(?P<part>\d{1,3})(?![\w:])")
+"""A race's time."""
+_HOURS_LONG = re.compile(r"(?<![\w:.,])(?P<hours>[1-9])h(?P<minutes>[0-5]\d)(?!\w)")
 _ERA = re.compile(
     r"(?<![\w.,])(?P<year>\d{1,5}) ?(?P<era>BCE?|CE|AD|B\.C\.E?\.?|A\.D\.)(?!\w)|\b(?P<ad>AD|A\.D\.)"
     r" (?P<after>\d{1,4})\b"
 )
 _TIME = re.compile(
-    r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?<![\w:.,])(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?(?!\.\d)"
     r"(?:\s?(?P<half>[aApP]\.?\s?[mM]\b\.?))?(?P<zulu>Z\b)?(?:\s?h\b)?(?![\w:])"
 )
 _HOUR = re.compile(
@@ -112,7 +122,7 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _ISO.sub(
         lambda m: f"{_date(int(m['month']), int(m['day']), m['year'])}{' at ' if m[0].endswith('T') else ''}", text
     )
-    text = _ISO_MONTH.sub(lambda m: f"{MONTHS[int(m['month']) - 1]} {year(int(m['year']))}", text)
+    text = _ISO_MONTH.sub(_iso_month, text)
     read_figures = partial(_in_figures, day_first=day_first)
     if "/" in text:
         text = _SLASHED.sub(read_figures, text)
@@ -133,6 +143,8 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _ZONE.sub(_zone, text)
     text = _HOURS.sub(_hours, text)
     text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
+    text = _HOURS_LONG.sub(_hours_long, text)
+    text = _SPLIT.sub(_split, text)
     text = _TIME_RANGE.sub(r"\g<first> to ", text)
     text = _TIME.sub(_time, text)
     text = _HOUR.sub(lambda m: _clock(m["hour"], m["minute"] or "00", m["half"], m), text)
@@ -143,6 +155,7 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
 def _read_years(text: str) -> str:
     text = _CIRCA.sub(lambda m: "circa " if m["word"][0] == "c" else f"{m['word'][0]}stablished ", text)
     text = _CENTURY.sub(lambda m: f"{m['th']} century{'.' if m['end'] is not None else ''}", text)
+    text = _SECONDS.sub(lambda m: f"{cardinal(int(m['figures']))} seconds", text)
     text = _DECADE.sub(_decade, text)
     text = _SHORT_YEAR.sub(lambda m: f"{'oh ' if m['figures'][0] == '0' else ''}{cardinal(int(m['figures']))}", text)
     text = _ERA.sub(_era, text)
@@ -153,6 +166,13 @@ def _read_years(text: str) -> str:
 
 def _month(name: str) -> str:
     return next(month for month in MONTHS if month.startswith(name.strip(".")[:3]))
+
+
+def _iso_month(match: re.Match[str]) -> str:
+    """`2019-11`, but the years of 2010-12 are a span."""
+    if match["month"] > match["ten"] and match["month"][0] != "0":
+        return match[0]
+    return f"{MONTHS[int(match['month']) - 1]} {year(int(match['year']))}"
 
 
 def _date(month: int, day: int, written_year: str) -> str:
@@ -258,6 +278,18 @@ def _hour_minute(hour: str, minute: str, *, halved: bool) -> str:
     if minute != "00":
         return f"{read} {'oh ' if minute[0] == '0' else ''}{cardinal(int(minute))}"
     return read if halved else f"{read} hundred" if int(hour) > 12 else f"{read} o'clock"
+
+
+def _hours_long(match: re.Match[str]) -> str:
+    """`1h30`."""
+    hours = int(match["hours"])
+    return f"{cardinal(hours)} hour{'' if hours == 1 else 's'} {cardinal(int(match['minutes']))}"
+
+
+def _split(match: re.Match[str]) -> str:
+    seconds = match["seconds"]
+    read = f"{cardinal(int(match['minutes']))} {'oh ' if seconds[0] == '0' else ''}{cardinal(int(seconds))}"
+    return f"{read} point {digits(match['part'])}"
 
 
 def _half(half: str, match: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from app.speech.text.english.units import DENOMINATORS, UNITS
 from app.speech.text.english.words import cardinal, count, number
 
 NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
@@ -42,6 +43,8 @@ _CURRENCIES = {
     "₱": ("peso", "pesos", "centavo", "centavos"),
     "₦": ("naira", "naira", "kobo", "kobo"),
     "₴": ("hryvnia", "hryvnias", "kopiyka", "kopiykas"),
+    "zł": ("zloty", "zlotys", "grosz", "groszy"),
+    "Kč": ("koruna", "korunas", "haler", "halers"),
     "฿": ("baht", "baht", "satang", "satang"),
     "₺": ("lira", "lira", "kurus", "kurus"),
     "₪": ("shekel", "shekels", "agora", "agorot"),
@@ -62,14 +65,22 @@ _CURRENCIES = {
     "NOK": ("Norwegian krone", "Norwegian kroner", "øre", "øre"),
     "DKK": ("Danish krone", "Danish kroner", "øre", "øre"),
     "ZAR": ("rand", "rand", "cent", "cents"),
+    "Rs": ("rupee", "rupees", "paisa", "paise"),
+    "AED": ("dirham", "dirhams", "fils", "fils"),
+    "SGD": ("Singapore dollar", "Singapore dollars", "cent", "cents"),
+    "HKD": ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents"),
     "kr": ("krone", "kroner", "øre", "øre"),
     "KRW": ("won", "won", "jeon", "jeon"),
 }
 _SIGN = "|".join(sorted(map(re.escape, _CURRENCIES), key=len, reverse=True))
 _CODES = sorted(code for code in _CURRENCIES if code.isalpha() and code.isascii())
 _CODE = "|".join(_CODES)
-_HAS_MONEY = re.compile(rf"[$€£¥₹₩₽₿₺₪¢₫₱₦₴฿]|\b(?:{_CODE})\b|\d[dp]\b")
-_PER = r"(?P<per>/(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|h|d|m|1[KkM])\b)?"
+_HAS_MONEY = re.compile(rf"[$€£¥₹₩₽₿₺₪¢₫₱₦₴฿]|zł|Kč|\b(?:{_CODE})\b|\d[dp]\b")
+_PER_WHAT = (
+    r"(?:mo|month|yr|year|hr|hour|day|week|wk|kg|lb|person|user|night|unit|GB|TB|sq ft|gal|oz|ton|L"
+    r"|min|call|page|word|item|piece|seat|head|image|token|request|square foot|h|d|m|1[KkM])\b"
+)
+_PER = rf"(?P<per>(?:/{_PER_WHAT})+)?"
 _PER_UNIT = re.compile(r"(?<=[a-z\d]) per (?P<unit>lb|kg|sq\.? ft|oz|hr|mo|yr|GB|TB)\b\.?(?=\s+[a-z]|[,;)]|\s*\Z)")
 _PERS = {
     "mo": "month",
@@ -82,6 +93,9 @@ _PERS = {
     "oz": "ounce",
     "d": "day",
     "m": "month",
+    "gal": "gallon",
+    "L": "liter",
+    "min": "minute",
     "GB": "gigabyte",
     "TB": "terabyte",
     "sq ft": "square foot",
@@ -98,7 +112,7 @@ _MONEY_RANGE = re.compile(
     rf"(?P<figures>{NUMBER})(?:{_SCALE})?{_PER}(?![\w]|[.,]\d)"
 )
 _MONEY_AFTER = re.compile(
-    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>[€£¥₹₽₩$]|{_CODE})(?!\w)"
+    rf"(?<![\w.,])(?P<minus>[-−])?(?P<figures>{NUMBER})(?:{_SCALE})?\s?(?P<sign>[€£¥₹₽₩$₫₱₦₴฿₺₪₿]|zł|Kč|{_CODE})(?!\w)"
 )
 _COMMA = re.compile(r"(?<=[€£$])\s?(\d+),(\d\d)(?!\d|,\d)|(?<![\d.,])(\d+),(\d\d)(?=\s?€)")
 _STOPS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3})+(?=(?:,\d\d)?\s?€)")
@@ -108,6 +122,7 @@ _LAKHS = re.compile(r"(?<![\d,.])\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)")
 _ABOUT = re.compile(rf"(?<![\w)])[~≈]\s?(?=(?:{_SIGN})\d)")
 _SHILLINGS = re.compile(r"\b(?P<number>(?<=£)\d+ \d+|\d+(?=s\.? \d+d\b))s\b(?:\.(?=\s+\w))?")
 _PENCE = re.compile(r"(?P<shillings>shillings )?\b(?P<number>\d+)d\b(?P<stop>\.?)(?P<goes_on>(?=\s+\w))?")
+_RUPEES = re.compile(r"\bRs\.(?=\s?\d)")
 _CENTS = re.compile(r"¢ ?(?P<before>\d+)|(?P<after>\d+) ?¢|(?<![\w.])(?P<pence>\d{1,2})p\b(?! ?m)")
 _PERCENT = re.compile(rf"(?P<minus>(?<!\w)[-−+])?(?P<figures>{NUMBER})\s?(?P<sign>%|‰|percent\b|pct\b)")
 _DEGREES = re.compile(
@@ -120,10 +135,21 @@ _NOUN = re.compile(r" (?!(?:of|per|and|or|is|was|in|to|for|from|at|on|than|total
 _EXTENT = re.compile(r" (?:x|by|wide|long|tall|high|deep|thick)\b")
 _SCALE_ALONE = re.compile(r"(?<!\w)°(?P<scale>[CF])(?!\w)")
 _KELVIN = re.compile(r"℃|℉")
+_INCHES = re.compile(r"(?<=\d)(?<!/\d)(?<!/\d\d)\"(?!\w)")
+"""The only such sign in a text: one that opens or closes what is quoted has a partner."""
+_INCHES_WHICH = re.compile(
+    r"(?<=\b[Aa] )(?P<figures>\d{1,3}(?:\.\d)?)\"(?= [a-z])|(?<=\b[Aa]n )(?P<more>\d{1,3}(?:\.\d)?)\"(?= [a-z])"
+)
+"""As in a 6" pipe."""
+_PRESSURE = re.compile(
+    r"(?<![\w.,/])(?P<high>\d{2,3})/(?P<low>\d{2,3})(?= ?mmHg)"
+    r"|(?i:(?<=pressure of )|(?<=pressure is )|(?<=pressure was )|(?<=BP ))"
+    r"(?P<upper>\d{2,3})/(?P<lower>\d{2,3})(?![\w/])"
+)
 _HEIGHT = re.compile(r"(?<![\w.])(?P<feet>\d{1,2})['’′]\s?(?P<inches>\d{1,2})(?:\"|”|″|''|’’)?(?!\w)")
 _FEET = re.compile(
     r"(?<![\w.,])(?P<figures>\d+(?:\.\d+)?)(?P<sign>′|″|(?<=\d)\"(?=\s?(?:x|×|by|wide|long|tall|high"
-    r"|deep|screen|monitor|display|pipe|thick)))"
+    r"|deep|screen|monitor|display|pipe|thick|T ?V|pizza|tablet|laptop|wheels?|rims?|tall)))"
 )
 _FEET_BY_FEET = re.compile(r"(?<![\w.,])(?P<first>\d{1,4})['’′]\s?[x×]\s?(?P<last>\d{1,4})['’′](?!\w)")
 _FEET_INCHES = re.compile(r"(?<![\w.,])(?P<feet>\d{1,2}) ?(?:ft|feet|foot)\.? (?P<inches>\d{1,2}) ?in(?:ch(?:es)?)?\b")
@@ -133,86 +159,17 @@ _NUMBERED_PLACE = re.compile(
     r"\b(?:apt|apartment|suite|ste|unit|room|rm|seat|gate|flat|platform|row|block)\.? #?\Z", re.I
 )
 _SIZE = re.compile(
-    rf"(?<![\w.,])(?P<first>(?:{NUMBER})(?:\s?(?:[cmk]?m|in|ft|px)\b)?)(?P<gap>\s?)[x×](?P=gap)(?=\d)(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?=)"
+    rf"(?<![\w.,])(?<![÷+=−-] )(?P<first>(?:{NUMBER})(?:\s?(?:[cmk]?m|in|ft|px)\b)?)(?P<gap>\s?)[x×](?P=gap)(?=\d)"
+    r"(?!10(?:\^|\*\*|[⁰¹²³⁴-⁹⁻])|[\d.,]+\s?[=+−÷]|[\d.,]+ -)"
 )
 
-_UNITS: dict[str, tuple[str, str]] = {}
-
-
-def _units(listed: str) -> None:
-    for entry in listed.split("; "):
-        names, _, words = entry.partition("=")
-        one, _, many = words.partition("|")
-        for name in names.split():
-            _UNITS[name] = (one, many or f"{one}s")
-
-
-_units(
-    "km=kilometer; m=meter; cm=centimeter; mm=millimeter; nm=nanometer; µm μm=micrometer; mi=mile; yd yds=yard; "
-    "ft=foot|feet; in=inch|inches; kg=kilogram; g=gram; mg=milligram; µg μg mcg=microgram; lb lbs=pound; oz=ounce; "
-    "t=ton; L l=liter; ml mL=milliliter; cl=centiliter; dl=deciliter; gal=gallon; tbsp=tablespoon; tsp=teaspoon; "
-    "h hr hrs=hour; min mins=minute; s sec secs=second; ms=millisecond; µs μs=microsecond; ns=nanosecond; wk wks=week; "
-    "yr yrs=year; mo mos=month; B=byte; KB kB=kilobyte; MB=megabyte; GB=gigabyte; TB=terabyte; PB=petabyte;"
-    " KiB=kibibyte; "
-    "MiB=mebibyte; GiB=gibibyte; TiB=tebibyte; kb Kb=kilobit; Mb=megabit; Gb=gigabit; bps=bit per"
-    " second|bits per second; "
-    "kbps Kbps=kilobit per second|kilobits per second; Mbps=megabit per second|megabits per second; "
-    "Gbps=gigabit per second|gigabits per second; "
-    "Tbps=terabit per second|terabits per second; ppl=people|people; "
-    "Hz=hertz|hertz; kHz KHz=kilohertz|kilohertz; MHz=megahertz"
-    "|megahertz; "
-    "GHz=gigahertz|gigahertz; W=watt; kW=kilowatt; MW=megawatt; GW=gigawatt; Wh=watt hour; kWh=kilowatt hour; "
-    "MWh=megawatt hour; V=volt; kV=kilovolt; mV=millivolt; A=amp; mA=milliamp; mAh=milliamp hour; Ah=amp hour; "
-    "J=joule; kJ=kilojoule; cal=calorie; kcal=kilocalorie; N=newton; Pa=pascal; kPa=kilopascal; hPa=hectopascal; "
-    "MPa=megapascal; bar=bar; psi=P S I|P S I; mph=mile per hour|miles per hour; kph kmh=kilometer"
-    " per hour|kilometers per hour; "
-    "kn=knot; rpm RPM=R P M|R P M; bpm BPM=beat per minute|beats per minute; fps FPS=frame per second"
-    "|frames per second; "
-    "dB=decibel; dBA=decibel A|decibels A; px=pixel; pt pts=point; dpi DPI=dot per inch|dots per inch; "
-    "hp=horsepower|horsepower; mpg MPG=mile per gallon|miles per gallon; Nm N·m=newton meter; "
-    "mmHg=millimeter of mercury|millimeters of mercury; µl μl=microliter; cc=C C|C C; "
-    "MP=megapixel; ha=hectare; ac=acre; ppm=part per million|parts per million; K=K|K; Ω=ohm; kΩ=kilohm; "
-    "sq=square|square; doz=dozen|dozen; mol=mole; lm=lumen; lx=lux|lux"
-)
-_UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))
+_PER_UNITS = "|".join(map(re.escape, sorted(DENOMINATORS, key=len, reverse=True)))
+_PER_NAMES = "|".join(sorted(filter(str.isalpha, DENOMINATORS), key=len, reverse=True))
+_UNIT_NAMES = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _RANGED = re.compile(
     rf"(?<![\w.,/:–-])(?P<first>(?:{NUMBER})[%°]?)\s?[-–—]\s?(?=(?:{NUMBER})(?:\s?(?:%|‰|°|percent\b)|[ -]?"
-    rf"(?:{{units}})(?![\w/])))".replace("{units}", _UNIT_NAMES)
+    rf"(?:{{units}})(?:/[a-zA-Z]+)?(?![\w/])))".replace("{units}", _UNIT_NAMES)
 )
-_DENOMINATORS = {
-    "h": "hour",
-    "hr": "hour",
-    "hour": "hour",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "day": "day",
-    "d": "day",
-    "week": "week",
-    "month": "month",
-    "mo": "month",
-    "year": "year",
-    "yr": "year",
-    "kg": "kilogram",
-    "L": "liter",
-    "l": "liter",
-    "m": "meter",
-    "km": "kilometer",
-    "lb": "pound",
-    "100g": "hundred grams",
-    "100km": "hundred kilometers",
-    "100 km": "hundred kilometers",
-    "m²": "square meter",
-    "m2": "square meter",
-    "m³": "cubic meter",
-    "m3": "cubic meter",
-    "dL": "deciliter",
-    "mL": "milliliter",
-    "ml": "milliliter",
-    "cm²": "square centimeter",
-    "s²": "second squared",
-    "s2": "second squared",
-}
 _AMBIGUOUS_GAP = frozenset(
     {
         "in",
@@ -243,9 +200,16 @@ _AMBIGUOUS_GAP = frozenset(
 _UNIT = re.compile(
     rf"(?<![\w.,$€£¥/])(?P<minus>[-−–])?(?P<figures>{NUMBER})(?P<gap>[ -]?|\u00a0|\u202f)(?P<square>sq\.?"
     rf" |cu\.? )?(?P<unit>{_UNIT_NAMES})(?P<power>\^?[23](?![\d.])|[²³])?"
-    rf"(?:(?:/|\s?per )(?P<per>{'|'.join(sorted(_DENOMINATORS, key=len, reverse=True))})(?!\w))?(?P<stop>\."
+    rf"(?:(?:/|\s?per )(?P<per>{_PER_UNITS})(?!\w))?(?P<stop>\."
     rf"(?=\s*\Z|\s|[,;)]))?(?![\w/])"
 )
+_PRODUCT = re.compile(
+    rf"(?<=[\d\s])(?P<unit>{_UNIT_NAMES})[ ·⋅](?P<per>{_PER_NAMES})"
+    r"(?:⁻|\^-)(?P<power>[¹²³123])(?!\w)"
+)
+"""As in `m s⁻²`, which is m/s²."""
+_PER_THING = re.compile(rf"(?<= )(?P<things>[a-z]{{3,}})/(?P<per>{_PER_NAMES})(?![\w/])")
+"""As in cells/mL and requests/s."""
 _POWERS = {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}
 _RATE = re.compile(
     r"(?<![\w/.-])(?P<unit>k?m|cm|mi|ft|[kKMGT]?B|[kKMG]b|[kmµμ]?g|m?L)/(?P<per>h|s|min|s²|m²|m³|d?L|mL|ml|kg)(?![\w/²³])"
@@ -264,12 +228,15 @@ _PEOPLE = re.compile(
 _MAGNITUDE = re.compile(
     rf"(?<![\w.,/-])(?P<minus>[-−])?(?P<figures>{NUMBER})(?P<scale>[kKMBT]|bn|mn)\b(?P<plus>\+)?(?!\w|[’'/])"
 )
+_RAISED = {"¹": "", "1": "", "²": "²", "2": "²", "³": "³", "3": "³"}
 _NAME = re.compile(" [A-Z][a-z]")
 _FOUR_K = frozenset({"2K", "4K", "5K", "8K"})
 
 
 def read_measures(text: str) -> str:
     """The text with amounts of money and of other things as words."""
+    if "⁻" in text or "^-" in text:
+        text = _PRODUCT.sub(lambda m: f"{m['unit']}/{m['per']}{_RAISED[m['power']]}", text)
     if _HAS_MONEY.search(text):
         text = _read_money(text)
     text = _RANGED.sub(lambda m: f"{m['first']} to ", text)
@@ -278,6 +245,10 @@ def read_measures(text: str) -> str:
     if re.search("[°º℃℉]|deg", text):
         text = _DEGREES.sub(_degrees, _KELVIN.sub(lambda m: "°" + {"℃": "C", "℉": "F"}[m[0]], text))
         text = _SCALE_ALONE.sub(lambda m: f"degrees {'Celsius' if m['scale'] == 'C' else 'Fahrenheit'}", text)
+    text = _PRESSURE.sub(lambda m: f"{m['high'] or m['upper']} over {m['low'] or m['lower']}", text)
+    text = _INCHES_WHICH.sub(lambda m: f"{m['figures'] or m['more']}-inch", text)
+    if text.count('"') == 1 and "'" not in text:
+        text = _INCHES.sub("″", text)
     text = _HEIGHT.sub(_height, text)
     text = _FEET_BY_FEET.sub(r"\g<first> feet by \g<last> feet", text)
     text = _FEET_INCHES.sub(_height, text)
@@ -286,12 +257,14 @@ def read_measures(text: str) -> str:
     text = _SIZE.sub(lambda m: f"{m['first']} by ", text)
     text = _FRACTION_OF_UNIT.sub(_fraction_of_unit, text)
     text = _PEOPLE.sub(lambda m: f"{m['figures']} million", text)
+    text = _PER_THING.sub(_per_thing, text)
     text = _UNIT.sub(_unit, text)
-    text = _RATE.sub(lambda m: f"{_UNITS[m['unit']][1]} per {_DENOMINATORS[m['per']]}", text)
+    text = _RATE.sub(lambda m: f"{UNITS[m['unit']][1]} per {DENOMINATORS[m['per']]}", text)
     return _MAGNITUDE.sub(_magnitude, text)
 
 
 def _read_money(text: str) -> str:
+    text = _RUPEES.sub("Rs", text)
     text = _LAKHS.sub(lambda m: m[0].replace(",", ""), text)
     text = _STOPS.sub(lambda m: m[0].replace(".", ""), text)
     text = _COMMA.sub(lambda m: f"{m[1] or m[3]}.{m[2] or m[4]}", text)
@@ -336,7 +309,7 @@ def _money_range(match: re.Match[str]) -> str:
 def _per(written: str | None) -> str:
     if not written:
         return ""
-    return f" per {_PERS.get(written[1:], written[1:])}"
+    return "".join(f" per {_PERS.get(what, what)}" for what in written[1:].split("/"))
 
 
 def _scale(scale: str) -> str:
@@ -391,7 +364,8 @@ def _feet(match: re.Match[str]) -> str:
     """A 13″ screen is so many inch; it is so many inches wide."""
     if match["sign"] == "′":
         return count(match["figures"], "foot", "feet")
-    which = _NOUN.match(match.string, match.end()) and not _EXTENT.match(match.string, match.end())
+    which = _NOUN.match(match.string, match.end()) or match.string[match.end() :].startswith((" TV", " T V"))
+    which = which and not _EXTENT.match(match.string, match.end())
     return count(match["figures"], "inch", "inch" if which else "inches")
 
 
@@ -409,6 +383,7 @@ def _unit(match: re.Match[str]) -> str:
     following = match.string[match.end() : match.end() + 12]
     if unit in _AMBIGUOUS_GAP and gap == " " and not match["power"] and not match["per"] and not match["square"]:
         word = unit in ("in", "pt", "bar", "A", "K", "B", "s", "t") and not match["stop"]
+        word = word and (unit == "in" or "." not in match["figures"])
         if word or (following[:1] in "'’" and following):
             return match[0]
     if gap == "-" and unit in ("m", "s", "t", "A", "B", "K", "V", "in") and not match["per"]:
@@ -419,7 +394,7 @@ def _unit(match: re.Match[str]) -> str:
         return match[0]  # the 1990s
     if unit in ("m", "h") and following[:1] == ":":
         return match[0]
-    one, many = _UNITS[unit]
+    one, many = UNITS[unit]
     square = {"sq": "square ", "cu": "cubic "}.get((match["square"] or "")[:2], "")
     square = square or {"²": "square ", "2": "square ", "³": "cubic ", "3": "cubic "}.get(
         (match["power"] or "")[-1:], ""
@@ -427,15 +402,22 @@ def _unit(match: re.Match[str]) -> str:
     attributive = gap == "-" or _before_noun(match)
     read = f"{number(match['figures'])} {square}{one if attributive or match['figures'] == '1' else many}"
     if match["per"]:
-        read += f" per {_DENOMINATORS[match['per']]}"
+        read += f" per {DENOMINATORS[match['per']]}"
     ends = match["stop"] and (not following.strip() or following.lstrip()[:1].isupper())
     return ("minus " if match["minus"] else "") + read + ("." if ends else "")
 
 
+def _per_thing(match: re.Match[str]) -> str:
+    things = {"req": "requests", "reqs": "requests", "msgs": "messages", "tok": "tokens"}.get(
+        match["things"], match["things"]
+    )
+    return f"{things} per {DENOMINATORS[match['per']]}"
+
+
 def _fraction_of_unit(match: re.Match[str]) -> str:
-    if match["unit"] in _AMBIGUOUS_GAP and match["gap"]:
+    if match["unit"] in _AMBIGUOUS_GAP and match["gap"] and match[0][-1] != ".":
         return match[0]
-    one, many = _UNITS[match["unit"]]
+    one, many = UNITS[match["unit"]]
     return f"{match['figures']} {many if match['whole'] or match['one'] else one}"
 
 

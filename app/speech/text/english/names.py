@@ -54,7 +54,8 @@ _TITLES = {
     "Gen.": "General", "Lt.": "Lieutenant", "Sgt.": "Sergeant", "Maj.": "Major", "Rev.": "Reverend",
     "Hon.": "Honorable", "Sen.": "Senator", "Rep.": "Representative", "Gov.": "Governor", "Pres.": "President",
     "Mt.": "Mount", "Ft.": "Fort", "Sr.": "Senior", "Jr.": "Junior", "Fr.": "Father", "Cmdr.": "Commander",
-    "Adm.": "Admiral", "Sec.": "Secretary", "Supt.": "Superintendent",
+    "Adm.": "Admiral", "Sec.": "Secretary", "Supt.": "Superintendent", "Pvt.": "Private", "Cpl.": "Corporal",
+    "Brig.": "Brigadier", "Amb.": "Ambassador", "Insp.": "Inspector",
 }  # fmt: skip
 _OPENER = (
     r"(?:He|She|It|They|We|I|You|The|This|That|These|Those|There|Then|But|And|So|His|Her|Its|Their|My|Our|Your|When|"
@@ -92,7 +93,8 @@ _ROOMS = {"App": "Appendix", "Apt": "Apartment", "Ste": "Suite", "Rm": "Room", "
 _ROOM = re.compile(rf"(?<![\w.])(?P<kind>{'|'.join(_ROOMS)})\. ?(?=#?\d|[A-Z]\b|[a-z]+ [A-Z]\b)")
 _NUMBER_SIGN = re.compile(r"\b(?P<sign>[Nn]os?)\. ?(?=\d)")
 _WORDS = {
-    "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "v.": "versus", "cf.": "compare",
+    "e.g.": "for example", "i.e.": "that is", "E.g.": "For example", "I.e.": "That is", "etc.": "et cetera",
+    "vs.": "versus", "v.": "versus", "cf.": "compare",
     "approx.": "approximately", "dept.": "department", "Dept.": "Department", "est.": "established", "min.": "minimum",
     "max.": "maximum", "avg.": "average", "incl.": "including", "excl.": "excluding", "ca.": "circa", "c.": "circa",
     "viz.": "namely", "al.": "al", "Inc.": "Incorporated", "Ltd.": "Limited", "Corp.": "Corporation", "Co.": "Company",
@@ -156,8 +158,8 @@ _SHOUTED = frozenset(
         "HAVE HE HELL HELLO HELP HER HERE HEY HIM HIS HOT HOW HUGE IF IN INTO IS IT ITS JOB JUST KEEP KNOW LAST LATE "
         "LEFT LESS LET LIFE LIKE LIVE LONG LOOK LOT LOVE LOW MADE MAKE MAN MANY MAY ME MIX MORE MOST MUCH MUST MY "
         "NAME NEED NEVER NEW NEXT NICE NO NOBODY NONE NOPE NOT NOTE NOTHING NOW OF OFF OH OK OLD ON ONCE ONE ONLY "
-        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT READ REAL REALLY REST RIGHT RUN SAD SAFE SAID SALE "
-        "SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
+        "OPEN OR OTHER OUR OUT OVER OWN PART PAY PLAY PLEASE PUT RAY READ REAL REALLY REST RIGHT RUN SAD SAFE SAID "
+        "SALE SAME SAVE SAW SAY SEE SEND SET SHE SHOW SO SOME SOON SORRY STAY STILL STOP SUCH SURE TAKE TALK TELL THAN "
         "THANK THANKS THAT THE THEIR THEM THEN THERE THESE THEY THING THIS THOSE TIME TO TODAY TOLD TOO TOP TRUE TRY "
         "TURN TWO UP USE VERY WAIT WALK WANT WAR WARNING WAS WAY WE WELL WENT WERE WHAT WHEN WHERE WHICH WHILE WHO "
         "WHY WILL WIN WITH WON WORD WORK WOULD WOW WRONG YEAH YEAR YES YET YOU YOUR ZERO"
@@ -182,6 +184,7 @@ _SAID_AS = {
     "JSON": "jason",
     "GIF": "gif",
 }
+_BARE_TITLES = frozenset(listed("MR MRS MS DR ST JR SR VS"))
 _PRONOUNS = frozenset(("IT", "WHO", "US"))
 _ARTICLE = re.compile(r"\b(?:the|an|our|your|their|my|his|her) \Z", re.I)
 """Behind which a pronoun in capitals is none: the IT team, the WHO."""
@@ -297,7 +300,8 @@ def _small(match: re.Match[str]) -> str:
 def _reign(match: re.Match[str]) -> str:
     """`Henry VIII` -> `Henry the eighth`; `Henry I` may go on with a verb, unless he is a king."""
     number = value(match["roman"])
-    if number == 1 and not _RULER.match(match["name"]):
+    ends = re.match(r"[.,;:!?)]|\Z", match.string[match.end() :])
+    if number == 1 and not _RULER.match(match["name"]) and not ends:
         return match[0]
     return f"{match['name']} the {ordinal(number)}"
 
@@ -355,12 +359,15 @@ def _capital(match: re.Match[str], *, shouted: bool) -> str:  # noqa: PLR0911 - 
     if not word.isalpha():
         if not set(word) & set("-/&") or any(map(str.isdigit, word)):
             return match[0]
-        return re.sub("[A-Z]+", lambda m: _part(m[0]), word.replace("&", " and ")).replace("-", " ") + own
+        return (
+            re.sub("[A-Z]+", lambda m: _part(m[0]), word.replace("&", " and ")).replace("-", " ").replace("/", " ")
+            + own
+        )
     if word in SAID:
         return match[0]
     if word in _PRONOUNS and not shouted and _ARTICLE.search(match.string[: match.start()]):
         return " ".join(word) + own
-    if shouted or _is_word(word):
+    if _is_word(word) or (shouted and (word in _BARE_TITLES or _SAYABLE.fullmatch(word))):
         return _lowered(match, word) + own
     if _ROMAN_ONLY.match(word):
         return cardinal(value(word)) + own
@@ -376,6 +383,8 @@ def _contracted(match: re.Match[str]) -> str:
 
 
 def _part(part: str) -> str:
+    if part in _SAID_AS and part == "OK":
+        return _SAID_AS[part]
     if part in SAID or len(part) >= MIN_SHOUTED_CHARS or (part in _SHOUTED and part not in _PRONOUNS):
         return part.capitalize() if part not in SAID else part
     return " ".join(part)

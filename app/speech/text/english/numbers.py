@@ -15,7 +15,7 @@ _TELEPHONE = re.compile(
     r"(?:\s?(?:ext\.?|x)\s?(?P<ext>\d{1,6}))?(?![\w-]|[.,]\d)"
 )
 _LOCAL = re.compile(r"(?<![\w.,/-])(?P<mid>555)-(?P<last>\d{4})(?![\w-])")
-_TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>800|888|877|866|900)-(?P<word>[A-Z0-9]{3,}(?:-[A-Z0-9]+)*)(?!\w)")
+_TOLL = re.compile(r"(?<![\w.,/-])1-(?P<area>8\d\d|900)-(?P<word>(?=[A-Z0-9-]*[A-Z])[A-Z0-9]{2,}(?:-[A-Z0-9]+)*)(?!\w)")
 _FOREIGN = re.compile(r"(?<![\w])\+(?P<groups>\d{1,3}(?:[ .-]?\(?\d{1,5}\)?){2,7})(?![\w])")
 _TRUNK = re.compile(r"(?<![\w.,/-])\(?0\d{2,4}\)?[ -]\d{3,4}[ -]?\d{3,4}(?![\w-]|[.,]\d)")
 _SOCIAL = re.compile(r"(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])")
@@ -26,7 +26,8 @@ _ACCOUNT = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){3,7}(?: ?[A-Z\d]{1,
 _CARD = re.compile(r"(?<![\w.,/-])\d{4}(?:[ -]\d{4}){2,4}(?![\w-])")
 _EMERGENCY = re.compile(
     r"(?<![\w.,$€£])(?P<code>911|999|112|404|500|401|403)(?= (?:error|status|page|response)\b)|(?i:"
-    r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112))(?P<call>\d{3})(?![\w,.]*\d)"
+    r"(?<=call )|(?<=dial )|(?<=ring )|(?<=phone )|(?<= or )(?=911|999|112|988|[1-8]11|101))"
+    r"(?P<call>\d{3})(?![\w,.]*\d)"
 )
 
 _SPELT_OUT = re.compile(
@@ -47,7 +48,9 @@ _FRACTION = re.compile(
     r"(?<![\w./,:-])(?:(?P<whole>\d{1,3})[ -])?(?P<upper>\d{1,2})[/⁄](?P<lower>\d{1,3})(?P<th>th|ths"
     r"|rds?|nds?)?(?![\w/]|[.,]\d)"
 )
-_ALWAYS = re.compile(r"(?<![\w./])24/7(?:/365)?(?![\w/])")
+_ALWAYS = re.compile(r"(?<![\w./])24/7(?P<year>/365)?(?![\w/])")
+_METRE = re.compile(r"(?<![\w./])(?P<upper>\d{1,2})/(?P<lower>2|4|8|16)(?= (?:time|meter|metre|signature|beat)\b)")
+"""Of music."""
 _EVEN = re.compile(r"(?<![\w./,:-])(?P<half>[25]0)[/-](?P=half)(?![\w/-]|[.,]\d)")
 _ELEVEN = re.compile(r"(?<![\w./])9/11(?![\w/])")
 _OUT_OF = re.compile(
@@ -78,7 +81,14 @@ _SUPERSCRIPT = re.compile(r"(?P<base>\w)(?P<power>[²³])(?!\w)")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉⁰¹⁴⁵⁶⁷⁸⁹", "012345678901456789")
 _RAISED = re.compile(r"(?:(?<=\d)|(?<=\b[A-Za-z]))(?P<minus>⁻?)(?P<power>[⁰¹²³⁴-⁹]+)(?!\w)")
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
-_ROOT = re.compile(r"√\s?")
+_ROOT = re.compile(r"[√∛∜]\s?")
+_ROOTS = {"√": "square", "∛": "cube", "∜": "fourth"}
+_CHARGE = re.compile(r"(?<=[A-Za-z\d₀-₉)])(?P<figures>[¹²³⁴-⁹]?)(?P<sign>[⁺⁻])(?![⁰¹²³⁴-⁹\w])")
+"""Of an ion."""
+_CODES = re.compile(r"\b(?P<letter>[A-Z])(?P<first>\d{1,2})\s?[-–—]\s?(?=(?P=letter)\d{1,2}\b)")
+"""As Q1–Q2."""
+_INTEGRAL = re.compile(r"∫(?:(?P<low>[₀-₉]+)(?P<high>[⁰¹²³⁴-⁹]+))?\s?")
+_WIFI = re.compile(r"\b802\.(?P<part>\d{1,2})(?P<letters>[a-z]{1,2})?(?!\w|\.\d)")
 _OPERATORS = {
     "+": "plus", "-": "minus", "−": "minus", "–": "minus", "*": "times", "×": "times", "x": "times",
     "·": "times", "/": "divided by", "÷": "divided by", "=": "equals", "<": "is less than",
@@ -164,6 +174,12 @@ def read_signs_before(text: str) -> str:
 
 def read_numbers(text: str) -> str:
     """The text with every number that is left as words."""
+    text = _CHARGE.sub(_charge, text)
+    text = _CODES.sub(r"\g<letter>\g<first> to ", text)
+    text = _INTEGRAL.sub(_integral, text)
+    text = _WIFI.sub(
+        lambda m: f"eight zero two point {number(m['part'])} {' '.join(m['letters'] or '')}".rstrip(), text
+    )
     text = _RAISED.sub(lambda m: f"^{'-' if m['minus'] else ''}{m['power'].translate(_RAISED_DIGITS)}", text)
     text = text.translate(_SUBSCRIPTS)
     text = _NUMBERS.sub(lambda m: f"{m['first']} to ", text)
@@ -190,7 +206,8 @@ def read_numbers(text: str) -> str:
 
 
 def _read_fractions(text: str) -> str:
-    text = _ALWAYS.sub("twenty four seven", text)
+    text = _ALWAYS.sub(lambda m: "twenty four seven" + (" three sixty five" if m["year"] else ""), text)
+    text = _METRE.sub(lambda m: f"{number(m['upper'])} {number(m['lower'])}", text)
     text = _EVEN.sub(lambda m: f"{number(m['half'])} {number(m['half'])}", text)
     text = _ELEVEN.sub("nine eleven", text)
     text = _OUT_OF.sub(lambda m: f"{number(m['first'] or m['part'])} out of {number(m['last'] or m['whole'])}", text)
@@ -201,7 +218,7 @@ def _read_fractions(text: str) -> str:
 def _read_sums(text: str) -> str:
     text = _POWER.sub(_power, text)
     text = _SUPERSCRIPT.sub(lambda m: f"{m['base']} {'squared' if m['power'] == '²' else 'cubed'}", text)
-    text = _ROOT.sub("the square root of ", text)
+    text = _ROOT.sub(lambda m: f"the {_ROOTS[m[0][0]]} root of ", text)
     text = _SPACED.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _MINUS.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['than'] or m['letter'] or m['by']]} ", text)
@@ -212,6 +229,18 @@ def _read_sums(text: str) -> str:
     text = _SIGNED.sub(lambda m: f"{_BEFORE[m['sign']]} ", text)
     text = _PLUS_AFTER.sub(" plus", text)
     return _NEGATIVE.sub("minus ", text)
+
+
+def _integral(match: re.Match[str]) -> str:
+    if not match["low"]:
+        return "the integral of "
+    low, high = match["low"].translate(_SUBSCRIPTS), match["high"].translate(_RAISED_DIGITS)
+    return f"the integral from {number(low)} to {number(high)} of "
+
+
+def _charge(match: re.Match[str]) -> str:
+    figures = match["figures"].translate(_RAISED_DIGITS)
+    return f" {number(figures) + ' ' if figures else ''}{'plus' if match['sign'] == '⁺' else 'minus'}"
 
 
 def _telephone(match: re.Match[str]) -> str:
@@ -261,6 +290,8 @@ def _vulgar(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     upper, lower, whole = int(match["upper"]), int(match["lower"]), match["whole"]
+    if lower == 100 and upper >= 10 and not whole and not match["th"]:
+        return f"{cardinal(upper)} out of one hundred"
     if upper + lower == 100 and not whole:  # a 60/40 split
         return f"{cardinal(upper)} {cardinal(lower)}"
     if not lower or (whole and upper >= lower) or (upper > lower and not match["th"]):

@@ -13,36 +13,46 @@ from app.speech.text.english.numbers import read_numbers, read_signs_before, rea
 from app.speech.text.options import UrlReading
 
 _NEEDS_READING = re.compile(
-    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\u2103\u2109\U0001d400-\U0001d7ff]"
-    r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|"
-    r"--|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
+    r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√∛∜⁺⁻¯∫∑∏∂∇∞∈∉⊂⊆∪∩∀∃∅⇔∝∴¬∧∨ℂℍℕℙℚℝℤłč\[\]≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\u2103\u2109\U0001d400-\U0001d7ff]"
+    r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|Jan\. [a-z]|"
+    r"--|:::|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
-_STYLED = re.compile("[\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\U0001d400-\U0001d7ff]+")
+_STYLED = re.compile("[ℂℍℕℙℚℝℤ\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\U0001d400-\U0001d7ff]+")
 """Letters in another shape: wide, ligatures, the bold and script ones of mathematics."""
 _SIGN_WORDS = {
     "&": " and ", "$": " ", "@": " at ", "%": " percent",
     "°": " degrees", "=": " equals ", "§": " section ", "©": "", "®": "",
     "™": "", "¶": "", "†": "", "‡": "", "→": " to ", "←": "", "⇒": " to ", "•": "", "·": " ", "|": ", ",
     "\\": " ", "^": " ", "~": " ",
-    "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "`": "", "√": " square root of ", "×": " times ",
+    "{": " ", "}": " ", "<": " ", ">": " ", "*": "", "_": " ", "[": " ", "]": " ", "`": "", "√": " square root of ",
+    "∑": " the sum of ", "∏": " the product of ", "∂": " partial ",
+    "∇": " nabla ", "∞": " infinity ", "∈": " in ", "∉": " not in ", "⊂": " is a subset of ", "⊆": " is a subset of ",
+    "∪": " union ", "∩": " intersection ", "∀": " for all ", "∃": " there exists ", "∅": " the empty set ",
+    "⇔": " if and only if ", "∝": " is proportional to ", "∴": " therefore ", "¬": " not ", "∧": " and ", "∨": " or ",
+    "×": " times ",
     "÷": " divided by ", "±": " plus or minus ", "≈": " about ", "≠": " is not ", "≤": " at most ", "≥": " at least ",
 }  # fmt: skip
 _SIGN = re.compile(f"[{re.escape(''.join(_SIGN_WORDS))}]")
 _HASHTAG = re.compile(r"(?<!\w)#(?=[A-Za-z])")
 _HANDLE = re.compile(r"(?<!\w)@(?P<name>[A-Za-z_]\w*(?:\.\w+)*)")
-_SLASH = re.compile(r"(?<=[A-Za-z])/(?=[A-Za-z])")
+_SLASH = re.compile(r"(?<=[A-Za-z])(?<![A-Z])/(?=[A-Za-z])|(?<=[A-Z])/(?![A-Z]{2}|[A-Z]\b)(?=[A-Za-z])")
+"""But for HR/IT, whose letters are read as such."""
+_FENCES = re.compile(r":{3,}")
+"""Around a note, in some Markdown."""
+_BESIDE = re.compile(r"(?<=[\w°%)!]) / (?=[\w(])")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _TAGGED = re.compile(r"((?<!\w)[#@][A-Za-z_]\w*)")
 _STAR = re.compile(r"(?<!\S)\*(?!\S)")
-_ANY_FILE = re.compile(r"(?<!\S)\*\.(?=[a-z])")
+_ANY_FILE = re.compile(r"(?:(?<!\S)|/)\*\.(?=[a-z])")
 _LONE_HASH = re.compile(r"#")
 _PLUS = re.compile(r"(?<=\w)\+\+|(?<=[\s])\+(?=\s)|\+")
 _EMOTICON = re.compile(
     r"(?<!\S)(?:[:;=8]['’]?-?[()DPp3|/\\*]|xD|XD|\(?\^_+\^\)?|\(?-_+-\)?"
     r"|(?<!\d )(?<!\w\) )(?<!\b[a-hj-zA-HJ-Z] )(?<!\S)</?3+)"
     r"(?=[\s.,!?]|\Z)"
+    r"|¯[\\_ ]*\(ツ\)[\\_]*/[\\_]*¯"
 )
 _SHORTCODE = re.compile(r"(?<!\S):[a-z_+-][a-z\d_+-]{1,30}:(?=[\s.,!?:]|\Z)")
 """An emoji as chats write it: `:tada:`."""
@@ -57,12 +67,15 @@ _CONSTANT = re.compile(r"\b[A-Z]+(?:_[A-Z\d]+)+\b")
 _ITEM = re.compile(r"(?<![\w(])(\d{1,2}|[a-z])\)(?=\s)")
 """Of a list, as `1)` and `a)`."""
 _CALL = re.compile(r"(?<=\w)\(\)")
-_CAMEL_WORD = re.compile(r"\b[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
+_CAMEL_WORD = re.compile(r"\b(?!(?:mm|in)Hg\b)[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
 _DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?)\]…]) -- (?=[\w\"“‘(\[])")
+_LESS = re.compile(r"(?<=[\w)\]])<(?P<equal>=?)(?=[\w(-])(?![^<>\s]*>)")
+"""As in a<b; List<int> has two signs."""
+_LONG_OPTION = re.compile(r"(?<!\S)--(?=[a-z])")
 _AND_OR = re.compile(r" ?(?:&&|\|\|) ?")
 _OPTION = re.compile(r"(?<!\S)(?<!\d )-(?=[A-Za-z](?!\S))(?!\S+ [-+*/=])")
 """Of a command: `-m`."""
-_DOT_FILE = re.compile(r"(?<![^\s(\"'])\.(?=[a-z]{2,}(?![\w.]))")
+_DOT_FILE = re.compile(r"(?<![^\s(\"'])\.(?=[a-z]{2,}(?!\w|\.\w))")
 _TAG = re.compile(r"(<[A-Za-z][A-Za-z_-]*>)")
 
 
@@ -88,10 +101,13 @@ def read(
 def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     if is_plain(text):
         return text
+    text = _FENCES.sub("", text)
     text = _SHORTCODE.sub("", _EMOTICON.sub("", text))
     text = _CALL.sub("", _DASHES.sub(" — ", text))
     text = _AND_OR.sub(lambda m: " and " if "&" in m[0] else " or ", text)
-    text = _ANY_FILE.sub("star dot ", text)
+    text = _LESS.sub(lambda m: " is at most " if m["equal"] else " is less than ", text)
+    text = _LONG_OPTION.sub("dash dash ", text)
+    text = _ANY_FILE.sub(lambda m: " slash star dot " if m[0][0] == "/" else "star dot ", text)
     text = _DOT_FILE.sub("dot ", _OPTION.sub("dash ", text))
     text = _KEYS.sub(_keys, text)
     text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
@@ -121,7 +137,7 @@ def _read_signs(text: str) -> str:
     text = _TAGGED.sub(lambda m: _CAMEL.sub(" ", m[0]), text)
     text = _HASHTAG.sub("hashtag ", text)
     text = _HANDLE.sub(lambda m: f"at {m['name'].replace('.', ' dot ')}", text)
-    text = _SLASH.sub(" ", text)
+    text = _BESIDE.sub(", ", _SLASH.sub(" ", text))
     text = _STAR.sub("star", text)
     text = _LONE_HASH.sub(" sharp" if re.search(r"\b[A-G]#", text) else " ", text)
     text = _PLUS.sub(lambda m: " plus plus" if m[0] == "++" else " plus ", text)

@@ -1,14 +1,20 @@
-"""The cases that are shipped, each a kind of text that an LLM or a person writes: `carillon bench text` counts them."""
+"""Each case is a kind of text that an LLM or a person writes: those that `carillon bench text` counts, and two lists.
+
+What the lists in `cases` expect was written down before the first reading of them: it got 259 of the first list's 298
+right, and, with those mended, 171 of the second's 190.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.bench.text import heard, judged, load_cases, options_for
 
-CASES = load_cases()
+LISTS = sorted(Path(__file__).with_name("cases").glob("*.jsonl"))
+CASES = [case for path in (None, *LISTS) for case in load_cases(path)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
