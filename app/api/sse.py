@@ -1,8 +1,8 @@
-"""Server-sent events about a job: itself whenever it has changed, until it is over.
+"""Server-sent events of a job: its state whenever it has changed, until it is over.
 
-Progress is read from the catalogue, so that any front door can send it: once for all who listen to the same job here,
-and less often the longer nothing happens. A stream is cut off when its listener's key ends; one who asks again is
-refused. Nothing here knows what kind of job it is.
+Progress is read from the catalogue, so that any front door can send it: once for all listeners of the same job here,
+with a growing interval while nothing happens. A stream is closed when its key ends. Nothing here knows what kind of job
+it is.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class _Watch(Generic[AJob]):
         return self._job
 
     def end(self, ended: asyncio.Event) -> None:
-        """Let the listener that waits for this, too, go."""
+        """Release this listener as well."""
         ended.set()
         self._tell()
 

@@ -40,7 +40,7 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every finding, in the order in which a person would mend them."""
+    """Every finding, in the order in which to fix them."""
     local: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         python,
         packages,
@@ -82,7 +82,7 @@ def packages(_: Settings) -> Iterator[Finding]:
 
 
 def hearing(settings: Settings) -> Iterator[Finding]:
-    """What hears recordings and clones."""
+    """Speech recognisers for recordings and clones."""
     from app.hearing import moonshine, naturalness, sphinx
 
     found = [f"English by {moonshine.Moonshine.name}"] if moonshine.installed() else []
@@ -184,7 +184,7 @@ def front_door(settings: Settings) -> Iterator[Finding]:
 
 
 def keys(settings: Settings) -> Iterator[Finding]:
-    """Secrets, where they cannot be made up: as soon as a store is shared with other machines."""
+    """Secrets, which must be configured as soon as a store is shared with other machines."""
     if not settings.auth:
         if settings.api_host in LOOPBACK_HOSTS:
             yield warning("keys", "CARILLON_AUTH is off: any program here may do anything", "fine on a private machine")

@@ -1,4 +1,4 @@
-"""What hears speech: the interface that every recogniser has, and what it says that it heard."""
+"""The interface of every speech recogniser, and its result."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ async def _start_stores(
 
 
 async def prepare_catalog(settings: Settings, local: Secrets) -> str | None:
-    """Make or mend the tables, and the owner's key, which is the same at every start."""
+    """Migrate the tables, and create the owner's key, which is the same at every start."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         await catalog.migrate()
