@@ -1,4 +1,4 @@
-"""`carillon doctor`: what is missing or wrong here, and how to mend it.
+"""`carillon doctor`: checks of this installation, with remedies.
 
 Each check looks at one thing and says what it found; none changes anything, and none needs another to have passed.
 """
@@ -298,7 +298,7 @@ def _version(package: str) -> str | None:
 
 
 def _reason(error: BaseException, timeout_s: float) -> str:
-    """The first line of what went wrong, in the words of the code that met it first."""
+    """The first line of the root cause's message."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
     origin = error.__cause__ or error
