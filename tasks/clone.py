@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 async def work_on(settings: Settings, job_id: str) -> CloneJob | None:
-    """Claim the job and bring it to its end; None when it is another's, or another shall go on with it."""
+    """Claim the job and run it to its end; None when another process holds it, or another attempt continues it."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)
     try:
@@ -117,7 +117,7 @@ class JobRun(ClaimedRun[CloneJob]):
 
 
 def _sweep(directory: Path, living: set[str]) -> None:
-    """Remove what killed attempts left beside `directory`: it is users' recordings."""
+    """Remove what killed attempts left beside `directory`: users' recordings."""
     for path in directory.parent.glob("job-*"):
         if path.name not in living or path == directory:
             shutil.rmtree(path, ignore_errors=True)

@@ -18,7 +18,7 @@ from tasks.metrics import meters
 
 @shared_task(name=CLONE, bind=True, ignore_result=True, max_retries=None)
 def clone(task: Task, job_id: str) -> None:
-    """Work on a job until it is over. A message too many does nothing: the row says whose the job is."""
+    """Work on a job until it is over. A duplicate message does nothing: the row says who holds the job."""
     from tasks.clone import work_on
 
     over = asyncio.run(work_on(load_settings(), job_id))
@@ -42,7 +42,7 @@ def clone(task: Task, job_id: str) -> None:
 def narrate(task: Task, narration_id: str) -> None:
     """Do the step whose turn it is, of this narration or another one: there is a message for each of them.
 
-    A message too many does nothing: the rows say what there is to do.
+    A duplicate message does nothing: the rows say what there is to do.
     """
     from tasks.narrate import work_on
 

@@ -1,4 +1,4 @@
-"""What a fleet's tasks processes do by the clock, one of them at a time (`scheduler`).
+"""Periodic maintenance, run by one tasks process of a fleet at a time (`scheduler`).
 
 `reconcile`, every few seconds: sends again what was lost on the way. The queue may lose a message, and a worker its
 life; the catalogue knows what is not over. Several messages for one job do no harm, since its row is claimed by one.

@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 
 async def work_on(settings: Settings) -> Ended | None:
-    """Claim the step whose turn it is and bring it to its end.
+    """Claim the next step and run it to its end.
 
-    None when there is none, or another attempt shall go on with it.
+    None when there is none, or another attempt continues it.
     """
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     store = ObjectStore(settings.store)

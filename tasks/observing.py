@@ -1,4 +1,4 @@
-"""Around every task: it works under the request that asked for it, in its trace, and is timed.
+"""Task instrumentation: request id, trace and duration of every task.
 
 Celery imports this module in each of its processes, and calls it before and after each task.
 """

@@ -1,4 +1,4 @@
-"""What a tasks process does by the clock, in the thread that talks to the broker.
+"""Periodic work of a tasks process, in the thread of the broker connection.
 
 These steps run only while the broker connection does: a process whose reconnection stalls stops ticking, its heartbeat
 lapses, and its supervisor restarts it.
@@ -26,8 +26,8 @@ from app.platform.broker import (
 
 
 class Ticker(bootsteps.StartStopStep):
-    """A consumer step that calls `tick` every `interval_s`, the first time at once, or after one interval if it is
-    not `immediate`: what is dear shall not belong to the start."""
+    """A consumer step that calls `tick` every `interval_s`, the first time at once, or after one interval if it is not
+    `immediate`, which keeps expensive work out of the start."""
 
     requires: ClassVar[set[str]] = {"celery.worker.consumer.tasks:Tasks"}
     interval_s: float
@@ -63,7 +63,7 @@ class Heartbeat(Ticker):
 
 
 class Once(Ticker):
-    """Of all tasks processes, the one that claims the moment does what is due; the others leave it to that one."""
+    """Runs what is due in the one tasks process that claims the interval."""
 
     immediate = False
     claim: str
@@ -90,7 +90,7 @@ class Housekeeping(Once):
 
 
 class Reconciliation(Once):
-    """Sends again what was lost on the way, in a thread of its own."""
+    """Resends lost messages, in a thread of its own."""
 
     interval_s = RECONCILE_S / 3
     claim, claim_s = RECONCILE_KEY, RECONCILE_S

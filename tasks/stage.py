@@ -26,7 +26,7 @@ STOP_GRACE_S = 8.0
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 SILENCE_S = 900.0
-"""A stage tells of every recording, step and utterance; one that is silent for so long hangs."""
+"""A stage reports every recording, step and utterance; one that is silent for so long hangs."""
 
 MEMORY_TRIES, MEMORY_PAUSE_S = 4, 30.0
 """Of a training that a card has no memory for: the process that has it may be gone soon."""
@@ -77,8 +77,8 @@ async def with_memory(
 ) -> Event:
     """A stage that needs a card, run until it is over.
 
-    It makes way for a worker that starts, however often, and goes on from its checkpoint when there is room. Want of
-    memory otherwise may pass, too: OutOfMemory is raised, for another attempt, when it has come `MEMORY_TRIES` times.
+    It yields to a worker that starts, however often, and continues from its checkpoint when there is room. Other
+    shortage of memory may pass, too: OutOfMemory is raised, for another attempt, when it has come `MEMORY_TRIES` times.
     """
     tries_left = MEMORY_TRIES
     while True:

@@ -1,4 +1,4 @@
-"""What there is to do, as the catalogue and the broker have it: jobs by state, and how long each queue's oldest waits.
+"""Pending work, by the catalogue and the broker: jobs by state, and how long each queue's oldest waits.
 
 A job waits while no process holds it, whether its message is on the way, lost, or not sent yet.
 """

@@ -1,6 +1,6 @@
-"""Tells a client that its job or narration is over, until it is heard or a day has passed.
+"""Notifies a client that its job or narration is over, until the webhook is received or a day has passed.
 
-The body has what `GET /v1/clones/{id}` or `/v1/narrations/{id}` shows, without what is long or reckoned there. The
+The body is that of `GET /v1/clones/{id}` or `/v1/narrations/{id}`, without long and derived fields. The
 reconciler sends the task again, soon at first and then every quarter of an hour; what is sent twice has the same
 `webhook-id`.
 """
@@ -66,7 +66,7 @@ async def _announce_narration(catalog: Catalog, settings: CloningSettings, narra
 
 
 async def _told(url: str, body: dict[str, Any], settings: CloningSettings, *, message_id: str) -> bool:
-    """Whether there is nothing left to do: it was heard, or never will be."""
+    """Whether nothing is left to do: it was received, or never will be."""
     try:
         return await webhooks.post(url, body, settings, message_id=message_id, now_s=time.time())
     except InvalidRequest as error:

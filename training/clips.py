@@ -17,7 +17,7 @@ from app.errors import InvalidRequest
 from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout
 
 SORTED_BATCHES = 8
-"""So many batches' clips are sorted by length together: little padding, and still another company every epoch."""
+"""Clips are sorted by length within this many batches: little padding, and other batches every epoch."""
 
 
 @dataclass(frozen=True)

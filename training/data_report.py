@@ -1,4 +1,4 @@
-"""What became of a speaker's recordings: the findings and clips of each, what shows only across all, and the report.
+"""The data report of a speaker's recordings: the findings and clips of each, and checks across all.
 
 Texts are for the speaker, who is to act on them. Nothing here reads or writes audio.
 """
@@ -90,7 +90,7 @@ class RecordingFile:
 
 
 def report_shortfall(report: DataReport, config: PrepareConfig) -> str | None:
-    """Why this is too little to train on, or None: `Only 6:40 of usable speech; at least 10:00 needed …`."""
+    """Why the data is insufficient, or None: `Only 6:40 of usable speech; at least 10:00 needed …`."""
     if report.usable_s < config.min_usable_s:
         return (
             f"Only {clock(report.usable_s)} of usable speech; at least {clock(config.min_usable_s)} needed "

@@ -1,4 +1,4 @@
-"""Lets a new adapter speak before it is published: `python -m training.gate RUN_DIR`.
+"""Evaluates a new adapter before it is published: `python -m training.gate RUN_DIR`.
 
 Real workers of the fleet speak unseen prompts with the candidate and with base voices; nothing filters silence. What is
 measured goes out with `done` as a GateReport, passed or not: what follows from it, the parent decides. The candidate's
@@ -38,7 +38,7 @@ OTHER_BASE_PROMPTS = 5
 from itself with 12 other sentences, of 0.3-0.7 with 5; from the others at 13 to 60."""
 
 NOT_UNDERSTOOD = 0.8
-"""The word error rate of a base voice above which a clone's says nothing."""
+"""The word error rate of a base voice above which a clone's is not meaningful."""
 
 REFERENCE_CLIPS = 40  # two minutes of speech say all there is to say
 
@@ -56,7 +56,7 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class GateSpeech:
-    """What the voices said, prompt by prompt: the candidate, and each base voice by its name."""
+    """The utterances of the voices, by prompt: the candidate, and each base voice by its name."""
 
     clone: list[Spoken]
     bases: dict[str, list[Spoken]]
@@ -234,7 +234,7 @@ def save(utterances: Sequence[Spoken], directory: Path) -> list[Path]:
 
 
 def transcripts_of(paths: Sequence[Path], transcriber: Transcriber | None, language: str) -> list[str] | str:
-    """What is heard in each file, or why that is not known: the adapter is not to blame for a transcriber."""
+    """The transcript of each file, or why there is none: a failing transcriber does not fail the adapter."""
     if transcriber is None:
         return NO_EAR.format(language=language)
     try:

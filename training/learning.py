@@ -1,4 +1,4 @@
-"""What one step of a LoRA's training computes: padded batches, and the cross entropy of a model's hidden states.
+"""One step of a LoRA's training: padded batches, and the cross entropy of a model's hidden states.
 
 Two losses. "codes" is taken among the tokens that the engine's band mask allows at each position, so that the voice
 learns as it is served, and a logit is made for 4,096 tokens instead of Orpheus's 156,940. "all" is taken over the whole
@@ -64,7 +64,7 @@ def corrupted(ids: Tensor, layout: TokenLayout, share: float) -> Tensor:
 def summed_loss(model: Any, batch: Batch, layout: TokenLayout, kind: LossKind, *, corruption: float = 0.0) -> Tensor:
     """The cross entropy of a batch summed over its targets: () float32. `model` is a Hugging Face causal LM.
 
-    With `corruption` the model reads corrupted codes; what it shall write stays as it is.
+    With `corruption` the model reads corrupted codes; its targets stay as they are.
     """
     inputs = corrupted(batch.ids, layout, corruption) if corruption else batch.ids
     hidden = model.model(inputs, use_cache=False).last_hidden_state[:, :-1]  # (clips, tokens - 1, width)

@@ -1,6 +1,6 @@
-"""The training of a LoRA, top to bottom: model, clips, steps, held-out losses, checkpoints, the best adapter.
+"""The LoRA training loop: model, clips, steps, held-out losses, checkpoints, the best adapter.
 
-A training is a pure function of its configuration and its clips. What is done of it lives in `TrainerState` and the
+A training is a pure function of its configuration and its clips. Its progress lives in `TrainerState` and the
 tensors beside it, so that going on after any interruption, at any step, ends with the very adapter of a run without.
 """
 
@@ -113,7 +113,7 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """All epochs are over, or the last `patience` of them brought nothing."""
+        """All epochs are over, or the last `patience` of them brought no improvement."""
         epochs = self.state.finished_epochs
         return epochs >= self.config.epochs or (epochs > 0 and epochs - self.state.best_epoch >= self.config.patience)
 
@@ -256,11 +256,11 @@ class Training:
 
     @contextmanager
     def _room_for(self, clips: list[Clip]) -> Iterator[None]:
-        """Says what to lower where memory does not suffice."""
+        """The error for insufficient memory, with the setting to lower."""
         try:
             yield
         except RuntimeError as error:  # a CPU's allocator has no class of its own for it
-            on_card = isinstance(error, torch.OutOfMemoryError)  # others share it: it may do the next time
+            on_card = isinstance(error, torch.OutOfMemoryError)  # the card is shared: another attempt may succeed
             if not on_card and "can't allocate memory" not in str(error):
                 raise
             raise (OutOfMemory if on_card else TrainingFailed)(

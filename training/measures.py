@@ -1,7 +1,7 @@
-"""What can be measured of utterances: silences, ends, levels, pace, words, and how near the voice is to its speaker.
+"""Measurements of utterances: silences, ends, levels, pace, words, and how near the voice is to its speaker.
 
-Every function takes audio as a listener got it, and gives None where there is nothing to measure. What is good enough,
-the gate knows.
+Every function takes audio as a listener got it, and gives None where there is nothing to measure. Thresholds are the
+gate's.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def head_silences_ms(utterances: Sequence[Spoken]) -> list[float]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """By linear interpolation; None of nothing."""
+    """By linear interpolation; None without values."""
     return float(np.percentile(values, percent)) if values else None
 
 
 def ended_share(utterances: Sequence[Spoken]) -> float | None:
-    """How many the model ended by itself."""
+    """The share that the model ended by itself."""
     return sum(spoken.complete for spoken in utterances) / len(utterances) if utterances else None
 
 
@@ -59,7 +59,7 @@ def _longest_silence_s(spoken: Spoken) -> float:
 
 
 def sound_share(utterances: Sequence[Spoken]) -> float | None:
-    """How many are neither silent nor clipped."""
+    """The share that is neither silent nor clipped."""
     return sum(_is_sound(spoken.samples) for spoken in utterances) / len(utterances) if utterances else None
 
 

@@ -1,4 +1,4 @@
-"""Puts a trained adapter into the object store: `python -m training.publish RUN_DIR`.
+"""Uploads a trained adapter to the object store: `python -m training.publish RUN_DIR`.
 
 RUN_DIR/adapter/ goes below the run's `adapter_prefix`; `done` has what AdapterVersion keeps: `uri`, `sha256`, `rank`.
 The manifest is uploaded last: where there is one, all it names is there. Doing it again changes nothing. A version and

@@ -1,4 +1,4 @@
-"""A speaker's recordings become clips to train on, with a report that the speaker can act on.
+"""Turns a speaker's recordings into training clips, with a report that the speaker can act on.
 
 Decoded, checked for rate, clipping and noise, cut at pauses, given their transcripts, levelled, trimmed: clip by clip
 as FLAC, one recording in memory at a time. What is done to the samples is in `training.cutting`; thresholds are
@@ -58,7 +58,7 @@ class PreparationCancelled(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """What there is to train on, and what became of every recording."""
+    """The clips, and the outcome of every recording."""
 
     clips: tuple[SpeechClip, ...]
     report: DataReport
@@ -287,7 +287,7 @@ class _Preparation:
     def _leave_out_misfits(
         self, file: RecordingFile, clips: Sequence[tuple[KeptClip, str]], transcriber: Transcriber
     ) -> None:
-        """Clips that do not say their text, each with what was heard in it."""
+        """Clips that do not match their text, each with its transcript."""
         name = file.source.name
         wrong = [
             (kept, said)
@@ -320,7 +320,7 @@ class _Preparation:
         file.note("rejected", "mismatch", message)
 
     def _note_transcription(self, file: RecordingFile, heard: Sequence[Heard], transcriber: Transcriber) -> None:
-        """What was heard goes into the report, for the owner to correct."""
+        """Recognised text goes into the report, for the owner to correct."""
         text = " ".join(one.text for one in heard if one.text)
         told = [one.confidence for one in heard if one.confidence is not None]
         confidence = round(sum(told) / len(told), 3) if told else None
@@ -363,7 +363,7 @@ class _Preparation:
     def _note(
         self, file: RecordingFile, made: Cut, wanted_db: float, allowed_db: float, span_s: tuple[float, float]
     ) -> None:
-        """What was mended in a clip, and what should be checked."""
+        """Repairs of a clip, and what should be checked."""
         name, at = file.source.name, clock(span_s[0])
         first_head_s = file.head_s if not file.clips else None
         if first_head_s is not None and first_head_s - made.head_s > NOTED_HEAD_S:

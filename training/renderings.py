@@ -1,4 +1,4 @@
-"""Recordings of a built-in voice to polish it with: `python -m training.renderings RUN_DIR`.
+"""Renders a built-in voice for polishing: `python -m training.renderings RUN_DIR`.
 
 The voice speaks sentences that the gate does not, through real workers of the fleet. RUN_DIR/samples.json lists them as
 uploaded recordings are: `file_name`, `path` below RUN_DIR, `transcript`. Started again, the stage keeps what is there.
@@ -27,7 +27,7 @@ from training.stage_runner import Emit, main, read_run, run_cancellable
 from training.synthesis import Synthesizer, speak_each
 
 COUNT = 120
-"""About seven minutes of speech: a built-in voice is not learnt from them, only its silences are unlearnt."""
+"""About seven minutes of speech: only the silences are trained away."""
 
 AT_ONCE = 3
 TRIES_PER_RENDERING = 2
@@ -35,7 +35,7 @@ SEED = 20_240_801
 
 
 def sentences(gate: GateConfig) -> Iterator[str]:
-    """Endless sentences that the gate does not speak: single ones first, then two made one, never the same two."""
+    """An endless series of sentences that the gate does not use: single ones, then distinct pairs joined."""
     unused = bundled_prompts()[gate.prompts :]
     yield from unused
     draw = random.Random(SEED)
@@ -65,7 +65,7 @@ class Samples:
         return len(self._transcripts)
 
     def has(self, number: int, text: str) -> bool:
-        """Whether sentence `number` was rendered, by an earlier start of the stage perhaps."""
+        """Whether sentence `number` was rendered already, also by an earlier run of the stage."""
         name = _file_name(number)
         if (self.directory / "samples" / name).is_file():
             self._transcripts[name] = text

@@ -1,6 +1,6 @@
-"""The memory that a training takes of a card: waited for, and given up when a worker wants the card.
+"""GPU memory for a training: waited for, and given up when a worker needs the card.
 
-Workers have listeners, a trainer has none: so a worker that starts goes first. The training then ends with its
+Workers serve listeners, so a worker that starts has priority. The training then ends with its
 checkpoint saved and an error that can be retried. On a CPU there is nothing to wait for.
 """
 
@@ -23,7 +23,8 @@ from training.stage_runner import Emit, torch_device
 CHECK_EVERY_S = 1.0
 
 Seat = Callable[[RunConfig, Emit], AbstractContextManager[Callable[[], None]]]
-"""Waits on entry; what it gives is called at every step, and raises Overloaded where the training is to make way."""
+"""Waits on entry; the callable it gives is called at every step, and raises Overloaded where the training must
+yield."""
 
 
 @contextmanager

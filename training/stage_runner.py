@@ -1,4 +1,4 @@
-"""What every stage of a clone job shares: `python -m training.<stage> RUN_DIR`, a process of its own.
+"""The runner of every stage of a clone job: `python -m training.<stage> RUN_DIR`, a process of its own.
 
 A stage reads RUN_DIR/run.json and the settings' variables, and writes one JSON object a line on standard output: its
 events, the last of them `done` or `error`; everything else goes to standard error. SIGTERM ends it with exit code 143.
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
-    """This process shall end. Not an Exception: no library on the way may take it for a failure of its own."""
+    """The process must end. Not an Exception, so that no library catches it."""
 
 
 class Events:
-    """What the parent process reads, a line each. A parent that has gone is as good as a signal to stop."""
+    """Events for the parent process, a line each. A parent that is gone counts as a signal to stop."""
 
     def __init__(self, lines: IO[str]) -> None:
         self._lines = lines

@@ -1,4 +1,4 @@
-"""Many lines spoken at once: by the fleet's workers, or by the voices of a test."""
+"""Speaks many lines concurrently, by the fleet's workers or by a test's voices."""
 
 from __future__ import annotations
 

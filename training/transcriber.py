@@ -1,4 +1,4 @@
-"""Which recogniser there is for a language.
+"""Selects the recogniser for a language.
 
 In this order: an OpenAI-compatible endpoint, a local whisper where the operator has set one, and for English the
 recogniser that comes with Carillon.

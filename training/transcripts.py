@@ -1,6 +1,6 @@
-"""Transcripts beside what was heard: shared out among the clips of a recording, and found out where they do not fit.
+"""Compares transcripts with recognised speech: distributes them among the clips of a recording, and detects mismatches.
 
-Pure functions over texts; what hears is `app.hearing`.
+Pure functions over texts; the recognisers are in `app.hearing`.
 """
 
 from __future__ import annotations

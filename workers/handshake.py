@@ -1,4 +1,4 @@
-"""How a worker answers a front door that opens a session: the fleet's secret is checked, and `ready` is sent.
+"""The worker's handshake with a front door that opens a session: the fleet's secret is checked, and `ready` is sent.
 
 The worker, the replay worker and the tests' fake share it. It knows no socket, and not whether there is room.
 """

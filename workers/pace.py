@@ -1,7 +1,7 @@
-"""How fast this worker speaks, measured once between its start and its first session.
+"""The worker's pace, measured once between its start and its first session.
 
 A machine that cannot keep up with its listeners takes only as many as it can serve, and its operator is warned. It
-knows an engine and a decoder; what is done about a slow machine is up to its caller.
+knows an engine and a decoder; its caller decides what follows.
 """
 
 from __future__ import annotations

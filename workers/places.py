@@ -1,4 +1,4 @@
-"""The places of a worker: which session may begin, and which background sessions must go for it.
+"""Admission control of a worker: which session may begin, and which background sessions are dismissed for it.
 
 It knows what sessions need, their pace and their adapter; it knows no socket, and not how a session is spoken.
 """

@@ -53,7 +53,7 @@ def _carry(kept: EngineCoreOutput, output: EngineCoreOutput) -> None:
 
 
 def report_evenly(llm: AsyncLLM) -> None:
-    """Before the first request: its reports, and those of all others, come every `stream_interval` tokens."""
+    """To be called before the first request: reports then come every `stream_interval` tokens."""
     # vLLM makes the processor itself. The class adds no field, so the instance may change into it.
     llm.output_processor.__class__ = EvenReports
     # Off from the start, they would take the scheduler's gauges with them. Nothing has begun that counts on them.

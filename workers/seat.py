@@ -1,4 +1,4 @@
-"""Where a worker computes: its device, what it takes on there, and, on a card, the memory it waits for.
+"""A worker's device, its profile there and, on a card, its memory lease.
 
 A worker that starts while a trainer has its card waits for the trainer to end, logs so, and does not die of it. It does
 not know the engine.

@@ -1,4 +1,4 @@
-"""What a session has to send, in order. Its bound is the backpressure: a slow listener slows only itself."""
+"""The send queue of a session. Its bound is the backpressure: a slow listener slows only itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The text of one turn, from what was received to the next chunk to speak.
 
-It knows neither audio nor time: the session says when the text went idle, and when the next chunk is due. How much text
-may wait is the front door's affair, which counts it as its client wrote it.
+It knows neither audio nor time: the session says when the text went idle, and when the next chunk is due. The front
+door bounds pending text, counted as its client wrote it.
 """
 
 from __future__ import annotations

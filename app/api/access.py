@@ -1,4 +1,4 @@
-"""Who may ask for what: the API key of a request, and the scope that a route requires."""
+"""Authentication and authorisation: the API key of a request, and the scope that a route requires."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.speech.choices import Scope
 
 
 async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey | None:
-    """The key of `token`, or None where keys are not asked for; `services` are as its holder sees them from now on.
+    """The key of `token`, or None where authentication is off; `services` are bound to its holder from now on.
 
     Raises AuthenticationFailed or PermissionDenied unless it is a key with `scope`.
     """
@@ -36,7 +36,7 @@ async def admit(services: Services, token: str | None, scope: Scope) -> ApiKey |
 
 
 def requires(scope: Scope, token_of: TokenOf = bearer_token) -> Callable[..., Coroutine[Any, Any, ApiKey | None]]:
-    """A dependency that lets only keys with `scope` pass, and says which it was; None where keys are not asked for.
+    """A dependency that lets only keys with `scope` pass, and says which it was; None where authentication is off.
 
     `token_of` finds the key in a request where a dialect has another place for it.
     """
@@ -48,7 +48,7 @@ def requires(scope: Scope, token_of: TokenOf = bearer_token) -> Callable[..., Co
 
 
 def is_operator(key: ApiKey | None) -> bool:
-    """Whether a request is the operator's: by a key with `admin`, or where keys are not asked for."""
+    """Whether a request is the operator's: its key has `admin`, or authentication is off."""
     return key is None or key.allows(Scope.ADMIN)
 
 

@@ -1,7 +1,7 @@
-"""What requests are answered with, typed for `openapi.json`; tests hold what is sent to it.
+"""Response models for `openapi.json`; tests validate responses against them.
 
-The models here describe, and nothing is made of them: handlers answer with what the domain's values say of themselves.
-Where an answer is such a value with some fields more or fewer, its model is derived from the value's own.
+They only describe: handlers serialise domain values. Where a response is such a value with some fields more or fewer,
+its model is derived from the value's own.
 """
 
 from __future__ import annotations

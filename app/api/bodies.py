@@ -25,7 +25,7 @@ MAX_VALUES = 1_000
 
 STALL_S = 20.0
 BYTES_PER_S = 16_384
-"""A body that comes more slowly than a telephone line brought it holds a connection for nothing."""
+"""The least rate of a body: a slower one holds a connection for nothing."""
 
 Value = TypeVar("Value", bound=BaseModel)
 

@@ -84,7 +84,7 @@ async def clone_events(job_id: str, services: TheServices) -> Response:
         return shown(job, report=told is None or job.report is None or job.report != told.report)
 
     return services.watches.stream(
-        job, again=lambda: services.catalog.jobs.get(job_id), shown=changed, held=services.held
+        job, reload=lambda: services.catalog.jobs.get(job_id), render=changed, held=services.held
     )
 
 

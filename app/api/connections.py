@@ -1,4 +1,4 @@
-"""How many connections the front door holds, and whose make room for others.
+"""Connection limits of the front door, and which connections are closed for new ones.
 
 A connection that has not yet said what it wants is the first to go: with a thousand half-sent requests open, the next
 client is still served. One that has said so, a session above all, is never closed for another. Beyond the limit a few
@@ -16,7 +16,7 @@ OWN_DESCRIPTORS = 160
 """For databases, the store, the registry, log files, and children that look into uploads."""
 
 RESERVED = 32
-"""Connections beyond the limit, for those who ask after the process's health."""
+"""Connections beyond the limit, for health checks."""
 
 MAX_DESCRIPTORS = 65_536
 MIN_CONNECTIONS = 64

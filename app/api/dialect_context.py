@@ -2,7 +2,7 @@
 
 A context that was opened and has no word yet costs the fleet nothing, so it may be opened early and kept alive for as
 long as its client likes. It ends in one of two ways: it is heard to its end, or, when the listener barges in, is broken
-off at once. What is said of either is its dialect's affair.
+off at once. The dialect reports either in its own messages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DialectContext(ABC):
         self.closing = False
         """It takes no more text."""
         self.fault: CarillonError | None = None
-        """What it ended by, and its client was told."""
+        """The error that ended it and was reported to the client."""
         self._manner = manner
         self._speaking: Speaking | None = None
         self._task: asyncio.Task[None] | None = None
@@ -103,8 +103,8 @@ class DialectContext(ABC):
 
     @abstractmethod
     async def failed(self, error: CarillonError) -> None:
-        """Say what is wrong."""
+        """Report the error."""
 
     @abstractmethod
     async def ended(self) -> None:
-        """Say that nothing more comes: once, whatever has happened."""
+        """Report the end, exactly once."""

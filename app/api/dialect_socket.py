@@ -1,4 +1,4 @@
-"""A WebSocket of another dialect: who may open it, its messages in and out, the tasks on it, and its end.
+"""A WebSocket of another dialect: authentication, messages in and out, its tasks, and its end.
 
 It knows neither what the messages say nor how sessions are spoken.
 """
@@ -68,7 +68,7 @@ class DialectSocket:
         return self.speaking > 0
 
     def go_away(self, deadline_s: float) -> None:
-        """These dialects have no word for it: what is spoken may end, and nothing more is started."""
+        """These dialects have no message for it: what is spoken may finish, and nothing more is started."""
         self.leaving = True
 
     async def receive(self) -> str | bytes | None:
@@ -80,7 +80,8 @@ class DialectSocket:
         return text if text is not None else message.get("bytes") or b""
 
     async def send(self, message: dict[str, Any] | bytes) -> None:
-        """Send JSON or bytes. Raises SlowReader where the client takes nothing; what is for one who left is dropped."""
+        """Send JSON or bytes. Raises SlowReader where the client reads nothing; messages to a disconnected client are
+        dropped."""
         timeout_s = self._services.settings.session.slow_reader_timeout_s
         try:
             async with self._turn, asyncio.timeout(timeout_s):
@@ -111,7 +112,7 @@ class DialectStream(ABC):
         self._over = asyncio.Event()
         """All that was asked for has been said, and the socket is to be closed."""
         self._fault: CarillonError | None = None
-        """Which kept it from being said, and the client has been told of."""
+        """That ended it and was reported to the client."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
 
@@ -135,7 +136,7 @@ class DialectStream(ABC):
             await self.socket.close(code, reason)
 
     def end(self, fault: CarillonError | None = None) -> None:
-        """Close the socket, since all has been said, or since a `fault` that was said kept it from that."""
+        """Close the socket, at its end or for a `fault` that was reported."""
         self._fault = fault
         self._over.set()
 
@@ -180,7 +181,7 @@ class DialectStream(ABC):
 
     @property
     def idle_reason(self) -> str:
-        """What is said to a client of whom nothing came for `idle_s`."""
+        """The error for a client that sent nothing for `idle_s`."""
         return f"nothing came on this socket for {self.idle_s:g} s; connect again when there is something to say"
 
     @abstractmethod
@@ -189,7 +190,7 @@ class DialectStream(ABC):
 
     @abstractmethod
     def last_words(self, error: CarillonError) -> dict[str, Any] | None:
-        """What is said of an error before the socket is closed for it."""
+        """The message for an error before the socket is closed for it."""
 
 
 async def _until_ended(key_id: str, ended: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The client at the other end of a response: work for one who has left is stopped."""
+"""Client disconnects: work for a client that has left is cancelled."""
 
 from __future__ import annotations
 

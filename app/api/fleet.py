@@ -1,4 +1,4 @@
-"""`/v1/fleet`: the workers as this front door sees them, and the end of one that its sessions survive."""
+"""`/v1/fleet`: the workers as this front door sees them, and draining one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ router = APIRouter(tags=["fleet"])
 MAX_DRAIN_S = 24 * 3600.0
 
 HEARD_WITHIN_S = 5.0
-"""By a worker that lives; one that hangs is left to hear of it when it wakes."""
+"""By a live worker; one that hangs receives it when it recovers."""
 
 
 class DrainRequest(BaseModel):

@@ -157,7 +157,7 @@ async def _pieces(request: Request, stall_s: float) -> AsyncIterator[bytes]:
 
 
 class _FormReader:
-    """Puts a form together from what the parser calls out; `write` empties what waits onto the disk."""
+    """Builds a form from the parser's callbacks; `write` flushes buffered data to disk."""
 
     def __init__(self, directory: Path, limits: FormLimits) -> None:
         self.form = Form()

@@ -1,5 +1,5 @@
-"""`/healthz` (the process lives), `/readyz` (it can speak), `/version` and `/metrics`. Open to all, for they tell no
-secrets; `/health` and `/v1/readyz` are the same where some clients look for them."""
+"""`/healthz` (liveness), `/readyz` (readiness), `/version` and `/metrics`, without authentication; `/health` and
+`/v1/readyz` are the same where some clients look for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`Idempotency-Key`: a POST that is sent again with the same key gets the answer of the first, and makes nothing more.
 
 Of any route that answers with JSON; audio and events pass as they come. A request that failed here, or was refused for
-now, may be sent again with its key. A key's token is told once: a repetition of what made one is told so.
+now, may be sent again with its key. A key's token is returned once: the retry of a request that made one is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Idempotency:
-    """ASGI middleware, for HTTP. Who shows no key that holds is passed on, to be refused."""
+    """ASGI middleware, for HTTP. Unauthenticated requests are passed on, to be refused."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

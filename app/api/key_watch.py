@@ -1,6 +1,6 @@
-"""Open connections by the keys that opened them: where a key is revoked or expires, they are ended.
+"""Closes open connections whose API key was revoked or has expired.
 
-One query for all of them, every two seconds. What a connection does when its key ends is its own affair.
+One query for all of them, every two seconds. How a connection ends is its own matter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`/v1/keys`: who may ask this fleet for what. The scope is `manage`, for the keys of one's own project.
+"""`/v1/keys`: API keys. The scope is `manage`, for the keys of one's own project.
 
 A key's token is shown once, when it is made or rotated. A key can make others with the scopes that it has itself, and
 changes none that has more. `admin` has all scopes, and is for every project's keys.

@@ -1,4 +1,4 @@
-"""A client that is refused while it still sends, and hears why.
+"""Lingering close: a client that is refused while it still sends can read the response.
 
 A request that ends its connection (`Connection: close`, HTTP/1.0) has that closed once it is answered. If bytes of its
 body are still under way, the system resets the connection, and the client loses the answer with it. So what comes is

@@ -1,8 +1,8 @@
-"""Where no keys are asked for, who may ask: programs that reach this machine by a name that it has.
+"""Host and origin checks where authentication is off: only loopback and configured names are accepted.
 
 Without keys, any page that a browser of this machine shows could speak to the front door: from its own origin, or by a
 name of its own that it lets point here. So `Host` must be a loopback name or one of `allowed_hosts`, and so must the
-host of `Origin`, where there is one. The process's health is for all to ask after.
+host of `Origin`, where there is one. Health checks are exempt.
 """
 
 from __future__ import annotations

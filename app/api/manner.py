@@ -1,4 +1,4 @@
-"""How a text is to be spoken, in whichever dialect that was asked."""
+"""How a text is to be spoken, whatever the dialect of the request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.speech.voices import Voice
 
 @dataclass(frozen=True)
 class Manner:
-    """Who speaks, how the text is read, and in which format it is heard. `edge` is the dialect, for the metrics."""
+    """The voice, how the text is read, and the audio format. `edge` is the dialect, for the metrics."""
 
     edge: str
     voice: Voice
@@ -25,7 +25,7 @@ class Manner:
     speed: float = 1.0
     temperature: float | None = None
     timed: bool = False
-    """Whether the times of words are wanted."""
+    """Whether word timings are requested."""
 
     def opened(self, router: MeteredRouter) -> AbstractAsyncContextManager[RoutedSession]:
         """A session, spoken as fast as the fleet can. Raises as `SessionRouter.open` does."""

@@ -1,4 +1,4 @@
-"""A caller's limits, and the record of what it uses: requests, sessions, what is kept.
+"""A caller's limits and usage: requests, sessions, storage.
 
 Every session is opened through `CallerMetering.session`, whichever dialect asks: by `Services.session_router`. A limit
 that is not set costs nothing.
@@ -58,7 +58,7 @@ class Metering:
 
 
 class CallerMetering:
-    """Of one caller; None: where no keys are asked for, and nothing is limited."""
+    """Of one caller; None where authentication is off, and nothing is limited."""
 
     def __init__(self, metering: Metering, caller: ApiKey | None) -> None:
         self._metering = metering

@@ -40,7 +40,7 @@ class SessionCount:
     outcome: str = "gone"
 
     def done(self) -> None:
-        """All that was asked for has been said; leaving from now on is no loss."""
+        """Everything was delivered; a disconnect from now on is no loss."""
         self.outcome = "done"
 
 
@@ -135,7 +135,7 @@ class Metrics:
 
     @contextmanager
     def of_project(self, project_id: str) -> Iterator[ProjectUse]:
-        """Count a session for the project whose it is, and what it is refused for the project's limits."""
+        """Count a session, and refusals for limits, by project."""
         use = ProjectUse(self._project_characters.labels(project_id), self._project_audio.labels(project_id))
         is_open = self._project_sessions.labels(project_id)
         is_open.inc()

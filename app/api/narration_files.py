@@ -33,7 +33,7 @@ router = APIRouter(tags=["narrations"])
 
 
 async def readable(narration_id: str, request: Request, services: TheServices, token: str | None = None) -> Narration:
-    """The narration, for who may read its files. Raises AuthenticationFailed, PermissionDenied, NotFound."""
+    """The narration, if the caller may read its files. Raises AuthenticationFailed, PermissionDenied, NotFound."""
     if token is not None:
         services.links.check(token, narration_id)
         return await services.seen_by(EVERYONE).catalog.narrations.get(narration_id)
@@ -76,7 +76,7 @@ async def audio(narration: Readable, request: Request, services: TheServices) ->
 
 
 def _precondition(request: Request, etag: str) -> int | None:
-    """412 for who wants another file than this, 304 for who has it, None for who shall get it (RFC 9110, 13.2.2)."""
+    """412 where the precondition fails, 304 where the client has the file, None where it is sent (RFC 9110, 13.2.2)."""
     wanted, had = (_tags(request, name) for name in ("if-match", "if-none-match"))
     if wanted and not wanted & {"*", etag}:
         return 412

@@ -1,4 +1,4 @@
-"""What a text would become, before anything is spoken: `POST /v1/narrations/preview`. The scope is `narrate`.
+"""A dry run, before anything is spoken: `POST /v1/narrations/preview`. The scope is `narrate`.
 
 The body is that of `POST /v1/narrations`. Nothing of it is kept.
 """

@@ -88,8 +88,8 @@ async def narration_events(narration_id: str, services: TheServices, _: Narrator
     narration = await services.catalog.narrations.get(narration_id)
     return services.watches.stream(
         narration,
-        again=lambda: services.catalog.narrations.get(narration_id),
-        shown=changed,
+        reload=lambda: services.catalog.narrations.get(narration_id),
+        render=changed,
         held=services.held,
     )
 

@@ -1,4 +1,4 @@
-"""Dictionaries of pronunciations: of the key that asks, `/v1/pronunciations`, and of a voice (scope `clone`).
+"""Pronunciation dictionaries: the caller's, `/v1/pronunciations`, and a voice's (scope `clone`).
 
 They are kept and hold for speech, sessions and narrations from the next one on. Words are found whole and in any case;
 where several dictionaries have a word, a narration's own goes before the voice's, and that before the key's.

@@ -1,5 +1,4 @@
-"""What no address may hold: a NUL, which no database and no file name takes. In a path it names nothing that is there,
-in a query it is refused.
+"""Rejects NUL characters in request targets, which no database or file name takes: 404 in a path, 400 in a query.
 
 It knows no route, and looks into no body: `app.api.bodies` and `app.api.forms` do.
 """

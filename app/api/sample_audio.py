@@ -1,4 +1,4 @@
-"""A recording as it was uploaded, for its owner's ears: `/v1/voices/{id}/samples/{sample_id}/audio`. Scope `clone`."""
+"""A recording as it was uploaded: `/v1/voices/{id}/samples/{sample_id}/audio`. Scope `clone`."""
 
 from __future__ import annotations
 

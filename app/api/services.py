@@ -1,4 +1,4 @@
-"""What every edge is handed: the front door's parts, and the use-cases that are made of them."""
+"""The services that every edge is given: the front door's components, bound to the caller."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Services:
     watches: JobWatches = field(default_factory=JobWatches)
     sockets: set[Drainable] = field(default_factory=set)
     caller: ApiKey | None = None
-    """The key of the request; None where none is asked for, or none was shown."""
+    """The key of the request; None where authentication is off, or without one."""
 
     def seen_by(self, tenant: Tenant, caller: ApiKey | None = None) -> Services:
         """The same parts, with the catalogue as far as a tenant has it."""
@@ -105,7 +105,7 @@ class Services:
         return replace(self, catalog=catalog, resolver=resolver, caller=caller)
 
     def of(self, caller: ApiKey | None) -> Services:
-        """As the holder of a key sees them; None: where no keys are asked for."""
+        """Bound to the holder of a key; None where authentication is off."""
         return self.seen_by(caller.tenant if caller else EVERYONE, caller)
 
     @property
@@ -132,7 +132,7 @@ class Services:
         return self.key_watch.held(self.key_id or "", end)
 
     async def audit(self, action: str, object_id: str) -> None:
-        """Write down what the caller did. What is done stays done where that cannot be written: it is logged."""
+        """Record an action of the caller in the audit log. A failure to write is logged, and undoes nothing."""
         try:
             await self.catalog.audit.add(action, object_id, key_id=self.key_id)
         except StoreUnavailable:
@@ -226,7 +226,7 @@ TokenOf = Callable[[HTTPConnection], str | None]
 
 
 def services_by(token_of: TokenOf) -> Callable[[HTTPConnection], Coroutine[Any, Any, Services]]:
-    """A dependency: the front door's parts as the caller sees them, who sees nothing of any project without a key.
+    """A dependency: the services bound to the caller; without a key it sees no project.
 
     It refuses no request: `app.api.access` does, where a key is required.
     """

@@ -1,8 +1,8 @@
 """One session of a socket that speaks another dialect: text goes in, encoded audio and the times of its words come out.
 
-The dialects translate their messages to its calls, and what it delivers to their messages. Synthesis, splitting,
-moving and limits are the fleet's: this joins a `RoutedSession` to an encoder and the aligner. To interrupt one is to
-cancel its task: its place at the worker is then free, and nothing more is delivered.
+The dialects translate their messages to its calls, and what it delivers to their messages. Synthesis, splitting, moving
+and limits are the fleet's: this joins a `RoutedSession` to an encoder and the aligner. To interrupt one, cancel its
+task: its place at the worker is then free, and nothing more is delivered.
 """
 
 from __future__ import annotations

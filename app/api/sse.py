@@ -1,8 +1,8 @@
-"""Server-sent events about a job: itself whenever it has changed, until it is over.
+"""Server-sent events of a job: its state whenever it has changed, until it is over.
 
-Progress is read from the catalogue, so that any front door can send it: once for all who listen to the same job here,
-and less often the longer nothing happens. A stream is cut off when its listener's key ends; one who asks again is
-refused. Nothing here knows what kind of job it is.
+Progress is read from the catalogue, so that any front door can send it: once for all listeners of the same job here,
+with a growing interval while nothing happens. A stream is closed when its key ends. Nothing here knows what kind of job
+it is.
 """
 
 from __future__ import annotations
@@ -58,41 +58,41 @@ class JobWatches:
         self,
         job: AJob,
         *,
-        again: Callable[[], Awaitable[AJob]],
-        shown: Callable[[AJob, AJob | None], dict[str, Any]],
+        reload: Callable[[], Awaitable[AJob]],
+        render: Callable[[AJob, AJob | None], dict[str, Any]],
         held: Held,
     ) -> Response:
-        """`again` reads the job once more; `shown` tells it, knowing what was sent last: large things are sent once."""
+        """`reload` reads the job again; `render` makes its JSON, given what was sent last."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        changes = self._changes(job, again, shown, held)
+        changes = self._changes(job, reload, render, held)
         return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
     async def _changes(
         self,
         job: AJob,
-        again: Callable[[], Awaitable[AJob]],
-        shown: Callable[[AJob, AJob | None], dict[str, Any]],
+        reload: Callable[[], Awaitable[AJob]],
+        render: Callable[[AJob, AJob | None], dict[str, Any]],
         held: Held,
     ) -> AsyncIterator[str]:
-        told: AJob | None = None
+        sent: AJob | None = None
         ended = asyncio.Event()
-        with self._watched(job, again) as watch, held(lambda: watch.end(ended)):
+        with self._watched(job, reload) as watch, held(lambda: watch.end(ended)):
             while not ended.is_set():
-                yield f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(shown(job, told))}\n\n"
+                yield f"id: {job.revision}\nevent: {job.state.value}\ndata: {json.dumps(render(job, sent))}\n\n"
                 if job.state.over:
                     return
-                told = job
-                while (news := await watch.after(told.revision, ended)) is None:
+                sent = job
+                while (changed := await watch.after(sent.revision, ended)) is None:
                     if ended.is_set():
                         return
                     yield ": still here\n\n"
-                job = news
+                job = changed
 
     @contextmanager
-    def _watched(self, job: AJob, again: Callable[[], Awaitable[AJob]]) -> Iterator[_Watch[AJob]]:
+    def _watched(self, job: AJob, reload: Callable[[], Awaitable[AJob]]) -> Iterator[_Watch[AJob]]:
         watch = self._watches.get(job.id)
         if watch is None or watch.failed:
-            watch = self._watches[job.id] = _Watch(job, again)
+            watch = self._watches[job.id] = _Watch(job, reload)
         watch.listeners += 1
         try:
             yield watch
@@ -107,12 +107,12 @@ class JobWatches:
 class _Watch(Generic[AJob]):
     """One job as it was last read, and the task that reads it."""
 
-    def __init__(self, job: AJob, again: Callable[[], Awaitable[AJob]]) -> None:
+    def __init__(self, job: AJob, reload: Callable[[], Awaitable[AJob]]) -> None:
         self.listeners = 0
         self._job = job
-        self._again = again
+        self._reload = reload
         self._failure: Exception | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._reading = asyncio.create_task(self._read(), name=f"watch of {job.id}")
 
     @property
@@ -129,7 +129,7 @@ class _Watch(Generic[AJob]):
                 while self._job.revision <= revision and self._failure is None:
                     if ended.is_set():
                         return None
-                    await self._news.wait()
+                    await self._changed.wait()
         except TimeoutError:
             return None
         if self._job.revision <= revision and self._failure is not None:
@@ -137,16 +137,16 @@ class _Watch(Generic[AJob]):
         return self._job
 
     def end(self, ended: asyncio.Event) -> None:
-        """Let the listener that waits for this, too, go."""
+        """Release this listener as well."""
         ended.set()
-        self._tell()
+        self._notify()
 
     async def _read(self) -> None:
         pause_s = POLL_S
         while self._failure is None:
             await asyncio.sleep(pause_s)
             try:
-                job = await self._again()
+                job = await self._reload()
             except Exception as failure:
                 self._failure = failure
             else:
@@ -154,11 +154,11 @@ class _Watch(Generic[AJob]):
                     pause_s = min(pause_s * POLL_GROWTH, MAX_POLL_S)
                     continue
                 self._job, pause_s = job, POLL_S
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def close(self) -> None:
         self._reading.cancel()

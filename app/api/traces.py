@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.platform.tracing import span
 
 PROBES = frozenset({"/healthz", "/health", "/readyz", "/v1/readyz", "/metrics"})
-"""What machines ask all day."""
+"""Polled by machines: not traced."""
 
 
 class Traces:

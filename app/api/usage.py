@@ -1,4 +1,4 @@
-"""`GET /v1/usage`: who used how much, and what it costs. The scope is `manage`, for one's project; `admin` sees all.
+"""`GET /v1/usage`: usage and its cost. The scope is `manage`, for one's project; `admin` sees all.
 
 Characters are of texts that were sent to be spoken, also where the call was then aborted; audio is what was made of
 them. A session counts on the day it began, a narration on the day it was submitted, a clone job on the day it was over.
@@ -73,7 +73,7 @@ async def audit(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[int | None, Query(ge=1, description="The id of the last entry of the page before.")] = None,
 ) -> dict[str, Any]:
-    """Which key did what to which thing, the newest first."""
+    """The audit log, the newest entry first."""
     entries = await services.catalog.audit.newest(limit=limit, before=before)
     return {"object": "list", "data": [entry.model_dump(mode="json") for entry in entries]}
 

@@ -93,7 +93,7 @@ class UsageMeter:
             self._tell()
 
     def close(self) -> None:
-        """The last word. A session that was sent no text has used nothing."""
+        """The last word. Sessions without text are not recorded."""
         if self._characters or self._audio_s:
             self._tell()
 

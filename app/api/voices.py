@@ -29,7 +29,7 @@ from app.voices.models import LANGUAGE, MAX_LANGUAGE_CHARS
 from app.voices.voice_names import MAX_NAME_CHARS
 
 MAX_PAGE = 1000
-"""Voices of one answer."""
+"""Page size."""
 
 router = APIRouter(tags=["voices"])
 
@@ -54,7 +54,7 @@ class Rollback(BaseModel):
 
 
 class OperatorConsent(BaseModel):
-    """An operator's word that the owner of the voice has consented."""
+    """An operator's statement that the owner of the voice has consented."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -102,10 +102,10 @@ RECORDS: tuple[dict[str, Any], ...] = (
 
 @router.delete("/v1/voices/{voice_id}")
 async def delete(voice_id: str, services: TheServices, _: Cloner) -> dict[str, Any]:
-    """Everything of a voice goes: recordings, consent, checkpoints, adapters, what was rendered, workers' copies.
+    """Delete a voice with its recordings, consent, checkpoints, adapters, renderings and cached copies.
 
-    What stays is named, with the reason. A running job is asked to stop. Doing it again is harmless, and finishes what
-    an absent store left undone.
+    What is kept is listed, with the reason. A running job is asked to stop. The call is idempotent, and a repetition
+    finishes what an unavailable store left undone.
     """
     narrations = await services.catalog.narrations.spoken_by(voice_id, limit=MAX_NAMED)
     await services.voices.delete(voice_id)

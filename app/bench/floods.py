@@ -1,4 +1,4 @@
-"""The ways in which one project may try to take a fleet from the others: each a program that floods until it is ended.
+"""Load of an abusive project, in several ways: each a program that floods until it is ended.
 
     python -m app.bench.floods WAY URL VOICE     with the project's key in CARILLON_KEY
 

@@ -47,7 +47,7 @@ class Tally:
 
 @dataclass
 class Meter:
-    """What the sessions on a target come to: those that are open, and a tally of what happens meanwhile."""
+    """Sessions on a target: those that are open, and a tally of events."""
 
     target: Target
     tally: Tally = field(default_factory=Tally)

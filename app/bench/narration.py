@@ -1,4 +1,4 @@
-"""`carillon bench narration`: what a narration beside them costs live sessions, at a running fleet.
+"""`carillon bench narration`: latency of live sessions beside a narration, at a running fleet.
 
 Live sessions as `carillon bench speech` holds them, in rounds: first alone, then beside a narration that is being
 rendered, so that what else the machine does falls on both alike. The narration is of a new text, since a segment that

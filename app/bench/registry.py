@@ -1,4 +1,4 @@
-"""`carillon bench registry`: what a fleet costs the one thread of its Redis, and a front door that reads it.
+"""`carillon bench registry`: CPU cost of a fleet in Redis and in a front door that reads it.
 
 The Valkey, the script and the client are the real ones; the workers are records with leases, and there is no speech.
 Costs of Redis are the CPU time of its process, taken from itself, so that it does not matter how fast this client is.

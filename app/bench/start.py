@@ -1,4 +1,4 @@
-"""`carillon bench start`: what a start costs, and what a second of speech, in CPU seconds of every process.
+"""`carillon bench start`: CPU seconds of a start and of a second of speech, by process.
 
 It starts `carillon up` in an empty data directory, of this checkout and of others beside it, in turn, so that a busy
 machine is as busy for each. The first start after an installation has nothing compiled yet; it is measured apart, with

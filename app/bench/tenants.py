@@ -73,7 +73,7 @@ class Lag:
 
 @dataclass
 class Beside:
-    """What was measured of one way: sessions alone and beside the flood, what failed, what the flood was answered."""
+    """Measurements of one kind of flood: sessions alone and beside it, failures, and the flood's responses."""
 
     way: str
     alone: list[MeasuredSession] = field(default_factory=list)

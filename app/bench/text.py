@@ -1,4 +1,4 @@
-"""`carillon bench text`: what becomes of text on its way to the voice, case by case, and how long it takes.
+"""`carillon bench text`: text normalisation over a corpus of cases: accuracy and time.
 
 A case is a line of JSON: `text` or `pieces`, perhaps an `option` object, and what is expected: `spoken` (compared by
 its words, in small letters), `exact` (by its signs, too), `spoken_has`, `spoken_not`, `matches` (patterns, with signs),
@@ -42,7 +42,7 @@ class Heard:
 
 @dataclass
 class Score:
-    """How one way did: the ids of the cases it got wrong, with what it said, and the time of each case."""
+    """The score of one reader: the ids of failed cases with its output, and the time of each case."""
 
     name: str
     wrong: dict[str, str] = field(default_factory=dict)

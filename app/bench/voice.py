@@ -1,4 +1,4 @@
-"""`carillon bench voice`: how well voices are understood, by recognisers and a judge that had no part in making them.
+"""`carillon bench voice`: intelligibility and naturalness of voices, by independent recognisers and DNSMOS.
 
 It has sentences spoken by a running fleet, or takes recordings from a directory with their transcripts, and tells the
 word error rate of each recogniser that is here, DNSMOS, the head silence and the pace. What is not here is not

@@ -1,4 +1,4 @@
-"""`carillon bench worker`: what a session costs a worker's own process, apart from the engine's core and the codec.
+"""`carillon bench worker`: CPU cost of a session in a worker's own process, without the engine's core and the codec.
 
 The workers of several checkouts are loaded in turn with the same sessions over their sockets, so that a busy machine is
 as busy for each. CPU seconds are the kernel's, of the process and of its first thread, which has the event loop. It

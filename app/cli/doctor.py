@@ -1,4 +1,4 @@
-"""`carillon doctor`: what is missing or wrong here, and how to mend it.
+"""`carillon doctor`: checks of this installation, with remedies.
 
 Each check looks at one thing and says what it found; none changes anything, and none needs another to have passed.
 """
@@ -40,7 +40,7 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every finding, in the order in which a person would mend them."""
+    """Every finding, in the order in which to fix them."""
     local: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         python,
         packages,
@@ -82,7 +82,7 @@ def packages(_: Settings) -> Iterator[Finding]:
 
 
 def hearing(settings: Settings) -> Iterator[Finding]:
-    """What hears recordings and clones."""
+    """Speech recognisers for recordings and clones."""
     from app.hearing import moonshine, naturalness, sphinx
 
     found = [f"English by {moonshine.Moonshine.name}"] if moonshine.installed() else []
@@ -184,7 +184,7 @@ def front_door(settings: Settings) -> Iterator[Finding]:
 
 
 def keys(settings: Settings) -> Iterator[Finding]:
-    """Secrets, where they cannot be made up: as soon as a store is shared with other machines."""
+    """Secrets, which must be configured as soon as a store is shared with other machines."""
     if not settings.auth:
         if settings.api_host in LOOPBACK_HOSTS:
             yield warning("keys", "CARILLON_AUTH is off: any program here may do anything", "fine on a private machine")
@@ -298,7 +298,7 @@ def _version(package: str) -> str | None:
 
 
 def _reason(error: BaseException, timeout_s: float) -> str:
-    """The first line of what went wrong, in the words of the code that met it first."""
+    """The first line of the root cause's message."""
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
     origin = error.__cause__ or error

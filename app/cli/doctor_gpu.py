@@ -1,4 +1,4 @@
-"""What `carillon doctor` says of a GPU host: driver, compiler, memory, FP8, and the checkpoint that is to come.
+"""The checks of `carillon doctor` for a GPU host: driver, compiler, memory, FP8, and the checkpoint that is to come.
 
 All of it was read in the sources of vLLM 0.32 and in NVIDIA's tables, and run on no card. The checks look at a `Host`,
 a plain value, so that a test can describe any host.

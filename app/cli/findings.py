@@ -1,4 +1,4 @@
-"""What `carillon doctor` finds: one look at one thing, how bad it is, and what to do about it."""
+"""Findings of `carillon doctor`: one check, its severity, and the remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 
 class Finding(Frozen):
-    """One look at one thing. `remedy` says what to do, where something is to be done."""
+    """The result of one check. `remedy` says what to do, if anything."""
 
     level: Level
     what: str

@@ -1,4 +1,4 @@
-"""API keys where a fleet keeps them: behind its front door, or in the catalogue that is at hand here.
+"""Access to a fleet's API keys: by its front door, or by a catalogue that can be opened here.
 
 No new catalogue is made for a key: no fleet would know that key.
 """

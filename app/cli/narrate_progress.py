@@ -1,4 +1,4 @@
-"""A narration's progress as people see it: bars on a terminal, a bar for each chapter; elsewhere plain lines."""
+"""A narration's progress display: a bar for each chapter on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINES_BESIDE_BARS = 4
 
 class ProgressReporter(Protocol):
     def show(self, narration: Json) -> None:
-        """Show what is new about it."""
+        """Show the progress."""
         ...
 
     def fetched(self, have: int, size: int) -> None:

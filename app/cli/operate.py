@@ -1,4 +1,4 @@
-"""`carillon up`, `api`, `worker`, `tasks`, `migrate`, `doctor`: the commands of those who run a fleet.
+"""`carillon up`, `api`, `worker`, `tasks`, `migrate`, `doctor`: the operator's commands.
 
 Each imports what it needs when it runs, so that `--help` is quick.
 """
@@ -98,7 +98,7 @@ def migrate() -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is missing or wrong here, and how to mend it. Status 1 when something fails."""
+    """Check this installation, and print what is wrong with its remedies. Status 1 when something fails."""
     from app.cli.doctor import Level, examine
     from app.platform.settings import load_settings
 

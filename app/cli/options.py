@@ -1,4 +1,4 @@
-"""Options that several commands have, and how their texts are read."""
+"""Options shared by several commands, and their parsing."""
 
 from __future__ import annotations
 

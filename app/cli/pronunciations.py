@@ -1,4 +1,4 @@
-"""`carillon pronunciations`: how words are said, by all that a key speaks or by a voice."""
+"""`carillon pronunciations`: pronunciation dictionaries of a key or a voice."""
 
 from __future__ import annotations
 

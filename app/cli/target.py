@@ -1,4 +1,4 @@
-"""Which fleet a command uses: the one that is named, or that of `carillon up` here."""
+"""Selects the fleet of a command: the given one, or that of `carillon up` here."""
 
 from __future__ import annotations
 

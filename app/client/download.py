@@ -1,4 +1,4 @@
-"""A download that goes on where it broke off, even in a later process. The file appears whole or not at all."""
+"""Resumable downloads, also by a later process. The file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.errors import CarillonError, ConfigurationError, WorkerLost
 FIRST_BYTE = re.compile(r"bytes 0-0/(\d+)")
 
 Progress = Callable[[int, int], None]
-"""How many bytes of how many are there."""
+"""Called with the bytes received and the total."""
 
 
 def download(connection: Connection, source: str, path: Path, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Why a command cannot use a fleet, and what to do about it: it is unreachable, or the key is not right.
+"""Errors of a fleet that a command cannot use, with remedies: it is unreachable, or the key is wrong.
 
 It knows neither HTTP nor WebSockets; their clients say which of these it is.
 """

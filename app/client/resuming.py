@@ -1,4 +1,4 @@
-"""A client that outlives its front door: what `carillon say` speaks.
+"""A client that survives the loss of its front door: that of `carillon say`.
 
 When its connection breaks, or the server says that it stops or cannot go on for now, it connects to the next of its
 addresses, resumes its session with the token, and sends again what had not arrived. Audio that was received already may

@@ -109,7 +109,7 @@ async def open_session(
 
 
 async def connected(url: str, key: str | None, *, cookie: str | None = None) -> ClientConnection:
-    """A socket to the front door at `url`, with a key or the cookie of who is signed in there.
+    """A socket to the front door at `url`, with a key or a sign-in cookie.
 
     Raises AuthenticationFailed, PermissionDenied or WorkerLost.
     """

@@ -255,7 +255,7 @@ def has_room(worker: Host, voice: Voice, *, background: bool = False) -> bool:
 
 
 def share_of(joining: Worker, others: Iterable[Worker], wanted: Iterable[AdapterVersion]) -> list[AdapterVersion]:
-    """Which of `wanted` will be requested of `joining`, in that order, once it is on the ring with the `others`.
+    """The voices of `wanted` that will be routed to `joining`, in that order, once it is on the ring with the `others`.
 
     A voice belongs to its home; one that is being spoken with on several workers belongs to as many, in the order in
     which the ring visits them. Of several versions of a voice, only the latest will be wanted.

@@ -1,6 +1,6 @@
 """Workers, leases, drains and demand in Redis: what may be lost, and comes back with the next heartbeats.
 
-`registry.lua` holds every operation and documents every key. A lease says that a session has a place at a worker: the
+`registry.lua` holds every operation and documents every key. A lease reserves a place at a worker for a session: the
 front door claims it before it dials, the worker renews it with each heartbeat, the process that ends the session
 releases it, and a lease that is not renewed expires. This module does not decide who gets a session: that is
 `app.fleet.placement`.
@@ -38,7 +38,7 @@ def open_redis(settings: Settings) -> Redis:
     """A client of the configured Redis, which connects on first use. Raises ConfigurationError for no or a bad address.
 
     It has no socket timeout: redis-py would send through `asyncio.wait_for`, which in Python 3.11 can lose a
-    cancellation (gh-86296), and with it the end of a session or of a heartbeat. Who calls sets the deadline.
+    cancellation (gh-86296), and with it the end of a session or of a heartbeat. The caller sets the deadline.
     """
     if settings.redis_url is None:
         raise ConfigurationError("CARILLON_REDIS_URL is not set; `carillon up` starts an embedded Valkey and sets it")
@@ -86,7 +86,7 @@ class DrainOrder:
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """What became of a claim, and how many sessions the worker then has, of those that are in its way."""
+    """The result of a claim, and how many competing sessions the worker then has."""
 
     reason: Literal["claimed", "gone", "epoch", "inactive", "full", "adapters", "over"]
     sessions: int

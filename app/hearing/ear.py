@@ -1,4 +1,4 @@
-"""What hears speech: the interface that every recogniser has, and what it says that it heard."""
+"""The interface of every speech recogniser, and its result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Transcriber(Protocol):
 
     @property
     def coarse(self) -> bool:
-        """Whether it mishears so often that a short text must be judged by its letters, and never by one hearing."""
+        """Whether its error rate is so high that a short text must be compared by letters, over several clips."""
         ...
 
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:

@@ -1,4 +1,4 @@
-"""Hears samples of a stranger's recording; run by `app.hearing.spoken` in a sandbox, never imported.
+"""Transcribes an untrusted recording; run by `app.hearing.spoken` in a sandbox, never imported.
 
     {"samples": PATH, "sample_rate_hz": …, "grammar": JSGF or null} -> {"heard": TEXT or null, "bound": TEXT or null}
 

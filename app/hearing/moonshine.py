@@ -57,6 +57,6 @@ class Moonshine:
         return Heard(" ".join(text for line in transcript.lines if (text := line.text.strip())))
 
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
-        """What is said in a file of ours that libsndfile reads. `language` is English, whatever is asked."""
+        """Transcribes a trusted file that libsndfile reads. `language` is English, whatever is asked."""
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
         return self.hear(samples.mean(axis=1), rate_hz)

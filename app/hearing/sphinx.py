@@ -53,6 +53,6 @@ class Sphinx:
         return Heard(found.hypstr if found else "")
 
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
-        """What is said in a file of ours that libsndfile reads."""
+        """Transcribes a trusted file that libsndfile reads."""
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
         return self.hear(samples.mean(axis=1), rate_hz)

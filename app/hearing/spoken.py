@@ -1,4 +1,4 @@
-"""What a stranger's English recording says, heard in a sandbox.
+"""Transcribes an untrusted English recording in a sandbox.
 
     heard = await hear(samples_path, sample_rate_hz=16_000, grammar=digits("my number is", 8), limits=LIMITS)
 

@@ -51,7 +51,7 @@ class Whisper:
             raise ConfigurationError(f"CARILLON_CLONING__WHISPER_MODEL: {model} does not load: {error}") from None
 
     def transcribe(self, path: Path, *, language: str | None = None) -> Heard:
-        """What is said in a file of ours."""
+        """Transcribes a trusted file."""
         code = language.partition("-")[0].lower() if language else None
         segments = list(self._model.transcribe(str(path), language=code)[0])
         text = " ".join(segment.text.strip() for segment in segments)

@@ -87,7 +87,7 @@ def _told_to_stop() -> Iterator[asyncio.Event]:
 
 
 async def _keep(command: Sequence[str], environment: dict[str, str], stop: asyncio.Event) -> int:
-    """One front door, again and again until `stop`: its last status, 0 where it was told to end."""
+    """Runs one front door until `stop`, restarting it; returns its last status, 0 after a stop."""
     clock = asyncio.get_running_loop().time
     while not stop.is_set():
         begun_s = clock()

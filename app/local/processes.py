@@ -24,7 +24,7 @@ BEHIND_THE_FRONT_DOOR, FRONT_DOOR = 1, 2
 """Stages of stopping: no session finds its worker gone before its front door, nor any of them the stores of stage 0."""
 
 PROBE_TIMEOUT_S = 4.0
-"""Below the supervisor's own, which takes silence for a failure."""
+"""Below the supervisor's own timeout, which counts as a failure."""
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -108,7 +108,7 @@ def front_door(host: str, port: int, settings: Settings, environment: Mapping[st
 def beats(redis_url: str) -> Callable[[int], Awaitable[bool]]:
     """A probe that holds while a tasks process leaves its mark in Redis.
 
-    A Redis that is away proves nothing of one that has left its mark before: it may be in the middle of a training.
+    An unavailable Redis does not fail the probe of a process seen before: it may be in the middle of a training.
     """
     seen: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""What `carillon up` leaves in its data directory while it runs: `run.json`, and a lock that only one can hold."""
+"""The run file of `carillon up` in its data directory, and its exclusive lock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunFile:
 
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
-    """Hold `data_dir` for this process alone. Raises ConfigurationError naming the one that has it."""
+    """Lock `data_dir` for this process. Raises ConfigurationError naming the process that holds it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (data_dir / "lock").open("a+") as lock:
         try:

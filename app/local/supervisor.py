@@ -239,7 +239,7 @@ class Supervisor:
         self._set(child, State.STARTING)
 
     async def _until_ready_or_dead(self, child: Child) -> bool:
-        """True when the probe holds; False when the process ended before."""
+        """Whether the probe succeeded before the process ended."""
         interval_s = FIRST_PROBE_INTERVAL_S
         while child.pid is not None:
             if await self._probe(child):

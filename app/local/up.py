@@ -54,7 +54,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Fleet:
-    """What has started: where it is spoken to, with which key (None: none is needed), and the models it holds.
+    """A started fleet: its address, key (None: none is needed) and models.
 
     `console` is a link that signs one browser in; None where there is no console.
     """
@@ -225,7 +225,7 @@ async def _start_stores(
 
 
 async def prepare_catalog(settings: Settings, local: Secrets) -> str | None:
-    """Make or mend the tables, and the owner's key, which is the same at every start."""
+    """Migrate the tables, and create the owner's key, which is the same at every start."""
     catalog = Catalog(settings.database, pepper=settings.key_pepper)
     try:
         await catalog.migrate()
@@ -385,6 +385,6 @@ def _console_lines(fleet: Fleet) -> str:
 
 
 def _own_name() -> str:
-    """How the user can call this command again."""
+    """The command line by which the user called this program."""
     path = Path(sys.argv[0])
     return path.name if shutil.which(path.name) == str(path) else os.path.relpath(path)

@@ -265,7 +265,7 @@ def _flac_picture(cover: Cover) -> bytes:
 
 
 def read_cover(data: bytes) -> Cover:
-    """The image as a cover. Only its header is read: no decoder sees what a stranger sent.
+    """The image as a cover. Only its header is read: untrusted data reaches no decoder.
 
     Raises ManuscriptUnfit for anything but a JPEG or PNG that states its size.
     """

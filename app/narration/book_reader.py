@@ -1,4 +1,4 @@
-"""A stranger's text, book or cover is only ever read in a sandbox.
+"""Reads untrusted texts, books and covers, in a sandbox only.
 
 `read_manuscript` reads plain text, Markdown, HTML, DOCX or EPUB from a file, `check_cover` looks whether a picture is
 one by really decoding it. The scripts are `app.narration.epub_child` (books), `app.narration.text_blocks_child` (which

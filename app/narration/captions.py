@@ -1,7 +1,7 @@
 """Captions of a narration: WebVTT and SubRip, cues of at most two lines, bound to where segments lie in the file.
 
 A cue's words are those that were written, not those that were spoken, in lines of at most LINE_CHARS where words allow.
-Where each segment begins and ends is known; when the cues between begin is reckoned from their letters.
+Where each segment begins and ends is known; the cues between are placed in proportion to their letters.
 """
 
 from __future__ import annotations

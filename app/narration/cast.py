@@ -1,6 +1,6 @@
-"""Who speaks what: a manuscript's characters and the voices it names, held against the voices that there are.
+"""Resolves a manuscript's cast: its characters and the voices it names, checked against the voices that exist.
 
-Everything that is wrong stands in one error, each with its place; what is merely surprising becomes a finding.
+All errors are reported in one, each with its place; what is merely surprising becomes a finding.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FindVoice = Callable[[str, str | None], Awaitable[Voice]]
 """`find(name, model)`: the voice of that name. Raises UnknownModel, UnknownVoice, or Overloaded without a worker."""
 
 MAX_TOLD = 8
-"""Mistakes that one answer names; a text can have thousands."""
+"""Errors listed in one response; a text can have thousands."""
 
 MAX_FINDINGS = 20
 

@@ -1,4 +1,4 @@
-"""Decodes one picture that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
+"""Decodes one untrusted picture; run by `book_reader` in a sandbox, never imported into a server.
 
     {"source": …} -> {"content_type": …, "width": …, "height": …}
 

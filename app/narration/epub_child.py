@@ -1,4 +1,4 @@
-"""Unpacks one EPUB that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
+"""Unpacks one untrusted EPUB; run by `book_reader` in a sandbox, never imported into a server.
 
     {"source": …, "target": …, "max_unpacked_bytes": …, "max_cover_bytes": …} -> {"author": …, "contents": …, …}
 

@@ -63,7 +63,7 @@ def trim(samples: Samples, sample_rate_hz: int) -> Samples:
 
 
 def _quietest_cut(silence: Samples, kept_s: tuple[float, float], sample_rate_hz: int) -> int:
-    """How many samples to keep of the silence that leads away from speech: the fade shall lie where it is quietest."""
+    """How many samples to keep of the silence next to speech, so that the fade lies where it is quietest."""
     least, most = (round(seconds * sample_rate_hz) for seconds in kept_s)
     if len(silence) <= least:
         return len(silence)

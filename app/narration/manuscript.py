@@ -41,7 +41,7 @@ MAX_PARAGRAPHS = 100_000
 """As cut by breaks and markers; a long novel has 10,000."""
 MAX_TITLE_CHARS = 300
 MAX_FINDINGS = 20
-"""Of one code; how many more there are is one more."""
+"""Of one code; a further one counts the rest."""
 
 _MARKER = re.compile(r"\s*+\[(?P<inside>[^\]\n]{1,200}+)\]:?(?=\s|\Z)")  # in steps that grow with the text alone
 _INSIDE = re.compile(r"(?<=\S)\s+\[(?P<inside>[^\]\n]{1,64})\]")
@@ -149,7 +149,7 @@ def compose(
 
 
 class Findings:
-    """Findings, of each code no more than a person would read."""
+    """Findings, with a limit for each code."""
 
     def __init__(self) -> None:
         self._kept: list[TextFinding] = []
@@ -303,7 +303,7 @@ class _Chapter:
         self._voice = marker.voice
 
     def _tell_silent(self, marker: _Marker | None) -> None:
-        """A stage direction, perhaps, which is not spoken."""
+        """Probably a stage direction, which is not spoken."""
         if marker and marker.character != NARRATOR:
             message = f"{marker.written} is taken for a character, who says nothing; without brackets it would be read"
             self.findings.add("left_out", "silent_character", message)

@@ -69,7 +69,7 @@ async def _mastered(context: StepContext, script: Script, takes: dict[int, Take]
     loop, stopped = asyncio.get_running_loop(), threading.Event()
 
     def fetch(take: Take) -> bytes:
-        """The thread waits for a store that is away as everybody does."""
+        """The thread retries while the store is unavailable."""
         try:
             wait = asyncio.run_coroutine_threadsafe(retry_in_thread(lambda: context.store.get(take.key)), loop)
             return wait.result()

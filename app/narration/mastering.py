@@ -1,10 +1,10 @@
-"""From the takes of a script to one mastered file: joined, levelled, encoded, and heard once whole.
+"""From the takes of a script to one mastered file: joined, levelled, encoded, then decoded and measured.
 
     1. The takes are fetched one by one, trimmed and joined into a spool on disk, and measured on the way.
     2. What was measured gives the one gain, limited around peaks, that the target asks for.
     3. The spool is read through that gain into the encoder.
-    4. The file is decoded and measured. Where the encoder moved loudness or peaks out of bounds, 2 is asked again with
-       what was heard, so that the bounds hold for what a listener decodes, not for what was encoded.
+    4. The file is decoded and measured. Where the encoder moved loudness or peaks out of bounds, step 2 is repeated
+       with the measurement, so that the bounds hold for what a listener decodes, not for what was encoded.
 
 Memory holds one take, one block and two numbers for every 10 ms of audio, however long the book is. Everything blocks;
 nothing is written outside the directory given. It knows no store, no job and no models.
@@ -83,8 +83,9 @@ def master(
 ) -> Mastered:
     """Make `directory/audiobook.{format}` of the takes, which `fetch` gives as FLAC files.
 
-    A segment without a take is left out. `progress` hears a share of 1 that never falls, several times a second; what
-    it raises stops the work. Where loudness and true peak cannot both be had the peak holds, and the result says so.
+    A segment without a take is left out. `progress` is called with a growing fraction of 1, several times a second;
+    what it raises stops the work. Where loudness and true peak cannot both be had the peak holds, and the result says
+    so.
 
     Raises ManuscriptUnfit for a script without a single take, ObjectMissing for a take that `fetch` does not find or
     that is damaged (`param` is its key), and CarillonError if the file decodes to another length.
@@ -282,13 +283,13 @@ def _marks(timeline: Timeline) -> list[Mark]:
     ]
 
 
-# Encoding, and listening to what came of it.
+# Encoding, and measuring the result.
 
 
 def _encode(
     joined: _Joined, path: Path, format: NarrationFormat, *, options: NarrationOptions, tags: Tags, report: _Monotone
 ) -> LoudnessCurve:
-    """Encode until the decoded file holds its bounds. Returns what was heard in the file."""
+    """Encode until the decoded file is within its bounds. Returns what was measured of the file."""
     begin = _JOINING
 
     def encode(gain: Gain) -> LoudnessCurve:
@@ -306,7 +307,7 @@ def _encode(
 def within_bounds(
     curve: LoudnessCurve, encode: Callable[[Gain], LoudnessCurve], encoding: Encoding, options: NarrationOptions
 ) -> LoudnessCurve:
-    """Encode until what `encode` hears of a gain holds the options' bounds; returns what was heard last.
+    """Encode until what `encode` measures with a gain is within the options' bounds; returns the last measurement.
 
     A peak that other gains do not bring down is lowered with all of the rest: the loudness is missed rather.
     """

@@ -54,7 +54,7 @@ class SourceKind(StrEnum):
     SSML = "ssml"
 
 
-# What shall be done.
+# The request.
 
 
 NarrationMarkup = Literal["auto", "plain", "markdown", "ssml"]
@@ -77,7 +77,7 @@ class Pauses(Frozen):
 
 
 class NarrationOptions(Frozen):
-    """How a narration shall be read and delivered."""
+    """How a narration is read and delivered."""
 
     pauses: Pauses = Pauses()
     replacements: Mapping[WrittenWord, Respelling] = Field(
@@ -127,7 +127,7 @@ class NarrationOptions(Frozen):
         return of_voices
 
 
-# What was handed in.
+# The input.
 
 
 class Paragraph(Frozen):
@@ -183,7 +183,7 @@ class Manuscript(Frozen):
         return frozenset(p.voice for chapter in self.chapters for p in chapter.paragraphs if p.voice)
 
 
-# What will be said.
+# The script.
 
 
 class ScriptSegment(Frozen):
@@ -260,7 +260,7 @@ def take_digest(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-# What was delivered.
+# The output.
 
 
 class TimelineSegment(Frozen):

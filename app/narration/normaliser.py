@@ -3,10 +3,10 @@
 English is read as in live sessions, by `app.speech.text.spoken`; other languages by NeMo's grammars, in a process of
 their own.
 
-`write_script` makes the script of a manuscript; `Normaliser` reads sentences, and only bothers the subprocess
-(`app.narration.normaliser_child`) with what is not words already: a number and the words around it, since its time
-grows with the length. A sentence over which it falls silent, dies twice or says nonsense is left as it was written, and
-told so. What a script is made of is `app.narration.script`'s matter.
+`write_script` makes the script of a manuscript; `Normaliser` reads sentences, and sends the subprocess
+(`app.narration.normaliser_child`) only what is not words already: a number and the words around it, since its time
+grows with the length. A sentence on which it hangs, crashes twice or returns garbage is left as written, with a
+finding. Scripts are made by `app.narration.script`.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class Normaliser:
 
 
 async def _exchange(process: asyncio.subprocess.Process, line: dict[str, str] | None) -> dict[str, Any] | None:
-    """Says a line, if there is one, and returns the next answer; None where the process has ended."""
+    """Write a line, if there is one, and return the next response; None where the process has ended."""
     assert process.stdin and process.stdout
     if line is not None:
         process.stdin.write(json.dumps(line).encode() + b"\n")

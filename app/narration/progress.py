@@ -1,4 +1,4 @@
-"""How far a narration is, what it will take and what it has cost, from its figures alone."""
+"""Progress, remaining time and cost of a narration, from its figures alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from app.narration.models import Narration, NarrationState
 
 
 def doing(narration: Narration) -> str:
-    """What a narration is at, for a refusal."""
+    """The state of a narration, for error messages."""
     far = f", {narration.segments_done} of {narration.segments} segments are spoken" if narration.segments else ""
     why = f" ({narration.error.message})" if narration.error else ""
     return f"narration {narration.id} is {narration.state.value}{why}{far}"

@@ -82,7 +82,7 @@ def new_step(narration_id: str, kind: StepKind, number: int, now: datetime, prog
 
 
 async def open_steps(connection: AsyncConnection, narration_id: str, which: ColumnElement[bool], now: datetime) -> None:
-    """Have steps done once more; a process that still believes it holds one has lost it."""
+    """Reopen steps; a process that holds a claim on one has lost it."""
     await connection.execute(
         update(StepRow)
         .where(StepRow.narration_id == narration_id, which)

@@ -1,4 +1,4 @@
-"""What can be done with a narration once it is submitted: it is resumed, read again in part, listed, deleted.
+"""Use-cases of a submitted narration: resume, regenerate segments, list, delete.
 
 The row is the truth; the queue gets a message by the task's name, and a reconciler sends another should it be lost.
 """

@@ -1,8 +1,8 @@
 """A text or a book that is submitted: read, cast, brought into the store, and queued.
 
 A book is taken apart in a bounded subprocess before anything is promised for it, so that its sender learns at once what
-is wrong with it. The objects come before their row: a row never speaks of bytes that are not there. How the files
-arrived is not known here, and voices are found by a callable.
+is wrong with it. The objects come before their row: a row never speaks of bytes that are not there. The transport is
+not known here, and voices are resolved by a callable.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ NOT_TAKEN = {
     ".azw3": None,
     ".odt": None,
 }
-"""What people have books in that is not read here, by its ending and first bytes: it says how things look, not what is
-text, or needs a program of its own."""
+"""Unsupported book formats, by file extension and first bytes: they describe layout rather than text, or need a program
+of their own."""
 COVER_ENDINGS = {"image/jpeg": "jpg", "image/png": "png"}
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class SentCover:
 
 @dataclass(frozen=True)
 class Submission:
-    """What shall be narrated: the wish, and the files it came with. `file_title` is for a text without a title."""
+    """A submission: the request's fields, and its files. `file_title` is for a text without a title."""
 
     wanted: NewNarration
     path: Path
@@ -336,7 +336,7 @@ class Submissions:
 
 
 async def discard_objects(store: ObjectStore | None, narration_id: str) -> None:
-    """Remove objects that no row speaks of; what an absent store keeps is logged, and left to the janitor."""
+    """Remove objects without a row; where the store is unavailable that is logged, and left to maintenance."""
     prefix = narration_prefix(narration_id)
     try:
         await asyncio.to_thread(configured(store).delete_prefix, prefix)

@@ -1,4 +1,4 @@
-"""Takes one text apart that a stranger made; run by `book_reader` in a sandbox, never imported into a server.
+"""Parses one untrusted text into blocks; run by `book_reader` in a sandbox, never imported into a server.
 
     {"source": …, "kind": "text" | "markdown" | "ssml" | "epub" | "html" | "docx", …} -> {"blocks": …, "title": …, …}
 

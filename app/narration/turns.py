@@ -1,7 +1,7 @@
-"""Whose turn it is: narrations with a step that can be done now, in the order that is fair between their owners.
+"""Fair scheduling of narration steps between projects and keys.
 
-A message of the queue says that there is a step to do, and a process does the one whose turn it is: so ten narrations
-of one key make another's wait for a step, and not for ten narrations. First comes the project with the fewest steps in
+A message of the queue says that there is a step to do, and a process does the one whose turn it is: so a key with ten
+narrations delays another's by one step, and not by ten narrations. First comes the project with the fewest steps in
 work, then the one that was served longest ago, and within it the same of its keys.
 """
 

@@ -1,4 +1,4 @@
-"""The API keys of one database. It knows what proves a key, and not what a key is asked for.
+"""The API keys of one database. It authenticates keys and does not authorise requests.
 
 A token is returned once and not kept: what is kept is its HMAC-SHA256 under the pepper.
 """
@@ -92,7 +92,7 @@ class ApiKeyStore:
         if row.expires_at is not None and row.expires_at <= now:
             raise AuthenticationFailed(f"the API key {key_id} expired at {row.expires_at.isoformat()}; ask for another")
         if row.last_used_at is None or now - row.last_used_at >= LAST_USED_RESOLUTION:
-            # The owner's information only: a database that cannot be written refuses no key.
+            # Informational: a key is valid even where this cannot be written.
             with suppress(StoreUnavailable):
                 async with self._database.writing() as connection:
                     await connection.execute(update(KeyRow).where(KeyRow.id == key_id).values(last_used_at=now))

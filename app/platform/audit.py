@@ -1,4 +1,4 @@
-"""The audit log: which key did what to which thing, and when. Of what was in the thing it has nothing.
+"""The audit log: which key did what to which object, and when. It holds no content.
 
 Reading and speaking are not in it: those are in the usage.
 """

@@ -1,4 +1,4 @@
-"""Who is signed in with a browser: invitations, which work once, and sessions, in Redis.
+"""Browser sign-in: single-use invitations and sessions, in Redis.
 
     carillon:invitation:<hash>  for INVITATION_S, or until it is used
     carillon:browser:<hash>     for SESSION_S after its last use
@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from app.errors import DeadlineExceeded
 
 INVITATION_S = 15 * 60
-"""Long enough to look up from the terminal; whoever finds the link later finds it used or expired."""
+"""Long enough to copy from the terminal; a link that leaks later is used or expired."""
 
 SESSION_S = 7 * 24 * 3600
 
@@ -82,7 +82,7 @@ def _opened(secret: str, kept: bytes | None) -> str | None:
 def _crossed(secret: str, data: bytes) -> bytes:
     """`data` under a one-time pad that follows from the secret, of 256 bits and used for one value; its own inverse.
 
-    Who changes what Redis has gets another key by it, which is none.
+    Tampering with what Redis holds yields an invalid key.
     """
     pad = hashlib.shake_256(b"carillon: browser session " + secret.encode()).digest(len(data))
     return bytes(a ^ b for a, b in zip(data, pad, strict=True))

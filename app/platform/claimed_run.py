@@ -1,6 +1,6 @@
-"""One attempt at claimed work: whatever it meets, its claim ends, and the row says how.
+"""One attempt at claimed work: however it ends, the claim is released and the outcome recorded.
 
-It knows neither the row nor the work: a subclass does the work and writes the ends down.
+It knows neither the row nor the work: a subclass does the work and records the outcome.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ClaimedRun(ABC, Generic[Ended]):
     """One attempt. Each method raises JobLost when the claim is lost, NotFound when the row was deleted."""
 
     noun: ClassVar[str]
-    """What errors call the work."""
+    """The work's name in errors."""
 
     confidential: ClassVar[bool] = False
     """Whether errors' messages may hold what a user wrote, and stay out of the log."""
@@ -53,11 +53,11 @@ class ClaimedRun(ABC, Generic[Ended]):
 
     @abstractmethod
     async def give_back(self, *, failure: bool = False) -> None:
-        """Leave the work to the next attempt; `failure` when this one failed, and did not only make way."""
+        """Leave the work to the next attempt; `failure` when this one failed rather than yielded."""
 
     @abstractmethod
     async def fail(self, error: JobError) -> Ended:
-        """End what no attempt will mend."""
+        """End the work as failed for good."""
 
     async def to_the_end(self) -> Ended | None:
         """Do what is left to do. Returns what has ended, None when another attempt goes on with it."""
@@ -77,7 +77,7 @@ class ClaimedRun(ABC, Generic[Ended]):
         except Cancelled:
             return await self.cancel()
         except asyncio.CancelledError:
-            # This process was asked to end: the next one shall not wait for the claim to lapse.
+            # This process is shutting down: the next one need not wait for the claim to lapse.
             await asyncio.shield(self.give_back())
             raise
         except CarillonError as error:
@@ -107,7 +107,7 @@ class ClaimedRun(ABC, Generic[Ended]):
 
 
 def _unforeseen(error: Exception, noun: str) -> StageFailed:
-    """What is foreseen nowhere, as the end of one attempt: the next need not meet it, so it is retryable.
+    """An unexpected exception as the end of one attempt: the next need not meet it, so it is retryable.
 
     It says the error's kind and place, and not its message, which may hold what a user wrote.
     """
@@ -117,5 +117,5 @@ def _unforeseen(error: Exception, noun: str) -> StageFailed:
 
 
 def _may_pass(error: CarillonError) -> bool:
-    """Whether another attempt may fare better: the error says so, or is one that is foreseen nowhere."""
+    """Whether another attempt may succeed: the error is retryable or unexpected."""
     return error.retryable or error.code == CarillonError.code

@@ -88,7 +88,7 @@ def with_local_secrets(settings: Settings) -> Settings:
     """`settings`, with the data directory's secrets where none are configured.
 
     Where both the pepper and the fleet's secret are configured, as in a fleet of several machines, no directory's are
-    wanted: a webhook secret of each machine would be of no use to who receives.
+    wanted: a webhook secret of each machine would be of no use to a receiver.
     """
     if settings.key_pepper.get_secret_value() and settings.fleet_secret.get_secret_value():
         return settings

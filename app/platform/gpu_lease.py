@@ -1,9 +1,9 @@
-"""Who has a card's memory: a lease for each process of a fleet that loads a model there.
+"""GPU memory leases: one for each process of a fleet that loads a model on a card.
 
 A worker takes most of a card and a trainer a good part. Each writes down what it takes, in a file that it holds locked
-for as long as it lives, and waits where that and the others' is more than there is, or than is free. Workers go first:
-while one waits, no trainer gets a lease, and one that has it sees `wanted` and makes way. A lease dies with its
-process, for the kernel lets go of the lock. A process outside the fleet shows in the free memory alone.
+for as long as it lives, and waits where that and the others' is more than there is, or than is free. Workers have
+priority: while one waits, no trainer gets a lease, and a trainer that holds one sees `wanted` and yields. A lease ends
+with its process, since the kernel releases the lock. A process outside the fleet shows in the free memory alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TELL_EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a process takes of a card, or waits for. One that `yields` makes way for those that do not."""
+    """What a process takes of a card, or waits for. One that `yields` gives up its lease to those that do not."""
 
     who: str
     bytes: int
@@ -50,7 +50,7 @@ def take_card(directory: Path, gpus: Sequence[Gpu]) -> tuple[Gpu, IO[str]]:
 class CardLease:
     """One process's lease on one card: `for pause_s in lease.waits(tell): sleep(pause_s)` waits until it is had.
 
-    Closing gives it back, and so does the end of the process.
+    Closing releases it, and so does the end of the process.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class CardLease:
             self._write(waits=True)
 
     def waits(self, report: Callable[[str], None], *, timeout_s: float | None = None) -> Iterator[float]:
-        """Pauses, in seconds, until the memory is there; `tell` hears what is in the way: at once, then every 30 s.
+        """Pauses, in seconds, until the memory is there; `tell` is called with what is in the way: at once, then every
+        30 s.
 
         Raises EngineFailed after `timeout_s`.
         """
@@ -93,7 +94,7 @@ class CardLease:
             waited_s += WAIT_S
 
     def wanted(self) -> str | None:
-        """Who waits for this card and goes before us; None: no process."""
+        """The process with priority that waits for this card, if any."""
         with self._ledger():
             return next((other.who for other in self._others() if other.waits and not other.yields), None)
 

@@ -1,4 +1,4 @@
-"""The GPUs of this machine as `nvidia-smi` tells them, and which process of a fleet gets which.
+"""The GPUs of this machine as `nvidia-smi` reports them, and their assignment to the processes of a fleet.
 
 The tool comes with the driver and needs no CUDA context of ours, so a look costs no memory of a card. Numbers are in
 the order of the PCI bus, which CUDA follows where `CUDA_DEVICE_ORDER` says so. What a card's memory is used for is
@@ -74,7 +74,7 @@ def nvidia_smi() -> str | None:
 
 
 def look(ask: Callable[[], str | None] = nvidia_smi) -> tuple[Gpu, ...]:
-    """The cards here, in the order of their numbers. A line that says no numbers (a broken card) is passed over."""
+    """The cards here, in the order of their numbers. A line without numbers (a broken card) is skipped."""
     cards = [gpu for line in (ask() or "").splitlines() if (gpu := _parsed(line))]
     return tuple(sorted(cards, key=lambda gpu: gpu.index))
 

@@ -1,4 +1,4 @@
-"""Answers to requests that were sent with an `Idempotency-Key`, kept for a day so that a repetition gets the same one.
+"""Responses to requests with an `Idempotency-Key`, kept for a day so that a retry gets the same one.
 
 A request claims its key before it is worked on; another one that comes meanwhile is refused. A claim whose process died
 is taken over after `CLAIM_S`. What a request asks for is not known here.
@@ -40,7 +40,7 @@ class IdempotencyStore:
         self._now = now
 
     async def claim(self, project_id: str, key: str, request: str) -> Answer | None:
-        """The answer that was given already; None: the caller works on the request, and says `keep` or `release`.
+        """The response that was sent already; None: the caller handles the request, then calls `keep` or `release`.
 
         Raises Conflict while another works on it, InvalidRequest where the key was used for another request.
         """

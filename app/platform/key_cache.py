@@ -1,4 +1,4 @@
-"""Keys that were proved a moment ago: a request costs a query only where its key was not seen lately.
+"""A cache of authenticated keys: a request costs a query only where its key was not seen lately.
 
 A key that is revoked through this process ends here at once, through another one, or in the database, within
 `MAX_AGE_S`. Wrong tokens are not kept.

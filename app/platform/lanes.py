@@ -1,8 +1,7 @@
-"""Places for work that costs a core while it lasts, handed out in turn to those who want them.
+"""A fair semaphore for CPU-bound work: slots are granted round-robin between callers.
 
-Callers that wait are served in turn: each caller's next piece of work comes after one of every other caller's, however
-many it has handed in. No caller has every place, where there are several, so that another one's is soon begun. Who the
-caller is, the task that asks knows: `CALLER`.
+Each caller's next piece of work comes after one of every other waiting caller's, however many it has submitted. No
+caller holds every slot, where there are several. The caller is the context variable `CALLER`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class FairLanes:
         self._held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._served: dict[str, int] = {}
-        """When those who wait or have a place were last served, as a number that grows."""
+        """When each active caller was last served, as a growing number."""
         self._count = 0
 
     @asynccontextmanager
@@ -75,6 +74,6 @@ class FairLanes:
             self._held[caller] += 1
 
     def _next(self) -> str | None:
-        """Of those who wait and may have another place, the one who was served longest ago."""
+        """The waiting caller served longest ago, of those below their limit."""
         waiting = [caller for caller in self._waiting if self._held[caller] < self._most]
         return min(waiting, key=lambda caller: self._served.get(caller, 0), default=None)

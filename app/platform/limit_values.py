@@ -1,6 +1,6 @@
 """How much a project, or one key, may do: numbers that operators set, and None where there is no limit.
 
-Who counts is `rate_limits`, `session_counts` and `quota`.
+They are enforced by `rate_limits`, `session_counts` and `quota`.
 """
 
 from __future__ import annotations

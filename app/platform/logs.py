@@ -3,8 +3,8 @@
 A record is a static event and its data: `log.info("session started", extra={"session": id})`. The text form appends the
 data as `key=value`; the JSON form makes one object a line. No text or audio of a user belongs in either.
 
-What strangers send can be logged, but harms no log: a value is cut, its control characters are escaped, and an event
-that strangers can cause at will comes so often a minute and no more (`Throttle`).
+Untrusted input is safe to log: values are truncated, control characters escaped, and events that clients can cause at
+will are rate-limited (`Throttle`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def printable(text: str) -> str:
 
 
 class Throttle(logging.Filter):
-    """Lets `per_minute` records of each event through, and says with the first of the next minute how many it kept."""
+    """Lets `per_minute` records of each event through; the first of the next minute carries the number suppressed."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How late an event loop wakes who sleeps on it: what blocks the loop delays every session alike."""
+"""Event loop lag: what blocks the loop delays every session alike."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     meter = Meter(sample_rate_hz); meter.push(block) …; curve = meter.finish()
     curve.integrated_lufs, curve.true_peak_dbtp
 
-A curve keeps two numbers for every 10 ms, so ten hours are 29 MB. Mono float32, full scale ±1. It does not know what
-loudness is wanted, nor how to bring it about.
+A curve keeps two numbers for every 10 ms, so ten hours are 29 MB. Mono float32, full scale ±1. It measures only: the
+target and the gain are the caller's.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def from_hub(reference: str) -> bool:
 
 
 def locate(reference: str, *, variable: str, progress: Progress = to_log) -> Path:
-    """As `fetch`, for who has no event loop."""
+    """As `fetch`, for callers without an event loop."""
     return _directory(reference, variable) or asyncio.run(fetch(reference, variable=variable, progress=progress))
 
 

@@ -4,8 +4,8 @@
         part.name, part.found, part.error
 
 Wheels bring libraries and programs for a machine that may not be this one: a wheel without its library, or a processor
-without the instructions that it was compiled for. Each part is loaded in a child, since such a one can kill the process
-that loads it. What is *missing* in the system is named with what mends it; nothing is mended here.
+without the instructions that it was compiled for. Each part is loaded in a child process, since a bad one can kill it.
+What is *missing* in the system is reported with its remedy; nothing is fixed here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Part:
 
     @property
     def remedy(self) -> str:
-        """The command that mends a part that does not load."""
+        """The command that repairs a part that does not load."""
         for library, package in _SYSTEM_LIBRARIES.items():
             if library in self.error:
                 return f"sudo apt-get install {package}"

@@ -1,7 +1,8 @@
-"""Projects: the owners of everything that is made here. A project's things are seen by its own keys, and operators'.
+"""Projects: the owners of everything that is made here. A project's resources are visible to its own keys and to
+operators.
 
-A store works for a `Tenant`, and answers for what is another's as for what is not there. Built-in voices are a
-model's, and so everybody's. Who may ask for what is known to keys (`api_keys`), and not here.
+A store works for a `Tenant`, and treats another's rows as absent. Built-in voices belong to a model and are visible to
+all. Permissions belong to keys (`api_keys`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MAX_PROJECT_NAME_CHARS = 64
 
 @dataclass(frozen=True)
 class Tenant:
-    """For whom a store works. What is made is of `project`; what is seen too, unless `sees_all`."""
+    """The scope of a store: rows are created in `project`, and read from it unless `sees_all`."""
 
     project: str
     sees_all: bool = False
@@ -39,10 +40,10 @@ class Tenant:
 
 
 EVERYONE = Tenant(DEFAULT_PROJECT, sees_all=True)
-"""For whom processes behind the front door work: they do what was admitted before."""
+"""The tenant of processes behind the front door, whose work was admitted before."""
 
 STRANGER = Tenant("")
-"""Who has shown no key: no project has this id."""
+"""The tenant of unauthenticated requests: no project has this id."""
 
 
 class Project(Frozen):

@@ -1,4 +1,4 @@
-"""What a project has, counted in SQL, and whether it may have more: voices, jobs that are not over, stored bytes.
+"""Quotas of a project, counted in SQL: voices, jobs that are not over, stored bytes.
 
 Two requests at one moment may together pass a limit by one; none is passed for long.
 """
@@ -26,7 +26,7 @@ class Quota:
     project: str
     limits: Limits
     check_job: Callable[[], Awaitable[object]]
-    """Raises QuotaExceeded where the month has no money or GPU seconds left for another job."""
+    """Raises QuotaExceeded where the month's budget or GPU seconds are spent."""
 
     async def check_voices(self) -> None:
         """Raises QuotaExceeded where there is no room for another voice."""

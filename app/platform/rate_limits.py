@@ -1,7 +1,7 @@
 """Rate limits: requests and characters in a sliding minute, counted in Redis for all front doors (library `limits`).
 
 Keys are `LIMITS/…` of that library, below `carillon:limits`. What is limited to nothing costs no call. Where Redis is
-away, everything passes or nothing does, as the operator has set.
+unavailable, it fails open or closed, as configured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Counted = Literal["requests", "characters"]
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left of a limit, and in how many seconds the present window is over."""
+    """What remains of a limit, and the seconds until its window resets."""
 
     counted: Counted
     limit: int
@@ -52,7 +52,7 @@ class RateLimiter:
     async def count(self, counted: Counted, amount: int, owners: Mapping[str, int | None]) -> None:
         """Count `amount` for each of `owners` (ids) that has a limit a minute, and tell ALLOWANCES what is left.
 
-        Raises RateLimited where a limit is reached, Overloaded where Redis is away and that closes the door.
+        Raises RateLimited where a limit is reached, Overloaded where Redis is unavailable and the limits fail closed.
         """
         limited = [(owner, limit) for owner, limit in owners.items() if limit is not None]
         if not limited:

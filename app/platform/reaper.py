@@ -1,4 +1,4 @@
-"""What keeps `carillon up` from leaving orphans when it is killed; run as a script, standard library only.
+"""Prevents orphan processes when `carillon up` is killed; run as a script, standard library only.
 
     reaper.py exec PARENT COMMAND…   becomes COMMAND, which the kernel kills when the process PARENT dies (Linux)
     reaper.py watch                  reads `+GROUP` and `-GROUP` lines; when its input ends, kills the groups left

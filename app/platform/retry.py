@@ -1,4 +1,4 @@
-"""Trying again while a store is away, by tenacity: one policy for coroutines, one for blocking calls.
+"""Retries while a store is unavailable, by tenacity: one policy for coroutines, one for blocking calls.
 
 It knows StoreUnavailable and no store. How a client waits for a front door is in `app.client.connection`, and how a
 narration waits for a place at a worker in `app.realtime.background`: both go on for as long as there is a sign of life.

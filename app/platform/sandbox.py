@@ -1,4 +1,4 @@
-"""Runs a script of ours on a stranger's file in a child process that cannot hurt, and returns its answer.
+"""Runs a script on an untrusted file in a sandboxed child process, and returns its result.
 
     answer = await run(SCRIPT, {"source": …}, limits=Limits(memory_bytes=2**30, cpu_s=60, wall_s=60), wording=WORDING)
 
@@ -95,7 +95,7 @@ def command(script: Path, request: Mapping[str, Any], bounds: Mapping[str, int])
 
 
 def kill_group(leader: int) -> None:
-    """Kill a child that leads a session, and all that it started."""
+    """Kill a child's whole process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
@@ -106,7 +106,7 @@ def _last_line(complaints: bytes) -> str:
 
 
 async def _communicate(command: list[str], environment: dict[str, str], limits: Limits) -> tuple[int, bytes, bytes]:
-    """(return code, its answer, its complaints), of which a byte more than allowed is kept. Raises TimeoutError."""
+    """(return code, stdout, stderr), each truncated one byte above its limit. Raises TimeoutError."""
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, start_new_session=True, env=environment
     )
@@ -123,7 +123,7 @@ async def _communicate(command: list[str], environment: dict[str, str], limits: 
 
 
 async def _kept(stream: asyncio.StreamReader | None, most: int) -> bytes:
-    """What the stream says to its end, `most` bytes and one more of it: the rest is only read away."""
+    """The stream to its end, truncated to `most` bytes and one more; the rest is discarded."""
     kept = bytearray()
     while stream and (piece := await stream.read(2**16)):
         kept += piece[: most + 1 - len(kept)]

@@ -1,4 +1,4 @@
-"""The inside of `app.platform.sandbox`: one process that runs one of our scripts within its bounds.
+"""The child's side of `app.platform.sandbox`: runs one script within its resource limits.
 
     python -I sandbox_child.py SCRIPT '{"bounds": {"AS": …}, "request": {…}}'
 

@@ -1,4 +1,4 @@
-"""How many sessions a project or key has open, through all front doors; the script documents the keys.
+"""Concurrent sessions of a project or key, over all front doors; the script documents the keys.
 
 A session that is not renewed, because its front door died, counts no longer after `TTL_S`.
 """
@@ -21,7 +21,7 @@ from app.errors import Overloaded, RateLimited
 TTL_S = 15.0
 RETRY_AFTER_S = 2.0
 RETRY_S, SLOW_RETRY_S = 0.05, 0.4
-"""Between two tries, the first and the last: many that wait for one owner are not to keep Redis busy."""
+"""Pauses between attempts, first and last: many waiters of one owner must not keep Redis busy."""
 
 CALL_TIMEOUT_S = 1.0
 PREFIX = "carillon:limits:sessions:"
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionCounts:
-    """Counts what is limited; what is not costs no call."""
+    """Counts limited sessions; unlimited ones cost no call."""
 
     def __init__(self, redis: Redis, *, open_when_away: bool) -> None:
         self._script = redis.register_script(files("app.platform").joinpath("session_counts.lua").read_text("utf-8"))
@@ -40,8 +40,8 @@ class SessionCounts:
     async def counted(self, limits: Mapping[str, int | None], *, patience_s: float) -> AsyncIterator[None]:
         """A session that counts for each of `limits`, by the ids of owners, while the context is open.
 
-        Raises RateLimited where one of them has no room for `patience_s`, Overloaded where Redis is away and that
-        closes the door.
+        Raises RateLimited where one of them has no room for `patience_s`, Overloaded where Redis is unavailable and the
+        limits fail closed.
         """
         limited = {owner: limit for owner, limit in limits.items() if limit is not None}
         if not limited:

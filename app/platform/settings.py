@@ -436,6 +436,6 @@ def _unknown_variables() -> Iterator[str]:
 
 
 def without_secrets(url: str) -> str:
-    """An address as it may be shown: without what stands before the host, and without its parameters."""
+    """An address safe to show: without credentials and query."""
     scheme, separator, rest = url.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"

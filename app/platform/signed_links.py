@@ -1,7 +1,7 @@
-"""Signed links: anyone who has one may fetch a narration's files until it expires, without a key.
+"""Signed links: a link fetches a narration's files without a key until it expires.
 
 A token is a narration's id and the time it was signed, under a key derived from the pepper: every front door of a fleet
-knows it, and nothing is kept of it. It cannot be taken back but by deleting the narration.
+knows it, and nothing is kept of it. It can be revoked only by deleting the narration.
 """
 
 from __future__ import annotations

@@ -209,9 +209,9 @@ class NarrationRow(Base):
 class StepRow(Base):
     """What is to be done for a narration, one row for each message of work: its plan, its chapters, its mastering.
 
-    Steps are done in the order of `number`; `kind` says which they are: `plan`, `chapter` or `master`.
-    `attempt` is the fencing token: only its holder may change the row. `setbacks` counts what stands against the step
-    since it was last opened: processes that died over it, and failures that were hoped to pass.
+    Steps are done in the order of `number`; `kind` says which they are: `plan`, `chapter` or `master`. `attempt` is the
+    fencing token: only its holder may change the row. `setbacks` counts failures of the step since it was last opened:
+    processes that died, and transient errors.
     """
 
     __tablename__ = "narration_steps"
@@ -230,7 +230,7 @@ class StepRow(Base):
 
 
 class AuditRow(Base):
-    """Who did what to which thing, and when; nothing of what was in it."""
+    """An audit entry: who did what to which object, and when; no content."""
 
     __tablename__ = "audit_log"
 

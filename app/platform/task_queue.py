@@ -1,4 +1,4 @@
-"""The front door's end of the queue: tasks are sent by name, and a queue that is away costs the client nothing.
+"""The front door's end of the queue: tasks are sent by name, and an unavailable queue fails no request.
 
 What a message asks for is in the catalogue before it is sent; the reconciler sends another when it is lost.
 """

@@ -1,4 +1,4 @@
-"""Sound at another tempo, with the pitch it has: ffmpeg's `atempo`."""
+"""Time stretching that keeps the pitch: ffmpeg's `atempo`."""
 
 from __future__ import annotations
 

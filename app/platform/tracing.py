@@ -30,7 +30,7 @@ class _Process:
 
 
 _process = _Process()
-"""This one, as logging has its handlers: where spans go is no business of those who make them."""
+"""Process-wide, like logging's handlers: code that makes spans does not choose where they go."""
 
 
 class Span:
@@ -40,7 +40,7 @@ class Span:
         """Add what is known now; None is left out."""
 
     def rename(self, name: str) -> None:
-        """Call it otherwise than at its start."""
+        """Rename it."""
 
 
 class _Recorded(Span):

@@ -1,7 +1,7 @@
-"""Who used how much, in SQL: sessions and chapters as they were recorded, clone jobs from their own rows.
+"""Usage accounting in SQL: sessions and chapters as they were recorded, clone jobs from their own rows.
 
-A record is written as a whole, however often, and so counts once. What use costs, a price table says; a budget is for
-the sum of a month. Who may see what, a tenant says.
+A record is written as a whole, however often, and so counts once. Costs follow from a price table; a budget is monthly.
+Visibility is the tenant's.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def resolve(url: str, *, private: bool, lookup: Lookup = socket.getaddrinfo) -> 
     """
     invalid = InvalidRequest(f"{url[:200]!r} is no http(s) address", param="webhook_url")
     try:
-        parts = httpx.URL(url)  # as who calls understands it: another parser may find another host
+        parts = httpx.URL(url)  # parsed as the caller parses it: another parser may find another host
         host, port = parts.raw_host.decode("ascii"), 443 if parts.port is None else parts.port
         host.encode("idna")
         parts.host.encode()

@@ -29,7 +29,7 @@ PATIENCE_S = 120.0
 RETRY_S = 2.0
 
 MAX_BREAKDOWNS = 5
-"""A text over which sessions break so often is itself at fault, and must not bring down one worker after the other."""
+"""A text over which this many sessions broke is at fault itself, and must not crash one worker after the other."""
 
 VOICES_AT_HAND = 4
 """Sessions a narrator keeps at most: the voices of a dialogue take turns."""
@@ -87,7 +87,7 @@ class BackgroundSession:
         raise WorkerLost(f"worker {self._upstream.worker.id} ended a session with an utterance pending")
 
     async def read(self, text: str) -> Spoken:
-        """The text as any listener gets it, cut by the worker; the session is then over."""
+        """The text as in a live session, cut by the worker; the session is then over."""
         asked_at = self._clock()
         await self._upstream.send(Text(session=_SESSION, text=text))
         await self._upstream.send(Eos(session=_SESSION))
@@ -143,7 +143,7 @@ class BackgroundSpeech:
             await narrator.aclose()
 
     async def speak(self, voice: Voice, text: str) -> Spoken:
-        """The text as any listener gets it, from one session; tries, waits and raises as `Narrator.utter` does."""
+        """The text as in a live session, from one session; retries and raises as `Narrator.utter` does."""
         async with self.narrator() as narrator:
             return await narrator.retrying(voice, lambda session: session.read(text))
 

@@ -3,7 +3,7 @@
 A journal notes everything that is sent to a worker and received of it. Should the worker be gone, `move` returns what
 to send to the next one, which then goes on at the very sample where the listener is, with the codes that were received.
 Nothing is repeated and nothing is missing, whatever was under way. Should this process be gone, what `record` gave is
-enough to do the same elsewhere. The journal knows no worker, no socket and no clock. It keeps text and codes in memory,
+enough to do the same elsewhere. The journal is pure: no worker, no socket, no clock. It keeps text and codes in memory,
 and never writes them to a log.
 
 What a client sends is read by a `Markup` here, whose state lives as long as the session, and plain text is all that a

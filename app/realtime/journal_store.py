@@ -154,7 +154,7 @@ class JournalStore:
             self._hurry.set()
 
     async def take(self, token: str, key_id: str) -> Taken:
-        """Become the owner of a session. Its former one is notified, here or with its next writing.
+        """Become the owner of a session. The former owner is notified, here or with its next write.
 
         Raises UnknownSession, or DeadlineExceeded when Redis is away.
         """

@@ -1,6 +1,6 @@
-"""What a session uses is counted by a meter, and a router that gives each session one.
+"""A router that meters each session.
 
-Whose meter it is, and what it does with what it counts, is not known here.
+Accounting is the meter's own.
 """
 
 from __future__ import annotations

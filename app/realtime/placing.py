@@ -49,7 +49,7 @@ RESTART_RETRY_AFTER_S = 5.0
 """Sent to a client that no worker can serve until one has started."""
 
 LOST = (WorkerLost, EngineFailed, DeadlineExceeded, Overloaded)
-"""What is the worker's fault and not the session's: it can go on elsewhere."""
+"""Errors of the worker and not of the session, which can continue elsewhere."""
 
 UNFIT = (*LOST, StoreUnavailable, AdapterUnavailable)
 """Why a worker is passed over: another may have the adapter, or a disk with room for it."""

@@ -1,4 +1,4 @@
-"""A session's way to the fleet: a place is found for it, and it is watched while it is spoken.
+"""Routes sessions to the fleet: finds a place for each, and supervises it while it speaks.
 
 `SessionRouter.open` is all that the edges know of the fleet. It knows neither dialects, formats, credits and clients,
 nor how places are found (`placing`), nor what a session does at its place (`session`).
@@ -54,7 +54,7 @@ class SessionRouter:
         *,
         pronunciations: Pronunciations | None = None,
     ) -> None:
-        """`pronunciations` tells how words are said in a voice for whom the task works."""
+        """`pronunciations` gives the current caller's dictionary for a voice."""
         self._pronunciations = pronunciations
         self.settings = settings
         self.placer = Placer(fleet, registry, settings, clock, crowded=self._make_room)
@@ -140,7 +140,7 @@ class SessionRouter:
         """Have as many sessions rest as wait for a place, those first that have been idle for longest."""
         now = self._clock()
         if now - self._made_room_at < ROOM_INTERVAL_S:
-            return  # who waits is back with the fleet's next refresh at the latest
+            return  # a waiting session retries with the fleet's next refresh at the latest
         self._made_room_at = now
         least_s = LEAST_IDLE_SHARE * self.settings.session.idle_place_s
         sessions = (session for session in self._sessions if session.voice.model == model)

@@ -40,7 +40,7 @@ from app.speech.text.spoken import has_rules, is_silent
 from app.speech.voices import Voice
 
 MAX_MOVES_PER_CHUNK = 5
-"""A text over which workers are lost so often is itself at fault, and must not bring down one after the other."""
+"""A text over which this many workers were lost is at fault itself, and must not crash one after the other."""
 
 CROWDED_IDLE_SHARE = 0.1
 """Of `idle_place_s`, after which an idle session makes room where there is none."""
@@ -307,7 +307,7 @@ class RoutedSession:
         self._place.connection.abort()
 
     def _rests_after(self, journal: Journal) -> bool:
-        """Whether a session that has lost its worker waits for its next text without one.
+        """Whether a session that lost its worker stays without a place until its next text.
 
         The first time, with nothing to speak, it goes to another worker, where its voice is then at hand. Lost there
         too, it would be handed on for ever between workers that break.
@@ -372,7 +372,7 @@ class RoutedSession:
         self._place, self._lease, self._worker = place, lease, place.connection.worker
 
     def _leave_drained(self, connection: WorkerConnection, now: float) -> None:
-        """Break the connection to a worker that wants its sessions gone by now; the reader then moves this one."""
+        """Break the connection to a draining worker past its deadline; the reader then moves this session."""
         if connection.leave_at is not None and now >= connection.leave_at:
             self._leaving = True
             connection.abort()

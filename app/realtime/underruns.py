@@ -1,8 +1,8 @@
-"""Where a listener would have heard a gap that is ours: audio came late although the text was there.
+"""Detects underruns that are the server's: audio came late although the text was there.
 
 The listener is taken to begin `PREBUFFER_S` after the first packet, as players do, and to play in real time. A gap
-counts from the moment it runs dry, if the worker had begun the chunk by then; that the writer of the text paused is no
-gap of ours. What the network between front door and client adds is not known here.
+counts from the moment it runs dry, if the worker had begun the chunk by then; a pause of the text's source is no
+underrun. What the network between front door and client adds is not known here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A WebSocket to a worker, or its other end: what comes waits for its one reader, and what goes waits while the other
-end takes nothing.
+"""A WebSocket to a worker, or its server side, with backpressure both ways: received messages wait for the one reader,
+sent ones until the peer reads.
 
 picows reads and writes the frames: with `websockets`, which does so in Python, they took a third of what a frame of
 audio cost a front door (`carillon bench fleet`). The kernel watches over the other end, with probes and their

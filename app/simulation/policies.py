@@ -1,4 +1,4 @@
-"""Ways to choose a worker for a session: ours, and those of its peers, for the simulator to compare.
+"""Placement policies for the simulator to compare: ours, and those of other projects.
 
 Every policy sees the view that a front door has of the fleet, and is given its admission, `has_room`: it goes on to
 another worker where one is full, which is more than some of the peers do.

@@ -1,4 +1,4 @@
-"""What became of the sessions of a simulation, counted as it goes."""
+"""Counters of a simulation's sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers a simulated fleet should have: what decides it, and how fast it may change.
+"""Autoscaling of a simulated fleet: the target size, and the rate of change.
 
 The rules are those of a Kubernetes autoscaler. By places it is the chart's own (`compose/helm`): places in use, and
 the starts that wait for one. By CPU it is what a cluster does by default. Nothing here knows sessions.
@@ -58,7 +58,7 @@ Rule = Callable[[Seen, float], int]
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """A rule, its bounds, and the pace of what follows."""
+    """A scaling rule with its bounds and delays."""
 
     rule: Rule
     fewest: int

@@ -1,4 +1,4 @@
-"""What a recording is, and its samples: a user's audio is only ever decoded in a sandbox.
+"""Probes and decodes recordings: untrusted audio is only ever decoded in a sandbox.
 
 `probe` says what a file is, by its first bytes and by really decoding it; `decode` also writes it as raw mono float32.
 The decoding is `app.voices.audio_probe_child`'s; ffmpeg is made to open nothing but that file.

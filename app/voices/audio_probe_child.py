@@ -1,4 +1,4 @@
-"""Decodes one audio file that a stranger made; run by `audio_probe` in a sandbox, never imported into a server.
+"""Decodes one untrusted audio file; run by `audio_probe` in a sandbox, never imported into a server.
 
     {"source": …, "target": …, "max_duration_s": …, "sample_rate_hz": …} -> {"facts": …, "clipped_share": …, …}
 

@@ -37,7 +37,7 @@ LIMITS = {
         }
     ),
 }
-"""What a recording and a voice must reach: the operator's to say, whatever else of the recipe a client may choose."""
+"""Quality thresholds of recordings and voices, which only operators may override."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Whether a recorded consent says what it must: the phrase, and the number that was issued for the voice.
+"""Checks that a recorded consent contains the phrase and the number issued for the voice.
 
-It is heard in English, in a sandbox. Whose voice it is, is not known here.
+Its English speech is recognised in a sandbox. It does not identify the speaker.
 """
 
 from __future__ import annotations

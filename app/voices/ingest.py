@@ -1,8 +1,8 @@
-"""From a file that a stranger sent to a recording that is kept: probed, stored, written down; or nothing of it.
+"""From an uploaded file to a stored recording: probed, stored and recorded in the catalogue, or nothing of it.
 
 The object comes before its row, so that a row never speaks of bytes that are not there; an object whose row could not
 be written, because the voice was deleted meanwhile, is removed again. Once both are under way, a cancellation waits for
-them. How the file came is not known here.
+them. The transport of the file is not known here.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Ingest:
         await self.discard(sample.object_key)
 
     async def discard(self, key: str) -> None:
-        """Remove an object that no row speaks of; an absent store is logged, and is no reason to fail."""
+        """Remove an object without a row; an unavailable store is logged, and is no failure."""
         try:
             await asyncio.to_thread(configured(self.object_store).delete, key)
         except CarillonError as error:

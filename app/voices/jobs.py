@@ -1,4 +1,4 @@
-"""Clone jobs: who works on one, how far it is, how it ended. The rows are the truth; a queue's message is a reminder.
+"""Clone jobs: claims, progress, outcome. The rows are the truth; a queue's message is a reminder.
 
 A worker claims a job for a while and renews the claim as it works. Each claim has a number, the attempt, and every
 change names it: a worker that has lost a job to another can change neither the row nor, since object keys carry the

@@ -1,6 +1,6 @@
-"""Dictionaries of pronunciations, kept: of a key, for all that it speaks, and of a voice, for whomever it speaks.
+"""Stored pronunciation dictionaries: a key's, for all that it speaks, and a voice's, for all callers.
 
-What goes before is the voice's: its owner knows how it says a word. A narration's own replacements go before both.
+The voice's takes precedence over the key's, and a narration's own replacements over both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_REMEMBERED = 10_000
 
 
 def of_key(key_id: str) -> str:
-    """The owner that a key is; where none are asked for, all callers are one."""
+    """The owner of a key's dictionary; where authentication is off, all callers share one."""
     return f"key:{key_id}"
 
 
@@ -60,7 +60,7 @@ class PronunciationStore:
         self._read.pop(owner, None)
 
     async def spoken_with(self, voice: Voice) -> dict[str, str]:
-        """The words that hold for whom this task works, in this voice; as they were a second ago at most."""
+        """The words of the current caller in this voice, at most a second old."""
         return merged(await self._recent(of_key(CALLER.get())), await self._recent(of_voice(voice)))
 
     async def _recent(self, owner: str) -> dict[str, str]:

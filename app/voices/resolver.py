@@ -1,4 +1,4 @@
-"""The voices that can be asked for: the clones of the catalogue and the built-in voices of the models being served.
+"""Resolves voice names: the clones of the catalogue and the built-in voices of the models being served.
 
 A name is looked up by itself, however many clones there are, and what was found is good for a second: most session
 starts cost no query.
@@ -69,7 +69,7 @@ class PublishedVoices:
         return roster
 
     async def some(self, cards: tuple[ModelCard, ...], tenant: Tenant) -> Roster:
-        """Voices to be offered to who has asked for none that there is."""
+        """Voices to suggest where the requested one does not exist."""
         clones = await self._store.seen_by(tenant).published(limit=MAX_NEAREST_OF)
         return Roster(cards, clones, self._aliases)
 

@@ -1,4 +1,4 @@
-"""What can be done with a voice as a whole: it is created, renamed and deleted. It knows no HTTP, and who may do it.
+"""Use-cases of a voice as a whole: create, rename, delete. It knows neither HTTP nor permissions.
 
 Recordings come in by `ingest` and `uploads`, consent by `consents`, versions by the jobs that `clones` queues.
 """

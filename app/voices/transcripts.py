@@ -1,4 +1,4 @@
-"""Which words belong to which file: manifests and side files, read and assigned. Pure text."""
+"""Assigns transcripts to recordings: manifests and side files. Pure text."""
 
 from __future__ import annotations
 

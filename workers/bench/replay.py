@@ -328,7 +328,7 @@ class ReplayWorker:
         return Refusal(refusal, None)
 
     def admit(self, assign: Assign) -> None:
-        """Raises what refuses the session."""
+        """Raises the reason for a refusal."""
         if assign.epoch != self._epoch:
             raise WorkerLost(f"worker {self._id} is in epoch {self._epoch}, not {assign.epoch}")
         if len(self.sessions) >= self._profile.capacity:

@@ -61,7 +61,7 @@ class ClientSession:
     ) -> None:
         self.id = start.session
         self.over = False
-        """The client has been told of its end; what remains is between the front door and the worker."""
+        """Its end was reported to the client; the connection to the worker may still be open."""
         self._count = SessionCount()
         self._request = start
         self._key_id = key_id
@@ -126,7 +126,7 @@ class ClientSession:
             self._turn_ended_at = asyncio.get_running_loop().time() - age_s
 
     def _cancel(self, command: Cancel) -> None:
-        """Drop at once what has not been sent, here and on its way; then the worker learns what was heard."""
+        """Drop at once what has not been sent, here and on its way; then tell the worker how much was played."""
         self._send_queue.drop()
         if self._timer:
             self._timer.forget()
@@ -142,7 +142,7 @@ class ClientSession:
         self._cancels_due.append(command)
 
     def _answer_cancel(self, command: Cancel) -> None:
-        """The worker was done before it heard of the cancel, so the answer is ours to give."""
+        """The worker was done before it received the cancel, so it is answered here."""
         heard = command.played_samples or 0
         self._generation += 1
         words = self._upstream.spoken_text(heard) if self._upstream else ""
@@ -190,7 +190,7 @@ class ClientSession:
         await self._send_queue.drained()
 
     def _let_go(self) -> None:
-        """Leave the session to the connection that resumes it."""
+        """Release the session to the connection that resumes it."""
         if self._keep:
             self._services.journals.let_go(self._keep, over=self._accounted)
 
@@ -282,7 +282,7 @@ class ClientSession:
         return start.text_options(language=voice.language, operator=self._limits.text_options)
 
     def _open(self, upstream: RoutedSession, start: Start, voice: Voice) -> None:
-        """Make ready to send audio, and say so."""
+        """Open the send queue, and send `ready`."""
         self._upstream = upstream
         rate_hz = upstream.ready.sample_rate_hz
         if start.timestamps:
@@ -300,7 +300,7 @@ class ClientSession:
         self._send_queue.post(upstream.ready.model_copy(update={**told, "resume_token": token}))
 
     async def _converse(self, upstream: RoutedSession) -> None:
-        """Carry commands there and events back, until the worker is done."""
+        """Relay commands to the worker and events back, until it is done."""
         try:
             async with asyncio.TaskGroup() as group:
                 carrying = group.create_task(self._commands.carry(upstream))
@@ -368,7 +368,7 @@ class ClientSession:
         return round(samples * self._speed)
 
     def _finish(self, done: Done) -> None:
-        """The worker has said its last; what is first heard, and so the ledger, may still be to come."""
+        """The worker is done; the first audio may not have been sent yet, and so the ledger is completed later."""
 
         def complete() -> Done:
             moments = self._turn_ended_at, self._text_at, self._send_queue.first_audio_at

@@ -1,7 +1,7 @@
-"""What leaves a socket: one queue a session, one writer for all of them.
+"""The send side of a socket: one queue a session, one writer for all of them.
 
 The writer takes one item from each queue in turn, so a session with much to say, or without credit, never delays
-another. A queue holds a bounded amount of audio; who fills it waits. Audio is encoded when it is taken: credit can then
+another. A queue holds a bounded amount of audio; its producer waits. Audio is encoded when it is taken: credit can then
 cut it at any sample, and a cancel drops what was not heard without a trace in the encoder.
 """
 

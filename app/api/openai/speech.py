@@ -1,4 +1,4 @@
-"""OpenAI's speech API, as its SDKs and the clients written for it send it: `/v1/audio/speech`, `/v1/models`, listings.
+"""OpenAI's speech API, as its SDKs and compatible clients use it: `/v1/audio/speech`, `/v1/models`, listings.
 
 Rules where OpenAI's and ours differ:
 

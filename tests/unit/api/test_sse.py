@@ -63,8 +63,8 @@ def listen(watches: JobWatches, catalogue: Catalogue, key: Key | None = None) ->
     assert catalogue.job
     answer = watches.stream(
         catalogue.job,
-        again=catalogue.again,
-        shown=lambda job, _: {"revision": job.revision},
+        reload=catalogue.again,
+        render=lambda job, _: {"revision": job.revision},
         held=(key or Key()).held,
     )
     assert isinstance(answer, StreamingResponse)
