@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from tests.support.browser import Visit, hearing, visit
 from tests.support.running_fleet import RunningFleet
-from tests.support.talk_peer import AUDIBLE, MICROPHONE_HZ, question
+from tests.support.talk_peer import MICROPHONE_HZ, question
 
 KEEP_PEERS = """
 window.peers = [];
@@ -33,7 +33,7 @@ ENERGY = """async () => {
 
 TWO_CHANNELS = Path(__file__).with_name("two_channels.js")
 LISTEN = """
-window.heard = [[], []];
+window.heard = [];
 window.asked = [];
 const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = (wanted) => (window.asked.push(wanted), ask(wanted));
@@ -44,7 +44,7 @@ window.AudioContext = class extends AudioContext {
     await this.audioWorklet.addModule("/talk/static/two_channels.js");
     this.ears = new ChannelMergerNode(this, { numberOfInputs: 2 });
     const node = new AudioWorkletNode(this, "two-channels", { numberOfOutputs: 0 });
-    node.port.onmessage = ({ data }) => data.forEach((samples, i) => window.heard[i].push(...samples));
+    node.port.onmessage = ({ data }) => window.heard.push(data);
     window.rate = this.sampleRate;
     this.ears.connect(node);
   }
@@ -61,7 +61,7 @@ AudioNode.prototype.connect = function (to, ...rest) {
   return connect.call(this, to, ...rest);
 };
 """
-"""The page's sound is kept, and what it asks the browser for."""
+"""When the page was audible is kept, and what it asked the browser for."""
 
 WAY_MS = 1000
 """What shown and measured may differ by on a busy machine: the way from the microphone and to the ear."""
@@ -117,11 +117,6 @@ def test_a_question_is_answered_and_its_budget_shown(open_talk: Open, transport:
         expect(page.locator("#call-label")).to_have_text("Start")
 
 
-def audible(samples: list[float]) -> np.ndarray:
-    """Where a sound is as loud as the front door counts it."""
-    return np.flatnonzero(np.abs(np.array(samples)) >= AUDIBLE / 32768)
-
-
 def test_the_budget_that_is_shown_is_what_a_listener_in_the_page_measures(open_talk: Open) -> None:
     with open_talk() as visitor:
         page = visitor.page
@@ -132,10 +127,10 @@ def test_the_budget_that_is_shown_is_what_a_listener_in_the_page_measures(open_t
         answer(page)
         shown_ms = int(page.locator("#percentiles tbody tr", has_text="heard").locator("td").first.inner_text())
         page.locator("#call").click()
-        said, answered, rate = page.evaluate("() => [...window.heard, window.rate]")
-        began = audible(answered)[0]
-        spoken = audible(said)
-        measured_ms = (began - spoken[spoken < began][-1]) * 1000 / rate
+        heard, rate = page.evaluate("() => [window.heard, window.rate]")
+        began = min(sound["first"] for sound in heard if sound["channel"] == 1)
+        ended = max(sound["last"] for sound in heard if sound["channel"] == 0 and sound["last"] < began)
+        measured_ms = (began - ended) * 1000 / rate
         print(f"shown {shown_ms} ms, measured {measured_ms:.0f} ms")
         assert abs(measured_ms - shown_ms) < WAY_MS
         assert [sorted(wanted) for wanted in page.evaluate("() => window.asked")] == [["audio"]]
@@ -152,7 +147,8 @@ def test_the_turns_are_exported_after_the_call_has_ended(open_talk: Open, tmp_pa
             page.locator("#export-csv").click()
         download.value.save_as(tmp_path / "turns.csv")
         [turn] = csv.DictReader((tmp_path / "turns.csv").open())
-        assert (turn["turn"], round(float(turn["heard_ms"]))) == ("1", int(shown))
+        assert turn["turn"] == "1"
+        assert abs(float(turn["heard_ms"]) - int(shown)) <= 0.5  # as it is rounded on the page
 
 
 def test_two_tabs_have_a_conversation_each(open_talk: Open) -> None:

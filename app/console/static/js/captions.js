@@ -21,7 +21,7 @@ export class Captions {
     this.again = button("Speak it again", { icon: "again", kind: "small", onclick: () => speakAgain(this.current.number) });
     this.menu = h("span", { class: "line-menu", hidden: true }, this.again);
     this.element.addEventListener("keydown", (event) => this.#key(event));
-    this.frame = requestAnimationFrame(() => this.#follow());
+    sound.addEventListener("play", () => this.#follow());
   }
 
   close() {
@@ -73,9 +73,11 @@ export class Captions {
     this.#keepInSight(line);
   }
 
+  /** From picture to picture, while it plays. */
   #follow() {
-    this.frame = requestAnimationFrame(() => this.#follow());
     if (this.sound.paused) return;
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.#follow());
     const time = this.sound.currentTime;
     const line = this.lines.findLast((one) => one.start_s <= time) ?? null;
     if (line !== this.current) {

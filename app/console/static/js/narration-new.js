@@ -124,12 +124,11 @@ class NewNarration {
     const boxes = this.book.chapters.map((chapter) => check(
       h("span", { class: "row" }, h("span", { class: "grow" }, chapter.title || `Chapter ${chapter.number}`), h("span", { class: "muted small number" }, `about ${span(chapter.audio_s)}`)),
       { checked: true, onchange: (event) => (event.target.checked ? this.chosen.add(chapter.number) : this.chosen.delete(chapter.number), this.#sum()) }));
-    const all = (checked) => boxes.forEach((box, i) => {
-      box.firstChild.checked = checked;
-      if (checked) this.chosen.add(this.book.chapters[i].number);
-      else this.chosen.delete(this.book.chapters[i].number);
+    const all = (checked) => {
+      for (const box of boxes) box.firstChild.checked = checked;
+      this.chosen = new Set(checked ? this.book.chapters.map(({ number }) => number) : []);
       this.#sum();
-    });
+    };
     return h("section", { class: "card", "aria-label": "Chapters" },
       h("header", { class: "row apart" }, h("h2", {}, "Chapters"), h("div", { class: "row" }, button("All", { kind: "small quiet", onclick: () => all(true) }), button("None", { kind: "small quiet", onclick: () => all(false) }))),
       h("div", { class: "chapter-list", tabindex: 0, role: "group", "aria-label": "Chapters to read" }, boxes));
