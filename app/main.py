@@ -56,7 +56,7 @@ from app.api.services import Services, uploads_directory
 from app.api.traces import Traces
 from app.api.usage_recorder import open_usage_recorder
 from app.catalog import Catalog
-from app.console.pages import add_console
+from app.console.pages import add_console, add_look
 from app.fleet.registry import Registry, open_redis
 from app.fleet.view import open_fleet
 from app.hearing.aligner import open_aligner
@@ -126,6 +126,8 @@ def create_app(settings: Settings, *, connections: Callable[[], int] = int) -> F
         app.router.routes.extend(router.routes)
     if settings.console.enabled:
         add_console(app, settings)
+    if settings.console.enabled or settings.talk.enabled:
+        add_look(app)
     return app
 
 

@@ -368,7 +368,7 @@ class _Preparation:
         first_head_s = file.head_s if not file.clips else None
         if first_head_s is not None and first_head_s - made.head_s > NOTED_HEAD_S:
             message = f"{name}: {1000 * first_head_s:.0f} ms before the speech cut to {1000 * made.head_s:.0f} ms."
-            file.note("fixed", "head_silence", message, (0.0, first_head_s))
+            file.note("fixed", "head_silence", message, (0.0, first_head_s - made.head_s))
         if made.head_s < cutting.SHORTEST_HEAD_S:
             file.note("check", "no_head", f"{name}: speech begins at once; leave 0.2 s of silence before it.", span_s)
         if made.shortened_s:

@@ -284,6 +284,13 @@ class PreviewCharacter(BaseModel):
     chars: int
 
 
+class PreviewName(BaseModel):
+    """A name in the text, to hear before a book is read."""
+
+    word: str
+    count: int
+
+
 class NarrationPreview(BaseModel):
     """What a text or a book would become."""
 
@@ -294,6 +301,7 @@ class NarrationPreview(BaseModel):
     chapters: list[PreviewChapter]
     characters: list[PreviewCharacter]
     voices: list[str]
+    names: list[PreviewName]
     findings: list[TextFinding]
     audio_s: float
     cost_usd: float | None

@@ -60,10 +60,14 @@ class Assets(StaticFiles):
         return response
 
 
+def add_look(app: FastAPI) -> None:
+    """Serve the scripts and styles, which the talk's page has in common with the console."""
+    app.mount("/console/static", Assets(directory=STATIC), name="console")
+
+
 def add_console(app: FastAPI, settings: Settings) -> None:
     """Serve the console from `app`, and let its cookie stand for a key."""
     app.router.routes.extend([*router.routes, *fleet_map.routes])
-    app.mount("/console/static", Assets(directory=STATIC), name="console")
     if settings.auth:
         app.add_middleware(CookieKeys)
 

@@ -201,7 +201,7 @@ async def test_a_recording_is_heard_as_it_was_uploaded(studio: Studio) -> None:
     assert (await studio.http.get(f"/v1/voices/{voice}/samples/nope/audio")).status_code == 404
 
 
-TEXT = "# One\n\nIt was dark.\n\n[robin]\n\nWho is there?\n\n# Two\n\nNobody."
+TEXT = "# One\n\nIt was dark.\n\n[robin]\n\nWho is there, Aoife? Is it Aoife?\n\n# Two\n\nNobody."
 
 
 async def test_a_text_is_looked_at_before_it_is_narrated(library: Library) -> None:
@@ -211,6 +211,7 @@ async def test_a_text_is_looked_at_before_it_is_narrated(library: Library) -> No
     assert [chapter["title"] for chapter in told["chapters"]] == ["One", "Two"]
     assert {one["name"] for one in told["characters"]} == {"narrator", "robin"}
     assert told["chapters"][0]["first"] == "It was dark."
+    assert told["names"] == [{"word": "Aoife", "count": 2}]
     assert (await library.http.get("/v1/narrations")).json()["data"] == []
 
 

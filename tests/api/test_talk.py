@@ -20,7 +20,7 @@ from tests.support.talk_peer import Transport, over_socket, over_webrtc, questio
 
 pytestmark = pytest.mark.anyio
 
-PAGE_FILES = ("talk.css", "talk.js", "connection.js", "budget.js", "microphone.js", "player.js", "bell.svg")
+PAGE_FILES = ("talk.css", "talk.js", "connection.js", "budget.js", "microphone.js", "player.js")
 
 
 @pytest.mark.parametrize("transport", [over_socket, over_webrtc])

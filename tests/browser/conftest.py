@@ -1,4 +1,4 @@
-"""One Chromium and one fleet for all: the real engine with the stand-in."""
+"""One Chromium and one fleet for all: the real engine with the stand-in, and a recipe that makes voices quickly."""
 
 from __future__ import annotations
 
@@ -8,12 +8,33 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.browser import Visit, running_chromium, visit
-from tests.support.running_fleet import RunningFleet
+from tests.support.running_fleet import RunningFleet, running_fleet
+
+QUICK_RECIPE = {
+    "CARILLON_CLONE__PREPARE__MIN_USABLE_S": "20",
+    "CARILLON_CLONE__PREPARE__MIN_CLIPS": "5",
+    "CARILLON_CLONE__TRAIN__BATCH_CLIPS": "2",
+    "CARILLON_CLONE__GATE__PROMPTS": "4",
+    "CARILLON_CLONE__GATE__MAX_HEAD_SILENCE_P50_MS": "60000",
+    "CARILLON_CLONE__GATE__MAX_HEAD_SILENCE_P95_MS": "60000",
+    "CARILLON_CLONE__GATE__MIN_ENDED_SHARE": "0",
+    "CARILLON_CLONE__GATE__DURATION_RATIO": "[0, 100]",
+    "CARILLON_CLONE__GATE__MAX_SILENCE_RUN_S": "60",
+    "CARILLON_CLONE__GATE__REQUIRE_CLOSENESS": "false",
+    "CARILLON_CLONE__GATE__MAX_WORD_ERROR_RATE": "1",
+}
+"""Few recordings are enough, and any voice that comes of them passes the gate."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Signing in comes first: the link that `make up` prints holds for a quarter of an hour."""
     items.sort(key=lambda item: item.path.name != "test_sign_in.py")
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet"), QUICK_RECIPE) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def main() -> None:
         for scheme in ("light", "dark"):
             for suffix, size in SIZES.items():
                 page = _opened(browser, client.keys.console_link(), scheme, size)
-                for name, draw in {"speak": _speak, "voice": _voice, "narration": _narration, "fleet": _fleet}.items():
+                for name, draw in PAGES.items():
                     draw(page)
                     _save(page, f"{name}{suffix}{'-dark' if scheme == 'dark' else ''}.png")
                 page.context.close()
@@ -71,6 +71,14 @@ def _fleet(page: Page) -> None:
     page.get_by_role("link", name="Fleet", exact=True).click()
     page.locator(".ring-worker").first.wait_for()
     page.locator(".tile dd.number", has_text="%").wait_for()
+
+
+def _talk(page: Page) -> None:
+    page.get_by_role("link", name="Talk", exact=True).click()
+    page.locator("#voice option:not([value=''])").first.wait_for(state="attached")
+
+
+PAGES = {"speak": _speak, "voice": _voice, "narration": _narration, "fleet": _fleet, "talk": _talk}
 
 
 def _save(page: Page, name: str) -> None:

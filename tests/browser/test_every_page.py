@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from tests.support.browser import visit
 from tests.support.running_fleet import RunningFleet
 
-PAGES = ["/", "/voices", "/narrations", "/narrations/new", "/fleet"]
+PAGES = ["/", "/voices", "/narrations", "/narrations/new", "/fleet", "/talk"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

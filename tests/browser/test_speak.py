@@ -56,6 +56,17 @@ def test_stop_is_silence_and_keeps_what_was_heard(console: Visit, tmp_path: Path
     assert page.locator(".transcript .word.said").count() < page.locator(".transcript .word").count() / 2
 
 
+def test_two_tabs_speak_at_once(console: Visit) -> None:
+    tabs = [console.page, console.another_tab()]
+    tabs[1].goto(console.origin)
+    for tab, text in zip(tabs, ("The bell rang.", "The boats came home."), strict=True):
+        tab.locator("#text").fill(text)
+        tab.locator("#speak-button").click()
+    for tab, text in zip(tabs, ("The bell rang.", "The boats came home."), strict=True):
+        expect(tab.locator(".status")).to_contain_text("s of speech")
+        assert tab.locator(".history-text").all_inner_texts() == [text]
+
+
 def test_a_broken_connection_is_taken_up_at_the_very_sample(console: Visit, tmp_path: Path) -> None:
     page, done, broken = console.page, [], list[WebSocketRoute]()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
-from tests.support.browser import Visit, chromium_path, visit
+from tests.support.browser import Visit, hearing, visit
 from tests.support.running_fleet import RunningFleet
 from tests.support.talk_peer import MICROPHONE_HZ, question
 
@@ -30,6 +31,41 @@ ENERGY = """async () => {
   return energy;
 }"""
 
+TWO_CHANNELS = Path(__file__).with_name("two_channels.js")
+LISTEN = """
+window.heard = [];
+window.asked = [];
+const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (wanted) => (window.asked.push(wanted), ask(wanted));
+window.AudioContext = class extends AudioContext {
+  async resume() {
+    await super.resume();
+    if (this.ears) return;
+    await this.audioWorklet.addModule("/talk/static/two_channels.js");
+    this.ears = new ChannelMergerNode(this, { numberOfInputs: 2 });
+    const node = new AudioWorkletNode(this, "two-channels", { numberOfOutputs: 0 });
+    node.port.onmessage = ({ data }) => window.heard.push(data);
+    window.rate = this.sampleRate;
+    this.ears.connect(node);
+  }
+  createMediaStreamSource(stream) {
+    const source = super.createMediaStreamSource(stream);
+    if (!this.listens) source.connect(this.ears, 0, 0);
+    this.listens = true;
+    return source;
+  }
+};
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to === this.context.destination) connect.call(this, this.context.ears, 0, 1);
+  return connect.call(this, to, ...rest);
+};
+"""
+"""When the page was audible is kept, and what it asked the browser for."""
+
+WAY_MS = 1000
+"""What shown and measured may differ by on a busy machine: the way from the microphone and to the ear."""
+
 Open = Callable[..., AbstractContextManager[Visit]]
 
 
@@ -42,11 +78,7 @@ def open_talk(chromium: Browser, fleet: RunningFleet, tmp_path: Path) -> Open:
 
     @contextmanager
     def opened(*, refused: bool = False, **context: Any) -> Iterator[Visit]:
-        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream"]
-        arguments.append(f"--use-file-for-fake-audio-capture={heard}%noloop")
-        if not refused:
-            arguments.append("--use-fake-ui-for-media-stream")
-        browser = chromium.browser_type.launch(executable_path=chromium_path(), args=arguments)
+        browser = hearing(chromium, heard, refused=refused)
         try:
             with visit(browser, fleet, **context) as visitor:
                 visitor.page.context.add_init_script(KEEP_PEERS)
@@ -83,6 +115,40 @@ def test_a_question_is_answered_and_its_budget_shown(open_talk: Open, transport:
             page.wait_for_function(f"async () => await ({ENERGY})() > 0")
         page.locator("#call").click()
         expect(page.locator("#call-label")).to_have_text("Start")
+
+
+def test_the_budget_that_is_shown_is_what_a_listener_in_the_page_measures(open_talk: Open) -> None:
+    with open_talk() as visitor:
+        page = visitor.page
+        page.route("**/talk/static/two_channels.js", lambda route: route.fulfill(path=TWO_CHANNELS))
+        page.add_init_script(LISTEN)
+        page.reload()
+        ask(page, by="socket")
+        answer(page)
+        shown_ms = int(page.locator("#percentiles tbody tr", has_text="heard").locator("td").first.inner_text())
+        page.locator("#call").click()
+        heard, rate = page.evaluate("() => [window.heard, window.rate]")
+        began = min(sound["first"] for sound in heard if sound["channel"] == 1)
+        ended = max(sound["last"] for sound in heard if sound["channel"] == 0 and sound["last"] < began)
+        measured_ms = (began - ended) * 1000 / rate
+        print(f"shown {shown_ms} ms, measured {measured_ms:.0f} ms")
+        assert abs(measured_ms - shown_ms) < WAY_MS
+        assert [sorted(wanted) for wanted in page.evaluate("() => window.asked")] == [["audio"]]
+
+
+def test_the_turns_are_exported_after_the_call_has_ended(open_talk: Open, tmp_path: Path) -> None:
+    with open_talk() as visitor:
+        page = visitor.page
+        ask(page, by="socket")
+        answer(page)
+        page.locator("#call").click()
+        shown = page.locator("#percentiles tbody tr", has_text="heard").locator("td").first.inner_text()
+        with page.expect_download() as download:
+            page.locator("#export-csv").click()
+        download.value.save_as(tmp_path / "turns.csv")
+        [turn] = csv.DictReader((tmp_path / "turns.csv").open())
+        assert turn["turn"] == "1"
+        assert abs(float(turn["heard_ms"]) - int(shown)) <= 0.5  # as it is rounded on the page
 
 
 def test_two_tabs_have_a_conversation_each(open_talk: Open) -> None:

@@ -35,6 +35,15 @@ def chromium_path() -> str:
     return path
 
 
+def hearing(browser: Browser, microphone: Path, *, refused: bool = False) -> Browser:
+    """Another Chromium, whose microphone plays a WAV file once, or is refused."""
+    arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
+    arguments.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
+    if not refused:
+        arguments.append("--use-fake-ui-for-media-stream")
+    return browser.browser_type.launch(executable_path=chromium_path(), args=arguments)
+
+
 @contextmanager
 def running_chromium() -> Iterator[Browser]:
     expect.set_options(timeout=1000 * HANG_S)

@@ -2,7 +2,7 @@
 const PARTS = [
   ["endpoint_ms", "seemed to have ended"],
   ["words_ms", "words recognised"],
-  ["token_ms", "first token"],
+  ["token_ms", "first token of the answer"],
   ["ready_ms", "first audio ready"],
   ["sure_ms", "turn was sure"],
   ["heard_ms", "heard"],
@@ -17,7 +17,7 @@ export function drawTurn(turn) {
   let from = 0;
   const parts = ORDER.filter((name) => turn[name] !== null).map((name) => {
     const part = document.createElement("div");
-    part.className = "part";
+    part.className = `part ${kind(name)}`;
     part.title = PARTS.find(([it]) => it === name)[1];
     part.style.left = `${(from / whole) * 100}%`;
     part.style.width = `${(Math.max(0, turn[name] - from) / whole) * 100}%`;
@@ -41,19 +41,29 @@ let table = null;
 
 export function drawTable(event, turn) {
   table = event ?? table;
-  const rows = PARTS.map(([name, words]) => row(words, shown(turn?.[name]), shown(table?.[name]?.p50), shown(table?.[name]?.p95)));
+  const rows = PARTS.map(([name, words]) => row([swatch(name), words], shown(turn?.[name]), shown(table?.[name]?.p50), shown(table?.[name]?.p95)));
   if (table) {
     const share = table.in_the_money === null ? "–" : `${Math.round(table.in_the_money * 100)} %`;
-    rows.push(row(`in the money, of ${table.turns}`, "", share, ""));
+    rows.push(row([`in the money, of ${table.turns}`], "", share, ""));
   }
   document.querySelector("#percentiles tbody").replaceChildren(...rows);
+}
+
+const kind = (name) => name.replace("_ms", "");
+
+/** The colour of a part in the line of time; being sure takes no time of its own there. */
+function swatch(name) {
+  const mark = document.createElement("span");
+  mark.className = `swatch ${ORDER.includes(name) ? kind(name) : "none"}`;
+  mark.setAttribute("aria-hidden", "true");
+  return mark;
 }
 
 function row(name, ...values) {
   const line = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = name;
+  head.append(...name);
   line.append(head, ...values.map((value) => {
     const cell = document.createElement("td");
     cell.textContent = value;

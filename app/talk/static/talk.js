@@ -15,15 +15,16 @@ let call = null;
 let context = null;
 let microphone = null;
 let draft = null; // the list item of what is being said, or answered
-let last = null;
+let turns = []; // of the last conversation, whether or not it has ended
 
 $("call").addEventListener("click", () => (call ? hangUp("The conversation has ended.") : start()));
 $("options").addEventListener("submit", (event) => event.preventDefault());
 $("key").addEventListener("change", listVoices);
-$("export-csv").addEventListener("click", () => call?.send({ type: "export", format: "csv" }));
-$("export-json").addEventListener("click", () => call?.send({ type: "export", format: "json" }));
+$("export-csv").addEventListener("click", () => save("csv"));
+$("export-json").addEventListener("click", () => save("json"));
 $("key").value = sessionStorage.getItem("carillon-key") ?? "";
 listVoices();
+dropLinks();
 
 async function start() {
   problem("");
@@ -36,8 +37,8 @@ async function start() {
     say("Connecting …");
     call = await connect();
     sessionStorage.setItem("carillon-key", $("key").value);
-    $("call-label").textContent = "Hang up";
-    $("export-csv").disabled = $("export-json").disabled = false;
+    label("Hang up", "stop");
+    turns = [];
     meterLoop(call);
   } catch (error) {
     letGo();
@@ -85,8 +86,12 @@ function hangUp(words) {
   letGo();
   say(words || "Press Start and speak.");
   document.body.dataset.state = "";
-  $("call-label").textContent = "Start";
-  $("export-csv").disabled = $("export-json").disabled = true;
+  label("Start", "mic");
+}
+
+function label(words, icon) {
+  $("call-label").textContent = words;
+  $("call-icon").setAttribute("href", `/console/static/icons.svg#${icon}`);
 }
 
 function letGo() {
@@ -125,10 +130,13 @@ function hear(event) {
         draft.classList.toggle("cut", event.cut);
       }
     },
-    stop: () => document.querySelector(".transcript .unsure")?.remove(),
-    turn: () => drawTurn((last = event)),
-    table: () => drawTable(event, last),
-    export: () => save(event),
+    stop: () => document.querySelector(".said .unsure")?.remove(),
+    turn: () => {
+      turns = [...turns.filter(({ turn }) => turn !== event.turn), event]; // one that was cut short is told again
+      drawTurn(event);
+      $("export-csv").disabled = $("export-json").disabled = false;
+    },
+    table: () => drawTable(event, turns.at(-1)),
     error: () => problem(event.message),
   }[event.type];
   act?.();
@@ -140,7 +148,7 @@ function mindOf(name) {
 
 function write(who, text, kind = "") {
   const list = $("transcript");
-  list.querySelector(".empty")?.remove();
+  list.querySelector(".nothing")?.remove();
   list.querySelector(".unsure")?.remove();
   if (who === "you" && !text) return null;
   const item = document.createElement("li");
@@ -164,7 +172,12 @@ function problem(words) {
   $("problem").hidden = !words;
 }
 
-function save({ format, text }) {
+/** Every turn's budget, as a file. */
+function save(format) {
+  const rows = turns.map(({ type, ...row }) => row);
+  const names = Object.keys(rows[0]);
+  const lines = [names, ...rows.map((row) => names.map((name) => row[name] ?? ""))].map((line) => line.join(","));
+  const text = format === "csv" ? `${lines.join("\n")}\n` : JSON.stringify(rows, null, 2);
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type: format === "csv" ? "text/csv" : "application/json" }));
   link.download = `carillon-talk.${format}`;
@@ -189,4 +202,10 @@ async function listVoices() {
   } catch {
     // The list is a convenience: without it the fleet chooses.
   }
+}
+
+/** Where the console is switched off, its pages are not offered. */
+async function dropLinks() {
+  const response = await fetch("/console/session").catch(() => null);
+  if (response?.status === 404) for (const link of document.querySelectorAll("#pages a:not([aria-current])")) link.remove();
 }

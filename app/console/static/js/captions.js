@@ -4,21 +4,24 @@ import { button, h } from "./dom.js";
 import { wordsOf } from "./transcript.js";
 
 export class Captions {
-  constructor({ sound, segments, speakAgain }) {
+  /** A longer silence than `paragraphAfterS` begins a paragraph, and so does another voice; a chapter has its title. */
+  constructor({ sound, segments, chapters, paragraphAfterS, speakAgain }) {
     this.sound = sound;
     this.lines = segments.filter((segment) => segment.start_s !== null);
     this.current = null;
     this.element = h("div", { class: "captions", tabindex: 0, role: "group", "aria-label": "The text; a click plays from there" });
+    const titles = new Map(chapters.map((chapter) => [chapter.number, chapter.title]));
+    let before = null;
     for (const line of this.lines) {
-      line.element = h("span", { class: `line ${line.flags.length ? "flagged" : ""}`, role: "button", tabindex: -1,
-        title: line.flags.length ? `To listen to: ${line.flags.join(", ").replaceAll("_", " ")}` : null,
-        onclick: () => this.select(line) }, line.written, " ");
-      this.element.append(line.element);
+      if (line.chapter !== before?.chapter) this.#chapter(line, titles.get(line.chapter));
+      else if (before.titled || line.character !== before.character || line.start_s - before.end_s > paragraphAfterS) this.#paragraph(line, before);
+      this.#line(line);
+      before = line;
     }
     this.again = button("Speak it again", { icon: "again", kind: "small", onclick: () => speakAgain(this.current.number) });
     this.menu = h("span", { class: "line-menu", hidden: true }, this.again);
     this.element.addEventListener("keydown", (event) => this.#key(event));
-    this.frame = requestAnimationFrame(() => this.#follow());
+    sound.addEventListener("play", () => this.#follow());
   }
 
   close() {
@@ -40,18 +43,41 @@ export class Captions {
     line.element.scrollIntoView({ block: "center" });
   }
 
+  #chapter(line, title) {
+    line.titled = title && line.written.replace(/\W/gu, "") === title.replace(/\W/gu, "");
+    if (title && !line.titled) this.element.append(h("h3", {}, title));
+    if (line.titled) this.element.append((this.block = h("h3")));
+    else this.#paragraph(line, null);
+  }
+
+  #paragraph(line, before) {
+    this.element.append((this.block = h("p")));
+    if (line.character !== "narrator" && line.character !== before?.character) this.block.append(h("span", { class: "speaker" }, line.character));
+  }
+
+  #line(line) {
+    line.element = h("span", { class: `line ${line.flags.length ? "flagged" : ""}`, role: "button", tabindex: -1,
+      title: line.flags.length ? `To listen to: ${line.flags.join(", ").replaceAll("_", " ")}` : null,
+      onclick: () => this.select(line) }, line.written, " ");
+    this.block.append(line.element);
+  }
+
   #key(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step || event.target !== this.element) return;
     event.preventDefault();
     const at = this.lines.indexOf(this.current);
     const line = this.lines[Math.min(this.lines.length - 1, Math.max(0, at + step))];
-    if (line) this.select(line);
+    if (!line) return;
+    this.select(line);
+    this.#keepInSight(line);
   }
 
+  /** From picture to picture, while it plays. */
   #follow() {
-    this.frame = requestAnimationFrame(() => this.#follow());
     if (this.sound.paused) return;
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.#follow());
     const time = this.sound.currentTime;
     const line = this.lines.findLast((one) => one.start_s <= time) ?? null;
     if (line !== this.current) {

@@ -1,7 +1,7 @@
 // The speaker's consent: the phrase with the number that was issued for this voice, read aloud.
 
 import { api, upload } from "./api.js";
-import { button, field, h, problem, when } from "./dom.js";
+import { button, clock, field, h, problem, when } from "./dom.js";
 import { Recorder, advice } from "./recorder.js";
 
 export function consentPart({ voice, signal, changed, may }) {
@@ -18,6 +18,9 @@ export function consentPart({ voice, signal, changed, may }) {
     const verdict = h("div", { "aria-live": "polite" });
     const chooser = h("input", { type: "file", accept: "audio/*", id: "consent-file", class: "sr-only", onchange: () => send(chooser.files[0]) });
     let recorder = null;
+    const level = h("span");
+    const time = h("span", { class: "muted small number", id: "consent-time" });
+    const meter = h("div", { class: "row", hidden: true }, h("span", { class: "bar level grow", "aria-hidden": "true" }, level), time);
     const record = button("Record it", { icon: "mic", kind: "primary", id: "record-consent", onclick: toggle });
     signal.addEventListener("abort", () => recorder?.close());
 
@@ -26,6 +29,7 @@ export function consentPart({ voice, signal, changed, may }) {
         const take = recorder.end();
         recorder.close();
         recorder = null;
+        meter.hidden = true;
         record.lastChild.textContent = "Record it again";
         const wrong = advice(take.peak);
         if (wrong) verdict.replaceChildren(h("p", { class: "notice bad" }, wrong));
@@ -33,8 +37,12 @@ export function consentPart({ voice, signal, changed, may }) {
         return;
       }
       try {
-        recorder = await Recorder.open();
+        recorder = await Recorder.open((peak, seconds) => {
+          level.style.width = `${Math.min(100, 100 * Math.sqrt(peak))}%`;
+          time.textContent = clock(seconds);
+        });
         recorder.begin();
+        meter.hidden = false;
         record.lastChild.textContent = "Stop and send";
         verdict.replaceChildren(h("p", { class: "muted" }, "Recording. Read the phrase as it stands, with its number."));
       } catch (error) {
@@ -69,8 +77,9 @@ export function consentPart({ voice, signal, changed, may }) {
       h("p", { class: "muted" }, "The speaker reads this aloud. The number was issued for this voice alone, so no other recording can stand in for it."),
       h("blockquote", { class: "prompt" }, voice.consent_phrase),
       h("div", { class: "row" }, record, h("label", { class: "button", for: "consent-file" }, "Upload a recording of it"), chooser),
+      meter,
       verdict,
-      may("admin") && operator);
+      ...(may("admin") ? [operator] : []));
   }
 
   if (voice.consent) given(voice.consent);

@@ -21,13 +21,14 @@ export function dataReport({ report, samples, voiceId, signal }) {
     ["Clips", report.clips.toLocaleString("en")],
     ["Recordings used", `${used} of ${report.recordings.length}`],
     ["Silence before, median", report.median_head_silence_s === null ? "–" : `${Math.round(1000 * report.median_head_silence_s)} ms`],
+    ...(report.voice_matches === null ? [] : [["Who consented", report.voice_matches ? "the same voice" : "another voice"]]),
   ];
   return h("section", { class: "card stack", "aria-label": "What became of the recordings", id: "report" },
     h("h2", {}, "What became of the recordings"),
     h("dl", { class: "figures" }, figures.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "number" }, value)))),
     report.shortfall && h("p", { class: "notice bad" }, report.shortfall),
     h("ul", { class: "summary muted" }, report.summary.map((line) => h("li", {}, line))),
-    h("p", { class: "small muted" }, "Open a recording to see it: shaded red was left out, shaded grey was trimmed or mended."),
+    h("p", { class: "small muted" }, "Open a recording to see and hear it: shaded red was left out, shaded grey was trimmed or mended."),
     list);
 }
 
@@ -47,7 +48,7 @@ function recording(one, { samples, voiceId, signal }) {
 
   async function fill() {
     inside.append(
-      one.transcription && h("p", { class: "small" }, h("span", { class: "muted" }, `Heard by ${one.transcription.by}: `), one.transcription.text),
+      one.transcription ? h("p", { class: "small" }, h("span", { class: "muted" }, `Heard by ${one.transcription.by}: `), one.transcription.text) : "",
       h("ul", { class: "findings" }, one.findings.length ? one.findings.map((finding) => h("li", {},
         h("span", { class: `chip ${SEVERITY[finding.severity][1]}` }, SEVERITY[finding.severity][0]), " ",
         finding.start_s !== null && h("span", { class: "muted number" }, `${clock(finding.start_s)} `), finding.message))
@@ -56,16 +57,32 @@ function recording(one, { samples, voiceId, signal }) {
     if (!sample || sample.size_bytes > MAX_DRAWN_BYTES) return;
     const canvas = h("canvas", { class: "wave", role: "img", "aria-label": `The sound of ${one.file_name}` });
     const path = `/v1/voices/${voiceId}/samples/${sample.id}/audio`;
-    inside.prepend(canvas, h("audio", { controls: true, preload: "none", src: path }));
+    const sound = h("audio", { controls: true, preload: "none", src: path });
+    inside.prepend(canvas, h("div", { class: "row" }, sound, headButtons(sound, one)));
     const wave = new Wave(canvas);
     try {
-      const sound = await decoded(await (await send("GET", path, { signal })).arrayBuffer());
-      wave.show(sound.samples);
+      const { samples: pcm, duration } = await decoded(await (await send("GET", path, { signal })).arrayBuffer());
+      wave.show(pcm);
+      sound.addEventListener("timeupdate", () => wave.play(sound.currentTime / duration));
       wave.mark(one.findings.filter((finding) => finding.start_s !== null && finding.end_s !== null).map((finding) => ({
-        start: finding.start_s / sound.duration, end: finding.end_s / sound.duration, kind: finding.severity })));
+        start: finding.start_s / duration, end: finding.end_s / duration, kind: finding.severity })));
     } catch {
       canvas.replaceWith(h("p", { class: "muted small" }, "This browser cannot decode the file, so it is not drawn."));
     }
   }
   return h("li", {}, details);
+}
+
+/** How it begins, with what was before the speech and without. */
+function headButtons(sound, one) {
+  const head = one.findings.find((finding) => finding.code === "head_silence");
+  if (!head) return null;
+  const from = (seconds) => () => {
+    sound.currentTime = seconds;
+    sound.play();
+  };
+  return [
+    button("As recorded", { icon: "play", kind: "small quiet", onclick: from(0) }),
+    button("As trimmed", { icon: "play", kind: "small quiet", onclick: from(head.end_s) }),
+  ];
 }

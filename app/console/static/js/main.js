@@ -1,8 +1,9 @@
-// The frame: who is signed in, which page the address names, light and dark.
+// The frame: who is signed in, and which page the address names.
 
 import { api } from "./api.js";
-import { button, h, icon, problem, toast, waiting } from "./dom.js";
+import { button, h, problem, toast, waiting } from "./dom.js";
 import { signInForm } from "./sign-in.js";
+import "./theme.js";
 
 const PAGES = [
   [/^\/$/, "speak", "Speak", () => import("./speak.js")],
@@ -91,26 +92,4 @@ signOut.addEventListener("click", async () => {
   toast("Signed out.");
 });
 
-// Light and dark: what the system says, until somebody chooses.
-
-const themeButton = document.querySelector("#theme");
-const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-
-function drawTheme() {
-  const chosen = localStorage.getItem("theme");
-  if (chosen) document.documentElement.dataset.theme = chosen;
-  const dark = chosen ? chosen === "dark" : prefersDark.matches;
-  themeButton.replaceChildren(icon(dark ? "sun" : "moon"), h("span", {}, dark ? "Light" : "Dark"));
-  themeButton.setAttribute("aria-label", dark ? "Use light colours" : "Use dark colours");
-  dispatchEvent(new CustomEvent("theme"));
-}
-
-themeButton.addEventListener("click", () => {
-  const dark = (localStorage.getItem("theme") ?? (prefersDark.matches ? "dark" : "light")) === "dark";
-  localStorage.setItem("theme", dark ? "light" : "dark");
-  drawTheme();
-});
-prefersDark.addEventListener("change", drawTheme);
-
-drawTheme();
 show();

@@ -2,6 +2,7 @@
 
 import { api } from "./api.js";
 import { button, check, dollars, empty, field, h, icon, plural, problem, span } from "./dom.js";
+import { namesPart } from "./names.js";
 import { Utterance } from "./speech.js";
 import { voicePicker } from "./voice-picker.js";
 
@@ -72,7 +73,7 @@ class NewNarration {
     this.title = h("input", { type: "text", value: book.title, maxlength: 300 });
     this.format = h("select", {}, Object.entries(FORMATS).map(([name, words]) => h("option", { value: name }, words)));
     this.narrator = voicePicker({ voices: this.voices, value: localStorage.getItem("voice"), label: "Narrator" });
-    this.words = h("textarea", { rows: 3, placeholder: "GIF = jif" });
+    this.words = namesPart({ names: book.names, voice: () => this.#voice(this.narrator.value), signal: this.signal });
     this.estimate = h("p", { class: "muted", role: "status" });
     this.start = button("Read it aloud", { kind: "primary large", id: "narrate", onclick: () => this.submit() });
     this.plan.replaceChildren(
@@ -80,10 +81,15 @@ class NewNarration {
         h("div", { class: "row end" }, h("div", { class: "grow" }, field("Title", this.title)), h("div", {}, field("As", this.format))),
         this.narrator, this.#casting(), this.#first()),
       this.#chapters(),
-      h("section", { class: "card stack", "aria-label": "Words" }, field("Words that are said otherwise", this.words, "One a line: as it is written = as it is to be said. Whole words, in any case.")),
+      this.words,
       book.findings.length ? h("section", { class: "card" }, h("h2", {}, "Found in the text"), h("ul", { class: "summary" }, book.findings.map((finding) => h("li", {}, finding.message)))) : "",
       h("section", { class: "card row apart" }, h("div", { class: "grow" }, this.estimate, this.refusal = h("div")), this.start));
     this.#sum();
+  }
+
+  #voice(wanted) {
+    const { name, model } = this.voices.find(({ name }) => name === wanted);
+    return { voice: name, model };
   }
 
   #casting() {
@@ -91,9 +97,8 @@ class NewNarration {
     if (!others.length) return null;
     return h("fieldset", { class: "cast" }, h("legend", { class: "label" }, "Cast"),
       others.map(({ name, chars }) => {
-        const select = h("select", { "aria-label": `Voice of ${name}`, onchange: () => this.cast.set(name, select.value) },
-          h("option", { value: "" }, "The narrator"), this.voices.slice(0, 500).map((voice) => h("option", { value: voice.name }, voice.name)));
-        return h("div", { class: "row" }, h("span", { class: "grow" }, h("strong", {}, name), h("span", { class: "muted small" }, ` ${chars.toLocaleString("en")} characters of text`)), h("div", { class: "cast-voice" }, select));
+        const picker = voicePicker({ voices: this.voices, none: "The narrator", label: `Voice of ${name}`, onchange: () => this.cast.set(name, picker.value) });
+        return h("div", { class: "row" }, h("span", { class: "grow" }, h("strong", {}, name), h("span", { class: "muted small" }, ` ${chars.toLocaleString("en")} characters of text`)), h("div", { class: "cast-voice" }, picker));
       }));
   }
 
@@ -102,10 +107,10 @@ class NewNarration {
     if (!chapter) return null;
     const hear = button("Hear it first", { icon: "play", id: "hear-first", onclick: () => {
       if (this.sample && !this.sample.over) return this.sample.cancel();
-      const voice = this.voices.find(({ name }) => name === (this.cast.get(chapter.first_character) || this.narrator.value));
+      const voice = this.#voice(this.cast.get(chapter.first_character) || this.narrator.value);
       hear.replaceChildren(icon("stop"), "Stop");
       const done = () => hear.replaceChildren(icon("play"), "Hear it first");
-      this.sample = new Utterance({ voice: voice.name, model: voice.model, tell: (event, detail) => {
+      this.sample = new Utterance({ ...voice, tell: (event, detail) => {
         if (event === "finished") done();
         if (event === "failed") (done(), this.fault.replaceChildren(problem(detail)));
       } });
@@ -119,12 +124,11 @@ class NewNarration {
     const boxes = this.book.chapters.map((chapter) => check(
       h("span", { class: "row" }, h("span", { class: "grow" }, chapter.title || `Chapter ${chapter.number}`), h("span", { class: "muted small number" }, `about ${span(chapter.audio_s)}`)),
       { checked: true, onchange: (event) => (event.target.checked ? this.chosen.add(chapter.number) : this.chosen.delete(chapter.number), this.#sum()) }));
-    const all = (checked) => boxes.forEach((box, i) => {
-      box.firstChild.checked = checked;
-      if (checked) this.chosen.add(this.book.chapters[i].number);
-      else this.chosen.delete(this.book.chapters[i].number);
+    const all = (checked) => {
+      for (const box of boxes) box.firstChild.checked = checked;
+      this.chosen = new Set(checked ? this.book.chapters.map(({ number }) => number) : []);
       this.#sum();
-    });
+    };
     return h("section", { class: "card", "aria-label": "Chapters" },
       h("header", { class: "row apart" }, h("h2", {}, "Chapters"), h("div", { class: "row" }, button("All", { kind: "small quiet", onclick: () => all(true) }), button("None", { kind: "small quiet", onclick: () => all(false) }))),
       h("div", { class: "chapter-list", tabindex: 0, role: "group", "aria-label": "Chapters to read" }, boxes));
@@ -142,14 +146,13 @@ class NewNarration {
 
   async submit() {
     this.start.disabled = true;
-    const replacements = Object.fromEntries(this.words.value.split("\n").map((line) => line.split("=").map((word) => word.trim())).filter(([from, to]) => from && to !== undefined));
     const everything = this.chosen.size === this.book.chapters.length;
     const wanted = {
       voice: this.narrator.value,
       cast: Object.fromEntries([...this.cast].filter(([, voice]) => voice)),
       format: this.format.value,
       title: this.title.value.trim() || null,
-      options: { replacements, chapters: everything ? null : [...this.chosen].sort((a, b) => a - b) },
+      options: { replacements: this.words.replacements, chapters: everything ? null : [...this.chosen].sort((a, b) => a - b) },
     };
     try {
       const narration = await api("POST", "/v1/narrations", { form: this.#form(wanted) });

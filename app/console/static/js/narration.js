@@ -1,8 +1,9 @@
 // One narration: how far each chapter is, and then the player, whose captions follow the words.
 
 import { api, follow } from "./api.js";
-import { button, clock, confirmed, dollars, h, plural, problem, span, toast } from "./dom.js";
+import { bookPlayer } from "./book-player.js";
 import { Captions } from "./captions.js";
+import { button, clock, confirmed, dollars, h, plural, problem, span, toast } from "./dom.js";
 import { STATES } from "./narrations.js";
 
 export async function show(main, { params, signal, go }) {
@@ -42,7 +43,7 @@ class NarrationPage {
     const chapters = narration.chapters.map((chapter) => {
       const bar = h("span");
       bar.style.width = `${chapter.segments ? (100 * chapter.segments_done) / chapter.segments : 0}%`;
-      return h("li", {}, h("span", { class: "grow" }, chapter.title || `Chapter ${chapter.number}`, chapter.flagged ? h("span", { class: "chip" }, `${chapter.flagged} to listen to`) : null),
+      return h("li", {}, h("span", { class: "grow" }, chapter.title || `Chapter ${chapter.number}`, " ", chapter.flagged ? h("span", { class: "chip" }, `${chapter.flagged} to listen to`) : null),
         h("span", { class: "muted small number" }, chapter.finished ? clock(chapter.audio_s) : `${chapter.segments_done} of ${chapter.segments}`), h("span", { class: "bar" }, bar),
         chapter.error && problem(chapter.error));
     });
@@ -50,7 +51,7 @@ class NarrationPage {
       ["Segments", `${narration.segments_done} of ${narration.segments}`],
       ["Audio", clock(narration.output?.duration_s ?? narration.audio_s)],
       ["Left", narration.eta_s === null ? "–" : `about ${span(narration.eta_s)}`],
-      ["Cost so far", dollars(narration.cost_usd) ?? "no price is set"],
+      [narration.over ? "Cost" : "Cost so far", dollars(narration.cost_usd) ?? "no price is set"],
     ];
     if (narration.over) facts.splice(2, 1, ["Loudness", narration.output ? `${narration.output.loudness_lufs.toFixed(1)} LUFS` : "–"]);
     this.state.replaceChildren(
@@ -97,18 +98,22 @@ class NarrationPage {
   async #player() {
     const { narration } = this;
     const [{ chapters }, { data: segments }] = await Promise.all([api("GET", `${this.path}/chapters`, { signal: this.signal }), api("GET", `${this.path}/segments`, { signal: this.signal })]);
-    const sound = h("audio", { controls: true, preload: "metadata", class: "wide", src: `${this.path}/audio?v=${narration.output.size_bytes}` });
+    const src = `${this.path}/audio?v=${narration.output.size_bytes}`;
+    const { element: player, sound } = bookPlayer({ src, chapters, duration: narration.output.duration_s, signal: this.signal });
     const at = this.captions?.sound.currentTime ?? 0;
     sound.addEventListener("loadedmetadata", () => (sound.currentTime = Math.min(at, sound.duration)), { once: true });
     this.captions?.close();
-    this.captions = new Captions({ sound, segments, speakAgain: (number) => this.again(number) });
-    this.signal.addEventListener("abort", () => (sound.pause(), this.captions.close()));
+    this.captions?.sound.pause();
+    const { pauses } = narration.options;
+    const paragraphAfterS = ((pauses.sentence_s ?? pauses.segment_s) + pauses.paragraph_s) / 2;
+    this.captions = new Captions({ sound, segments, chapters, paragraphAfterS, speakAgain: (number) => this.again(number) });
+    this.signal.addEventListener("abort", () => this.captions.close());
     const jump = h("ol", { class: "chapter-jump" }, chapters.map((chapter) => h("li", {}, button(chapter.title || `Chapter ${chapter.number}`, { kind: "small quiet", onclick: () => {
       sound.currentTime = chapter.start_s;
       sound.play();
     } }), h("span", { class: "muted small number" }, clock(chapter.start_s)))));
     this.listen.replaceChildren(h("section", { class: "card stack", "aria-label": "Listen", id: "player" },
-      sound,
+      player,
       h("div", { class: "row" },
         h("a", { class: "button small", href: `${this.path}/audio`, download: "" }, `Download ${narration.output.format.toUpperCase()}`),
         h("a", { class: "button small quiet", href: `${this.path}/captions.vtt`, download: "captions.vtt" }, "Captions, VTT"),

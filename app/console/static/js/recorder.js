@@ -6,7 +6,10 @@ const REFUSED = "The browser has not let this page use the microphone. Allow it 
 const NONE = "There is no microphone here. Plug one in, or upload a recording made elsewhere.";
 
 export class Recorder {
-  /** Raises an Error in words where there is no microphone, or it is refused. Nothing of it is made louder or cleaner. */
+  /**
+   * `onlevel(peak, seconds)` tells how loud it is, and how long the take is by now.
+   * Raises an Error in words where there is no microphone, or it is refused. Nothing of it is made louder or cleaner.
+   */
   static async open(onlevel) {
     if (!navigator.mediaDevices) throw new Error("Browsers record on https and on this machine only. Upload a recording made elsewhere.");
     let stream;
@@ -31,9 +34,13 @@ export class Recorder {
       this.take?.push(data);
       let most = 0;
       for (const sample of data) most = Math.max(most, Math.abs(sample));
-      onlevel?.(most);
+      onlevel?.(most, this.seconds);
     };
     audio.createMediaStreamSource(stream).connect(this.node);
+  }
+
+  get seconds() {
+    return (this.take ?? []).reduce((sum, part) => sum + part.length, 0) / this.audio.sampleRate;
   }
 
   begin() {

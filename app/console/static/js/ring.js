@@ -3,9 +3,9 @@
 
 import { svg } from "./dom.js";
 
-const SIZE = 520;
+const SIZE = 460;
 const CENTRE = SIZE / 2;
-const RADIUS = 158;
+const RADIUS = 150;
 const MOST_VOICES = 48;
 
 export class RingView {

@@ -11,7 +11,8 @@ const MEANING = {
   publishing: "The adapter is stored and put in force.",
 };
 
-export function trainingView({ cancel }) {
+/** What was seen of job `id`'s loss is kept for this tab, so that the curve outlives a reload. */
+export function trainingView({ id, cancel }) {
   const steps = h("ol", { class: "steps", "aria-label": "Steps of making" });
   const meaning = h("p", { class: "muted", role: "status" });
   const bar = h("span");
@@ -21,7 +22,8 @@ export function trainingView({ cancel }) {
   const element = h("div", { class: "stack" },
     h("header", { class: "row apart" }, h("h2", {}, "In the making"), button("Stop", { icon: "stop", kind: "small", onclick: cancel })),
     steps, meaning, progress, figures, curve);
-  const losses = [];
+  const kept = `losses-${id}`;
+  const losses = JSON.parse(sessionStorage.getItem(kept) ?? "[]");
 
   return {
     element,
@@ -34,7 +36,10 @@ export function trainingView({ cancel }) {
       bar.style.width = `${100 * share}%`;
       progress.setAttribute("aria-valuenow", Math.round(100 * share));
       if (!told) return;
-      if (told.loss !== null && losses.at(-1)?.step !== told.step) losses.push({ step: told.step, loss: told.loss });
+      // A trainer that was killed goes on from its checkpoint, some steps back.
+      while (losses.length && losses.at(-1).step >= told.step) losses.pop();
+      if (told.loss !== null) losses.push({ step: told.step, loss: told.loss });
+      sessionStorage.setItem(kept, JSON.stringify(losses));
       const list = [["Epoch", `${told.epoch} of ${told.epochs}`], ["Step", `${told.step} of ${told.steps}`],
         ["Loss", told.loss === null ? "–" : told.loss.toFixed(3)], ["Left", told.eta_s === null ? "–" : `about ${span(told.eta_s)}`]];
       figures.replaceChildren(...list.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "number" }, value))));

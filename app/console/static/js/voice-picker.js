@@ -5,8 +5,12 @@ import { h, icon, plural } from "./dom.js";
 const SHOWN = 60;
 let pickers = 0;
 
-/** `voices` are those of `/v1/audio/voices`. The element has `value` (a name) and tells `onchange(voice)`. */
-export function voicePicker({ voices, value, onchange, label = "Voice" }) {
+/**
+ * `voices` are those of `/v1/audio/voices`. The element has `value` (a name) and tells `onchange(voice)`. With `none`, the
+ * words for it, there may be no voice at all.
+ */
+export function voicePicker({ voices, value, onchange, label = "Voice", none }) {
+  if (none) voices = [{ name: none, kind: "none", language: "", model: "", none }, ...voices];
   const id = `voices-${++pickers}`;
   const input = h("input", {
     type: "text", id, role: "combobox", autocomplete: "off", spellcheck: "false",
@@ -26,7 +30,7 @@ export function voicePicker({ voices, value, onchange, label = "Voice" }) {
 
   function choose(voice) {
     current = voice;
-    box.value = voice?.name ?? null;
+    box.value = voice?.none ? null : (voice?.name ?? null);
     input.value = voice?.name ?? "";
     close();
     onchange?.(voice);
@@ -52,7 +56,7 @@ export function voicePicker({ voices, value, onchange, label = "Voice" }) {
       { role: "option", id: `${id}-${index}`, "aria-selected": voice === current ? "true" : "false",
         onmousedown: (event) => event.preventDefault(), onclick: () => choose(voice) },
       h("span", { class: "grow" }, voice.name),
-      h("span", { class: `chip ${voice.kind === "clone" ? "glow" : ""}` }, voice.kind === "clone" ? "cloned" : "built in"),
+      !voice.none && h("span", { class: `chip ${voice.kind === "clone" ? "glow" : ""}` }, voice.kind === "clone" ? "cloned" : "built in"),
       h("span", { class: "muted small" }, voice.language),
     );
   }
@@ -97,6 +101,6 @@ export function voicePicker({ voices, value, onchange, label = "Voice" }) {
     }
   });
   input.value = current?.name ?? "";
-  box.value = current?.name ?? null;
+  box.value = current?.none ? null : (current?.name ?? null);
   return box;
 }

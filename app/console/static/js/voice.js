@@ -5,6 +5,7 @@ import { button, clock, confirmed, field, h, problem, toast, when } from "./dom.
 import { comparison } from "./comparison.js";
 import { consentPart } from "./consent.js";
 import { dataReport } from "./data-report.js";
+import { pronunciationsPart } from "./pronunciations.js";
 import { recordingsPart } from "./recordings.js";
 import { gateTable, trainingView } from "./training.js";
 
@@ -21,6 +22,7 @@ class VoicePage {
     this.job = h("section", { class: "card stack", "aria-label": "Making the voice", id: "making" });
     this.report = h("div");
     this.listen = h("div");
+    this.words = h("div");
     this.versions = h("section", { class: "card stack", "aria-label": "Versions" });
   }
 
@@ -37,7 +39,7 @@ class VoicePage {
     const making = [this.listen, this.job, this.report];
     const giving = [this.recordings, this.consent];
     const begun = voice.version || jobs.length;
-    this.main.append(this.head, this.steps, ...(begun ? [...making, ...giving] : [...giving, ...making]), this.versions);
+    this.main.append(this.head, this.steps, ...(begun ? [...making, ...giving] : [...giving, ...making]), this.words, this.versions);
     if (jobs.length) await this.watch(jobs[0]);
     this.draw();
   }
@@ -70,12 +72,30 @@ class VoicePage {
     this.drawVersions();
     if (voice.version && !this.listen.firstChild) this.listen.append(comparison({ voice, samples: this.samples, signal: this.signal }));
     if (!voice.version) this.listen.replaceChildren();
+    this.drawWords();
+  }
+
+  /** Only a voice that speaks has a dictionary. */
+  async drawWords() {
+    const { voice, signal } = this;
+    if (!voice.version || this.worded) return;
+    this.worded = true;
+    try {
+      this.words.replaceChildren(await pronunciationsPart({
+        path: `/v1/voices/${this.id}/pronunciations`, title: "Pronunciations", signal,
+        help: "Words that this voice says otherwise than they are written, for everybody who speaks with it.",
+        voice: () => ({ voice: voice.name, model: voice.model }),
+      }));
+    } catch (error) {
+      this.worded = false;
+      if (!signal.aborted) this.words.replaceChildren(problem(error));
+    }
   }
 
   drawJob() {
     const { current } = this;
     if (current && !current.over) {
-      if (!this.view) this.view = trainingView({ cancel: () => this.cancel() });
+      if (!this.view) this.view = trainingView({ id: current.id, cancel: () => this.cancel() });
       this.view.show(current);
       if (this.job.firstChild !== this.view.element) this.job.replaceChildren(this.view.element);
       return;

@@ -2,14 +2,18 @@
 
 import { api } from "./api.js";
 import { button, clock, empty, field, h, plural, problem, when } from "./dom.js";
+import { pronunciationsPart } from "./pronunciations.js";
+
+const SHOWN = 60;
+const SEARCHED = 9;
 
 export async function show(main, { signal, may, go }) {
   if (!may("clone")) {
     main.append(h("h1", {}, "Voices"), empty("voices", "This key makes no voices", "Sign in with a key of the scope clone to make and manage voices. Speaking goes on without it."));
     return;
   }
-  const [{ data: made }, { voices }] = await Promise.all([
-    api("GET", "/v1/voices", { signal }),
+  const [made, { voices }] = await Promise.all([
+    allMade(signal),
     api("GET", "/v1/audio/voices", { signal }),
   ]);
   const create = () => newVoice(go);
@@ -17,7 +21,7 @@ export async function show(main, { signal, may, go }) {
   main.append(
     h("header", { class: "row apart" }, h("h1", {}, "Voices"), button("New voice", { icon: "plus", kind: "primary", id: "new-voice", onclick: create })),
     made.length
-      ? h("section", { "aria-label": "Your voices", class: "cards" }, made.map(card))
+      ? yours(made)
       : h("section", { class: "card" }, empty("voices", "Make your first voice",
           "Ten to thirty minutes of one person's speech become a voice. You need their recordings, or a microphone and some time, and their spoken consent.",
           button("New voice", { icon: "plus", kind: "primary", onclick: create }))),
@@ -29,7 +33,38 @@ export async function show(main, { signal, may, go }) {
             h("span", { class: "muted small" }, `${voice.model} · ${voice.language}`),
             h("a", { class: "button small", href: `/?voice=${encodeURIComponent(voice.name)}`, "data-external": true }, "Speak"))))
         : h("p", { class: "muted" }, "No worker is ready, so no model says which voices it has. The fleet page shows how far the workers are.")),
+    may("speak") && builtIn.length ? await pronunciationsPart({
+      path: "/v1/pronunciations", title: "Pronunciations", signal,
+      help: "Words that are said otherwise than they are written, in all that your key has spoken, by any voice.",
+      voice: () => ({ voice: builtIn[0].name, model: builtIn[0].model }),
+    }) : "",
   );
+}
+
+async function allMade(signal) {
+  const made = [];
+  for (let after = ""; ;) {
+    const page = await api("GET", `/v1/voices${after && `?after=${after}`}`, { signal });
+    made.push(...page.data);
+    if (!page.has_more) return made;
+    after = page.data.at(-1).id;
+  }
+}
+
+/** The cards of all, or of those that a search finds where there are many. */
+function yours(made) {
+  const cards = h("div", { class: "cards" });
+  const more = h("p", { class: "muted small", role: "status" });
+  const search = h("input", { type: "search", placeholder: "Search your voices", "aria-label": "Search your voices", oninput: draw });
+
+  function draw() {
+    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = made.filter((voice) => words.every((word) => `${voice.name} ${voice.description} ${voice.language}`.toLowerCase().includes(word)));
+    cards.replaceChildren(...found.slice(0, SHOWN).map(card));
+    more.textContent = found.length > SHOWN ? `${plural(found.length - SHOWN, "more voice")}: search for one by its name.` : found.length ? "" : "No voice is named like this.";
+  }
+  draw();
+  return h("section", { class: "stack", "aria-label": "Your voices" }, made.length > SEARCHED && search, cards, more);
 }
 
 const STATES = { empty: ["no recordings yet", ""], collecting: ["in the making", "glow"], ready: ["ready to speak", "good"] };
