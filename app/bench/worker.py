@@ -55,6 +55,11 @@ class Load:
         return self.cores / self.frames_per_s * 1e6
 
     @property
+    def wanted_cores(self) -> float:
+        """For its sessions to speak in time, by what a frame cost: the machine may not have had so much to give."""
+        return self.us_per_frame * self.sessions * SAMPLE_RATE_HZ / SAMPLES_PER_FRAME / 1e6
+
+    @property
     def loop_us_per_frame(self) -> float:
         return self.loop_cores / self.frames_per_s * 1e6
 
@@ -77,6 +82,7 @@ def run(
     rounds: int,
     seconds: float,
     pace: float,
+    virtual: bool,
     progress: Callable[[str], None],
 ) -> list[Side]:
     """Load each checkout's worker `rounds` times for `seconds` at each level, in turn.
@@ -88,7 +94,7 @@ def run(
         workers = []
         for side in sides:
             progress(f"starting {side.path}")
-            workers.append(stack.enter_context(_worker(side.path, capacity=max(sessions), pace=pace)))
+            workers.append(stack.enter_context(_worker(side.path, capacity=max(sessions), pace=pace, virtual=virtual)))
         for count in sessions:
             for number in range(1, rounds + 1):
                 for side, worker in zip(sides, workers, strict=True):
@@ -142,11 +148,11 @@ class _Worker:
 
 
 @contextmanager
-def _worker(checkout: Path, *, capacity: int, pace: float) -> Iterator[_Worker]:
+def _worker(checkout: Path, *, capacity: int, pace: float, virtual: bool) -> Iterator[_Worker]:
     """A scripted worker of a checkout, serving; it is stopped at the end."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
     process = subprocess.Popen(
-        [sys.executable, "-P", str(SCRIPT), "--sessions", str(capacity), "--pace", str(pace)],
+        [sys.executable, "-P", str(SCRIPT), "--sessions", str(capacity), "--pace", str(pace), *["--virtual"] * virtual],
         cwd=checkout,
         env=own | {"PYTHONPATH": str(checkout), "CARILLON_FLEET_SECRET": SECRET, "CARILLON_LOG_LEVEL": "ERROR"},
         stdout=subprocess.PIPE,
