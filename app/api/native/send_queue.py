@@ -283,9 +283,11 @@ class Writer:
         if self._outlet is None or self._sending:
             return
         self._sending = True
-        while self._outlet.clear and (item := self._next()) is not None:
-            self._outlet.send_now(item)
-        self._sending = False
+        try:
+            while self._outlet.clear and (item := self._next()) is not None:
+                self._outlet.send_now(item)
+        finally:
+            self._sending = False
 
     def close(self, channel: int) -> None:
         self._queues.pop(channel, None)
