@@ -5,6 +5,7 @@ What a part counts itself is read at each scrape; what sessions count as they sp
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
@@ -20,18 +21,17 @@ from workers.engine import Engine
 RTF_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2, 4)
 
 
-class SpeechMeters:
-    """What the sessions of a worker count as they speak."""
+class SpeechMeters(Collector):
+    """What the sessions of a worker count as they speak; what they count with each frame, as plain numbers, since they
+    share one thread."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
-        self.tokens = Counter("carillon_worker_tokens_total", "Tokens written for sessions.", registry=registry)
-        self.wasted = Counter(
-            "carillon_worker_tokens_wasted_total",
-            "Tokens whose audio was not heard, because of a cancel.",
-            registry=registry,
-        )
-        self.audio = Counter("carillon_worker_audio_seconds_total", "Audio sent.", ["pace"], registry=registry)
+        self.tokens = 0
+        self.tokens_wasted = 0.0
+        self.audio_s: defaultdict[str, float] = defaultdict(float)
+        """By the session's pace."""
+        registry.register(self)
         self.real_time_factor = Histogram(
             "carillon_worker_real_time_factor",
             "Engine's and codec's time for a second of a chunk's audio.",
@@ -51,6 +51,15 @@ class SpeechMeters:
             buckets=LAG_BUCKETS_S,
             registry=registry,
         )
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("carillon_worker_tokens", "Tokens written for sessions.", value=self.tokens)
+        wasted = "Tokens whose audio was not heard, because of a cancel."
+        yield CounterMetricFamily("carillon_worker_tokens_wasted", wasted, value=self.tokens_wasted)
+        audio = CounterMetricFamily("carillon_worker_audio_seconds", "Audio sent.", labels=["pace"])
+        for pace, audio_s in self.audio_s.items():
+            audio.add_metric([pace], audio_s)
+        yield audio
 
 
 class WorkerMetrics(Collector):

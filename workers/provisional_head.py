@@ -11,6 +11,7 @@ It knows no torch and no codec, only samples and their positions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,11 @@ class HeadRamp:
         return 0 if frames < self.first_frames else int(frames * samples_per_frame * self.share)
 
 
+@cache
+def _rise(fade_samples: int) -> Samples:
+    return ((np.arange(fade_samples) + 1) / (fade_samples + 1)).astype(np.float32)
+
+
 class SampleJoin:
     """Makes one stream of one utterance's exact and provisional samples.
 
@@ -42,7 +48,7 @@ class SampleJoin:
 
     def __init__(self, fade_samples: int) -> None:
         self.spoken = 0
-        self._rise = ((np.arange(fade_samples) + 1) / (fade_samples + 1)).astype(np.float32)
+        self._rise = _rise(fade_samples)
         self._fading: Samples = np.empty(0, dtype=np.float32)
 
     def exact(self, start: int, samples: Samples) -> Samples:

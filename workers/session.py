@@ -105,7 +105,6 @@ class Session:
         self.send_queue = SendQueue(max(8, int(settings.buffer_s / packet_s)), timeout_s=settings.slow_reader_timeout_s)
         self._clock = clock
         self._meters = meters or SpeechMeters()
-        self._audio_sent = self._meters.audio.labels(assign.pace)
         self._watch = Stopwatch(clock)
         self._head_silence = HeadSilenceMeter(self._sample_rate_hz)
         self._playback = Playback(self._sample_rate_hz, clock)
@@ -192,7 +191,7 @@ class Session:
     def _count_wasted(self, samples: int) -> None:
         """Tokens that a cancel makes useless: of audio that is not heard, and of what was not yet decoded."""
         frames = max(0, samples) / self._engine.layout.samples_per_frame
-        self._meters.wasted.inc(frames * TOKENS_PER_FRAME + self._undecoded)
+        self._meters.tokens_wasted += frames * TOKENS_PER_FRAME + self._undecoded
         self._undecoded = 0
 
     # What is spoken.
@@ -392,7 +391,7 @@ class Session:
             while (written := await self._written(speech)) is not None:
                 self._watch.mark("token")
                 self.tokens += len(written.codes)
-                self._meters.tokens.inc(len(written.codes))
+                self._meters.tokens += len(written.codes)
                 self._undecoded += len(written.codes)
                 codes += written.codes
                 waiting += written.codes
@@ -477,7 +476,7 @@ class Session:
         self._unsent_codes = array("H")
         self._head_silence.push(audio)
         self._playback.sent(len(audio))
-        self._audio_sent.inc(len(audio) / self._sample_rate_hz)
+        self._meters.audio_s[self._assign.pace] += len(audio) / self._sample_rate_hz
         await self.send_queue.put(frame)
         self._sequence += 1
         self.samples += len(audio)

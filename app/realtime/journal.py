@@ -251,10 +251,11 @@ class Journal:
 
     def received(self, event: Message | AudioFrame) -> None:
         """Note what the worker sends."""
+        if isinstance(event, AudioFrame):
+            self.heard(event)
+            return
         self.version += 1
         match event:
-            case AudioFrame():
-                self._receive(event)
             case Begun():
                 self._begin(event)
             case Segment() if self._chunks:
@@ -270,7 +271,9 @@ class Journal:
             case _:
                 pass
 
-    def _receive(self, frame: AudioFrame) -> None:
+    def heard(self, frame: AudioFrame) -> None:
+        """Note audio that the worker sends."""
+        self.version += 1
         self.samples = frame.sample_offset + len(frame.audio) // BYTES_PER_SAMPLE
         self.all_samples += max(0, self.samples - self._counted_until)
         self._counted_until = max(self._counted_until, self.samples)

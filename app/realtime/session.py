@@ -196,6 +196,9 @@ class RoutedSession:
     async def _next(self) -> Event:
         connection = self._connection()
         event = await self._receive(connection)
+        if isinstance(event, AudioFrame):
+            self._hear(event)
+            return event
         if isinstance(event, Error) and event.closed:
             raise event.rebuilt()
         if isinstance(event, Done):
@@ -206,12 +209,9 @@ class RoutedSession:
             if isinstance(event, Cancelled) and self._lease.resume:
                 # The worker knows only what it spoke itself.
                 event = event.model_copy(update={"spoken_text": self._journal.text_before_cancel()})
-            counted = self._journal.all_samples
             self._journal.received(event)
-            if isinstance(event, AudioFrame):
-                self._meter.audio((self._journal.all_samples - counted) / self.ready.sample_rate_hz)
             self._note_gaps(event)
-            if isinstance(event, AudioFrame | Begun | Segment):
+            if isinstance(event, Begun | Segment):
                 self._active_at = self._placer.now()
             if isinstance(event, Segment):
                 if span := self._journal.written_span:
@@ -220,10 +220,17 @@ class RoutedSession:
                 self._leave_drained(connection, self._placer.now())
         return event
 
+    def _hear(self, frame: AudioFrame) -> None:
+        if self._journal is None:
+            return
+        counted = self._journal.all_samples
+        self._journal.heard(frame)
+        self._meter.audio((self._journal.all_samples - counted) / self.ready.sample_rate_hz)
+        self._underruns.received(len(frame.audio) // BYTES_PER_SAMPLE)
+        self._active_at = self._placer.now()
+
     def _note_gaps(self, event: Event) -> None:
         match event:
-            case AudioFrame():
-                self._underruns.received(len(event.audio) // BYTES_PER_SAMPLE)
             case Begun():
                 self._underruns.begun()
             case Segment():

@@ -7,8 +7,9 @@ It knows no containers (`app.platform.codecs` does) and no models: silence is di
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -84,7 +85,10 @@ def speech_threshold_dbfs(levels: Iterable[float], floor_share: float = 0.2) -> 
     It stays between QUIETEST_DBFS, below which nothing is audible, and LOUDEST_DBFS, above which no usable room is, so
     that audio which begins with speech is not taken for noise.
     """
-    ordered = sorted(levels)
+    return _threshold_dbfs(sorted(levels), floor_share)
+
+
+def _threshold_dbfs(ordered: Sequence[float], floor_share: float = 0.2) -> float:
     floor = ordered[int(len(ordered) * floor_share)]
     return min(max(floor + MARGIN_DB, QUIETEST_DBFS), LOUDEST_DBFS)
 
@@ -101,7 +105,10 @@ class HeadSilenceMeter:
     def __init__(self, sample_rate_hz: int) -> None:
         self._sample_rate_hz = sample_rate_hz
         self._rest = np.zeros(0, np.float32)
-        self._levels: deque[float] = deque(maxlen=_FLOOR_HOPS)
+        self._levels: deque[float] = deque()
+        self._ordered: list[float] = []
+        """The same, kept in order: to sort them at each hop costs more than all else of a frame."""
+        self._last: deque[float] = deque(maxlen=_LOOKAHEAD_HOPS)
         self._hops = 0
         self._onset_s: float | None = None
 
@@ -116,12 +123,19 @@ class HeadSilenceMeter:
             return self._onset_s
         samples = np.concatenate([self._rest, finite(samples)])
         self._rest = samples[len(samples) // hop_samples(self._sample_rate_hz) * hop_samples(self._sample_rate_hz) :]
-        for level in hop_levels_dbfs(samples, self._sample_rate_hz):
-            self._levels.append(float(level))
-            self._hops += 1
+        for level in hop_levels_dbfs(samples, self._sample_rate_hz).tolist():
+            self._note(level)
             if self._onset_s is None and self._hops >= _LOOKAHEAD_HOPS:
                 self._judge(_LOOKAHEAD_HOPS)
         return self._onset_s
+
+    def _note(self, level: float) -> None:
+        self._hops += 1
+        self._last.append(level)
+        self._levels.append(level)
+        insort(self._ordered, level)
+        if len(self._levels) > _FLOOR_HOPS:
+            del self._ordered[bisect_left(self._ordered, self._levels.popleft())]
 
     def finish(self) -> float | None:
         """The audio has ended: its last 50 ms are judged without look-ahead. Returns `head_silence_s`."""
@@ -132,8 +146,8 @@ class HeadSilenceMeter:
 
     def _judge(self, last: int) -> None:
         """Decide whether speech begins at the first of the last `last` hops."""
-        threshold = speech_threshold_dbfs(self._levels)
-        loud = [level > threshold for level in list(self._levels)[-last:]]
+        threshold = _threshold_dbfs(self._ordered)
+        loud = [level > threshold for level in list(self._last)[-last:]]
         if loud[0] and sum(loud) >= min(_SPEECH_HOPS, last):
             self._onset_s = (self._hops - last) * HOP_S
 

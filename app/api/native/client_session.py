@@ -313,6 +313,13 @@ class ClientSession:
             raise group_error.exceptions[0] from None
 
     async def _deliver(self, event: Event) -> None:
+        if isinstance(event, AudioFrame):
+            if not self._cancels_due:
+                self._generation = event.generation
+                if self._timer:
+                    self._timer.heard(event)
+                await self._send_queue.put(event)
+            return
         match event:
             case Done():
                 if self._timer and self._timing:
@@ -327,12 +334,7 @@ class ClientSession:
                 pass
         if self._cancels_due:
             return
-        if isinstance(event, AudioFrame):
-            self._generation = event.generation
-            if self._timer:
-                self._timer.heard(event)
-            await self._send_queue.put(event)
-        elif self._timer is None or isinstance(event, Cancelled):
+        if self._timer is None or isinstance(event, Cancelled):
             await self._put_message(event)
         else:
             if isinstance(event, Segment):

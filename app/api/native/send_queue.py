@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.api.stream_encoder import StreamEncoder
 from app.errors import SlowReader
@@ -229,11 +230,33 @@ class SendQueue:
             raise failure
 
 
-class Writer:
-    """The one task that writes to a socket. `send` may wait; when it does so for too long, the client is given up."""
+class Outlet(Protocol):
+    """A socket that takes messages without a turn of the event loop, while it is `clear`."""
 
-    def __init__(self, send: Callable[[str | bytes], Awaitable[None]], *, slow_reader_timeout_s: float) -> None:
+    @property
+    def clear(self) -> bool: ...
+
+    def send_now(self, message: str | bytes) -> None: ...
+
+
+class Writer:
+    """Writes to a socket, each session's queue in turn.
+
+    What comes while the `outlet` is clear goes out at once. The rest is sent by the one task that is in `run`, with
+    `send`, which may wait; when it does so for too long, the client is given up.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[str | bytes], Awaitable[None]],
+        *,
+        slow_reader_timeout_s: float,
+        outlet: Outlet | None = None,
+    ) -> None:
         self._send = send
+        self._outlet = outlet
+        self._sending = False
+        """What comes now has to wait for what was taken before it."""
         self._timeout_s = slow_reader_timeout_s
         self._queues: dict[int, SendQueue] = {}
         self._waiting: dict[int, SendQueue] = {}
@@ -251,34 +274,49 @@ class Writer:
     def _wake(self, queue: SendQueue) -> None:
         if self._queues.get(queue.channel) is queue:
             self._waiting.setdefault(queue.channel, queue)
-            self._work.set()
+            self._send_now()
+            if self._waiting:
+                self._work.set()
+
+    def _send_now(self) -> None:
+        """One item of each queue in turn, until none has any or the outlet takes no more."""
+        if self._outlet is None or self._sending:
+            return
+        self._sending = True
+        try:
+            while self._outlet.clear and (item := self._next()) is not None:
+                self._outlet.send_now(item)
+        finally:
+            self._sending = False
 
     def close(self, channel: int) -> None:
         self._queues.pop(channel, None)
         self._waiting.pop(channel, None)
 
     async def run(self) -> None:
-        """Serve the queues until cancelled. Raises SlowReader."""
+        """Send what could not be sent at once, until cancelled. Raises SlowReader."""
         deadline = Deadline()
         try:
             while True:
                 await self._work.wait()
                 self._work.clear()
-                await self._serve(deadline)
+                self._send_now()
+                while (item := self._next()) is not None:
+                    self._sending = True
+                    with deadline.within(self._timeout_s):
+                        await self._send(item)
+                    self._sending = False
+                    self._send_now()
+        except TimeoutError:
+            raise SlowReader(f"the client read nothing for {self._timeout_s:g} s") from None
         finally:
             deadline.close()
 
-    async def _serve(self, deadline: Deadline) -> None:
-        """Send one item of each queue in turn, until none has any."""
+    def _next(self) -> str | bytes | None:
         while self._waiting:
             channel, queue = next(iter(self._waiting.items()))
             del self._waiting[channel]
-            item = queue.take()
-            if item is None:
-                continue
-            self._waiting[channel] = queue
-            try:
-                with deadline.within(self._timeout_s):
-                    await self._send(item)
-            except TimeoutError:
-                raise SlowReader(f"the client read nothing for {self._timeout_s:g} s") from None
+            if (item := queue.take()) is not None:
+                self._waiting[channel] = queue
+                return item
+        return None

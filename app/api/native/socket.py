@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.api.access import admit, bearer_token
 from app.api.errors import error_response
+from app.api.http_protocol import OUTLET
 from app.api.native.client_session import ClientSession
 from app.api.native.protocol_page import reference
 from app.api.native.send_queue import Writer
@@ -93,7 +94,11 @@ class SessionSocket:
         self._services = services
         self._key_id = key_id
         self._limits = services.settings.session
-        self._writer = Writer(self._send, slow_reader_timeout_s=self._limits.slow_reader_timeout_s)
+        self._writer = Writer(
+            self._send,
+            slow_reader_timeout_s=self._limits.slow_reader_timeout_s,
+            outlet=websocket.scope.get("extensions", {}).get(OUTLET),
+        )
         self._own = self._writer.queue(OWN_CHANNEL)
         self._sessions: dict[str, ClientSession] = {}
         self._channels = itertools.cycle(range(1, MAX_CHANNEL + 1))

@@ -211,3 +211,64 @@ async def test_a_closed_box_sends_nothing_more_and_its_number_may_be_given_again
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert [item.split('"')[-2] for item in sent] == ["new"]
+
+
+class FakeOutlet:
+    """A socket that takes `room` messages at once, and one more whenever `send` has waited for it."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.sent: list[str] = []
+        self.waited = asyncio.Event()
+        self.emptied = asyncio.Event()
+
+    @property
+    def clear(self) -> bool:
+        return self.room > 0
+
+    def send_now(self, message: str | bytes) -> None:
+        self.room -= 1
+        self.sent.append(str(message).split('"')[-2])
+
+    async def send(self, message: str | bytes) -> None:
+        self.waited.set()
+        await self.emptied.wait()
+        self.sent.append(str(message).split('"')[-2])
+
+
+async def test_what_a_clear_outlet_takes_needs_no_turn_of_the_writer() -> None:
+    outlet = FakeOutlet(room=3)
+    writer = Writer(outlet.send, slow_reader_timeout_s=10, outlet=outlet)
+    made = writer.queue(1)
+    for number in range(3):
+        made.post(Pong(id=str(number)))
+    assert outlet.sent == ["0", "1", "2"]
+    await made.drained()
+
+
+async def test_what_comes_while_a_message_waits_for_the_socket_stays_behind_it() -> None:
+    outlet = FakeOutlet(room=1)
+    writer = Writer(outlet.send, slow_reader_timeout_s=10, outlet=outlet)
+    made = writer.queue(1)
+    running = asyncio.create_task(writer.run())
+    made.post(Pong(id="now"))
+    made.post(Pong(id="waits"))
+    await outlet.waited.wait()
+    outlet.room = 5
+    made.post(Pong(id="behind"))
+    assert outlet.sent == ["now"]
+    outlet.emptied.set()
+    await made.drained()
+    running.cancel()
+    assert outlet.sent == ["now", "waits", "behind"]
+
+
+async def test_a_cancel_drops_what_an_outlet_has_not_taken() -> None:
+    outlet = FakeOutlet(room=0)
+    writer = Writer(outlet.send, slow_reader_timeout_s=10, outlet=outlet)
+    made = writer.queue(1)
+    made.post(Pong(id="dropped"))
+    made.drop()
+    outlet.room = 1
+    made.post(Pong(id="kept"))
+    assert outlet.sent == ["kept"]
