@@ -15,7 +15,9 @@ from tests.soak.ledger import BYTES_PER_SECOND, Ledger, Talker
 from tests.soak.soak import Soak, run
 
 SEED = int(os.environ.get("SOAK_SEED", "16"))
-TARGETS = Targets(["valkey-1", "worker-1", "front-door-1"], ["worker-1>valkey", ">worker-1"], ["worker-1"])
+TARGETS = Targets(
+    ["valkey-1", "worker-1", "front-door-1"], ["worker-1>valkey", ">worker-1"], ["worker-1"], ["s3"], ["tasks"]
+)
 
 
 async def soaked(soak: Soak, directory: Path) -> None:
@@ -29,13 +31,13 @@ async def soaked(soak: Soak, directory: Path) -> None:
 
 @pytest.mark.anyio
 async def test_some_seconds_of_faults_lose_no_sample(tmp_path: Path) -> None:
-    await soaked(Soak(SEED, 6, talkers=3, books=0, mean_gap_s=1), tmp_path)
+    await soaked(Soak(SEED, 6, talkers=3, books=0, clones=0, mean_gap_s=1), tmp_path)
 
 
 @pytest.mark.anyio
 @pytest.mark.slow
 async def test_minutes_of_faults_lose_no_sample_no_book_and_no_second_that_is_billed(tmp_path: Path) -> None:
-    await soaked(Soak(SEED, 300, talkers=9, books=1), tmp_path)
+    await soaked(Soak(SEED, 300, talkers=9, books=1, clones=1), tmp_path)
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_moments() -> None:
@@ -45,6 +47,11 @@ def test_a_seed_gives_the_same_faults_at_the_same_moments() -> None:
     moments = [fault.at_s for fault in first]
     assert moments == sorted(moments)
     assert len(moments) > len(set(moments)), "two at once, now and then"
+
+
+def test_what_cannot_be_hurt_here_is_left_out_of_the_plan() -> None:
+    bare = Targets(TARGETS.programs, TARGETS.links, TARGETS.workers)
+    assert not {Kind.FILL, Kind.STEP} & {fault.kind for fault in plan(1, 300, bare)}
 
 
 def test_what_is_heard_and_not_billed_is_told_and_what_went_down_with_a_front_door_is_not() -> None:
