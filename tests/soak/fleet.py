@@ -233,7 +233,7 @@ async def soak_fleet(
         if postgres_program("postgres"):
             at["postgres"] = Path(clusters)
         disks = stack.enter_context(small_disks(at))
-        clocks = _clocks(directory, background=background)
+        clocks = _clocks(directory)
         cluster = Cluster.make(Path(clusters)) if "postgres" in at else None
         if cluster:
             ports["postgres"] = cluster.running.port
@@ -256,12 +256,14 @@ async def soak_fleet(
                     await link.stop()
 
 
-def _clocks(directory: Path, *, background: bool) -> dict[str, Clock]:
-    """Of the programs that this user runs and that ask the C library for the time."""
+def _clocks(directory: Path) -> dict[str, Clock]:
+    """Of the programs that this user runs and that ask the C library for the time.
+
+    Not of the tasks process: libfaketime lets `time.sleep` fail when a clock jumps, and Celery sleeps so in a thread.
+    """
     if (found := library()) is None:
         return {}
-    programs = [*VALKEYS, *FRONT_DOORS, *WORKERS, *(["tasks"] if background else [])]
-    return {name: Clock(found, directory / "clocks" / name) for name in programs}
+    return {name: Clock(found, directory / "clocks" / name) for name in (*VALKEYS, *FRONT_DOORS, *WORKERS)}
 
 
 def _timed(program: Program, clocks: Mapping[str, Clock]) -> Program:

@@ -60,8 +60,11 @@ class Traffic:
                 group.create_task(self._again(job))
 
     async def _again(self, work: Callable[..., Awaitable[None]], *given: object) -> None:
-        while not self._over.is_set():
-            await work(*given)
+        try:
+            while not self._over.is_set():
+                await work(*given)
+        except AssertionError as error:
+            self._ledger.lost.append(f"{work.__name__}: {error}")
 
     # Sessions.
 
