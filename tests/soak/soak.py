@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,8 +40,10 @@ class Soak:
     mean_gap_s: float = MEAN_GAP_S
 
 
-async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> Ledger:
-    """The ledger, settled: `lost` is what is not accounted for."""
+async def run(
+    soak: Soak, directory: Path, *, report: Callable[[str], None], faults: Sequence[Fault] | None = None
+) -> Ledger:
+    """The ledger, settled: `lost` is what is not accounted for. These `faults` take the place of the seed's."""
     ledger = Ledger()
     async with soak_fleet(directory, background=soak.books + soak.clones > 0) as fleet:
         ledger.talkers = await _talkers(fleet, soak.talkers)
@@ -50,7 +52,7 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
         await until_whole(fleet)
         speaking = asyncio.create_task(traffic.run(ledger.talkers, ordered))
         watching = asyncio.create_task(fleet.watch_front_doors())
-        hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report))
+        hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report, faults))
         await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_COMPLETED)
         await hurting
         traffic.end()
@@ -76,7 +78,11 @@ async def _talkers(fleet: SoakFleet, count: int) -> list[Talker]:
         await catalog.aclose()
 
 
-async def _hurt(fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[str], None]) -> None:
+async def _hurt(
+    fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[str], None], faults: Sequence[Fault] | None
+) -> None:
+    if faults is None:
+        faults = list(plan(soak.seed, soak.duration_s, fleet.targets, mean_gap_s=soak.mean_gap_s))
     loop = asyncio.get_running_loop()
     began_at, catalog = loop.time(), Trouble()
 
@@ -90,7 +96,7 @@ async def _hurt(fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[
         (ledger.faults if done else ledger.missed)[f"{fault.kind} {_family(fault.target)}"] += 1
 
     async with asyncio.TaskGroup() as group:
-        for fault in plan(soak.seed, soak.duration_s, fleet.targets, mean_gap_s=soak.mean_gap_s):
+        for fault in faults:
             await asyncio.sleep(began_at + fault.at_s - loop.time())
             report(str(fault))
             group.create_task(one(fault))

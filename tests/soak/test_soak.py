@@ -6,13 +6,15 @@ The seed is printed; `SOAK_SEED` in the environment names another. Hours, each t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.soak.faults import Kind, Targets, plan
+from tests.soak.faults import Fault, Kind, Targets, plan
 from tests.soak.ledger import BYTES_PER_SECOND, Ledger, Talker
 from tests.soak.soak import Soak, run
+from tests.support.real_services import postgres_program
 
 SEED = int(os.environ.get("SOAK_SEED", "16"))
 TARGETS = Targets(
@@ -20,13 +22,14 @@ TARGETS = Targets(
 )
 
 
-async def soaked(soak: Soak, directory: Path) -> None:
+async def soaked(soak: Soak, directory: Path, faults: Sequence[Fault] | None = None) -> Ledger:
     print(f"\nseed {soak.seed}")
-    ledger = await run(soak, directory, report=print)
+    ledger = await run(soak, directory, report=print, faults=faults)
     print(ledger.table())
     assert not ledger.lost, "\n".join([f"seed {soak.seed}", *ledger.lost])
     assert ledger.ended["live whole"]
     assert ledger.samples_lost == 0
+    return ledger
 
 
 @pytest.mark.anyio
@@ -38,6 +41,23 @@ async def test_some_seconds_of_faults_lose_no_sample(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_minutes_of_faults_lose_no_sample_no_book_and_no_second_that_is_billed(tmp_path: Path) -> None:
     await soaked(Soak(SEED, 300, talkers=9, books=1, clones=1), tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_a_standby_that_takes_over_and_a_database_that_restarts_lose_nothing_of_who_speaks(
+    tmp_path: Path,
+) -> None:
+    if not postgres_program("postgres"):
+        pytest.skip("PostgreSQL is not here: apt-get install postgresql")
+    faults = [
+        Fault(3, Kind.FAIL_OVER, "valkey"),
+        Fault(10, Kind.KILL, "postgres"),
+        Fault(17, Kind.FAIL_OVER, "valkey"),
+        Fault(17, Kind.KILL, "postgres"),
+    ]
+    ledger = await soaked(Soak(SEED, 25, talkers=9, books=1, clones=0), tmp_path, faults)
+    assert ledger.faults == {"fail over valkey": 2, "kill postgres": 2}
 
 
 def test_a_seed_gives_the_same_faults_at_the_same_moments() -> None:
