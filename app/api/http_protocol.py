@@ -335,6 +335,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             finally:
                 if self._is_open:
                     await self.send({"type": "websocket.close", "code": code, "reason": reason})
+                elif self.initial_response is not None:
+                    self.handshake_complete = True  # refused in HTTP; uvicorn would log that as the application's fault
 
         return closed
 

@@ -22,7 +22,7 @@ from app.speech.protocol import Done
 from tasks.metrics import answering
 from tasks.survey import Queue, Survey
 from tests.api.conftest import OpenHouse
-from tests.support.deadlines import HANG_S
+from tests.support.deadlines import LONG_HANG_S
 from tests.support.fakes import FakeEngine
 from tests.support.processes import until_async
 from tests.support.session_client import sessions_client
@@ -107,7 +107,7 @@ async def test_rules_and_dashboards_find_what_the_processes_tell(open_house: Ope
                 child = [sys.executable, "-c", CHILD]
                 await asyncio.to_thread(subprocess.run, child, check=True, env=dict(os.environ))
 
-            async with prometheus(tmp_path / "prometheus", targets) as client, asyncio.timeout(HANG_S):
+            async with prometheus(tmp_path / "prometheus", targets) as client, asyncio.timeout(LONG_HANG_S):
                 await work(0)
 
                 async def scraped() -> bool:

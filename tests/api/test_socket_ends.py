@@ -126,13 +126,14 @@ async def closes_when_asked(socket: ClientConnection) -> None:
 
 @each_dialect
 async def test_a_wrong_key_refuses_the_handshake_with_its_reason(
-    house: House, worker: FakeWorker, dialect: Dialect
+    house: House, worker: FakeWorker, dialect: Dialect, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with opened(house, dialect, key="cari_no_key"):
             pass
     assert refused.value.response.status_code == 401
     assert b"key" in refused.value.response.body
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "it is no fault of ours"
 
 
 async def test_a_wrong_key_in_elevenlabs_first_message_is_closed_for(house: House, worker: FakeWorker) -> None:

@@ -1,8 +1,8 @@
 """Helm itself, from a wheel: what the chart becomes with given values. `python -m tests.support.helm` renders all.
 
-The wheel (helm-sdkpy, for Python 3.12 and newer) has Helm's engine and no `template`: it installs into a cluster. So a
-copy of the chart is installed whose one template fails with the text of the others; all it needs of a cluster is its
-version, which `_Cluster` tells.
+The wheel (helm-sdkpy, for Python 3.12 and newer; unpacked into a folder of PYTHONPATH it serves 3.11, too)
+has Helm's engine and no `template`: it installs into a cluster. So a copy of the chart is installed whose one template
+fails with the text of the others; all it needs of a cluster is its version, which `_Cluster` tells.
 """
 
 from __future__ import annotations
