@@ -204,12 +204,14 @@ def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Ten
     rows, size = model.lm_head.weight, tokens.codebook_size
     end = tokens["<end_of_speech>"]
     codes = rows[tokens.audio_base : tokens.audio_base + FRAME_TOKENS * size]
+    bands = list(codes.split(size))  # has one gradient, where slices would make seven as large as the vocabulary
+    bands[0] = torch.cat([bands[0], rows[end : end + 1]])  # a frame, or the end
     entropy, weight, right = torch.zeros(()), 0.0, torch.zeros(())
-    for position, band in enumerate(codes.split(size)):  # one gradient of all bands, where slices would make seven
+    for position, band in enumerate(bands):
         first = tokens.audio_base + position * size
         here = (wanted >= first) & (wanted < first + size)
-        if position == 0:  # a frame, or the end
-            here, band = here | (wanted == end), torch.cat([band, rows[end : end + 1]])
+        if position == 0:
+            here = here | (wanted == end)
         spoken = wanted[here]
         numbers = torch.where(spoken == end, size, spoken - first)
         logits = functional.linear(read.last_hidden_state[here], band).float()  # (tokens here, codes [+ 1])
