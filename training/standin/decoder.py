@@ -99,17 +99,14 @@ def train(
     if judged:
         learners["critics"] = critics
     peaks = {"decoder": POLISH_RATE if judged else PEAK_RATE, "critics": CRITICS_RATE}
-    optimisers = {
-        name: torch.optim.AdamW(learner.parameters(), lr=peaks[name], betas=(0.8, 0.99), weight_decay=0.0)
-        for name, learner in learners.items()
-    }
-    kept: dict[str, Any] = {**learners, **{f"{name}_optimiser": optimiser for name, optimiser in optimisers.items()}}
+    optimisers = {name: optimiser(learner, peaks[name]) for name, learner in learners.items()}
+    kept: dict[str, Any] = {**learners, **{f"{name}_optimiser": chosen for name, chosen in optimisers.items()}}
     first, began = resumed(saved, kept), time.monotonic()
     decoder = torch.compile(codec.decoder) if compiled else codec.decoder
     # 2. Steps
     for step in range(first, steps):
-        for name, optimiser in optimisers.items():
-            set_rate(optimiser, peaks[name], step, steps)
+        for name, chosen in optimisers.items():
+            set_rate(chosen, peaks[name], step, steps)
         heard = listening.batch(f"{saved.stem}-{step}", BATCH)
         speech = heard.speech.to(device)
         spoken = decoder(heard_as(space, heard).to(device))[:, 0]
@@ -128,6 +125,11 @@ def train(
             save(saved, kept, step + 1)
 
 
+def optimiser(learner: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """What trains the decoder, and its critics."""
+    return torch.optim.AdamW(learner.parameters(), lr=rate, betas=(0.8, 0.99), weight_decay=0.0)
+
+
 class Losses(nn.Module):
     """What the decoder is told about its sound."""
 
@@ -140,8 +142,8 @@ class Losses(nn.Module):
         return self.spectral(spoken, speech), self.envelope(spoken, speech)
 
 
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor, learner: nn.Module) -> None:
-    optimiser.zero_grad(set_to_none=True)
+def _step(chosen: torch.optim.Optimizer, loss: Tensor, learner: nn.Module) -> None:
+    chosen.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 3.0)
-    optimiser.step()
+    chosen.step()

@@ -102,6 +102,13 @@ def folded(front: Front, codec: SNAC) -> None:
     two.block[4].weight = filtering
 
 
+def unfolded(codec: SNAC) -> Tensor:
+    """The filters that `folded` gave to the codec: (filters, TAPS)."""
+    blocks: Any = codec.encoder.block
+    filtering: Tensor = blocks[FRONT_BLOCKS - 1].block[4].weight
+    return filtering[:, :PHASES].transpose(1, 2).flatten(1).detach()
+
+
 class Regression(nn.Module):
     """The encoder as it is trained: its front as one convolution, its latents as few as there are."""
 
@@ -117,6 +124,11 @@ class Regression(nn.Module):
     def forward(self, waves: Tensor) -> Tensor:
         """(batch, samples) -> (batch, steps, width)."""
         return (self.inwards @ self.back(self.front(waves))).transpose(1, 2)
+
+
+def optimiser(learner: Regression) -> torch.optim.Optimizer:
+    """What trains the encoder."""
+    return torch.optim.AdamW(learner.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0)
 
 
 def train(
@@ -138,19 +150,19 @@ def train(
     learner = Regression(codec, space)
     learner.front.even_out(listening.batch("filters", 60).noisy)
     learner.to(device)
-    optimiser = torch.optim.AdamW(learner.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.0)
-    kept = {"learner": learner, "optimiser": optimiser}
+    chosen = optimiser(learner)
+    kept = {"learner": learner, "optimiser": chosen}
     first, began = resumed(work / "encoder.pt", kept), time.monotonic()
     latents_of = torch.compile(learner) if compiled else learner
     for step in range(first, steps):
         noisy = listening.batch(f"encoder-{step}", BATCH).noisy
         wanted = space.of(noisy).to(device)
         missed = (latents_of(noisy.to(device)) - wanted)[:, EDGE_STEPS:-EDGE_STEPS].square().mean()
-        set_rate(optimiser, PEAK_RATE, step, steps)
-        optimiser.zero_grad(set_to_none=True)
+        set_rate(chosen, PEAK_RATE, step, steps)
+        chosen.zero_grad(set_to_none=True)
         missed.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimiser.step()
+        chosen.step()
         if step % 20 == 0:
             share, pace = missed.item() / wanted.square().mean().item(), (time.monotonic() - began) / (step - first + 1)
             logger.info("encoder %d unexplained %.3f %.2f s", step, share, pace)

@@ -30,7 +30,7 @@ from training.standin.grid import silent_frame
 from training.standin.latents import LatentSpace
 from training.standin.muon import Muon
 from training.standin.phonemes import FRAME_TOKENS, reading_tokenizer
-from training.standin.progress import resumed, save
+from training.standin.progress import quick_multiplications, resumed, save
 from training.standin.spelling import stored_rules
 from training.standin.tokens import Tokens
 
@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 3200
+STEPS = 5000
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
-DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
+DECAY_SHARE = 1.0  # of the steps, at the end, with falling rates
 BATCH_TOKENS = 3072
 SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,
@@ -203,13 +203,15 @@ def losses(model: Any, batch: Batch, heard: Tensor, tokens: Tokens) -> tuple[Ten
     wanted = batch.targets[:, 1:]
     rows, size = model.lm_head.weight, tokens.codebook_size
     end = tokens["<end_of_speech>"]
+    codes = rows[tokens.audio_base : tokens.audio_base + FRAME_TOKENS * size]
+    bands = list(codes.split(size))  # has one gradient, where slices would make seven as large as the vocabulary
+    bands[0] = torch.cat([bands[0], rows[end : end + 1]])  # a frame, or the end
     entropy, weight, right = torch.zeros(()), 0.0, torch.zeros(())
-    for position in range(FRAME_TOKENS):
+    for position, band in enumerate(bands):
         first = tokens.audio_base + position * size
         here = (wanted >= first) & (wanted < first + size)
-        band = rows[first : first + size]
-        if position == 0:  # a frame, or the end
-            here, band = here | (wanted == end), torch.cat([band, rows[end : end + 1]])
+        if position == 0:
+            here = here | (wanted == end)
         spoken = wanted[here]
         numbers = torch.where(spoken == end, size, spoken - first)
         logits = functional.linear(read.last_hidden_state[here], band).float()  # (tokens here, codes [+ 1])
@@ -281,13 +283,15 @@ def train(work: Path, space: LatentSpace, steps: int = STEPS) -> None:
     for step, batch in zip(range(first, steps), endless_batches(work, tokens, space, first, steps), strict=False):
         for name, optimiser in chosen.items():
             optimiser.param_groups[0]["lr"] = PEAK_RATES[name] * rate_share(step, steps)
-        loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, near, generator), tokens)
+        with quick_multiplications():
+            loss, guidance, right = losses(model, batch, corrupted(batch.ids, tokens, near, generator), tokens)
         model.zero_grad(set_to_none=True)
         guided = next(weight for until, weight in GUIDANCE_WEIGHTS if step / steps <= until)
         (loss + guided * guidance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in chosen.values():
-            optimiser.step()
+        with quick_multiplications():
+            for optimiser in chosen.values():
+                optimiser.step()
         heard += batch.ids.numel()
         now = torch.stack([loss, right, guidance]).detach()
         smoothed = now if smoothed is None else smoothed.lerp(now, 0.05)

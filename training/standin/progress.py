@@ -17,6 +17,14 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def quick_multiplications() -> torch.autocast:
+    """Matrices in bfloat16 where the processor has tiles for it (AMX), and in single precision elsewhere.
+
+    Without tiles bfloat16 is slower: 90 tokens a second instead of 1,300.
+    """
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+
+
 def set_rate(optimiser: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:
     """Linear warm-up, then a cosine down to 2 % of `peak`."""
     if step < WARMUP_STEPS:
