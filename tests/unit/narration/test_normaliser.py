@@ -39,7 +39,7 @@ READINGS = {
     "On Jan. 5, 1999, it was -4 °C.": "On January fifth, nineteen ninety nine, it was minus four degrees Celsius.",
     "They came at 10:30 p.m.": "They came at ten thirty P M.",
     "Oh <laugh> 3 of them <sigh>": "Oh <laugh> three of them <sigh>",
-    "He [the king] had 3 {odd} things.": "He [the king] had three odd things.",
+    "He [the king] had 3 {odd} things.": "He the king had three odd things.",
     "It was a *very* long way; 5 miles, to be \\ exact, ‘or so’—they said – all of them.": (
         "It was a very long way; five miles, to be exact, ‘or so’—they said – all of them."
     ),
