@@ -81,6 +81,9 @@ class RealTime:
     decode_s = DECODE_S
     now = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        self.begin()
+
     def begin(self) -> None:
         self._next_s = self.now()
 
