@@ -1,9 +1,8 @@
-"""`carillon bench worker`: CPU cost of a session in a worker's own process, without the engine's core and the codec.
+"""`carillon bench worker`: what a session costs a worker's own process, apart from the engine's core and the codec.
 
 The workers of several checkouts are loaded in turn with the same sessions over their sockets, so that a busy machine is
-as busy for each. CPU seconds are the kernel's, of the process and of its first thread, which has the event loop. In
-virtual time a session sees the moments that it would see on an idle machine, but for its listener's: what was without
-audio says nothing then. It knows the protocol, and `workers/bench/scripted_worker.py` as a program.
+as busy for each. CPU seconds are the kernel's, of the process and of its first thread, which has the event loop. It
+knows the protocol, and `workers/bench/scripted_worker.py` as a program.
 """
 
 from __future__ import annotations
@@ -56,11 +55,6 @@ class Load:
         return self.cores / self.frames_per_s * 1e6
 
     @property
-    def wanted_cores(self) -> float:
-        """For its sessions to speak in time, by what a frame cost: the machine may not have had so much to give."""
-        return self.us_per_frame * self.sessions * SAMPLE_RATE_HZ / SAMPLES_PER_FRAME / 1e6
-
-    @property
     def loop_us_per_frame(self) -> float:
         return self.loop_cores / self.frames_per_s * 1e6
 
@@ -83,7 +77,6 @@ def run(
     rounds: int,
     seconds: float,
     pace: float,
-    virtual: bool,
     progress: Callable[[str], None],
 ) -> list[Side]:
     """Load each checkout's worker `rounds` times for `seconds` at each level, in turn.
@@ -95,7 +88,7 @@ def run(
         workers = []
         for side in sides:
             progress(f"starting {side.path}")
-            workers.append(stack.enter_context(_worker(side.path, capacity=max(sessions), pace=pace, virtual=virtual)))
+            workers.append(stack.enter_context(_worker(side.path, capacity=max(sessions), pace=pace)))
         for count in sessions:
             for number in range(1, rounds + 1):
                 for side, worker in zip(sides, workers, strict=True):
@@ -107,19 +100,18 @@ def run(
 def table(sides: Sequence[Side]) -> str:
     """Medians, a line for each level and checkout; with several, the last one's ratio to the first."""
     lines = [
-        "| sessions | checkout | cores | of the event loop | µs a frame | of the event loop | cores to keep up "
-        "| without audio, % |",
-        "|---|---|---|---|---|---|---|---|",
+        "| sessions | checkout | cores | of the event loop | µs a frame | of the event loop | without audio, % |",
+        "|---|---|---|---|---|---|---|",
     ]
     for count in dict.fromkeys(load.sessions for load in sides[0].loads):
         rows = [_medians(side.of(count)) for side in sides]
         for side, row in zip(sides, rows, strict=True):
             lines.append(
                 f"| {count} | {side.path.name} | {row[0]:.2f} | {row[1]:.2f} | {row[2]:.0f} | {row[3]:.0f} "
-                f"| {row[4]:.2f} | {row[5]:.1f} |"
+                f"| {row[4]:.1f} |"
             )
         if len(sides) > 1:
-            ratios = " | ".join(f"{last / first:.2f}" for first, last in zip(rows[0][:5], rows[-1][:5], strict=True))
+            ratios = " | ".join(f"{last / first:.2f}" for first, last in zip(rows[0][:4], rows[-1][:4], strict=True))
             lines.append(f"| | last ÷ first | {ratios} | |")
     return "\n".join(lines)
 
@@ -131,11 +123,7 @@ def as_json(sides: Sequence[Side]) -> str:
 
 def _medians(loads: Sequence[Load]) -> tuple[float, ...]:
     values = (
-        (
-            *(load.cores, load.loop_cores, load.us_per_frame, load.loop_us_per_frame),
-            *(load.wanted_cores, 100 * load.dry),
-        )
-        for load in loads
+        (load.cores, load.loop_cores, load.us_per_frame, load.loop_us_per_frame, 100 * load.dry) for load in loads
     )
     return tuple(statistics.median(column) for column in zip(*values, strict=True))
 
@@ -154,11 +142,11 @@ class _Worker:
 
 
 @contextmanager
-def _worker(checkout: Path, *, capacity: int, pace: float, virtual: bool) -> Iterator[_Worker]:
+def _worker(checkout: Path, *, capacity: int, pace: float) -> Iterator[_Worker]:
     """A scripted worker of a checkout, serving; it is stopped at the end."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
     process = subprocess.Popen(
-        [sys.executable, "-P", str(SCRIPT), "--sessions", str(capacity), "--pace", str(pace), *["--virtual"] * virtual],
+        [sys.executable, "-P", str(SCRIPT), "--sessions", str(capacity), "--pace", str(pace)],
         cwd=checkout,
         env=own | {"PYTHONPATH": str(checkout), "CARILLON_FLEET_SECRET": SECRET, "CARILLON_LOG_LEVEL": "ERROR"},
         stdout=subprocess.PIPE,
@@ -187,8 +175,6 @@ async def _measured(worker: _Worker, count: int, seconds: float) -> Load:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(each.run(RAMP_S * index / count)) for index, each in enumerate(listeners)]
         await asyncio.sleep(RAMP_S + 1.0)
-        while not all(each.samples for each in listeners):  # on a machine that is busy with other work
-            await asyncio.sleep(0.1)
         before, began_s = worker.cpu_s(), time.monotonic()
         for each in listeners:
             each.begin_counting()

@@ -93,9 +93,6 @@ def bench_worker(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each at each level, in turn.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each measurement, once all sessions speak.")] = 5.0,
     pace: Annotated[float, typer.Option(min=0.1, help="Of the scripted engine; below 1 every listener waits.")] = 1.2,
-    virtual: Annotated[
-        bool, typer.Option("--virtual", help="Time passes by the engine's steps: for a machine busy with other work.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """What a session costs a worker's own process: a scripted engine and codec, everything else real; side by side."""
@@ -108,7 +105,6 @@ def bench_worker(
         rounds=rounds,
         seconds=seconds,
         pace=pace,
-        virtual=virtual,
         progress=_progress,
     )
     typer.echo(worker.as_json(sides) if as_json else worker.table(sides))

@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 SHAPE: dict[str, Any] = {"num_hidden_layers": 3, "hidden_size": 320, "intermediate_size": 864, "num_attention_heads": 5}
 MAX_POSITIONS = 4096
-STEPS = 5000
+STEPS = 3200
 PEAK_RATES = {"matrices": 3e-3, "rest": 1.5e-3}
 WARMUP_STEPS = 100
-DECAY_SHARE = 1.0  # of the steps, at the end, with falling rates
+DECAY_SHARE = 0.6  # of the steps, at the end, with falling rates
 BATCH_TOKENS = 3072
 SHUFFLED = 160  # examples drawn at a time, sorted by length into batches
 CORRUPTED = (0.03, 0.35)  # least and greatest share of an example's input codes that are replaced,

@@ -63,8 +63,9 @@ def space_of(codec: SNAC, listening: Listening, batches: int) -> LatentSpace:
 
 
 def axes_of(spectra: Tensor, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-    """(n, STEP_WIDTH) spectra and the (n, width) latents that an encoder gave for them -> a space's mean, axes and back,
-    and the share of the latents that they do not explain.
+    """(n, STEP_WIDTH) spectra, (n, width) latents that an encoder gave -> mean, axes and back of their space.
+
+    Last comes the share of the latents that they do not explain.
 
     The axes are directions at right angles of one length (`latents.fitted`): the principal ones of the spectra, turned
     to where the latents are (Schönemann 1966). A plain regression would shrink those that the encoder gives badly.

@@ -133,14 +133,8 @@ def _kokoro() -> tuple[Any, dict[str, int], dict[str, np.ndarray]]:
     return _session(b"".join(part.read_bytes() for part in parts)), ids_of, read
 
 
-def _sized(
-    name: str, teacher: str, voice: str, sizes: tuple[float, ...], tempos: tuple[float, ...] = ()
-) -> list[Speaker]:
-    """One speaker a size, named after it, at its tempo."""
-    return [
-        Speaker(f"{name}-{round(100 * size)}", teacher, voice, size, tempo)
-        for size, tempo in zip(sizes, tempos or (1.0,) * len(sizes), strict=True)
-    ]
+def _sized(name: str, teacher: str, voice: str, sizes: tuple[float, ...]) -> list[Speaker]:
+    return [Speaker(f"{name}-{round(100 * size)}", teacher, voice, size) for size in sizes]
 
 
 SPEAKERS: tuple[Speaker, ...] = (
@@ -158,9 +152,6 @@ SPEAKERS: tuple[Speaker, ...] = (
     *_sized("slt", "flite", "slt", (0.9, 1.08, 1.16)),
     *_sized("rms", "flite", "rms", (0.84, 0.92, 1.08)),
     *_sized("kal", "flite", "kal16", (0.88, 1.1)),
-    *_sized("slt", "flite", "slt", (0.84, 0.96, 1.04, 1.22), (1.1, 0.9, 1.2, 0.95)),
-    *_sized("rms", "flite", "rms", (0.78, 0.88, 0.97, 1.15), (0.95, 1.15, 1.25, 1.05)),
-    *_sized("kal", "flite", "kal16", (0.8, 0.94, 1.04, 1.18), (1.0, 1.15, 0.85, 1.1)),
     *_sized("joe", "piper", "", (0.84, 0.92, 1.08)),
     *_sized("alpha", "kokoro", "jf_alpha", (0.92, 1.1)),
     *_sized("kumo", "kokoro", "jm_kumo", (0.9, 1.08)),

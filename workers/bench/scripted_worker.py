@@ -5,9 +5,6 @@ All that costs a worker's own process is real: vLLM's front half with its output
 decoder's queue and its joins, PCM, the sockets. Scripted are what runs elsewhere on a card: the core writes a token for
 every request at each step, in time, and a batch of the codec takes `DECODE_S` without a processor. Registry and
 adapters take no part. It prints its address, and serves until SIGTERM.
-
-With `--virtual` time passes by the core's steps, each as soon as the last is dealt with: sessions then see the same
-moments on a machine that is slow or busy with other work.
 """
 
 from __future__ import annotations
@@ -44,12 +41,6 @@ UTTERANCE_FRAMES = 60
 DECODE_S = 0.003
 """Of a batch, on a card (inferred)."""
 
-QUIET_TURNS = 4
-"""Of the event loop without a batch of the codec, after which a step is dealt with …"""
-
-DECODING_S = 0.0002
-"""… and what is waited for a batch before each look."""
-
 STREAM_INTERVAL = 7
 EPOCH = 1
 
@@ -75,53 +66,10 @@ class _Request:
     tokens: int = 0
 
 
-class RealTime:
-    """Steps are due by the clock; those that are late come without a pause."""
-
-    decode_s = DECODE_S
-    now = staticmethod(time.monotonic)
-
-    def __init__(self) -> None:
-        self.begin()
-
-    def begin(self) -> None:
-        self._next_s = self.now()
-
-    async def step(self, step_s: float) -> None:
-        self._next_s += step_s
-        early_s = self._next_s - self.now()
-        await asyncio.sleep(max(0.0, early_s))  # one turn where it is late, as a socket's reader
-
-
-class VirtualTime:
-    """Steps are due once all that the last one has written is decoded and sent."""
-
-    decode_s = 0.0
-
-    def __init__(self) -> None:
-        self.decoder: Decoder | None = None
-        self._now_s = 0.0
-
-    def now(self) -> float:
-        return self._now_s
-
-    def begin(self) -> None: ...
-
-    async def step(self, step_s: float) -> None:
-        quiet_turns = 0
-        while quiet_turns < QUIET_TURNS:
-            await asyncio.sleep(0)
-            decoding = self.decoder is not None and (self.decoder._waiting or self.decoder._running)
-            quiet_turns = 0 if decoding else quiet_turns + 1
-            if decoding:
-                await asyncio.sleep(DECODING_S)
-        self._now_s += step_s
-
-
 class ScriptedCore:
     """In place of vLLM's client of its core: one token for each request at a step, `steps_per_s` of them."""
 
-    def __init__(self, layout: TokenLayout, steps_per_s: float, time: RealTime | VirtualTime) -> None:
+    def __init__(self, layout: TokenLayout, steps_per_s: float) -> None:
         from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
         from vllm.v1.metrics.stats import SchedulerStats
 
@@ -137,16 +85,20 @@ class ScriptedCore:
         ]
         self._end = [layout.end_id]
         self._requests: dict[str, _Request] = {}
-        self._time = time
         self._busy = asyncio.Event()
+        self._next_s = 0.0
 
     async def get_output_async(self) -> Any:
-        """What the next step has written, once it is due."""
+        """What the next step has written, once it is due. Steps that are late come without a pause."""
         while not self._requests:
             self._busy.clear()
             await self._busy.wait()
-            self._time.begin()
-        await self._time.step(self._step_s)
+            self._next_s = time.monotonic()
+        self._next_s += self._step_s
+        if (early_s := self._next_s - time.monotonic()) > 0:
+            await asyncio.sleep(early_s)
+        else:
+            await asyncio.sleep(0)  # as a socket's reader
         outputs = [self._step(request) for request in list(self._requests.values())]
         return self._outputs(outputs=outputs, scheduler_stats=self._stats(num_running_reqs=len(outputs)))
 
@@ -182,7 +134,6 @@ class ScriptedPool(DecodePool):
     """Audio that was made before, at the very samples where decoded audio would be; all of a push at once."""
 
     on_cuda = True
-    decode_s = DECODE_S
     sound = np.random.default_rng(0).normal(0, 0.1, 1 << 17).astype(np.float32)
 
     @classmethod
@@ -192,7 +143,7 @@ class ScriptedPool(DecodePool):
         return scripted
 
     def decode(self, batch: Sequence[Work]) -> int:
-        time.sleep(self.decode_s)
+        time.sleep(DECODE_S)
         heads = 0
         for work in batch:
             steps = len(work.codes)
@@ -207,21 +158,18 @@ class ScriptedPool(DecodePool):
 
 
 class ScriptedDecoder(Decoder):
-    def __init__(self, *, max_sessions: int, time: RealTime | VirtualTime) -> None:
+    def __init__(self, *, max_sessions: int) -> None:
         with torch.random.fork_rng():
             codec = SNAC(**CODEC).eval()
-        super().__init__(codec, max_sessions=max_sessions, max_batch=CUDA_BATCH, clock=time.now)
+        super().__init__(codec, max_sessions=max_sessions, max_batch=CUDA_BATCH)
         self._pool = ScriptedPool.over(self._pool)
-        self._pool.decode_s = time.decode_s
 
 
-async def scripted_engine(
-    layout: TokenLayout, profile: profiles.EngineProfile, steps_per_s: float, time: RealTime | VirtualTime
-) -> VllmEngine:
+async def scripted_engine(layout: TokenLayout, profile: profiles.EngineProfile, steps_per_s: float) -> VllmEngine:
     """The real engine, started, on a scripted core."""
     from vllm.v1.engine.core_client import EngineCoreClient
 
-    core = ScriptedCore(layout, steps_per_s, time)
+    core = ScriptedCore(layout, steps_per_s)
     EngineCoreClient.make_async_mp_client = staticmethod(lambda *given, **named: core)  # type: ignore[method-assign]
     settings = load_settings().engine
     engine = VllmEngine(STAND_IN / "model", layout, settings, profile=profile, device="cpu")
@@ -229,17 +177,14 @@ async def scripted_engine(
     return engine
 
 
-async def serve(*, sessions: int, pace: float, virtual: bool) -> None:
+async def serve(*, sessions: int, pace: float) -> None:
     """Be a worker until SIGTERM, whose core writes `pace` times as fast as the speech plays."""
-    time = VirtualTime() if virtual else RealTime()
     settings = load_settings(capacity=sessions)
     layout = read_layout(STAND_IN / "model", STAND_IN / "codec")
     profile = replace(settings.over(profiles.CPU), stream_interval=STREAM_INTERVAL, max_num_seqs=sessions)
-    engine = await scripted_engine(layout, profile, pace * layout.tokens_per_s, time)
-    async with ScriptedDecoder(max_sessions=sessions, time=time) as decoder:
-        if isinstance(time, VirtualTime):
-            time.decoder = decoder
-        await serve_alone(settings, profile, engine, decoder, fetch=_no_adapter, clock=time.now)
+    engine = await scripted_engine(layout, profile, pace * layout.tokens_per_s)
+    async with ScriptedDecoder(max_sessions=sessions) as decoder:
+        await serve_alone(settings, profile, engine, decoder, fetch=_no_adapter)
     await engine.aclose()
 
 
@@ -250,7 +195,6 @@ async def serve_alone(
     decoder: Decoder,
     *,
     fetch: Callable[[str, str, Path], None],
-    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Serve without a registry until SIGTERM, adapters by `fetch`. Prints first, as JSON, what listeners must know."""
     speech = engine.layout.speech
@@ -274,7 +218,7 @@ async def serve_alone(
             engine=engine,
             decoder=decoder,
             adapters=adapters,
-            clock=clock,
+            clock=time.monotonic,
         )
         await server.listen()
         gc.collect()
@@ -293,10 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, required=True)
     parser.add_argument("--pace", type=float, required=True, help="of the core, by the pace of speech")
-    parser.add_argument("--virtual", action="store_true", help="time passes by steps")
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        _run(serve(sessions=options.sessions, pace=options.pace, virtual=options.virtual))
+        _run(serve(sessions=options.sessions, pace=options.pace))
 
 
 def _run(body: Any) -> None:

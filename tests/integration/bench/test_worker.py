@@ -11,16 +11,9 @@ from app.bench.worker import run
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("virtual", [False, True])
-def test_sessions_of_a_scripted_worker_are_measured(virtual: bool) -> None:
+def test_sessions_of_a_scripted_worker_are_measured() -> None:
     (side,) = run(
-        [Path(__file__).parents[3]],
-        sessions=[2],
-        rounds=1,
-        seconds=0.5,
-        pace=1.5,
-        virtual=virtual,
-        progress=lambda text: None,
+        [Path(__file__).parents[3]], sessions=[2], rounds=1, seconds=0.5, pace=1.5, progress=lambda text: None
     )
     (load,) = side.loads
     assert load.sessions == 2
