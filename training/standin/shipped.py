@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from snac import SNAC
@@ -48,7 +49,7 @@ def begin(work: Path, batches: int = BATCHES) -> None:
 @torch.no_grad()
 def space_of(codec: SNAC, listening: Listening, batches: int) -> LatentSpace:
     """The axes and codebooks of a codec whose encoder was trained by `encoder.train`."""
-    levels = quantizers_of(codec)
+    levels: list[Any] = list(quantizers_of(codec))
     inwards = levels[0].in_proj.weight[:-1, :, 0]
     books = torch.stack([level.codebook.weight[:, :-1] for level in levels])
     inside = slice(encoder.EDGE_STEPS, -encoder.EDGE_STEPS)
