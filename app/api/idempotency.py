@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import error_response
 from app.api.services import services_of
-from app.errors import CarillonError, Conflict, InvalidRequest, StoreUnavailable
-from app.platform.idempotency import Answer, check_body
+from app.errors import CarillonError, InvalidRequest, StoreUnavailable
+from app.platform.idempotency import CLAIMED, Answer, check_body, told_once
 
 HEADER = b"idempotency-key"
 SOUND = re.compile(r"[\x21-\x7e]{1,255}")
@@ -70,6 +70,7 @@ class Idempotency:
             await Response(answer.body, status_code=answer.status, headers=headers)(scope, receive, send)
             return
         capture = _Capture(send)
+        CLAIMED.set((project_id, key))
         try:
             await self._app(scope, body.receive, capture.send)
         except BaseException:
@@ -146,8 +147,7 @@ class _Capture:
         headers = {name: value for name in KEPT_HEADERS if (value := self._header(name))}
         body = self._body.decode()
         if secret and status < 300:
-            error = Conflict(f"this has made the token of the key {_id(body)} already, told once; rotate the key")
-            told = error_response(error)
+            told = error_response(told_once(_id(body)))
             return Answer(told.status_code, headers, bytes(told.body).decode(), fingerprint)
         return Answer(status, headers, body, fingerprint)
 

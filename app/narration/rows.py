@@ -5,7 +5,6 @@ A narration is done in steps: its plan, then its chapters in any order, then the
 
 from __future__ import annotations
 
-import secrets
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import NotFound
 from app.narration.models import ChapterProgress, Narration, NarrationState, StepKind, TextFinding
 from app.platform import claims
+from app.platform.idempotency import new_id
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import NarrationRow, StepRow
 
@@ -29,7 +29,7 @@ PLAN_NUMBER, MASTER_NUMBER = 0, 1_000_000
 
 
 def new_narration_id() -> str:
-    return f"{ID_PREFIX}{secrets.token_hex(8)}"
+    return new_id(ID_PREFIX)
 
 
 async def read_narration(connection: AsyncConnection, narration_id: str, tenant: Tenant = EVERYONE) -> Narration:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import String, cast, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import Conflict
+from app.errors import Conflict, NotFound
 from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, StepKind, TextFinding
 from app.narration.rows import (
     CASTING,
@@ -24,6 +24,7 @@ from app.narration.rows import (
 )
 from app.platform import claims
 from app.platform.database import Database, plain
+from app.platform.idempotency import check_age
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import NarrationRow, StepRow
 from app.speech.choices import NarrationFormat
@@ -85,6 +86,15 @@ class NarrationStore:
             await connection.execute(insert(NarrationRow).values(**values))
             await connection.execute(insert(StepRow).values(**new_step(narration_id, StepKind.PLAN, PLAN_NUMBER, now)))
         return await self.get(narration_id)
+
+    async def made(self, narration_id: str) -> Narration | None:
+        """What a request that is repeated has made; None for a new id. Raises InvalidRequest for one of days ago."""
+        try:
+            narration = await self.get(narration_id)
+        except NotFound:
+            return None
+        check_age(narration.created_at, self._now())
+        return narration
 
     async def get(self, narration_id: str) -> Narration:
         """Raises NotFound."""

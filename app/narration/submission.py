@@ -227,9 +227,13 @@ class Submissions:
     async def accept(self, submission: Submission) -> Narration:
         """Keep a submission that can be honoured, its files in the store and its row in the catalogue, and queue it.
 
+        What a repeated request has made already is returned as it is.
         Raises ManuscriptUnfit, InvalidRequest for the webhook, RateLimited, QuotaExceeded, and what `casting` raises.
         """
         wanted, options = submission.wanted, submission.wanted.reading
+        narration_id = new_narration_id()
+        if made := await self.narrations.made(narration_id):
+            return made
         await self.quota.check_jobs()
         await self.quota.check_bytes(submission.path.stat().st_size)
         if wanted.webhook_url is not None:
@@ -239,10 +243,9 @@ class Submissions:
         book = replace(book, manuscript=book.manuscript.chosen(options.chapters))
         cast = await self._cast(book, options, voice=wanted.narrator, cast=wanted.characters, model=wanted.model)
         options = await self._with_pronunciations(options, cast)
-        narration_id = new_narration_id()
 
         async def keep() -> Narration:
-            source = await asyncio.to_thread(self._store, narration_id, submission, book, cover_type)
+            source = await self._stored(narration_id, submission, book, cover_type)
             return await self.narrations.create(
                 narration_id=narration_id,
                 voice=cast.voice,
@@ -258,11 +261,7 @@ class Submissions:
                 key_id=self.key_id,
             )
 
-        try:
-            narration = await to_the_end(keep())
-        except Exception:
-            await discard_objects(self.object_store, narration_id)
-            raise
+        narration = await to_the_end(keep())
         await self.queue.send(NARRATE, narration.id, queue=RENDER)
         return narration
 
@@ -313,6 +312,19 @@ class Submissions:
             raise ManuscriptUnfit("cover: a wav file has no place for one; choose another format", param="cover")
         async with self.lanes.place():
             return await check_cover(cover.path, name=cover.name, limits=BookLimits.of(self.settings.narration))
+
+    async def _stored(
+        self, narration_id: str, submission: Submission, book: Book, cover_type: str | None
+    ) -> NarrationSource:
+        """`_store`, and nothing is left where it fails.
+
+        A row that could not be written may be there all the same: its objects stay, for maintenance to look at.
+        """
+        try:
+            return await asyncio.to_thread(self._store, narration_id, submission, book, cover_type)
+        except Exception:
+            await discard_objects(self.object_store, narration_id)
+            raise
 
     def _store(self, narration_id: str, submission: Submission, book: Book, cover_type: str | None) -> NarrationSource:
         """Bring the files of a narration into the store: its text, and its cover or else the book's own. Blocks."""

@@ -19,6 +19,7 @@ from sqlalchemy import Row, delete, func, insert, or_, select, update
 from app.errors import AuthenticationFailed, InvalidRequest, NotFound, StoreUnavailable
 from app.platform.api_keys import MAX_KEY_NAME_CHARS, ApiKey, NewKey
 from app.platform.database import Database
+from app.platform.idempotency import new_id, told_once
 from app.platform.limit_values import Limits
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import KeyRow, ProjectRow
@@ -53,16 +54,18 @@ class ApiKeyStore:
     ) -> NewKey:
         """A new key, of the tenant's project unless another's id is given.
 
-        Raises InvalidRequest for a name that could not be shown in a list.
+        Raises InvalidRequest for a name that could not be shown in a list, Conflict where the request is repeated.
         """
         if not 1 <= len(name.strip()) <= MAX_KEY_NAME_CHARS or not name.isprintable():
             raise InvalidRequest(
                 f"name: a key's has 1 to {MAX_KEY_NAME_CHARS} printable characters; say whose the key is", param="name"
             )
         now = self._now()
-        key_id = secrets.token_hex(6)
+        key_id = new_id("", 6)
         token = _new_token(key_id)
         async with self._database.writing() as connection:
+            if await connection.scalar(select(KeyRow.id).where(KeyRow.id == key_id)):
+                raise told_once(key_id)
             await connection.execute(
                 insert(KeyRow).values(
                     id=key_id,

@@ -1,12 +1,16 @@
 """Responses to requests with an `Idempotency-Key`, kept for a day so that a retry gets the same one.
 
 A request claims its key before it is worked on; another one that comes meanwhile is refused. A claim whose process died
-is taken over after `CLAIM_S`. What a request asks for is not known here.
+is taken over after `CLAIM_S`. Where the answer was lost after the object was made, the retry comes to the same object:
+its id follows from the key (`new_id`). What a request asks for is not known here.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,6 +24,9 @@ from app.platform.tables import IdempotencyRow
 CLAIM_S = 600.0
 KEPT = timedelta(days=1)
 RETRY_AFTER_S = 1.0
+
+CLAIMED: ContextVar[tuple[str, str] | None] = ContextVar("claimed", default=None)
+"""The project and the Idempotency-Key that the current request has claimed."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,24 @@ class IdempotencyStore:
                 delete(IdempotencyRow).where(IdempotencyRow.created_at < self._now() - KEPT)
             )
         return gone.rowcount
+
+
+def new_id(prefix: str, size_bytes: int = 8) -> str:
+    """An id for the one object that a request makes: random, or what its Idempotency-Key gives each time."""
+    if (claimed := CLAIMED.get()) is None:
+        return prefix + secrets.token_hex(size_bytes)
+    return prefix + hashlib.sha256("\n".join((prefix, *claimed)).encode()).hexdigest()[: 2 * size_bytes]
+
+
+def check_age(made_at: datetime, now: datetime) -> None:
+    """Of an object that a request finds under its new id. Raises InvalidRequest where its key's day is over."""
+    if (claimed := CLAIMED.get()) and made_at < now - KEPT:
+        raise _misused(claimed[1])
+
+
+def told_once(key_id: str) -> Conflict:
+    """Of a request that is repeated, and has made an API key."""
+    return Conflict(f"this has made the token of the key {key_id} already, told once; rotate the key")
 
 
 def check_body(key: str, answer: Answer, fingerprint: str) -> None:

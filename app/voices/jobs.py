@@ -7,7 +7,6 @@ attempt, any file.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import Conflict, JobLost, NotFound
 from app.platform import claims
 from app.platform.database import Database, plain
+from app.platform.idempotency import check_age, new_id
 from app.platform.jobs import JobError
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import JobRow, VoiceRow
@@ -47,8 +47,11 @@ class JobStore:
         webhook_url: str | None = None,
         key_id: str | None = None,
     ) -> CloneJob:
-        """A queued job, of its voice's project. Raises Conflict while another job of the voice is not over."""
-        job_id = f"job-{secrets.token_hex(8)}"
+        """A queued job, of its voice's project; that of before where the request is repeated.
+
+        Raises Conflict while another job of the voice is not over.
+        """
+        job_id = new_id("job-")
         values = {
             "id": job_id,
             "voice_id": voice_id,
@@ -65,12 +68,16 @@ class JobStore:
         async with self._database.writing() as connection:
             project_id = select(VoiceRow.project_id).where(VoiceRow.id == voice_id).scalar_subquery()
             active = select(JobRow.id).where(JobRow.voice_id == voice_id, JobRow.finished_at.is_(None))
-            if running := await connection.scalar(active):
-                raise _in_the_way(voice_id, running)
-            try:
-                await connection.execute(insert(JobRow).values(**values, project_id=project_id))
-            except IntegrityError:
-                raise _in_the_way(voice_id, "made at this moment") from None
+            made_at = await connection.scalar(select(JobRow.created_at).where(JobRow.id == job_id, self._owned))
+            if made_at is None:
+                if running := await connection.scalar(active):
+                    raise _in_the_way(voice_id, running)
+                try:
+                    await connection.execute(insert(JobRow).values(**values, project_id=project_id))
+                except IntegrityError:
+                    raise _in_the_way(voice_id, "made at this moment") from None
+            else:
+                check_age(made_at, self._now())
         return await self.get(job_id)
 
     async def get(self, job_id: str) -> CloneJob:

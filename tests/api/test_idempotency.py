@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import Scope
 from tests.api.conftest import House, Library, Studio
 from tests.support.fake_worker import FakeWorker
@@ -89,3 +90,37 @@ async def test_a_key_that_no_client_means_is_refused(studio: Studio) -> None:
 async def test_without_an_api_key_nothing_is_kept(house: House) -> None:
     refused = await house.http.post("/v1/voices", json={"name": "M"}, headers={**KEY, "Authorization": "Bearer x"})
     assert refused.status_code == 401
+
+
+async def test_a_narration_whose_answer_was_lost_is_found_by_the_retry(library: Library) -> None:
+    wanted = {"voice": "slt", "text": "Hello there."}
+    first = await library.http.post("/v1/narrations", json=wanted, headers=KEY)
+    await _forget_the_answer(library.house)
+    second = await library.http.post("/v1/narrations", json=wanted, headers=KEY)
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json()["id"] == second.json()["id"]
+    assert len((await library.http.get("/v1/narrations")).json()["data"]) == 1
+    await library.http.post("/v1/narrations", json=wanted, headers={"Idempotency-Key": "another"})
+    assert len((await library.http.get("/v1/narrations")).json()["data"]) == 2
+
+
+async def test_a_clone_job_whose_answer_was_lost_is_found_by_the_retry(studio: Studio) -> None:
+    first = await studio.http.post("/v1/voices/slt/polish", json={}, headers=KEY)
+    await _forget_the_answer(studio.house)
+    second = await studio.http.post("/v1/voices/slt/polish", json={}, headers=KEY)
+    assert (first.status_code, second.status_code) == (202, 202), second.text
+    assert first.json()["id"] == second.json()["id"]
+
+
+async def test_a_key_whose_token_was_lost_on_its_way_is_named_and_not_made_again(house: House) -> None:
+    async with house.holder_of(Scope.MANAGE, Scope.SPEAK) as http:
+        first = await http.post("/v1/keys", json={"name": "laptop"}, headers=KEY)
+        await _forget_the_answer(house)
+        second = await http.post("/v1/keys", json={"name": "laptop"}, headers=KEY)
+        assert (first.status_code, second.status_code) == (201, 409)
+        assert first.json()["id"] in error_of(second)["message"]
+
+
+async def _forget_the_answer(house: House) -> None:
+    """As where the request's process dies between making and answering, or the catalogue is away then."""
+    await house.catalog.idempotency.release(DEFAULT_PROJECT, KEY["Idempotency-Key"])

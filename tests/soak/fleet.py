@@ -76,6 +76,7 @@ class SoakFleet:
     stopped: Counter[str] = field(default_factory=Counter)
     """Programs that are stopped now, by how many faults."""
     door_seen_at: float = 0.0
+    failing_over: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def without_front_door_s(self) -> float:
         """For how long no front door has been there to be asked: killed, stopped, or not yet started again."""
@@ -111,7 +112,8 @@ class SoakFleet:
             case Kind.FLUSH:
                 return await self._flush()
             case Kind.FAIL_OVER:
-                return await self._fail_over()
+                async with self.failing_over:
+                    return await self._fail_over()
             case Kind.DRAIN:
                 return await self.drain(fault.target)
         try:

@@ -50,11 +50,13 @@ class Traffic:
         self._ledger = ledger
         self._seed = seed
         self._over = asyncio.Event()
+        self._began_at = 0.0
 
     def end(self) -> None:
         self._over.set()
 
     async def run(self, talkers: list[Talker], *, books: int) -> None:
+        self._began_at = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             for number, talker in enumerate(talkers):
                 rng = random.Random(f"{self._seed} {talker.name}")
@@ -148,10 +150,11 @@ class Traffic:
         if heard == expected and fault is None:
             self._ledger.ended[f"{kind} whole"] += 1
             return
+        at_s = asyncio.get_running_loop().time() - self._began_at
         same = next((at for at in range(min(len(heard), len(expected))) if heard[at] != expected[at]), len(heard))
         self._ledger.lose(
             kind,
-            f"{kind} of {talker.name}: {len(heard) // 2} samples in place of {len(expected) // 2}, as they should be "
+            f"{kind} of {talker.name}, {at_s:.1f} s: {len(heard) // 2} samples in place of {len(expected) // 2}, as they should be "
             f"up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
             missing=max(0, len(expected) - len(heard)) // 2,
         )
