@@ -2,7 +2,8 @@
 
 When its connection breaks, or the server says that it stops or cannot go on for now, it connects to the next of its
 addresses, resumes its session with the token, and sends again what had not arrived. Audio that was received already may
-come again, from an earlier `sample_offset` on: it then replaces what was received from there.
+come again, from an earlier `sample_offset` on: it then replaces what was received from there. A session that no front
+door knows any more, and of which nothing was heard, is started again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from app.client.session import SESSION, Received, answer, connected, lost, read
-from app.errors import CarillonError, WorkerLost
+from app.errors import CarillonError, UnknownSession, WorkerLost
 from app.speech.protocol import (
     AudioFrame,
     Done,
@@ -46,12 +47,15 @@ BYTES_PER_SAMPLE = 2
 class ResumingSession:
     """One session, on one connection after the other. Iterate it for audio and events; it ends after `done`."""
 
-    def __init__(self, urls: Sequence[str], key: str | None, socket: ClientConnection, ready: Ready) -> None:
+    def __init__(
+        self, urls: Sequence[str], key: str | None, start: Start, socket: ClientConnection, ready: Ready
+    ) -> None:
         self.ready = ready
         self.resumed = 0
         """How often it was resumed on another connection."""
         self._urls = itertools.cycle(urls)
         self._key = key
+        self._start = start
         self._socket = socket
         self._text = ""
         self._ended = False
@@ -113,15 +117,19 @@ class ResumingSession:
 
     async def _resume(self, why: CarillonError) -> None:
         """Go on elsewhere. Raises what makes that useless, or `why` no try has succeeded, or none can."""
-        token = self.ready.resume_token
-        if token is None:
+        if self.ready.resume_token is None:
             raise why
+        go_on = self._go_on
         async with self._sending:
             for pause_s in PAUSES_S:
                 await self.aclose()
                 await asyncio.sleep(pause_s)
                 try:
-                    await self._go_on(await connected(next(self._urls), self._key), token)
+                    await go_on(await connected(next(self._urls), self._key))
+                except UnknownSession as error:
+                    if self._received:
+                        raise
+                    why, go_on = error, self._begin_again
                 except CarillonError as error:
                     if not error.retryable:
                         raise
@@ -131,15 +139,24 @@ class ResumingSession:
                     return
         raise why
 
-    async def _go_on(self, socket: ClientConnection, token: str) -> None:
+    async def _go_on(self, socket: ClientConnection) -> None:
         self._socket = socket
-        resume = Resume(session=SESSION, token=token, received_samples=self._received)
-        await self._send(resume)
+        token = self.ready.resume_token or ""
+        await self._send(Resume(session=SESSION, token=token, received_samples=self._received))
         resumed = await answer(socket, Resumed)
         self._received = resumed.sample_offset
-        if rest := self._text[resumed.text_chars :]:
+        await self._send_rest(resumed.text_chars, ended=resumed.ended)
+
+    async def _begin_again(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        await self._send(self._start)
+        self.ready = await answer(socket, Ready)
+        await self._send_rest(0, ended=False)
+
+    async def _send_rest(self, from_char: int, *, ended: bool) -> None:
+        if rest := self._text[from_char:]:
             await self._send(Text(session=SESSION, text=rest))
-        if self._ended and not resumed.ended:
+        if self._ended and not ended:
             await self._send(Eos(session=SESSION))
 
     async def aclose(self) -> None:
@@ -165,7 +182,7 @@ async def open_resuming_session(
     async with socket:
         await socket.send(as_chosen(start))
         ready = await answer(socket, Ready)
-        session = ResumingSession([*urls[at + 1 :], *urls[: at + 1]], key, socket, ready)
+        session = ResumingSession([*urls[at + 1 :], *urls[: at + 1]], key, start, socket, ready)
         try:
             yield session
         finally:

@@ -1,7 +1,8 @@
 """Journals of resumable sessions in Redis, where any front door finds them when the one that had the session is gone.
 
 A front door writes what has changed a few times a second, all of it at once, and nothing waits for it: what was not yet
-written when a process is killed, the client knows to be missing. One connection owns a session; another that resumes it
+written when a process is killed, the client knows to be missing. What has begun or ended is written at once: a token
+that no front door knows helps no client. One connection owns a session; another that resumes it
 becomes its owner, and what the former one writes is refused. `journals.lua` documents the keys. While Redis is away
 sessions play on, and are written once it is back. This module does not know sockets or how a session goes on.
 """
@@ -13,7 +14,7 @@ import hashlib
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -108,7 +109,11 @@ class JournalStore:
         self._clock = clock
         self._kept: dict[str, Keep] = {}
         self._work = asyncio.Event()
+        self._urgent: list[Keep] = []
+        """What has begun, and what has ended or lost its connection, until the next try to write it."""
         self._hurry = asyncio.Event()
+        self._writing = asyncio.Lock()
+        """Held from reading a journal to its answer: an older record must not come after a newer one."""
         self._away = False
 
     def __len__(self) -> int:
@@ -135,6 +140,8 @@ class JournalStore:
         keep = Keep(token, key_id, beginning, journal, sent, lost, owner or f"0:{uuid.uuid4().hex}")
         self._kept[keep.name] = keep
         self._work.set()
+        if owner is None:
+            self._write_soon(keep)
         return keep
 
     def let_go(self, keep: Keep, *, over: bool = False) -> None:
@@ -151,7 +158,11 @@ class JournalStore:
         if self._kept.get(keep.name) is keep and keep.left_at is None:
             keep.left_at = self._clock()
             keep.lost = _nothing
-            self._hurry.set()
+            self._write_soon(keep)
+
+    def _write_soon(self, keep: Keep) -> None:
+        self._urgent.append(keep)
+        self._hurry.set()
 
     async def take(self, token: str, key_id: str) -> Taken:
         """Become the owner of a session. The former owner is notified, here or with its next write.
@@ -182,39 +193,62 @@ class JournalStore:
             ) from None
 
     async def run(self) -> None:
-        """Write what has changed, at every interval, until cancelled."""
+        """Write what has changed, at every interval, and what has begun or ended at once, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_at_intervals())
+            group.create_task(self._write_at_once())
+
+    async def _write_at_intervals(self) -> None:
         while True:
             await self._work.wait()
-            try:
-                await self.write()
-            except Exception:
-                log.exception("journals not written", extra={"sessions": len(self._kept)})
+            await self._logged(self.write())
             if not self._kept:
                 self._work.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await self._hurry.wait()
+            await asyncio.sleep(self._interval_s)
+
+    async def _write_at_once(self) -> None:
+        while True:
+            await self._hurry.wait()
+            self._hurry.clear()
+            await self._logged(self._write_urgent())
+
+    async def _logged(self, writing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await writing
+        except Exception:
+            log.exception("journals not written", extra={"sessions": len(self._kept)})
 
     async def write(self) -> None:
         """Write every journal that has changed, and renew the others."""
-        self._hurry.clear()
         try:
-            for batch in self._changed():
-                await self._write(batch)
-            await self._renew()
+            async with self._writing:
+                changed = (it for it in tuple(self._kept.values()) if it.state != it.written or it.left_at is not None)
+                for batch in self._batches(changed):
+                    await self._write(batch)
+                await self._renew()
             self._log_change(away=None)
         except DeadlineExceeded as error:
             self._log_change(away=error)
+        self._forget()
+
+    async def _write_urgent(self) -> None:
+        """What fails comes again with the next interval."""
+        with suppress(DeadlineExceeded):
+            async with self._writing:
+                urgent, self._urgent = self._urgent, []
+                for batch in self._batches(urgent):
+                    await self._write(batch)
+
+    def _forget(self) -> None:
+        """What could not be written for as long as anyone may ask for it."""
         now = self._clock()
         for keep in [it for it in self._kept.values() if it.left_at is not None and now - it.left_at > self._ttl_s]:
             del self._kept[keep.name]
 
-    def _changed(self) -> Iterator[list[tuple[Keep, tuple[int, int], bytes]]]:
+    def _batches(self, keeps: Iterable[Keep]) -> Iterator[list[tuple[Keep, tuple[int, int], bytes]]]:
         batch: list[tuple[Keep, tuple[int, int], bytes]] = []
         size = 0
-        for keep in tuple(self._kept.values()):
-            if keep.state == keep.written and keep.left_at is None:
-                continue
+        for keep in keeps:
             batch.append(self._entry(keep))
             size += len(batch[-1][2])
             if len(batch) == MAX_BATCH or size > MAX_BATCH_BYTES:

@@ -154,8 +154,8 @@ class Traffic:
         same = next((at for at in range(min(len(heard), len(expected))) if heard[at] != expected[at]), len(heard))
         self._ledger.lose(
             kind,
-            f"{kind} of {talker.name}, {at_s:.1f} s: {len(heard) // 2} samples in place of {len(expected) // 2}, as they should be "
-            f"up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
+            f"{kind} of {talker.name}, {at_s:.1f} s: {len(heard) // 2} samples in place of {len(expected) // 2}, "
+            f"as they should be up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
             missing=max(0, len(expected) - len(heard)) // 2,
         )
 

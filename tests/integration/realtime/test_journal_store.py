@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,9 +15,10 @@ from app.fleet.registry import ROOT, open_redis
 from app.local import embedded
 from app.platform.settings import Settings
 from app.realtime.journal import Journal
-from app.realtime.journal_store import MAX_BATCH, Beginning, JournalStore, Keep
+from app.realtime.journal_store import MAX_BATCH, Beginning, JournalStore, Keep, Taken, open_journals
 from app.speech.protocol import Start, Text
 from app.speech.voices import Voice
+from tests.support.deadlines import HANG_S
 from tests.support.mortal_front_door import Forwarder
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +58,15 @@ def other(redis: Redis, settings: Settings) -> Door:
     return Door(redis, settings)
 
 
+async def _taken(door: Door, token: str) -> Taken:
+    """A session, as soon as there is one."""
+    async with asyncio.timeout(HANG_S):
+        while True:
+            with suppress(UnknownSession):
+                return await door.journals.take(token, "k")
+            await asyncio.sleep(0.01)
+
+
 async def text_in(redis: Redis) -> bool:
     """Whether the text of any session lies there."""
     return any([await redis.hexists(key, "journal") async for key in redis.scan_iter(match=f"{ROOT}journal:*")])
@@ -65,6 +77,15 @@ async def test_what_one_front_door_writes_another_takes(door: Door, other: Door)
     await door.journals.write()
     taken = await other.journals.take("token", "k")
     assert (taken.beginning, taken.sent, taken.journal.text_chars) == (BEGINNING, 7, len("Words."))
+
+
+async def test_a_session_that_has_just_begun_is_written_at_once(door: Door, other: Door) -> None:
+    seldom = door.settings.session.model_copy(update={"journal_interval_s": 2 * HANG_S})
+    async with open_journals(door.redis, door.settings.model_copy(update={"session": seldom})) as door.journals:
+        for token in ("first", "second"):
+            door.keep(token)
+            taken = await _taken(other, token)
+            assert taken.journal.text_chars == len("Words.")
 
 
 async def test_the_former_owner_is_notified_with_its_next_writing_and_changes_nothing(door: Door, other: Door) -> None:

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from app.client.resuming import open_resuming_session
-from app.errors import CarillonError, Overloaded, SpeechFailed, WorkerLost
+from app.errors import CarillonError, Overloaded, SpeechFailed, UnknownSession, WorkerLost
 from app.speech.latency import Ledger
 from app.speech.protocol import Done, Error, Limits, Message, Ready, Resumed
 
@@ -93,6 +93,29 @@ async def test_a_session_that_ends_again_and_again_without_a_sound_is_given_up()
         with pytest.raises(WorkerLost):
             await anext(session)
     assert asked == ["start", "resume", "resume", "resume"]
+
+
+async def test_a_session_that_is_not_known_any_more_is_started_again_where_nothing_was_heard() -> None:
+    done = Done(session="1", samples=0, ledger=Ledger())
+    lost, gone = refused(WorkerLost("no other worker took it")), refused(UnknownSession("there is no session"))
+    async with (
+        front_door((READY, lost), (gone,), (READY, done)) as (url, asked),
+        open_resuming_session([url], None, voice="slt") as session,
+    ):
+        assert [type(event) async for event in session] == [Done]
+    assert asked == ["start", "resume", "start"]
+
+
+async def test_a_session_that_is_not_known_any_more_is_an_error_where_something_was_heard() -> None:
+    lost, gone = refused(WorkerLost("no other worker took it")), refused(UnknownSession("there is no session"))
+    heard = Resumed(session="1", generation=0, sample_offset=512, text_chars=0, ended=False)
+    async with (
+        front_door((READY, lost), (heard, lost), (gone,)) as (url, asked),
+        open_resuming_session([url], None, voice="slt") as session,
+    ):
+        with pytest.raises(UnknownSession):
+            await anext(session)
+    assert asked == ["start", "resume", "resume"]
 
 
 async def test_a_fault_of_the_session_itself_ends_it() -> None:
