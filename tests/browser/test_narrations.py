@@ -59,6 +59,42 @@ def test_a_book_is_cast_heard_read_and_mended(console: Visit, tmp_path: Path) ->
     assert not console.refusals
 
 
+def test_a_book_of_five_megabytes_is_planned_and_read_while_the_page_goes_on(console: Visit, tmp_path: Path) -> None:
+    page = console.go("/narrations/new")
+    book = tmp_path / "long.md"
+    with book.open("w", encoding="utf-8") as file:
+        file.write("# The Gate\n\nThe gate was open.\n\n")
+        chapter = 1
+        while file.tell() < 5_000_000:
+            chapter += 1
+            file.write(
+                f"# Chapter {chapter}\n\n" + ("The snow fell on the hills, and nobody came by. " * 6 + "\n\n") * 60
+            )
+    page.locator("#book").set_input_files(book)
+    expect(page.get_by_text("long.md is taken apart")).to_be_visible()
+    page.get_by_text("Or paste a text").click()
+    expect(page.get_by_label("Text", exact=True)).to_be_visible()
+    expect(page.locator(".chapter-list .check")).to_have_count(chapter, timeout=1000 * LONG_HANG_S)
+    expect(page.get_by_text(f"{chapter} chapters, about")).to_be_visible()
+    page.get_by_role("button", name="None", exact=True).click()
+    page.locator(".chapter-list input").first.check()
+    page.locator("#narrate").click()
+    expect(page.locator("#player")).to_be_visible(timeout=1000 * LONG_HANG_S)
+    expect(page.locator(".captions")).to_contain_text("The gate was open.")
+
+
+def test_a_lost_front_door_is_told_while_a_book_is_handed_in(console: Visit, tmp_path: Path) -> None:
+    page = console.go("/narrations/new")
+    book = tmp_path / "tower.md"
+    book.write_text(BOOK, "utf-8")
+    page.route("**/v1/narrations/preview", lambda route: route.abort())
+    page.locator("#book").set_input_files(book)
+    expect(page.get_by_role("alert")).to_contain_text("front door does not answer")
+    page.unroute("**/v1/narrations/preview")
+    page.locator("#book").set_input_files(book)
+    expect(page.locator(".chapter-list .check")).to_have_count(2)
+
+
 def test_a_file_that_is_no_book_is_refused_with_the_reason(console: Visit, tmp_path: Path) -> None:
     page = console.go("/narrations/new")
     picture = tmp_path / "picture.epub"

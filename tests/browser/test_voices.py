@@ -8,10 +8,12 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 import soundfile
 from playwright.sync_api import Browser, expect
 
 from tests.support.browser import Visit, hearing, visit
+from tests.support.deadlines import LONG_HANG_S
 from tests.support.recordings import recording
 from tests.support.running_fleet import RunningFleet
 from tests.support.speech import spoken_consent
@@ -67,6 +69,42 @@ def confirm_consent(console: Visit) -> None:
     page.get_by_label("Where, and whose it is").fill("A synthetic speaker; nobody's voice")
     page.get_by_role("button", name="Confirm it").click()
     expect(page.get_by_text("The speaker has consented")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_training_is_watched_from_the_first_step_to_a_voice_that_speaks(console: Visit) -> None:
+    new_voice(console, "Ada")
+    page = console.page
+    page.locator("#recording-files").set_input_files([*RECORDINGS, MANIFEST])
+    expect(page.locator("#recordings")).to_contain_text(f"{len(RECORDINGS)} recordings")
+    confirm_consent(console)
+    page.get_by_label("Epochs").select_option("2")
+    page.locator("#make").click()
+    making = page.locator("#making")
+    expect(making.locator(".steps .next")).to_have_text("Trains", timeout=1000 * LONG_HANG_S)
+    expect(making.locator("polyline.seen")).to_have_attribute("points", re.compile(r"\d"), timeout=1000 * LONG_HANG_S)
+    expect(making.locator(".figures")).to_contain_text("of 2")
+    page.reload()  # the curve stays
+    expect(making.locator(".steps .done").first.or_(making.locator(".notice.good"))).to_be_visible()
+
+    expect(making.locator(".notice.good")).to_contain_text("Version 1 passed the gate", timeout=1000 * LONG_HANG_S)
+    expect(making.locator("table")).to_contain_text("Words misheard")
+    page.locator("#compare").click()
+    expect(page.locator(".track-row")).to_have_count(3)
+
+    words = page.locator("#pronunciations")
+    words.get_by_label("As it is written").fill("Nguyen")
+    words.get_by_label("As it is said").fill("win")
+    words.get_by_role("button", name="Keep it").click()
+    expect(words.locator("li")).to_have_text(re.compile("Nguyen.*win"))
+    words.get_by_role("button", name="Forget Nguyen").click()
+    expect(words.locator("li")).to_have_count(0)
+
+    page.get_by_role("link", name="Speak with it").click()
+    page.locator("#text").fill("The bell rang.")
+    page.locator("#speak-button").click()
+    expect(page.locator(".status")).to_contain_text("s of speech")
+    assert not console.refusals
 
 
 def test_the_speaker_reads_the_issued_phrase_into_the_microphone(

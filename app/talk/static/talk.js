@@ -182,7 +182,7 @@ function save(format) {
   link.href = URL.createObjectURL(new Blob([text], { type: format === "csv" ? "text/csv" : "application/json" }));
   link.download = `carillon-talk.${format}`;
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser reads it after the click
 }
 
 function meterLoop(mine) {

@@ -16,7 +16,7 @@ export function consentPart({ voice, signal, changed, may }) {
 
   function asked() {
     const verdict = h("div", { "aria-live": "polite" });
-    const chooser = h("input", { type: "file", accept: "audio/*", id: "consent-file", class: "sr-only", onchange: () => send(chooser.files[0]) });
+    const chooser = h("input", { type: "file", accept: "audio/*", id: "consent-file", class: "sr-only", onchange: () => (send(chooser.files[0]), (chooser.value = "")) });
     let recorder = null;
     const level = h("span");
     const time = h("span", { class: "muted small number", id: "consent-time" });

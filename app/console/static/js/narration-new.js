@@ -29,8 +29,9 @@ class NewNarration {
   }
 
   #source() {
-    const chooser = h("input", { type: "file", id: "book", class: "sr-only", accept: ".epub,.md,.markdown,.txt,text/plain,application/epub+zip", onchange: () => this.read(chooser.files[0]) });
-    this.zone = h("label", { class: "drop", for: "book" }, icon("book"), h("span", {}, h("strong", {}, "Drop a book here"), " or choose one"), h("span", { class: "muted small" }, "EPUB, Markdown or plain text"));
+    const chooser = h("input", { type: "file", id: "book", class: "sr-only", accept: ".epub,.docx,.html,.htm,.xhtml,.md,.markdown,.ssml,.txt,text/plain,application/epub+zip",
+      onchange: () => (this.read(chooser.files[0]), (chooser.value = "")) }); // so that the same file can be chosen again
+    this.zone = h("label", { class: "drop", for: "book" }, icon("book"), h("span", {}, h("strong", {}, "Drop a book here"), " or choose one"), h("span", { class: "muted small" }, "EPUB, DOCX, HTML, Markdown or plain text"));
     this.zone.addEventListener("dragover", (event) => (event.preventDefault(), this.zone.classList.add("over")));
     this.zone.addEventListener("dragleave", () => this.zone.classList.remove("over"));
     this.zone.addEventListener("drop", (event) => {
