@@ -46,6 +46,11 @@ SYNC_S = 20.0
 
 VALKEYS = ("valkey-1", "valkey-2")
 DRAIN_S = 2.0
+JOURNALS_BACK_S = 2.0
+"""Within which a front door has written its sessions' journals to a Valkey that has lost them."""
+
+RESUMED_S = 90.0
+"""Within which a session is resumed, or not any more."""
 CONFIGURED = {
     "CARILLON_CAPACITY": "8",
     "CARILLON_SESSION__MAX_CHUNK_CHARS": "300",
@@ -83,6 +88,15 @@ class SoakFleet:
     """Programs that are stopped now, by how many faults."""
     door_seen_at: float = 0.0
     failing_over: asyncio.Lock = field(default_factory=asyncio.Lock)
+    door_killed_at: list[float] = field(default_factory=list)
+    emptied_at: list[float] = field(default_factory=list)
+    """When Valkey lost what it had, or some of it."""
+
+    def both_copies_lost(self) -> bool:
+        """Whether a front door died with its sessions, and Valkey lost their journals from shortly before that on."""
+        now = asyncio.get_running_loop().time()
+        killed = [at for at in self.door_killed_at if now - at < RESUMED_S]
+        return any(lost > at - JOURNALS_BACK_S for at in killed for lost in self.emptied_at)
 
     def without_front_door_s(self) -> float:
         """For how long no front door has been there to be asked: killed, stopped, or not yet started again."""
@@ -108,6 +122,8 @@ class SoakFleet:
         """Do it, and undo it when its time is over. False where there was nothing to do it to."""
         match fault.kind:
             case Kind.KILL:
+                if fault.target in self.doors:
+                    self.door_killed_at.append(asyncio.get_running_loop().time())
                 return self._signal(fault.target, signal.SIGKILL)
             case Kind.STOP:
                 return await self._stop(fault.target, fault.lasts_s)
@@ -170,6 +186,7 @@ class SoakFleet:
                 await redis.flushall()
         except (RedisError, OSError, TimeoutError):
             return False
+        self.emptied_at.append(asyncio.get_running_loop().time())
         return True
 
     async def _fail_over(self) -> bool:
@@ -186,6 +203,7 @@ class SoakFleet:
                 await redis.replicaof("NO", "ONE")
         except (RedisError, OSError, TimeoutError, KeyError):
             return False
+        self.emptied_at.append(asyncio.get_running_loop().time())
         self.valkeys.reverse()
         for name, link in [("operator", self.operator), *self.links.items()]:
             if name == "operator" or name.endswith(">valkey"):

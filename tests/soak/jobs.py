@@ -27,7 +27,7 @@ CLIPS = 12
 RECIPE: dict[str, Any] = {
     "prepare": {"min_usable_s": 20, "min_clips": 5},
     "train": {"epochs": 1, "batch_clips": 2, "checkpoint_steps": 1, "patience": 1},
-    "gate": {"prompts": 2, "max_head_silence_p50_ms": 60_000, "max_head_silence_p95_ms": 60_000,
+    "gate": {"prompts": 4, "max_head_silence_p50_ms": 60_000, "max_head_silence_p95_ms": 60_000,
              "min_ended_share": 0, "duration_ratio": [0, 100], "max_silence_run_s": 60, "require_closeness": False,
              "max_word_error_rate": 1},
 }  # fmt: skip

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx
 
 from app.client.resuming import ResumingSession, open_resuming_session
-from app.errors import CarillonError, WorkerLost
+from app.errors import CarillonError, UnknownSession, WorkerLost
 from app.speech.protocol import AudioFrame, Done
 from tests.soak.fleet import SoakFleet
 from tests.soak.ledger import Ledger, Talker
@@ -92,6 +92,8 @@ class Traffic:
             await asyncio.sleep(AGAIN_S)
         elif isinstance(fault, WorkerLost) and self._fleet.without_front_door_s() > PATIENCE_S:
             self._ledger.ended["live given up, no front door for half a minute"] += 1
+        elif isinstance(fault, UnknownSession) and self._fleet.both_copies_lost():
+            self._ledger.ended["live given up, lost with its front door and its journal"] += 1
         else:
             self._settle("live", talker, text, bytes(heard), fault)
 
