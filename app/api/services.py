@@ -18,7 +18,7 @@ from app.api.metering import CallerMetering, Metering
 from app.api.metrics import Metrics
 from app.api.sse import JobWatches
 from app.catalog import Catalog
-from app.errors import CarillonError, StoreUnavailable
+from app.errors import AuthenticationFailed, CarillonError, StoreUnavailable
 from app.fleet.registry import Registry
 from app.hearing.aligner import Aligner
 from app.narration.service import NarrationService
@@ -228,7 +228,8 @@ TokenOf = Callable[[HTTPConnection], str | None]
 def services_by(token_of: TokenOf) -> Callable[[HTTPConnection], Coroutine[Any, Any, Services]]:
     """A dependency: the services bound to the caller; without a key it sees no project.
 
-    It refuses no request: `app.api.access` does, where a key is required.
+    A wrong key is refused by `app.api.access`, where one is required, and so is a socket's. A key that cannot be looked
+    up is refused here: the next look might succeed, and the request go on as nobody's.
     """
 
     async def services_of(connection: HTTPConnection) -> Services:
@@ -236,7 +237,8 @@ def services_by(token_of: TokenOf) -> Callable[[HTTPConnection], Coroutine[Any, 
         if not services.settings.auth:
             return services
         if token := token_of(connection):
-            with suppress(CarillonError):
+            refused_later = AuthenticationFailed if connection.scope["type"] == "http" else CarillonError
+            with suppress(refused_later):
                 return services.of(await services.keys.authenticate(token))
         elif services.settings.openai.open_listings:
             return services.seen_by(Tenant(DEFAULT_PROJECT))

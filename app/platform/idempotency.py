@@ -98,11 +98,14 @@ class IdempotencyStore:
         return gone.rowcount
 
 
-def new_id(prefix: str, size_bytes: int = 8) -> str:
-    """An id for the one object that a request makes: random, or what its Idempotency-Key gives each time."""
+def new_id(prefix: str, size_bytes: int = 8, *, place: int = 0) -> str:
+    """An id for what a request makes: random, or what its Idempotency-Key gives each time.
+
+    Of several objects with one prefix each has its `place`.
+    """
     if (claimed := CLAIMED.get()) is None:
         return prefix + secrets.token_hex(size_bytes)
-    return prefix + hashlib.sha256("\n".join((prefix, *claimed)).encode()).hexdigest()[: 2 * size_bytes]
+    return prefix + hashlib.sha256("\n".join((prefix, str(place), *claimed)).encode()).hexdigest()[: 2 * size_bytes]
 
 
 def check_age(made_at: datetime, now: datetime) -> None:

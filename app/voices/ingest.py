@@ -16,9 +16,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit
+from app.errors import CarillonError, InvalidRequest, NotFound, RecordingUnfit, StoreUnavailable
 from app.platform.cancellation import to_the_end
 from app.platform.database import utc_now
+from app.platform.idempotency import new_id
 from app.platform.lanes import FairLanes
 from app.platform.object_keys import voice_prefix
 from app.platform.object_store import ObjectStore, configured
@@ -73,18 +74,23 @@ class Ingest:
     async def keep_samples(self, record: VoiceRecord, files: Sequence[SentFile]) -> tuple[list[Sample], list[Rejected]]:
         """Keep each file for which the voice has room; a bad one never spoils the rest.
 
+        What a repeated request has kept already is not kept twice.
         Raises NotFound when the voice is deleted meanwhile, and where none could be kept the error that says why.
         """
         room, lanes = self.settings.cloning.max_samples - record.sample_count, asyncio.Semaphore(FILES_AT_ONCE)
+        there = {sample.id: sample for sample in await self.voices.samples(record.id)}
 
         async def outcome(place: int, file: SentFile) -> Sample | Rejected:
+            sample_id = new_id("smp_", place=place)
+            if sample_id in there:
+                return there[sample_id]
             try:
                 path = self._acceptable(file, has_room=place < room)
                 async with lanes:
                     return await self.keep_sample(
                         record.id,
                         path,
-                        sample_id=f"smp_{secrets.token_hex(8)}",
+                        sample_id=sample_id,
                         file_name=file.name,
                         transcript=file.transcript,
                     )
@@ -203,12 +209,18 @@ class Ingest:
 
     @asynccontextmanager
     async def _stored(self, path: Path, key: str) -> AsyncIterator[None]:
-        """The file is at `key` for the body, and afterwards unless that fails."""
+        """The file is at `key` for the body, and afterwards unless that fails.
+
+        Where the catalogue did not answer, its row may be there all the same: the file stays, and goes with its voice.
+        """
+        kept = False
         try:
             await asyncio.to_thread(configured(self.object_store).upload, path, key)
+            kept = True
             yield
-        except Exception:
-            await self.discard(key)
+        except Exception as error:
+            if not (kept and isinstance(error, StoreUnavailable)):
+                await self.discard(key)
             raise
 
 

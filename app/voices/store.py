@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import Conflict, NotFound
 from app.platform.database import Database, one_at_a_time
+from app.platform.idempotency import check_age, new_id
 from app.platform.projects import EVERYONE, Tenant
 from app.platform.tables import (
     DEFAULT_PROJECT,
@@ -37,8 +38,9 @@ CONSENT_DIGITS = 8
 
 
 def new_voice_id() -> str:
-    """Twelve random letters: every tokenizer can read them, for a clone is trained under its id."""
-    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
+    """Twelve letters: every tokenizer can read them, for a clone is trained under its id."""
+    drawn = bytes.fromhex(new_id("", 12))
+    return "".join(string.ascii_lowercase[byte % 26] for byte in drawn)
 
 
 class VoiceStore:
@@ -57,7 +59,8 @@ class VoiceStore:
     async def create(
         self, name: str, *, model: str, language: str = "en", description: str = "", prompt_name: str | None = None
     ) -> VoiceRecord:
-        """A new voice without an adapter, trained under its id or `prompt_name`. Raises Conflict for a taken name."""
+        """A new voice without an adapter, trained under its id or `prompt_name`; that of before where the request is
+        repeated. Raises Conflict for a taken name."""
         voice_id = new_voice_id()
         values = {
             "id": voice_id,
@@ -72,6 +75,13 @@ class VoiceStore:
             "project_id": self._tenant.project,
         }
         async with self._database.writing() as connection:
+            living = select(*VoiceRow.__table__.c).where(
+                VoiceRow.id == voice_id, VoiceRow.deleted_at.is_(None), self._owned
+            )
+            if row := (await connection.execute(living)).first():
+                check_age(row.created_at, self._now())
+                [record] = await _records(connection, [row])
+                return record
             try:
                 await connection.execute(insert(VoiceRow).values(**values))
             except IntegrityError:
@@ -169,7 +179,7 @@ class VoiceStore:
         transcript: str | None,
         object_key: str,
     ) -> Sample:
-        """Raises NotFound when the voice is not, or not any more."""
+        """Raises NotFound when the voice is not, or not any more; Conflict where there is a recording of that id."""
         sample = Sample(
             id=sample_id,
             voice_id=voice_id,
@@ -182,7 +192,10 @@ class VoiceStore:
         )
         async with self._database.writing() as connection:
             await self._living(connection, voice_id)
-            await connection.execute(insert(SampleRow).values(**sample.model_dump()))
+            try:
+                await connection.execute(insert(SampleRow).values(**sample.model_dump()))
+            except IntegrityError:
+                raise Conflict(f"the recording {sample_id} is kept already", param="upload_id") from None
         return sample
 
     async def samples(self, voice_id: str) -> list[Sample]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import InvalidRequest, NotFound, ObjectMissing, RecordingUnfit, StoreUnavailable
+from app.errors import Conflict, InvalidRequest, NotFound, ObjectMissing, RecordingUnfit, StoreUnavailable
 from app.platform.cancellation import to_the_end
 from app.platform.file_names import shown_name
 from app.platform.object_keys import voice_prefix
@@ -88,8 +88,8 @@ class UploadService:
         file_name = await self._announced(voice_id, upload_id)
         try:
             sample = await self._take(voice_id, upload_id, file_name, transcript)
-        except StoreUnavailable as error:
-            # Another front door may have kept it at the same moment: then the row is there, and cannot be twice.
+        except (Conflict, StoreUnavailable) as error:
+            # Another front door may have kept it at the same moment, or the answer of the catalogue was lost.
             try:
                 sample = await self.voices.sample(voice_id, upload_id)
             except NotFound:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from tests.api.conftest import House
+from app.errors import StoreUnavailable
+from app.platform.api_keys import ApiKey
+from app.platform.key_cache import KeyCache
+from tests.api.conftest import House, Library
 from tests.support.deadlines import HANG_S
 from tests.support.fake_worker import FakeWorker
 from tests.support.session_client import SPEECH, error_of, speak
 
 pytestmark = pytest.mark.anyio
+
 
 # Who may.
 
@@ -37,6 +42,37 @@ async def test_a_database_that_fails_is_503_with_a_time_to_come_again(house: Hou
     assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"]
     assert "carillon doctor" in error_of(answer)["message"]
+
+
+class FirstLookFails(KeyCache):
+    """Of a catalogue that is away at the first look, and back at the second."""
+
+    away = True
+
+    async def authenticate(self, token: str) -> ApiKey:
+        if self.away:
+            self.away = False
+            raise StoreUnavailable("the catalogue does not answer")
+        return await super().authenticate(token)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "once"}])
+async def test_a_caller_whose_key_cannot_be_looked_up_at_first_does_not_pass_as_nobody(
+    library: Library, headers: dict[str, str]
+) -> None:
+    state = library.house.server.config.app.state  # type: ignore[union-attr]
+    state.services = replace(state.services, keys=FirstLookFails(library.house.catalog.keys))
+    answer = await library.http.post("/v1/narrations", json={"voice": "slt", "text": "Hello."}, headers=headers)
+    assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
+    assert not (await library.http.get("/v1/narrations")).json()["data"]
+
+
+async def test_health_is_told_whatever_key_is_sent_while_the_catalogue_is_away(house: House) -> None:
+    async with house.catalog.database.writing() as connection:
+        await connection.exec_driver_sql("DROP TABLE api_keys")
+    for path in ("/healthz", "/metrics"):
+        assert (await house.http.get(path)).status_code == 200
+    assert (await house.http.get("/readyz")).json()["status"] == "waiting for a worker"
 
 
 async def test_a_key_without_the_scope_is_refused_with_the_scopes_it_has(house: House) -> None:

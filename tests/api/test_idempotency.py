@@ -10,6 +10,7 @@ from app.platform.tables import DEFAULT_PROJECT
 from app.speech.choices import Scope
 from tests.api.conftest import House, Library, Studio
 from tests.support.fake_worker import FakeWorker
+from tests.support.recordings import recording
 from tests.support.session_client import SPEECH, error_of
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,25 @@ async def test_a_narration_whose_answer_was_lost_is_found_by_the_retry(library: 
     assert len((await library.http.get("/v1/narrations")).json()["data"]) == 1
     await library.http.post("/v1/narrations", json=wanted, headers={"Idempotency-Key": "another"})
     assert len((await library.http.get("/v1/narrations")).json()["data"]) == 2
+
+
+async def test_a_voice_whose_answer_was_lost_is_found_by_the_retry(studio: Studio) -> None:
+    first = await studio.http.post("/v1/voices", json={"name": "Mary"}, headers=KEY)
+    await _forget_the_answer(studio.house)
+    second = await studio.http.post("/v1/voices", json={"name": "Mary"}, headers=KEY)
+    assert (first.status_code, second.status_code) == (201, 201), second.text
+    assert first.json()["id"] == second.json()["id"]
+
+
+async def test_recordings_whose_answer_was_lost_are_not_kept_twice(studio: Studio) -> None:
+    samples = f"/v1/voices/{await studio.voice()}/samples"
+    files = [("files", (f"{number}.wav", recording(seconds=3 + number))) for number in range(2)]
+    first = await studio.http.post(samples, files=files, headers=KEY)
+    await _forget_the_answer(studio.house)
+    second = await studio.http.post(samples, files=files, headers=KEY)
+    assert (first.status_code, second.status_code) == (201, 201), second.text
+    assert first.json()["samples"] == second.json()["samples"]
+    assert second.json()["sample_count"] == 2
 
 
 async def test_a_clone_job_whose_answer_was_lost_is_found_by_the_retry(studio: Studio) -> None:

@@ -24,13 +24,21 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--talkers", type=int, default=9, help="sessions that speak at once")
-    parser.add_argument("--books", type=int, default=1, help="narrations at once; 0 runs no tasks process")
+    parser.add_argument("--books", type=int, default=1, help="narrations at once")
+    parser.add_argument("--clones", type=int, default=1, help="clones at once; without books and clones no tasks run")
     parser.add_argument("--gap", type=float, default=MEAN_GAP_S, help="seconds between two faults, on average")
     options = parser.parse_args()
     duration_s = 3600 * options.hours + 60 * options.minutes or 300.0
     directory = Path(tempfile.mkdtemp(prefix="carillon-soak-"))
     print(f"seed {options.seed}, {duration_s:g} s, in {directory}", flush=True)
-    soak = Soak(options.seed, duration_s, talkers=options.talkers, books=options.books, mean_gap_s=options.gap)
+    soak = Soak(
+        options.seed,
+        duration_s,
+        talkers=options.talkers,
+        books=options.books,
+        clones=options.clones,
+        mean_gap_s=options.gap,
+    )
     ledger = asyncio.run(run(soak, directory, report=lambda line: print(line, flush=True)))
     print(f"\nseed {options.seed}, {duration_s:g} s\n{ledger.table()}")
     if ledger.lost:

@@ -23,9 +23,20 @@ class Kind(StrEnum):
     """Valkey's standby is promoted, and everything led to it."""
     DRAIN = "drain"
     """A worker is ordered to end."""
+    FILL = "fill"
+    """A disk has no room left for a while."""
+    STEP = "step"
+    """The clock of a program jumps, and after a while back."""
 
 
-LONGEST_S = {Kind.STOP: 8.0, Kind.CUT: 8.0, Kind.SLOW: 10.0}
+WEIGHTS = {
+    Kind.KILL: 5, Kind.STOP: 3, Kind.CUT: 3, Kind.SLOW: 2, Kind.FLUSH: 1, Kind.FAIL_OVER: 1, Kind.DRAIN: 1,
+    Kind.FILL: 2, Kind.STEP: 2,
+}  # fmt: skip
+LONGEST_S = {Kind.STOP: 8.0, Kind.CUT: 8.0, Kind.SLOW: 10.0, Kind.FILL: 8.0, Kind.STEP: 10.0}
+FURTHEST_S = 45.0
+"""A clock jumps by so much at most, forwards or backwards: more than any lease in the registry lasts."""
+
 MEAN_GAP_S = 4.0
 SHARE_OF_PAIRS = 1 / 3
 """Of the moments at which two things happen at once."""
@@ -36,12 +47,15 @@ class Fault:
     at_s: float
     kind: Kind
     target: str
-    """A program, or a link."""
+    """A program, a link or a disk."""
     lasts_s: float = 0.0
+    by_s: float = 0.0
+    """How far a clock jumps."""
 
     def __str__(self) -> str:
         lasts = f" for {self.lasts_s:.1f} s" if self.lasts_s else ""
-        return f"{self.at_s:7.1f} s  {self.kind} {self.target}{lasts}"
+        by = f" by {self.by_s:+.0f} s" if self.by_s else ""
+        return f"{self.at_s:7.1f} s  {self.kind} {self.target}{by}{lasts}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,9 @@ class Targets:
     programs: Sequence[str]
     links: Sequence[str]
     workers: Sequence[str]
+    disks: Sequence[str] = ()
+    clocks: Sequence[str] = ()
+    """Programs whose clocks can be set."""
 
     def of(self, kind: Kind) -> Sequence[str]:
         match kind:
@@ -62,14 +79,22 @@ class Targets:
                 return ["valkey"]
             case Kind.DRAIN:
                 return self.workers
+            case Kind.FILL:
+                return self.disks
+            case Kind.STEP:
+                return self.clocks
 
 
 def plan(seed: int, duration_s: float, targets: Targets, *, mean_gap_s: float = MEAN_GAP_S) -> Iterator[Fault]:
     """The faults of a run, in order. The same seed and targets give the same."""
     rng = random.Random(seed)
+    kinds = [kind for kind in Kind if targets.of(kind)]
+    weights = [WEIGHTS[kind] for kind in kinds]
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(1 / mean_gap_s)) < duration_s:
         for _ in range(1 + (rng.random() < SHARE_OF_PAIRS)):
-            kind = rng.choices(list(Kind), weights=(5, 3, 3, 2, 1, 1, 1))[0]
+            kind = rng.choices(kinds, weights)[0]
             target = rng.choice(targets.of(kind))
-            yield Fault(at_s, kind, target, rng.uniform(0.2, LONGEST_S.get(kind, 0.2)) if kind in LONGEST_S else 0.0)
+            lasts_s = rng.uniform(0.2, LONGEST_S[kind]) if kind in LONGEST_S else 0.0
+            by_s = rng.uniform(-FURTHEST_S, FURTHEST_S) if kind is Kind.STEP else 0.0
+            yield Fault(at_s, kind, target, lasts_s, by_s)

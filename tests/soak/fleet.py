@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +31,8 @@ from app.local.supervisor import Program, State, Supervisor
 from app.local.up import prepare_catalog
 from app.platform.data_dir import Secrets, load_secrets
 from app.platform.settings import Settings, StoreSettings
+from tests.soak.clock import Clock, library
+from tests.soak.disk import Disk, small_disks
 from tests.soak.faults import Fault, Kind, Targets
 from tests.soak.link import Link
 from tests.support.deadlines import HANG_S, LONG_HANG_S
@@ -44,6 +46,11 @@ SYNC_S = 20.0
 
 VALKEYS = ("valkey-1", "valkey-2")
 DRAIN_S = 2.0
+JOURNALS_BACK_S = 2.0
+"""Within which a front door has written its sessions' journals to a Valkey that has lost them."""
+
+RESUMED_S = 90.0
+"""Within which a session is resumed, or not any more."""
 CONFIGURED = {
     "CARILLON_CAPACITY": "8",
     "CARILLON_SESSION__MAX_CHUNK_CHARS": "300",
@@ -71,12 +78,25 @@ class SoakFleet:
     """The ports of the Valkey in use and of its standby."""
     links: dict[str, Link] = field(default_factory=dict)
     """By `who>whom`; what leads to a worker, by its name after `>` alone."""
+    disks: Mapping[str, Disk] = field(default_factory=dict)
+    """By whose they are; none where none can be mounted."""
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
+    """By whose they are; none where libfaketime is not."""
     background: bool = True
     """Whether there is a tasks process."""
     stopped: Counter[str] = field(default_factory=Counter)
     """Programs that are stopped now, by how many faults."""
     door_seen_at: float = 0.0
     failing_over: asyncio.Lock = field(default_factory=asyncio.Lock)
+    door_killed_at: list[float] = field(default_factory=list)
+    emptied_at: list[float] = field(default_factory=list)
+    """When Valkey lost what it had, or some of it."""
+
+    def both_copies_lost(self) -> bool:
+        """Whether a front door died with its sessions, and Valkey lost their journals from shortly before that on."""
+        now = asyncio.get_running_loop().time()
+        killed = [at for at in self.door_killed_at if now - at < RESUMED_S]
+        return any(lost > at - JOURNALS_BACK_S for at in killed for lost in self.emptied_at)
 
     def without_front_door_s(self) -> float:
         """For how long no front door has been there to be asked: killed, stopped, or not yet started again."""
@@ -96,12 +116,14 @@ class SoakFleet:
     @property
     def targets(self) -> Targets:
         programs = [name for name in self.supervisor.children]
-        return Targets(programs, list(self.links), WORKERS)
+        return Targets(programs, list(self.links), WORKERS, list(self.disks), list(self.clocks))
 
     async def apply(self, fault: Fault) -> bool:
         """Do it, and undo it when its time is over. False where there was nothing to do it to."""
         match fault.kind:
             case Kind.KILL:
+                if fault.target in self.doors:
+                    self.door_killed_at.append(asyncio.get_running_loop().time())
                 return self._signal(fault.target, signal.SIGKILL)
             case Kind.STOP:
                 return await self._stop(fault.target, fault.lasts_s)
@@ -116,11 +138,24 @@ class SoakFleet:
                     return await self._fail_over()
             case Kind.DRAIN:
                 return await self.drain(fault.target)
+            case Kind.FILL:
+                self.disks[fault.target].fill()
+            case Kind.STEP:
+                self.clocks[fault.target].set(fault.by_s)
         try:
             await asyncio.sleep(fault.lasts_s)
         finally:
-            self.links[fault.target].mend()
+            self._mend(fault)
         return True
+
+    def _mend(self, fault: Fault) -> None:
+        match fault.kind:
+            case Kind.FILL:
+                self.disks[fault.target].empty()
+            case Kind.STEP:
+                self.clocks[fault.target].set(0.0)
+            case _:
+                self.links[fault.target].mend()
 
     def _signal(self, program: str, number: signal.Signals) -> bool:
         pid = self.supervisor.children[program].pid
@@ -151,6 +186,7 @@ class SoakFleet:
                 await redis.flushall()
         except (RedisError, OSError, TimeoutError):
             return False
+        self.emptied_at.append(asyncio.get_running_loop().time())
         return True
 
     async def _fail_over(self) -> bool:
@@ -167,6 +203,7 @@ class SoakFleet:
                 await redis.replicaof("NO", "ONE")
         except (RedisError, OSError, TimeoutError, KeyError):
             return False
+        self.emptied_at.append(asyncio.get_running_loop().time())
         self.valkeys.reverse()
         for name, link in [("operator", self.operator), *self.links.items()]:
             if name == "operator" or name.endswith(">valkey"):
@@ -178,7 +215,8 @@ class SoakFleet:
             with suppress(httpx.HTTPError):
                 async with self.client(address, timeout_s=HANG_S) as client:
                     answer = await client.post(f"/v1/fleet/workers/{worker}/drain", json={"deadline_s": DRAIN_S})
-                    return answer.is_success
+                    if answer.is_success:
+                        return True
         return False
 
     def client(self, address: str, *, key: str | None = None, timeout_s: float = 60) -> httpx.AsyncClient:
@@ -209,25 +247,50 @@ async def soak_fleet(
     ports = {name: free_port() for name in (*VALKEYS, "s3", *FRONT_DOORS, *WORKERS)}
     operator = Link(ports[VALKEYS[0]])
     await operator.start()
-    with tempfile.TemporaryDirectory(prefix="carillon-postgres-") as clusters:
-        cluster = Cluster.make(Path(clusters)) if postgres_program("postgres") else None
+    with tempfile.TemporaryDirectory(prefix="carillon-postgres-") as clusters, ExitStack() as stack:
+        own = [*VALKEYS, "s3", *FRONT_DOORS, "tasks"]
+        at = {name: directory / name for name in own if background or name != "tasks"}
+        if postgres_program("postgres"):
+            at["postgres"] = Path(clusters)
+        disks = stack.enter_context(small_disks(at))
+        clocks = _clocks(directory)
+        cluster = Cluster.make(Path(clusters)) if "postgres" in at else None
         if cluster:
             ports["postgres"] = cluster.running.port
         settings = _settings(directory, secrets, ports, operator, cluster)
         async with Supervisor(directory / "logs", report=lambda _: None) as supervisor:
             for program in _stores(directory, secrets, settings, ports, cluster):
-                await supervisor.start(replace(program, start_timeout_s=LONG_HANG_S))
+                await supervisor.start(replace(_timed(program, clocks), start_timeout_s=LONG_HANG_S))
             token = await prepare(settings, secrets)
             assert token
             doors = {name: f"http://{LOOPBACK}:{ports[name]}" for name in FRONT_DOORS}
             valkeys = [ports[name] for name in VALKEYS]
-            fleet = SoakFleet(supervisor, settings, token, doors, operator, valkeys, background=background)
+            fleet = SoakFleet(
+                supervisor, settings, token, doors, operator, valkeys, disks=disks, clocks=clocks, background=background
+            )
             try:
                 await _start_programs(fleet, ports, checkout)
                 yield fleet
             finally:
                 for link in (operator, *fleet.links.values()):
                     await link.stop()
+
+
+def _clocks(directory: Path) -> dict[str, Clock]:
+    """Of the programs that this user runs and that ask the C library for the time.
+
+    Not of the tasks process: libfaketime lets `time.sleep` fail when a clock jumps, and Celery sleeps so in a thread.
+    """
+    if (found := library()) is None:
+        return {}
+    return {name: Clock(found, directory / "clocks" / name) for name in (*VALKEYS, *FRONT_DOORS, *WORKERS)}
+
+
+def _timed(program: Program, clocks: Mapping[str, Clock]) -> Program:
+    """The program, by a clock of its own where it has one."""
+    if program.name not in clocks:
+        return program
+    return replace(program, environment={**program.environment, **clocks[program.name].environment})
 
 
 def _settings(
@@ -267,6 +330,8 @@ async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int], checkout: 
         """The stores, each by a link of the program's own."""
         inherited = {name: "" for name in os.environ if name.startswith("CARILLON_")}
         given = {**inherited, **processes.environment(fleet.settings), **CONFIGURED, "PYTHONPATH": str(checkout)}
+        if program in fleet.disks:
+            given["CARILLON_DATA_DIR"] = str(fleet.settings.data_dir / program)
         led = {"CARILLON_REDIS_URL": ("valkey", fleet.operator.port, fleet.valkeys[0])}
         if program not in WORKERS:
             led["CARILLON_STORE__ENDPOINT_URL"] = "s3", ports["s3"], ports["s3"]
@@ -289,7 +354,7 @@ async def _start_programs(fleet: SoakFleet, ports: Mapping[str, int], checkout: 
         programs.append(replace(program, start_timeout_s=LONG_HANG_S))
     async with asyncio.TaskGroup() as group:
         for program in programs:
-            group.create_task(fleet.supervisor.start(program))
+            group.create_task(fleet.supervisor.start(_timed(program, fleet.clocks)))
 
 
 def _scripted(name: str, port: int, linked_port: int, environment: Mapping[str, str]) -> Program:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +16,7 @@ from app.platform.database import utc_now
 from app.speech.choices import Scope
 from tests.soak.faults import MEAN_GAP_S, Fault, Kind, plan
 from tests.soak.fleet import WORKERS, SoakFleet, soak_fleet
+from tests.soak.jobs import Jobs
 from tests.soak.ledger import BILLED_LATE_S, Ledger, Talker
 from tests.soak.traffic import Traffic
 from tests.support.deadlines import LONG_HANG_S
@@ -35,19 +36,23 @@ class Soak:
     duration_s: float
     talkers: int = 9
     books: int = 1
+    clones: int = 1
     mean_gap_s: float = MEAN_GAP_S
 
 
-async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> Ledger:
-    """The ledger, settled: `lost` is what is not accounted for."""
+async def run(
+    soak: Soak, directory: Path, *, report: Callable[[str], None], faults: Sequence[Fault] | None = None
+) -> Ledger:
+    """The ledger, settled: `lost` is what is not accounted for. These `faults` take the place of the seed's."""
     ledger = Ledger()
-    async with soak_fleet(directory, background=soak.books > 0) as fleet:
+    async with soak_fleet(directory, background=soak.books + soak.clones > 0) as fleet:
         ledger.talkers = await _talkers(fleet, soak.talkers)
-        traffic = Traffic(fleet, ledger, soak.seed)
+        traffic, jobs = Traffic(fleet, ledger, soak.seed), Jobs(fleet, ledger, soak.seed)
+        ordered = [jobs.have_a_book_read] * soak.books + [jobs.have_a_voice_cloned] * soak.clones
         await until_whole(fleet)
-        speaking = asyncio.create_task(traffic.run(ledger.talkers, books=soak.books))
+        speaking = asyncio.create_task(traffic.run(ledger.talkers, ordered))
         watching = asyncio.create_task(fleet.watch_front_doors())
-        hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report))
+        hurting = asyncio.create_task(_hurt(fleet, soak, ledger, report, faults))
         await asyncio.wait({speaking, hurting}, return_when=asyncio.FIRST_COMPLETED)
         await hurting
         traffic.end()
@@ -59,7 +64,8 @@ async def run(soak: Soak, directory: Path, *, report: Callable[[str], None]) -> 
         except TimeoutError:
             ledger.lost.append(f"the fleet is not whole {QUIET_S:g} s after the last fault")
         watching.cancel()
-        await _settle(fleet, ledger)
+        await asyncio.sleep(BILLED_LATE_S)
+        await _settle(fleet, ledger, jobs)
     return ledger
 
 
@@ -73,7 +79,11 @@ async def _talkers(fleet: SoakFleet, count: int) -> list[Talker]:
         await catalog.aclose()
 
 
-async def _hurt(fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[str], None]) -> None:
+async def _hurt(
+    fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[str], None], faults: Sequence[Fault] | None
+) -> None:
+    if faults is None:
+        faults = list(plan(soak.seed, soak.duration_s, fleet.targets, mean_gap_s=soak.mean_gap_s))
     loop = asyncio.get_running_loop()
     began_at, catalog = loop.time(), Trouble()
 
@@ -87,7 +97,7 @@ async def _hurt(fleet: SoakFleet, soak: Soak, ledger: Ledger, report: Callable[[
         (ledger.faults if done else ledger.missed)[f"{fault.kind} {_family(fault.target)}"] += 1
 
     async with asyncio.TaskGroup() as group:
-        for fault in plan(soak.seed, soak.duration_s, fleet.targets, mean_gap_s=soak.mean_gap_s):
+        for fault in faults:
             await asyncio.sleep(began_at + fault.at_s - loop.time())
             report(str(fault))
             group.create_task(one(fault))
@@ -128,19 +138,21 @@ async def until_whole(fleet: SoakFleet) -> None:
             await asyncio.sleep(0.2)
 
 
-async def _settle(fleet: SoakFleet, ledger: Ledger) -> None:
+async def _settle(fleet: SoakFleet, ledger: Ledger, jobs: Jobs) -> None:
     """What was recorded as used, and what was made, against what there should be."""
     catalog = fleet.catalog()
     try:
-        today = utc_now().date()
-        used = await catalog.usage.summed(today - timedelta(days=2), today, ["key"])
+        today, days = utc_now().date(), timedelta(days=2)  # a clock that jumped may have been in another
+        used = await catalog.usage.summed(today - days, today + days, ["key"])
         for talker in ledger.talkers:
             use = used.get((talker.key_id,))
             ledger.bill(talker, use.audio_s if use else 0.0)
-        if fleet.background:
-            made = len(await catalog.narrations.all(limit=100_000))
-            ordered = ledger.jobs["books ordered"]
-            if made != ordered:
-                ledger.lost.append(f"{ordered} books were ordered, and {made} were made")
+        made = {
+            "narrations": [book.id for book in await catalog.narrations.all(limit=100_000)],
+            "clones": [job.id for job in await catalog.jobs.all(limit=100_000)],
+        }
+        for kind, ids in jobs.orders.items():
+            if sorted(ids) != sorted(made[kind]):
+                ledger.lost.append(f"{len(ids)} {kind} were ordered, and {len(made[kind])} were made")
     finally:
         await catalog.aclose()

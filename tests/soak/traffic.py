@@ -1,4 +1,4 @@
-"""Those who use the fleet while it is hurt: listeners, downloads, and books. Each does what a careful client does.
+"""Those who speak with the fleet while it is hurt: listeners and downloads. Each does what a careful client does.
 
 A listener speaks by the project's own resuming client, with either front door; a download is made again when its
 front door is gone. What is refused for now is asked again. Everything else must come, to the sample.
@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
-from uuid import uuid4
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
 
 from app.client.resuming import ResumingSession, open_resuming_session
-from app.errors import CarillonError, WorkerLost
+from app.errors import CarillonError, UnknownSession, WorkerLost
 from app.speech.protocol import AudioFrame, Done
 from tests.soak.fleet import SoakFleet
 from tests.soak.ledger import Ledger, Talker
@@ -33,8 +30,6 @@ HANG_S = 600.0
 AGAIN_S = 0.3
 PATIENCE_S = 30.0
 """Of the resuming client, nearly: where no front door is there for so long, it gives up, as it says it does."""
-
-JOB_HANG_S = 1200.0
 
 
 def told(rng: random.Random, sentences: int) -> str:
@@ -55,21 +50,23 @@ class Traffic:
     def end(self) -> None:
         self._over.set()
 
-    async def run(self, talkers: list[Talker], *, books: int) -> None:
+    async def run(self, talkers: list[Talker], jobs: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+        """Of these talkers, and each of the `jobs` again and again."""
         self._began_at = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             for number, talker in enumerate(talkers):
                 rng = random.Random(f"{self._seed} {talker.name}")
                 work = self._download if number % 3 == 2 else self._listen
                 group.create_task(self._again(work, talker, rng))
-            for number in range(books):
-                group.create_task(self._read_books(random.Random(f"{self._seed} book {number}")))
+            for job in jobs:
+                group.create_task(self._again(job))
 
-    async def _again(
-        self, work: Callable[[Talker, random.Random], Awaitable[None]], talker: Talker, rng: random.Random
-    ) -> None:
-        while not self._over.is_set():
-            await work(talker, rng)
+    async def _again(self, work: Callable[..., Awaitable[None]], *given: object) -> None:
+        try:
+            while not self._over.is_set():
+                await work(*given)
+        except AssertionError as error:
+            self._ledger.lost.append(f"{work.__name__}: {error}")
 
     # Sessions.
 
@@ -95,6 +92,8 @@ class Traffic:
             await asyncio.sleep(AGAIN_S)
         elif isinstance(fault, WorkerLost) and self._fleet.without_front_door_s() > PATIENCE_S:
             self._ledger.ended["live given up, no front door for half a minute"] += 1
+        elif isinstance(fault, UnknownSession) and self._fleet.both_copies_lost():
+            self._ledger.ended["live given up, lost with its front door and its journal"] += 1
         else:
             self._settle("live", talker, text, bytes(heard), fault)
 
@@ -158,54 +157,3 @@ class Traffic:
             f"as they should be up to {same // 2}; {type(fault).__name__} {fault}; {text!r}",
             missing=max(0, len(expected) - len(heard)) // 2,
         )
-
-    # Jobs.
-
-    async def _read_books(self, rng: random.Random) -> None:
-        while not self._over.is_set():
-            text = "\n\n".join(f"# Chapter {number}\n\n{told(rng, 4)}" for number in (1, 2))
-            id = await self._order(text)
-            if id is None:
-                return
-            await self._follow(id)
-
-    async def _order(self, text: str) -> str | None:
-        """A book, ordered once however often that must be said."""
-        key = uuid4().hex
-        body = {"voice": "slt", "text": text, "kind": "markdown", "format": "wav"}
-        async with asyncio.timeout(JOB_HANG_S):
-            while True:
-                for door in self._fleet.doors.values():
-                    with suppress(httpx.TransportError):
-                        async with self._fleet.client(door, timeout_s=20) as client:
-                            answer = await client.post("/v1/narrations", json=body, headers={"Idempotency-Key": key})
-                        if answer.status_code == 202:
-                            self._ledger.jobs["books ordered"] += 1
-                            return answer.json()["id"]
-                        if answer.status_code not in (409, 429, 500, 503):
-                            self._ledger.lost.append(f"a book was refused: {answer.text}")
-                            return None
-                    await asyncio.sleep(AGAIN_S)
-
-    async def _follow(self, id: str) -> None:
-        try:
-            async with asyncio.timeout(JOB_HANG_S):
-                while True:
-                    for door in self._fleet.doors.values():
-                        with suppress(httpx.TransportError):
-                            async with self._fleet.client(door, timeout_s=20) as client:
-                                answer = await client.get(f"/v1/narrations/{id}")
-                            if answer.status_code == 200 and (book := answer.json())["over"]:
-                                self._close(book)
-                                return
-                        await asyncio.sleep(0.5)
-        except TimeoutError:
-            self._ledger.lost.append(f"book {id} is not over after {JOB_HANG_S:g} s")
-
-    def _close(self, book: dict[str, Any]) -> None:
-        self._ledger.jobs[f"books {book['state']}"] += 1
-        if book["state"] != "completed" or book["segments_done"] != book["segments"]:
-            self._ledger.lost.append(
-                f"book {book['id']} is {book['state']} with {book['segments_done']} of {book['segments']} segments: "
-                f"{book['error']}"
-            )

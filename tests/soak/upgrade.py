@@ -27,7 +27,7 @@ from app.platform.settings import Settings
 from tests.soak.fleet import CHECKOUT, FRONT_DOORS, WORKERS, SoakFleet, soak_fleet
 from tests.soak.ledger import Ledger, Talker
 from tests.soak.soak import until_whole
-from tests.soak.traffic import Traffic
+from tests.soak.traffic import AGAIN_S, Traffic
 
 FAKE_WORKER = "tests/support/fake_worker.py"
 """With this folder what an older checkout lacks: the scripted worker, which then runs on that checkout's own code."""
@@ -55,7 +55,8 @@ async def restart(fleet: SoakFleet, name: str) -> None:
     child.program = replace(child.program, environment={**child.program.environment, "PYTHONPATH": str(CHECKOUT)})
     incarnation = child.incarnation
     if name in WORKERS:
-        assert await fleet.drain(name)
+        while not await fleet.drain(name):
+            await asyncio.sleep(AGAIN_S)
     else:
         assert child.pid
         os.kill(child.pid, signal.SIGTERM)
@@ -69,7 +70,7 @@ async def upgrade(old: Path, directory: Path, *, front_doors_first: bool, stay_s
         ledger.talkers = [Talker(f"talker-{number}", fleet.token, "") for number in range(talkers)]
         traffic = Traffic(fleet, ledger, seed=0)
         await until_whole(fleet)
-        speaking = asyncio.create_task(traffic.run(ledger.talkers, books=0))
+        speaking = asyncio.create_task(traffic.run(ledger.talkers))
         await asyncio.sleep(stay_s)
         told(ledger, "all is of the old version")
         print(await carillon(CHECKOUT, fleet.settings, "migrate"), end="")

@@ -69,7 +69,10 @@ def postgres_program(name: str) -> str | None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A PostgreSQL that can be started and started again: a directory, and the command that runs it, without fsync."""
+    """A PostgreSQL that can be started and started again: a directory, and the command that runs it.
+
+    Without fsync: what it has committed survives its own death, and not the machine's.
+    """
 
     command: list[str]
     running: Postgres
@@ -88,7 +91,7 @@ class Cluster:
         making = [*lowered, initdb, "-D", data, "-U", "carillon", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N"]
         subprocess.run(making, check=True, capture_output=True, cwd=directory)
         options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}
-        options |= {"max_connections": 300, "synchronous_commit": "off"}
+        options |= {"max_connections": 300}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return cls([*lowered, server, "-D", data, *words], Postgres(port))
 
