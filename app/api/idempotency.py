@@ -6,6 +6,7 @@ now, may be sent again with its key. A key's token is returned once: the retry o
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import error_response
 from app.api.services import services_of
 from app.errors import CarillonError, InvalidRequest, StoreUnavailable
-from app.platform.idempotency import CLAIMED, Answer, check_body, told_once
+from app.platform.idempotency import CLAIMED, RENEW_S, Answer, IdempotencyStore, check_body, told_once
 
 HEADER = b"idempotency-key"
 SOUND = re.compile(r"[\x21-\x7e]{1,255}")
@@ -71,12 +72,15 @@ class Idempotency:
             return
         capture = _Capture(send)
         CLAIMED.set((project_id, key))
+        renewing = asyncio.create_task(_renew(store, project_id, key), name="claim of an Idempotency-Key")
         try:
             await self._app(scope, body.receive, capture.send)
         except BaseException:
             with suppress(StoreUnavailable):
                 await store.release(project_id, key)
             raise
+        finally:
+            renewing.cancel()
         try:
             if (made := capture.answer(await body.fingerprint(), secret=bool(TOKENS.match(scope["path"])))) is None:
                 await store.release(project_id, key)
@@ -85,6 +89,14 @@ class Idempotency:
         except StoreUnavailable:
             log.warning("answer not kept", extra={"path": scope["path"]})
         await capture.deliver()
+
+
+async def _renew(store: IdempotencyStore, project_id: str, key: str) -> None:
+    """Until cancelled."""
+    while True:
+        await asyncio.sleep(RENEW_S)
+        with suppress(StoreUnavailable):
+            await store.renew(project_id, key)
 
 
 class _Body:

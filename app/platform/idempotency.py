@@ -1,8 +1,9 @@
 """Responses to requests with an `Idempotency-Key`, kept for a day so that a retry gets the same one.
 
-A request claims its key before it is worked on; another one that comes meanwhile is refused. A claim whose process died
-is taken over after `CLAIM_S`. Where the answer was lost after the object was made, the retry comes to the same object:
-its id follows from the key (`new_id`). What a request asks for is not known here.
+A request claims its key before it is worked on, and renews the claim while it is; another one that comes meanwhile is
+refused. A claim that is not renewed for `CLAIM_S`, whose process died or could not release it, is taken over. Where the
+answer was lost after the object was made, the retry comes to the same object: its id follows from the key (`new_id`).
+What a request asks for is not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from app.errors import Conflict, InvalidRequest
 from app.platform.database import Database
 from app.platform.tables import IdempotencyRow
 
-CLAIM_S = 600.0
+CLAIM_S = 30.0
+RENEW_S = CLAIM_S / 6
 KEPT = timedelta(days=1)
 RETRY_AFTER_S = 1.0
 
@@ -72,6 +74,19 @@ class IdempotencyStore:
         if row.status is None:
             raise _in_work(key)
         return Answer(row.status, row.headers, row.body, row.fingerprint)
+
+    async def renew(self, project_id: str, key: str) -> None:
+        """The request is still worked on."""
+        async with self._database.writing() as connection:
+            await connection.execute(
+                update(IdempotencyRow)
+                .where(
+                    IdempotencyRow.project_id == project_id,
+                    IdempotencyRow.key == key,
+                    IdempotencyRow.status.is_(None),
+                )
+                .values(created_at=self._now())
+            )
 
     async def keep(self, project_id: str, key: str, answer: Answer) -> None:
         """What the request was answered with."""
