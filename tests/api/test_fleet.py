@@ -64,7 +64,7 @@ async def test_an_order_that_the_registry_forgets_before_the_worker_hears_of_it_
         async with asyncio.timeout(HANG_S):
             while not await redis.hexists(f"{ROOT}drains", "w1"):
                 await asyncio.sleep(0.01)
-        await redis.flushall()
+        await redis.flushdb()
         worker.hold_heartbeat(over=True)
         assert (await asking).status_code == 202
         assert worker.state is WorkerState.DRAINING

@@ -66,6 +66,13 @@ class Forwarder:
             writer.transport.abort()
 
 
+def by_port(redis_url: SecretStr, port: int) -> SecretStr:
+    """The address of a Redis as it is by another port of this machine."""
+    address = urlsplit(redis_url.get_secret_value())
+    user, at, _ = address.netloc.rpartition("@")
+    return SecretStr(address._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl())
+
+
 class MortalDoor:
     def __init__(self, url: str, server: Server, redis: Forwarder) -> None:
         self.url = url
@@ -97,7 +104,7 @@ async def mortal_door(settings: Settings) -> AsyncIterator[MortalDoor]:
     address = urlsplit(settings.redis_url.get_secret_value())
     assert address.hostname and address.port
     forwarder = Forwarder(address.hostname, address.port)
-    url = SecretStr(f"redis://127.0.0.1:{await forwarder.start()}{address.path}")
+    url = by_port(settings.redis_url, await forwarder.start())
     try:
         async with serving(settings.model_copy(update={"redis_url": url})) as (door_url, server):
             yield MortalDoor(door_url, server, forwarder)

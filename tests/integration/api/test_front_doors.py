@@ -145,7 +145,7 @@ async def test_a_start_in_the_second_after_a_flush_waits_for_the_workers_to_be_b
     worker = await houses.worker("w1", capacity=2)
     door = await houses.front_door()
     async with door.open(clone("a")):
-        await redis.flushall()
+        await redis.flushdb()
         while await redis.exists(f"{ROOT}worker:w1"):
             await asyncio.sleep(0)
         await asyncio.gather(*(fleet.refresh() for fleet in houses.fleets))

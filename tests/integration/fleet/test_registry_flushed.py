@@ -22,7 +22,7 @@ async def test_one_heartbeat_brings_back_every_lease_with_its_adapter_and_its_ki
     await registry.claim(worker, "s2", BUILT_IN)
     await registry.claim(worker, "book", clone("b"), background=True)
     before = await only(registry)
-    await redis.flushall()
+    await redis.flushdb()
     assert await registry.snapshot() == ()
     reply = await registry.beat(worker, SPEAKING)
     assert reply is not None and reply.unknown == ()
@@ -35,7 +35,7 @@ async def test_no_place_is_given_twice_although_everything_was_forgotten_in_betw
 ) -> None:
     worker = await join(registry, capacity=1)
     assert await registry.claim(worker, "s1", BUILT_IN)
-    await redis.flushall()
+    await redis.flushdb()
     assert not await registry.claim(worker, "s2", BUILT_IN)
     await registry.beat(worker, [LeaseRecord("s1")])
     assert not await registry.claim(worker, "s2", BUILT_IN)
@@ -59,7 +59,7 @@ async def test_a_session_claimed_before_the_loss_and_begun_after_it_is_reported_
 ) -> None:
     worker = await join(registry)
     await registry.claim(worker, "late", clone("a"))
-    await redis.flushall()
+    await redis.flushdb()
     await registry.beat(worker, [])
     reply = await registry.beat(worker, [LeaseRecord("late", "a@1")])
     assert reply is not None and reply.unknown == ("late",)
@@ -74,7 +74,7 @@ async def test_an_epoch_is_not_given_again_although_the_registry_has_forgotten_i
     registry: Registry, redis: Redis
 ) -> None:
     first = await registry.join("w1")
-    await redis.flushall()
+    await redis.flushdb()
     now_ms = first
     while now_ms <= first:  # none starts twice within a millisecond
         seconds, microseconds = await redis.time()
@@ -87,7 +87,7 @@ async def test_a_superseded_worker_does_not_outlive_its_heir_in_a_registry_that_
 ) -> None:
     superseded = await join(registry)
     heir = await join(registry, address="ws://heir")
-    await redis.flushall()
+    await redis.flushdb()
     assert await registry.beat(superseded, [])
     assert await registry.beat(heir, [])
     assert await registry.beat(superseded, []) is None

@@ -86,7 +86,7 @@ class Life:
         await self._redis.delete(f"{ROOT}worker:{id}")
 
     async def flush(self, id: str) -> None:
-        await self._redis.flushall()
+        await self._redis.flushdb()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,6 +109,6 @@ async def test_a_clock_that_is_set_back_with_the_memory_lost_hides_nothing(redis
         await life.join(id)
     await redis.zadd(f"{ROOT}changes", {"w1": 9e15})  # as a clock that was an age ahead would have it
     assert len(await old.snapshot()) == 3
-    await redis.flushall()
+    await redis.flushdb()
     await life.beat("w2")
     assert [worker.id for worker in await old.snapshot()] == ["w2"]

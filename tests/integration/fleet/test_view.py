@@ -187,7 +187,7 @@ async def test_a_flush_is_over_with_the_workers_next_heartbeat(
     worker = await join(registry, capacity=2)
     await fleet.refresh()
     assert await fleet.claim(next(fleet.candidates(BUILT_IN)), "s1", BUILT_IN)
-    await redis.flushall()
+    await redis.flushdb()
     await fleet.refresh()
     assert fleet.models == (CARD,)
     await registry.beat(worker, [LeaseRecord("s1")])

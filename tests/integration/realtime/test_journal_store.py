@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -19,7 +20,7 @@ from app.realtime.journal_store import MAX_BATCH, Beginning, JournalStore, Keep,
 from app.speech.protocol import Start, Text
 from app.speech.voices import Voice
 from tests.support.deadlines import HANG_S
-from tests.support.mortal_front_door import Forwarder
+from tests.support.mortal_front_door import Forwarder, by_port
 
 pytestmark = pytest.mark.anyio
 
@@ -210,9 +211,8 @@ async def test_no_key_and_no_value_holds_the_token(redis: Redis, door: Door) -> 
 
 async def test_while_redis_is_away_journals_wait_for_it(redis: Redis, settings: Settings, other: Door) -> None:
     assert settings.redis_url
-    address, port = settings.redis_url.get_secret_value().removeprefix("redis://"), embedded.free_port()
-    host, there = address.removesuffix("/0").split(":")
-    away = settings.model_copy(update={"redis_url": SecretStr(f"redis://127.0.0.1:{port}/0")})
+    address, port = urlsplit(settings.redis_url.get_secret_value()), embedded.free_port()
+    away = settings.model_copy(update={"redis_url": by_port(settings.redis_url, port)})
     door = Door(open_redis(away), away)
     door.keep("token")
     broken = door.keep("broken")
@@ -220,7 +220,7 @@ async def test_while_redis_is_away_journals_wait_for_it(redis: Redis, settings: 
     await door.journals.write()
     with pytest.raises(DeadlineExceeded):
         await door.journals.take("token", "k")
-    forwarder = Forwarder(host, int(there))
+    forwarder = Forwarder(address.hostname or "", address.port or 0)
     await forwarder.start(port)
     await door.journals.write()
     forwarder.cut()
