@@ -37,7 +37,7 @@ test-browser: $(VENV)/.dev  ## The console in a real Chromium (apt-get install c
 	$(VENV)/bin/pytest -q -rs tests/browser
 
 test-real: $(VENV)/.dev  ## The api and integration tests on PostgreSQL, a Redis with TLS and ACL, and another S3
-	CARILLON_TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
+	TEST_SERVICES=real $(VENV)/bin/pytest -q -rs -n 2 -m "not slow and not engine" \
 	    tests/api tests/integration tests/unit/test_catalog.py tests/unit/voices tests/unit/narration
 
 HOURS ?= 8

@@ -12,8 +12,8 @@ import pytest
 
 from app.speech.choices import Scope
 from tests.api.conftest import OpenStudio, Studio
-from tests.support import real_services
 from tests.support.deadlines import HANG_S
+from tests.support.real_services import needs_signatures
 from tests.support.recordings import recording
 
 pytestmark = pytest.mark.anyio
@@ -270,7 +270,7 @@ async def test_a_presigned_upload_becomes_a_recording_once(studio: Studio) -> No
     assert "has not been sent" in message(unsent)
 
 
-@pytest.mark.skipif(real_services.WANTED, reason="moto, the other S3, checks no signatures")
+@needs_signatures
 async def test_an_address_takes_the_announced_size_alone(studio: Studio) -> None:
     voice = await studio.voice()
     (upload,) = await announce(studio, voice, ("a.wav", len(GOOD)))

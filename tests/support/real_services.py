@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import httpx
 import psycopg
+import pytest
 from pydantic import SecretStr
 
 from app.local.embedded import free_port
@@ -27,8 +28,10 @@ from app.platform.settings import StoreSettings
 from tests.support.certificates import Certificates
 from tests.support.deadlines import HANG_S
 
-WANTED = os.environ.get("CARILLON_TEST_SERVICES") == "real"
+WANTED = os.environ.get("TEST_SERVICES") == "real"
 """Whether the tests shall run on these."""
+
+needs_signatures = pytest.mark.skipif(WANTED, reason="moto, the other S3, checks no signatures")
 
 POSTGRES_USER = "postgres"
 """Who runs PostgreSQL where the tests run as root, which it refuses to do."""

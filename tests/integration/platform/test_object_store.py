@@ -17,6 +17,7 @@ from app.errors import ConfigurationError, InvalidRequest, ObjectMissing, StoreU
 from app.local.embedded import LOOPBACK, free_port
 from app.platform.object_store import DELETED_AT_ONCE, PART_BYTES, PIECE_BYTES, ObjectStore
 from app.platform.settings import StoreSettings
+from tests.support.real_services import needs_signatures
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,8 @@ def test_an_address_takes_what_it_was_made_for(store: ObjectStore) -> None:
     assert store.get("v/a.wav") == b"hello"
 
 
+@needs_signatures
 def test_an_address_takes_nothing_else(rclone: StoreSettings) -> None:
-    # moto does not check signatures
     store = ObjectStore(rclone.model_copy(update={"bucket": f"test-{uuid4().hex}"}))
     store.ensure_bucket()
     url = store.put_url("v/a.wav", size_bytes=5, expires_s=60)
@@ -200,6 +201,7 @@ def test_an_address_of_another_kind_is_refused(store: ObjectStore, tmp_path: Pat
         store.fetch("https://example.com/v/", "adapter", tmp_path / "adapter")
 
 
+@needs_signatures
 def test_a_wrong_key_is_refused_with_what_the_server_says(rclone: StoreSettings) -> None:
     store = ObjectStore(rclone.model_copy(update={"secret_key": SecretStr("wrong")}))
     with pytest.raises(StoreUnavailable, match="refused"):
