@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from app.cli.backup import backup, restore
 from app.cli.bench import bench, simulate
@@ -22,7 +23,30 @@ from app.cli.pronunciations import pronunciations
 from app.cli.say import say
 from app.errors import CarillonError
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+class Commands(TyperGroup):
+    """Says what is wrong with an option in the words of `app.speech.field_errors`, not in pydantic's."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            from app.speech.field_errors import reason
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = reason(error.__cause__.errors()[0])
+            raise
+
+
+cli = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 cli.add_typer(keys, name="keys")
 cli.add_typer(projects, name="projects")
 cli.add_typer(bench, name="bench")

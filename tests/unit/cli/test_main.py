@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -243,6 +244,21 @@ def test_a_value_that_an_option_does_not_have_is_refused_with_those_it_has(
     result = run(*words)
     assert result.exit_code == 2
     assert all(choice in result.output for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("say", "Hello.", "--format", "xyz"), "'--format': 'xyz' is not one of 'mp3', 'opus'"),
+        (("bench", "speech", "--sessions", "x"), "'--sessions': it must be a whole number"),
+        (("bench", "speech", "--sessions", "0"), "'--sessions': it must be at least 1"),
+    ],
+)
+def test_a_bad_value_is_told_in_our_own_words(run: Run, words: tuple[str, ...], why: str) -> None:
+    refused = run(*words)
+    assert refused.exit_code == 2
+    assert why in refused.output
+    assert not re.search("Value error|Input should", refused.output)
 
 
 @pytest.mark.parametrize("words", [("say", "Hello."), ("voices",), ("jobs",), ("narrations",), ("demo",)])
