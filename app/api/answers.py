@@ -201,6 +201,16 @@ NarrationDetails = _derived(
     cost_usd=(float | None, ...),
     links=(NarrationLinks | None, ...),
 )
+
+
+class SpokenWord(BaseModel):
+    """As it was written, and when it is spoken in the file."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
 SegmentDetails = _derived(
     "Segment",
     ScriptSegment,
@@ -209,6 +219,8 @@ SegmentDetails = _derived(
     start_s=(float | None, ...),
     end_s=(float | None, ...),
     flags=(list[str], ...),
+    words=(list[SpokenWord] | None, Field(default=None, description="Where they were asked for, and there is a file.")),
+    approximate=(bool | None, Field(default=None, description="Of `words`: laid out by their lengths, not heard.")),
 )
 
 

@@ -23,6 +23,7 @@ from app.narration.models import Narration, NarrationOutput
 from app.narration.progress import doing
 from app.platform.file_names import shown_name
 from app.platform.projects import EVERYONE
+from app.speech.choices import CaptionsBy
 from app.speech.choices import Scope as KeyScope
 
 RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
@@ -137,18 +138,18 @@ def _etag(output: NarrationOutput) -> str:
 
 @router.head("/v1/narrations/{narration_id}/captions.vtt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.vtt", response_class=Response)
-async def captions_vtt(narration: Readable, services: TheServices) -> Response:
-    """WebVTT, in cues of at most two lines."""
+async def captions_vtt(narration: Readable, services: TheServices, by: CaptionsBy = CaptionsBy.LINE) -> Response:
+    """WebVTT, in cues of at most two lines; by word, each line says when each of its words begins."""
     timeline = await services.narrations.timeline(narration)
-    return Response(await asyncio.to_thread(vtt, timeline), media_type="text/vtt")
+    return Response(await asyncio.to_thread(vtt, timeline, by), media_type="text/vtt")
 
 
 @router.head("/v1/narrations/{narration_id}/captions.srt", include_in_schema=False)
 @router.get("/v1/narrations/{narration_id}/captions.srt", response_class=Response)
-async def captions_srt(narration: Readable, services: TheServices) -> Response:
-    """SubRip, in cues of at most two lines."""
+async def captions_srt(narration: Readable, services: TheServices, by: CaptionsBy = CaptionsBy.LINE) -> Response:
+    """SubRip, in cues of at most two lines; by word, in cues of one word."""
     timeline = await services.narrations.timeline(narration)
-    return Response(await asyncio.to_thread(srt, timeline), media_type="application/x-subrip")
+    return Response(await asyncio.to_thread(srt, timeline, by), media_type="application/x-subrip")
 
 
 @router.head("/v1/narrations/{narration_id}/chapters", include_in_schema=False)

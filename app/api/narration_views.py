@@ -8,8 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from app.api.services import Services
-from app.narration.models import Narration, Script, Timeline
+from app.narration.models import Narration, Script, Timeline, TimelineSegment
 from app.narration.progress import cost_usd, eta_s, waits_for
+from app.narration.word_times import FileWord, words_in_file
 
 
 def narration_json(services: Services, narration: Narration, *, without: Set[str] = frozenset()) -> dict[str, Any]:
@@ -60,15 +61,15 @@ def _links(services: Services, narration: Narration) -> dict[str, str] | None:
     return {**addresses, "expires_at": expires_at.isoformat()}
 
 
-def segments_json(narration: Narration, source: Timeline | Script, *, chapter: int | None, flagged: bool) -> str:
+def segments_json(
+    narration: Narration, source: Timeline | Script, *, chapter: int | None, flagged: bool, words: bool
+) -> str:
     """The segments of one chapter or of all, as JSON text. Writes a whole book: blocks."""
     if isinstance(source, Timeline):
         data = [
-            segment.model_dump(mode="json", exclude={"start_sample", "end_sample"})
-            | {
-                "start_s": segment.start_sample / source.sample_rate_hz,
-                "end_s": segment.end_sample / source.sample_rate_hz,
-            }
+            segment.model_dump(mode="json", exclude={"start_sample", "end_sample", "words", "approximate"})
+            | _seconds(segment, source.sample_rate_hz)
+            | (_words(segment, source.sample_rate_hz) if words else {})
             for segment in source.segments
             if chapter in (None, segment.chapter) and (segment.flags or not flagged)
         ]
@@ -82,3 +83,12 @@ def segments_json(narration: Narration, source: Timeline | Script, *, chapter: i
             for segment in one.segments
         ]
     return json.dumps({"object": "list", "data": data})
+
+
+def _seconds(part: TimelineSegment | FileWord, sample_rate_hz: int) -> dict[str, float]:
+    return {"start_s": part.start_sample / sample_rate_hz, "end_s": part.end_sample / sample_rate_hz}
+
+
+def _words(segment: TimelineSegment, sample_rate_hz: int) -> dict[str, Any]:
+    words = [{"text": word.text} | _seconds(word, sample_rate_hz) for word in words_in_file(segment)]
+    return {"words": words, "approximate": segment.approximate}

@@ -143,14 +143,22 @@ async def segment_audio(narration_id: str, number: int, services: TheServices, _
 
 @router.get("/v1/narrations/{narration_id}/segments")
 async def segments(
-    narration_id: str, services: TheServices, _: Narrator, chapter: int | None = None, flagged: bool = False
+    narration_id: str,
+    services: TheServices,
+    _: Narrator,
+    chapter: int | None = None,
+    flagged: bool = False,
+    words: bool = False,
 ) -> Response:
-    """The segments of one chapter or of all, as written and as spoken; with times and flags once there is a file."""
+    """The segments of one chapter or of all, as written and as spoken; with times and flags once there is a file.
+
+    `words`: with those of each word, too.
+    """
     narration = await services.catalog.narrations.get(narration_id)
     if chapter is not None and all(chapter != one.number for one in narration.chapters):
         raise NotFound(f"there is no chapter {chapter}; this narration has {len(narration.chapters)}", param="chapter")
     source = await services.narrations.segments(narration)
-    content = await asyncio.to_thread(segments_json, narration, source, chapter=chapter, flagged=flagged)
+    content = await asyncio.to_thread(segments_json, narration, source, chapter=chapter, flagged=flagged, words=words)
     return Response(content, media_type="application/json")
 
 

@@ -20,6 +20,7 @@ from app.cli.narrate_progress import duration, progress_reporter
 from app.cli.options import Key, Url, json_object, name_value_pairs
 from app.cli.target import open_client
 from app.errors import CarillonError, ConfigurationError, Conflict
+from app.speech.choices import CaptionsBy
 
 if TYPE_CHECKING:
     from app.client.http import ApiClient
@@ -42,6 +43,9 @@ def narrate(
     options: Annotated[str, typer.Option(help='As JSON: {"pauses": {"chapter_s": 3}}.')] = "{}",
     replace: Annotated[list[str] | None, typer.Option(help="WORD=RESPELLING; repeat for more.")] = None,
     captions: Annotated[bool, typer.Option(help="Write .vtt and .srt files beside the audio.")] = False,
+    captions_by: Annotated[
+        CaptionsBy, typer.Option(help="word: .vtt says when each word begins, .srt shows one at a time.")
+    ] = CaptionsBy.LINE,
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Come back to a narration; set it going again.")
     ] = None,
@@ -58,7 +62,15 @@ def narrate(
         cover=cover,
     )
     with open_client(url, key) as client:
-        narrate_book(book, output, client=client, request=request, resume=resume, captions=captions, out=sys.stdout)
+        narrate_book(
+            book,
+            output,
+            client=client,
+            request=request,
+            resume=resume,
+            captions=captions_by if captions else None,
+            out=sys.stdout,
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def narrate_book(
     client: ApiClient,
     request: NarrationRequest,
     resume: str | None = None,
-    captions: bool = False,
+    captions: CaptionsBy | None = None,
     out: TextIO,
 ) -> Json:
     """Hand `book` in, or come back to the narration `resume`; follow it to its end and fetch the file.
@@ -100,7 +112,7 @@ def narrate_book(
     if (book is None) == (resume is None):
         raise ConfigurationError("name the book to read, or else the narration to go on with (--resume ID)")
     format = _format(output)
-    beside = [output.with_suffix(f".{form}") for form in CAPTIONS] if captions else []
+    beside = {output.with_suffix(f".{form}"): captions for form in CAPTIONS if captions}
     for path in (output, *beside):
         _check_writable(path)
     if book is not None:
@@ -115,8 +127,8 @@ def narrate_book(
         narration = _followed(client, narration, out)
         with progress_reporter(out) as progress:
             client.narrations.download(narration["id"], output, progress.fetched)
-        for path in beside:
-            _write(path, client.narrations.captions(narration["id"], path.suffix.removeprefix(".")))
+        for path, by in beside.items():
+            _write(path, client.narrations.captions(narration["id"], path.suffix.removeprefix("."), by))
         flagged = client.narrations.flagged_segments(narration["id"]) if narration["flagged"] else []
     except (KeyboardInterrupt, CarillonError):
         out.write(f"come back to it with: carillon narrate --resume {narration['id']} -o {shlex.quote(str(output))}\n")

@@ -59,8 +59,9 @@ class Narrations:
         path = f"/v1/narrations/{narration_id}/segments"
         return self._connection.request("GET", path, params={"flagged": True})["data"]
 
-    def captions(self, narration_id: str, format: str) -> bytes:
-        return self._connection.send("GET", f"/v1/narrations/{narration_id}/captions.{format}").content
+    def captions(self, narration_id: str, format: str, by: str) -> bytes:
+        path = f"/v1/narrations/{narration_id}/captions.{format}"
+        return self._connection.send("GET", path, params={"by": by}).content
 
     def download(self, narration_id: str, path: Path, progress: Callable[[int, int], None]) -> None:
         """Fetch the finished file; see `app.client.download`."""

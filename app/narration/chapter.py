@@ -1,7 +1,8 @@
 """One chapter of a narration: its segments in order, each taken from the store or spoken by the fleet and checked.
 
 A segment that fails its checks is spoken again with another seed, a few times, and the best is kept with what is wrong
-with it. It knows neither rows nor queues: the caller gets the progress after every segment.
+with it, and with the times of its words: here its audio is at hand, and it is heard once, however often the file is
+made of it. It knows neither rows nor queues: the caller gets the progress after every segment.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from app.errors import CarillonError, NotFound, UnknownVoice
-from app.narration.models import ChapterProgress, NarrationOptions, ScriptChapter, ScriptSegment, Take
+from app.hearing.aligner import Aligner
+from app.narration.models import ChapterProgress, NarrationOptions, ScriptChapter, ScriptSegment, Take, WordTimes
 from app.narration.segment_store import SegmentStore
+from app.narration.word_times import hear
 from app.realtime.background import Spoken
 from app.speech.audio import Samples
 from app.speech.utterance_checks import better, checked, speech_s
@@ -35,7 +38,8 @@ class Narrator(Protocol):
 class Chapter:
     """Renders one chapter. `before` is how far it was: what it has cost stands.
 
-    `living` raises NotFound for a voice that was deleted; `report` gets the progress after every segment.
+    `aligner` finds the words of each take in `language`; `living` raises NotFound for a voice that was deleted;
+    `report` gets the progress after every segment.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Chapter:
         before: ChapterProgress,
         segment_store: SegmentStore,
         narrator: Narrator,
+        aligner: Aligner,
+        language: str,
         living: Callable[[Voice], Awaitable[None]],
         report: Callable[[ChapterProgress], Awaitable[None]],
     ) -> None:
@@ -55,6 +61,8 @@ class Chapter:
         self._options = options
         self._segment_store = segment_store
         self._narrator = narrator
+        self._aligner = aligner
+        self._language = language
         self._living = living
         self._report = report
         self._paces: dict[str, list[float]] = defaultdict(list)
@@ -122,6 +130,7 @@ class Chapter:
             tries=tries,
             busy_s=busy_s,
             flags=flags,
+            words=await self._heard(segment, spoken),
         )
         return take, spoken.samples
 
@@ -137,6 +146,12 @@ class Chapter:
             seconds_per_char=self._pace(voice),
         )
         return spoken, flags
+
+    async def _heard(self, segment: ScriptSegment, spoken: Spoken) -> WordTimes:
+        rate_hz = spoken.sample_rate_hz
+        return await hear(
+            self._aligner, segment.spoken, spoken.samples, sample_rate_hz=rate_hz, language=self._language
+        )
 
     def _seed(self, segment: ScriptSegment, tries: int) -> int:
         """Of the words and the voice, so that a narration submitted again sounds as it did; each try has its own."""

@@ -46,20 +46,21 @@ def speech_bounds(samples: Samples, sample_rate_hz: int) -> tuple[int, int] | No
     return int(speech[0]) * hop, end
 
 
-def trim(samples: Samples, sample_rate_hz: int) -> Samples:
-    """The take from shortly before its speech to shortly after it, shape [n], faded in and out.
+def trim(samples: Samples, sample_rate_hz: int) -> tuple[Samples, int]:
+    """(the take from shortly before its speech to shortly after it, shape [n], faded in and out; samples cut before it)
 
     Where there is no silence to cut in, nothing is cut, and MIN_FADE_S of the speech itself fade. A take without speech
     is kept whole: whatever the voice breathed was asked for.
     """
     bounds = speech_bounds(samples, sample_rate_hz)
     if bounds is None:
-        return _faded(samples, *(min(round(FADE_S * sample_rate_hz), len(samples) // 2),) * 2)
+        return _faded(samples, *(min(round(FADE_S * sample_rate_hz), len(samples) // 2),) * 2), 0
     start, end = bounds
     first = _quietest_cut(samples[:start][::-1], LEAD_S, sample_rate_hz)
     last = _quietest_cut(samples[end:], TAIL_S, sample_rate_hz)
     kept = samples[start - first : end + last]
-    return _faded(kept, *(_fade_samples(silence, len(kept), sample_rate_hz) for silence in (first, last)))
+    fades = (_fade_samples(silence, len(kept), sample_rate_hz) for silence in (first, last))
+    return _faded(kept, *fades), start - first
 
 
 def _quietest_cut(silence: Samples, kept_s: tuple[float, float], sample_rate_hz: int) -> int:

@@ -38,6 +38,7 @@ from app.narration.models import (
     TimelineChapter,
     TimelineSegment,
 )
+from app.narration.word_times import with_words
 from app.platform.loudness import LoudnessCurve, Meter
 from app.speech.audio import Samples, pcm16_of, samples_of
 from app.speech.choices import NarrationFormat
@@ -198,8 +199,11 @@ def _join(
                 continue
             joined.silence(gap_s)
             start = joined.samples
-            joined.write(trim(_samples_of(take, segment, fetch(take), rate_hz), rate_hz))
-            placed.append(_placed(segment, chapter.number, take, start, joined.samples))
+            samples = _samples_of(take, segment, fetch(take), rate_hz)
+            kept, cut = trim(samples, rate_hz)
+            joined.write(kept)
+            lies = _placed(segment, chapter.number, take, start, joined.samples)
+            placed.append(with_words(lies, take.words, samples, sample_rate_hz=rate_hz, cut=cut))
             gap_s = segment.gap_s
             report(done / len(wanted))
         joined.silence(gap_s)

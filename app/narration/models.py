@@ -218,6 +218,13 @@ class Script(Frozen):
 # What was rendered.
 
 
+class WordTimes(Frozen):
+    """When each word of a segment's `spoken` text is heard in its take, as white space parts them."""
+
+    times_s: tuple[tuple[float, float], ...]
+    approximate: bool = Field(description="Laid out by the words' lengths, not heard.")
+
+
 class Take(Frozen):
     """A segment as it was rendered, before it is trimmed. `flags` names the checks that even the best try failed."""
 
@@ -230,6 +237,7 @@ class Take(Frozen):
     tries: int = Field(default=1, ge=1)
     busy_s: float = Field(description="Time a worker spoke for it, all tries together.")
     flags: tuple[str, ...] = ()
+    words: WordTimes | None = Field(default=None, description="None: it was rendered before words were timed.")
 
     @property
     def audio_s(self) -> float:
@@ -273,6 +281,10 @@ class TimelineSegment(Frozen):
     start_sample: int
     end_sample: int
     flags: tuple[str, ...] = ()
+    words: tuple[tuple[int, int], ...] = Field(
+        default=(), description="`[start_sample, end_sample)` of each word of `written`, as white space parts them."
+    )
+    approximate: bool = Field(default=True, description="Of `words`: laid out by their lengths, not heard.")
 
 
 class TimelineChapter(Frozen):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from app.errors import ObjectMissing, Overloaded, StoreUnavailable
+from app.hearing.aligner import open_aligner
 from app.narration.chapter import Chapter
 from app.narration.models import ChapterProgress, Take
 from app.narration.segment_store import SegmentStore
@@ -60,10 +61,12 @@ async def _chapter(context: StepContext, segment_store: SegmentStore) -> AsyncIt
     """The step's chapter, with a narrator of the fleet for as long as a turn may wait."""
     script, options = await context.script(), context.narration.options
     wanted = next(chapter for chapter in script.chapters if chapter.number == context.step.number)
+    language = script.language
     del script  # it may be a long book
     async with (
         open_background_speech(context.settings) as speech,
         speech.narrator(temperature=options.temperature, patience_s=context.settings.narration.turn_s) as narrator,
+        open_aligner() as aligner,
     ):
         before = context.progress_in(context.narration)
         report = _Reporter(context).report
@@ -73,6 +76,8 @@ async def _chapter(context: StepContext, segment_store: SegmentStore) -> AsyncIt
             before=before,
             segment_store=segment_store,
             narrator=narrator,
+            aligner=aligner,
+            language=language,
             living=context.living,
             report=report,
         )

@@ -24,6 +24,13 @@ class NarrationFormat(StrEnum):
     WAV = "wav"
 
 
+class CaptionsBy(StrEnum):
+    """What captions tell the times of: the lines that are shown, or each of their words."""
+
+    LINE = "line"
+    WORD = "word"
+
+
 class Scope(StrEnum):
     """What a key may do, to what is its project's.
 

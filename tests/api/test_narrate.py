@@ -12,6 +12,7 @@ import pytest
 from app.cli.narrate import NarrationRequest, narrate_book
 from app.client.http import ApiClient
 from app.errors import StageFailed
+from app.speech.choices import CaptionsBy
 from tests.support.deadlines import HANG_S
 from tests.support.library import AUDIO, TEXT, Library
 
@@ -43,7 +44,9 @@ def book(tmp_path: Path) -> Path:
 async def test_a_book_goes_in_and_a_file_comes_out(library: Library, book: Path, tmp_path: Path) -> None:
     out, request = io.StringIO(), NarrationRequest(voice="slt", cast={"Hero": "rms"}, replacements={"sea": "see"})
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
-        group.create_task(run(library, tmp_path / "book.m4b", out, book=book, request=request, captions=True))
+        group.create_task(
+            run(library, tmp_path / "book.m4b", out, book=book, request=request, captions=CaptionsBy.LINE)
+        )
         narration = await library.rendered(await newest(library))
         await library.mastered(narration, AUDIO)
     assert (narration.cast, narration.options.replacements) == ({"hero": "rms"}, {"sea": "see"})

@@ -176,6 +176,15 @@ async def test_captions_are_bound_to_the_segments(library: Library, narration: N
     assert "00:00:20,000 --> 00:00:30,000\nNobody answered." in srt.text
 
 
+async def test_captions_are_told_by_word_where_that_is_asked_for(library: Library, narration: Narration) -> None:
+    address = f"/v1/narrations/{narration.id}/captions"
+    vtt = await library.http.get(f"{address}.vtt", params={"by": "word"})
+    assert "00:00:10.000 --> 00:00:20.000\n<v hero>Who <00:00:12.727>is <00:00:14.545>there?</v>" in vtt.text
+    srt = await library.http.get(f"{address}.srt", params={"by": "word"})
+    assert "00:00:24,000 --> 00:00:30,000\nanswered." in srt.text
+    assert (await library.http.get(f"{address}.srt", params={"by": "letter"})).status_code == 400
+
+
 async def test_what_is_beside_the_audio_has_a_head_too(library: Library, narration: Narration) -> None:
     for file in ("captions.vtt", "captions.srt", "chapters"):
         path = f"/v1/narrations/{narration.id}/{file}"

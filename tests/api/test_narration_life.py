@@ -117,6 +117,10 @@ async def test_segments_are_told_as_planned_and_then_with_their_times(library: L
             "flags": ["too_long"],
         }
     ]
+    timed = (await library.http.get(path, params={"chapter": 2, "words": True})).json()["data"][0]
+    assert timed["approximate"]
+    assert [word["text"] for word in timed["words"]] == ["Nobody", "answered."]
+    assert (timed["words"][0]["start_s"], timed["words"][-1]["end_s"]) == (20.0, 30.0)
     flagged = (await library.http.get(path, params={"flagged": True})).json()["data"]
     assert [segment["number"] for segment in flagged] == [3]
     answer = await library.http.get(path, params={"chapter": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,14 +14,16 @@ import pytest
 
 from app.catalog import Catalog
 from app.fleet.registry import Registry, open_redis
+from app.narration.captions import vtt
 from app.narration.models import Narration, NarrationOptions, NarrationSource, NarrationState, SourceKind, Timeline
 from app.narration.rows import new_narration_id
 from app.narration.step import Ended, StepContext
+from app.narration.word_times import words_in_file
 from app.platform.database import utc_now
 from app.platform.object_keys import narration_prefix
 from app.platform.object_store import ObjectStore
 from app.platform.settings import NarrationSettings, Settings, StoreSettings
-from app.speech.choices import NarrationFormat
+from app.speech.choices import CaptionsBy, NarrationFormat
 from app.speech.voices import AdapterVersion, Voice
 from tasks.maintenance import sweep_store
 from tasks.narrate import StepRun, work_on
@@ -126,6 +129,26 @@ async def test_a_text_becomes_a_file_whose_every_sample_is_accounted_for(study: 
     assert [segment.voice for segment in timeline.segments] == ["slt", "slt", "rms", "slt", "slt"]
     assert output.duration_s * output.sample_rate_hz == timeline.samples == timeline.segments[-1].end_sample
     assert study.store.size_bytes(output.key) == output.size_bytes
+
+
+async def test_captions_by_word_follow_the_words_through_trims_gaps_and_takes(study: Study) -> None:
+    """The worker hums every character for 50 ms, and words have about that share of their segment's time."""
+    narration = await study.over(await study.handed_in(options=NarrationOptions(retakes=0, language="de")))
+    assert narration.output
+    timeline = Timeline.model_validate_json(study.store.get(narration.output.timeline_key))
+    for segment in timeline.segments:
+        words = list(words_in_file(segment))
+        assert [word.text for word in words] == segment.written.split()
+        assert segment.approximate
+        for word, begins in zip(words, re.finditer(r"\S+", segment.written), strict=True):
+            assert segment.start_sample <= word.start_sample < word.end_sample <= segment.end_sample
+            hummed_s = begins.start() * 0.05
+            assert (word.start_sample - segment.start_sample) / timeline.sample_rate_hz == pytest.approx(
+                hummed_s, abs=0.3
+            )
+    shown = re.findall(r"([\d:.]+) --> ([\d:.]+)\n(.+)", vtt(timeline, CaptionsBy.WORD))
+    assert len(shown) == len(timeline.segments)
+    assert "<v mary>Who <00:" in shown[2][2]
 
 
 async def test_steps_come_one_by_one_and_chapters_may_come_at_once(study: Study) -> None:

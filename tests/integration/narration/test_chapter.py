@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from app.errors import EngineFailed, NotFound, UnknownVoice
+from app.hearing.aligner import Aligner
 from app.narration.chapter import Chapter
 from app.narration.models import (
     ChapterProgress,
@@ -112,6 +113,8 @@ class Room:
             before=ChapterProgress(number=4, title="Rain", segments=3),
             segment_store=SegmentStore(self.store, of),
             narrator=narrator,
+            aligner=Aligner(),
+            language="de",
             living=living,
             report=report,
         )
@@ -146,6 +149,16 @@ async def test_what_lies_in_the_store_is_not_spoken_again_and_costs_nothing(room
     assert await room.takes(chapter) == first
     assert narrator.spoken == []
     assert (chapter.progress.segments_done, chapter.progress.busy_s, chapter.progress.rendered_s) == (3, 0, 0)
+
+
+async def test_the_times_of_its_words_are_kept_with_a_take(room: Room) -> None:
+    takes = await room.takes(room.chapter(ScriptedNarrator(), narration()))
+    words = takes[3].words
+    assert words and words.approximate
+    starts_s = [start_s for start_s, _ in words.times_s]
+    assert (len(starts_s), starts_s) == (4, sorted(starts_s))
+    assert 0 < words.times_s[-1][1] <= takes[3].audio_s
+    assert (await room.takes(room.chapter(ScriptedNarrator(), narration())))[3].words == words
 
 
 async def test_an_edited_sentence_is_the_only_one_that_is_spoken_again(room: Room) -> None:

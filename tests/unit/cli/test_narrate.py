@@ -19,6 +19,7 @@ from app.cli.narrate import NarrationRequest, narrate_book
 from app.cli.narrate_progress import Bars
 from app.client.connection import PATIENCE_S
 from app.errors import CarillonError, ConfigurationError, Conflict, NotFound, UnknownVoice, WorkerLost
+from app.speech.choices import CaptionsBy
 from tests.support.scripted_front_door import ScriptedFrontDoor, events, refusal
 
 Json = dict[str, Any]
@@ -169,7 +170,7 @@ def test_a_file_that_could_not_be_written_in_the_end_is_told_before_the_beginnin
     (tmp_path / "captions.srt").mkdir()
     house.output = tmp_path / name
     with pytest.raises(ConfigurationError, match=message):
-        house.run(house.book, captions=True)
+        house.run(house.book, captions=CaptionsBy.WORD)
     assert house.requests == []
 
 
@@ -288,7 +289,7 @@ def test_captions_that_cannot_be_written_are_told_with_the_way_back(house: House
 
     house.sets("/audio", taken, served)
     with pytest.raises(ConfigurationError, match=r"book\.vtt cannot be written: Is a directory"):
-        house.run(house.book, captions=True)
+        house.run(house.book, captions=CaptionsBy.WORD)
     assert f"--resume {ID}" in house.out.getvalue()
 
 
@@ -324,7 +325,7 @@ def test_a_narration_that_stopped_is_set_going_again_with_other_voices(house: Ho
 
 
 def test_one_that_is_done_is_only_fetched(house: House) -> None:
-    house.run(resume=ID, request=NarrationRequest(), captions=True)
+    house.run(resume=ID, request=NarrationRequest(), captions=CaptionsBy.WORD)
     assert house.asked("POST", "/resume") == []
     assert house.output.read_bytes() == AUDIO
     assert house.output.with_suffix(".vtt").read_bytes() == b"WEBVTT\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.narration.captions import LINE_CHARS, srt, vtt
 from app.narration.models import Timeline, TimelineSegment
+from app.speech.choices import CaptionsBy
 
 RATE_HZ = 24_000
 
@@ -109,3 +110,68 @@ def test_what_is_not_heard_or_not_written_has_no_cue() -> None:
     )
     assert vtt(spoken).count("-->") == srt(spoken).count("-->") == 1
     assert srt(spoken).startswith("1\n")
+
+
+# By word.
+
+
+def by_word() -> Timeline:
+    """Two short words, a pause, and a word that is not spoken at all."""
+    return timeline(
+        {
+            "written": "Who — there? 3 < 4.",
+            "character": "the hero",
+            "start_sample": RATE_HZ,
+            "end_sample": 4 * RATE_HZ,
+            "words": tuple(
+                (round(RATE_HZ * start_s), round(RATE_HZ * end_s))
+                for start_s, end_s in ((1.05, 1.3), (1.3, 1.3), (1.3, 1.8), (2.5, 2.8), (2.8, 3.2), (3.2, 3.9))
+            ),
+        }
+    )
+
+
+def test_webvtt_by_word_says_within_the_lines_when_each_word_begins() -> None:
+    assert vtt(by_word(), CaptionsBy.WORD) == (
+        "WEBVTT\n\n1\n00:00:01.000 --> 00:00:04.000\n"
+        "<v the hero><00:00:01.050>Who <00:00:01.300>— there? "
+        "<00:00:02.500>3 <00:00:02.800>&lt; <00:00:03.200>4.</v>\n"
+    )
+
+
+def test_subrip_by_word_has_a_cue_for_each_that_stays_until_the_next_is_spoken() -> None:
+    assert cues(srt(by_word(), CaptionsBy.WORD)) == [
+        ("00:00:01,050", "00:00:01,300", ["Who"]),
+        ("00:00:01,300", "00:00:02,500", ["— there?"]),
+        ("00:00:02,500", "00:00:02,800", ["3"]),
+        ("00:00:02,800", "00:00:03,200", ["<\u2060"]),
+        ("00:00:03,200", "00:00:04,000", ["4."]),
+    ]
+
+
+def test_lines_change_with_the_first_word_of_the_next() -> None:
+    words = ["x" * LINE_CHARS] * 3
+    at = ((0, 1), (1, 2), (7, 8))
+    text = srt(
+        timeline(
+            {
+                "written": " ".join(words),
+                "start_sample": 0,
+                "end_sample": 9 * RATE_HZ,
+                "words": tuple((start_s * RATE_HZ, end_s * RATE_HZ) for start_s, end_s in at),
+            }
+        )
+    )
+    assert [(start, end) for start, end, _ in cues(text)] == [
+        ("00:00:00,000", "00:00:07,000"), ("00:00:07,000", "00:00:09,000"),
+    ]  # fmt: skip
+
+
+def test_the_times_within_a_cue_grow_and_lie_within_it() -> None:
+    """Players pass over a cue whose times do not."""
+    written = "never spoken at all, " * 20
+    whole = {"written": written, "start_sample": 0, "end_sample": RATE_HZ, "words": ((9, 9),) * len(written.split())}
+    for cue in vtt(timeline(whole), CaptionsBy.WORD).split("\n\n")[1:]:
+        start, end, *inside = re.findall(r"\d\d:\d\d:\d\d\.\d\d\d", cue)
+        assert start < end
+        assert [start, *inside, end] == sorted({start, *inside, end})

@@ -38,7 +38,7 @@ def test_gaps_are_whole_samples() -> None:
 @pytest.mark.parametrize("level_dbfs", [-120.0, -65.0, -50.0])
 @pytest.mark.parametrize(("head_s", "tail_s"), [(0.6, 0.9), (0.2, 0.2), (3.0, 3.0)])
 def test_what_is_kept_is_the_speech_and_a_little_of_its_room(head_s: float, tail_s: float, level_dbfs: float) -> None:
-    trimmed = trim(take(head_s, tail_s, level_dbfs), RATE_HZ)
+    trimmed, _ = trim(take(head_s, tail_s, level_dbfs), RATE_HZ)
 
     least, most = (seconds(lead + 1.5 + tail) for lead, tail in zip(LEAD_S, TAIL_S, strict=True))
     assert least - seconds(0.02) <= len(trimmed) <= most + seconds(0.02)
@@ -48,7 +48,7 @@ def test_what_is_kept_is_the_speech_and_a_little_of_its_room(head_s: float, tail
 @pytest.mark.parametrize("tail_s", [0.0, 0.003, 0.012, 0.1, 0.6])
 def test_no_speech_is_cut_and_hardly_any_faded(head_s: float, tail_s: float) -> None:
     spoken = speech(1.5)
-    trimmed = trim(take(head_s, tail_s), RATE_HZ)
+    trimmed, _ = trim(take(head_s, tail_s), RATE_HZ)
 
     untouched = spoken[seconds(MIN_FADE_S) : len(spoken) - seconds(MIN_FADE_S)]
     pieces = np.lib.stride_tricks.sliding_window_view(trimmed, len(untouched))
@@ -57,7 +57,7 @@ def test_no_speech_is_cut_and_hardly_any_faded(head_s: float, tail_s: float) -> 
 
 def test_a_fade_lies_in_the_silence_where_there_is_enough_of_it() -> None:
     audio = take(0.6, 0.6)
-    trimmed = trim(audio, RATE_HZ)
+    trimmed, _ = trim(audio, RATE_HZ)
 
     inner = trimmed[seconds(FADE_S) : -seconds(FADE_S)]
     start = next(at for at in range(seconds(0.6)) if np.array_equal(audio[at : at + len(inner)], inner))
@@ -71,7 +71,7 @@ def test_the_cut_is_where_it_is_quietest() -> None:
     hole = slice(seconds(0.6) - seconds(0.060), seconds(0.6) - seconds(0.045))
     audio[hole] = 0.0
 
-    kept = trim(audio, RATE_HZ)
+    kept, _ = trim(audio, RATE_HZ)
     assert np.all(kept[: seconds(0.014)] == 0.0)
 
 
@@ -98,19 +98,19 @@ def test_soft_speech_at_the_edges_is_kept() -> None:
 def test_a_take_without_speech_is_kept_whole() -> None:
     silent = room(1.0, -70.0)
     assert speech_bounds(silent, RATE_HZ) is None
-    assert len(trim(silent, RATE_HZ)) == len(silent)
+    assert len(trim(silent, RATE_HZ)[0]) == len(silent)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 100, 241])
 def test_the_shortest_takes_survive(length: int) -> None:
-    assert len(trim(np.full(length, 0.5, np.float32), RATE_HZ)) == length
+    assert len(trim(np.full(length, 0.5, np.float32), RATE_HZ)[0]) == length
 
 
 @pytest.mark.parametrize("level_dbfs", [-120.0, -65.0, -50.0])
 @pytest.mark.parametrize("edge_s", [0.0, 0.6])
 def test_nothing_jumps_at_a_join(edge_s: float, level_dbfs: float) -> None:
     """Beside a gap the samples move by less than they do in the room tone or the speech itself."""
-    trimmed = trim(take(edge_s, edge_s, level_dbfs), RATE_HZ)
+    trimmed, _ = trim(take(edge_s, edge_s, level_dbfs), RATE_HZ)
     gap = np.zeros(gap_samples(0.35, RATE_HZ), np.float32)
     joined = np.concatenate([trimmed, gap, trimmed])
 
@@ -122,7 +122,7 @@ def test_nothing_jumps_at_a_join(edge_s: float, level_dbfs: float) -> None:
 
 def test_the_level_falls_to_nothing_without_a_step() -> None:
     """A room at -50 dBFS, in pieces of 3 ms: at its level before the fade, then softer and softer."""
-    trimmed = trim(take(0.6, 0.6, -50.0), RATE_HZ)
+    trimmed, _ = trim(take(0.6, 0.6, -50.0), RATE_HZ)
     pieces = trimmed[-seconds(0.03) :].reshape(10, -1)
     levels = [rms_dbfs(piece) for piece in pieces]
     assert all(abs(level + 50) < 2 for level in levels[:5])

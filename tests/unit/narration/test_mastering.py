@@ -121,7 +121,7 @@ def test_the_file_is_the_segments_and_the_gaps_and_nothing_else(tmp_path: Path) 
     mastered = book.master(tmp_path)
 
     spoken = [soundfile.read(io.BytesIO(flac), dtype="float32")[0] for flac in book.stored.values()]
-    lengths = [len(trim(np.asarray(samples, np.float32), RATE_HZ)) for samples in spoken]
+    lengths = [len(trim(np.asarray(samples, np.float32), RATE_HZ)[0]) for samples in spoken]
     gaps = [gap_samples(gap_s, RATE_HZ) for gap_s in book.gaps_s]
     placed = mastered.timeline.segments
     assert [s.end_sample - s.start_sample for s in placed] == lengths

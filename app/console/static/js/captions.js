@@ -1,7 +1,6 @@
 // A book's words under its sound: the sentence and the word that sound now are marked; a click plays from there.
 
 import { button, h } from "./dom.js";
-import { wordsOf } from "./transcript.js";
 
 export class Captions {
   /** A longer silence than `paragraphAfterS` begins a paragraph, and so does another voice; a chapter has its title. */
@@ -89,20 +88,18 @@ export class Captions {
 
   #mark(line) {
     this.current?.element.classList.remove("now");
-    this.current?.words?.forEach((word) => word.element.classList.remove("now"));
+    this.current?.marked?.forEach((word) => word.element.classList.remove("now"));
     this.current = line;
     if (!line) return;
     line.element.classList.add("now");
-    if (line.words) return;
-    const words = wordsOf(`${line.written} `);
-    const whole = words.at(-1).end;
-    line.words = words.map((word) => ({ element: h("span", { class: "word" }, word.text), from: word.start / whole, until: word.end / whole }));
-    line.element.replaceChildren(...line.words.map((word) => word.element));
+    if (line.marked) return;
+    line.marked = line.words.map((word) => ({ ...word, element: h("span", { class: "word" }, word.text, " ") }));
+    line.element.replaceChildren(...line.marked.map((word) => word.element));
   }
 
   #word(line, time) {
-    const share = (time - line.start_s) / (line.end_s - line.start_s);
-    for (const word of line.words) word.element.classList.toggle("now", share >= word.from && share < word.until);
+    const now = line.marked.findLast((word) => word.start_s <= time) ?? line.marked[0];
+    for (const word of line.marked) word.element.classList.toggle("now", word === now);
   }
 
   #keepInSight(line) {

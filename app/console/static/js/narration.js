@@ -97,7 +97,7 @@ class NarrationPage {
 
   async #player() {
     const { narration } = this;
-    const [{ chapters }, { data: segments }] = await Promise.all([api("GET", `${this.path}/chapters`, { signal: this.signal }), api("GET", `${this.path}/segments`, { signal: this.signal })]);
+    const [{ chapters }, { data: segments }] = await Promise.all([api("GET", `${this.path}/chapters`, { signal: this.signal }), api("GET", `${this.path}/segments?words=true`, { signal: this.signal })]);
     const src = `${this.path}/audio?v=${narration.output.size_bytes}`;
     const { element: player, sound } = bookPlayer({ src, chapters, duration: narration.output.duration_s, signal: this.signal });
     const at = this.captions?.sound.currentTime ?? 0;
