@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from app.platform.broker import CLEAN, CLONE, NARRATE, WEBHOOK
 from app.platform.settings import MetricsSettings
-from app.voices.models import GateReport
+from app.voices.models import FINAL_STATES, CloneKind, GateReport
 from tasks.survey import Survey
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -33,8 +35,13 @@ JOB_BUCKETS_S = (60, 300, 900, 1800, 3600, 7200, 14_400, 43_200, 86_400)
 log = logging.getLogger(__name__)
 
 
+TASKS = (CLONE, NARRATE, WEBHOOK, CLEAN)
+KINDS = (*CloneKind, "narration")
+STAGES = ("renderings", "prepare", "lora", "publish", "gate")
+
+
 class TaskMeters:
-    """What the children count."""
+    """What the children count, from zero on: Prometheus sees no increase where a series begins with its first event."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.tasks = Histogram(
@@ -59,6 +66,15 @@ class TaskMeters:
         self._gate_failures = Counter(
             "carillon_gate_failures_total", "Figures for which an adapter was refused.", ["figure"], registry=registry
         )  # fmt: skip
+        for meter, *labels in (
+            (self.tasks, TASKS, ("success", "failure")),
+            (self._jobs, KINDS, FINAL_STATES),
+            (self._retries, KINDS),
+            (self.stages, STAGES, ("done", "failed")),
+            (self._gates, ("passed", "failed")),
+        ):
+            for values in product(*labels):
+                meter.labels(*values)
 
     def over(self, kind: str, state: str, *, created_at: datetime, finished_at: datetime, retries: int = 0) -> None:
         """A job has ended."""
@@ -68,8 +84,8 @@ class TaskMeters:
     def gated(self, gate: GateReport) -> None:
         """An adapter was measured."""
         self._gates.labels("passed" if gate.passed else "failed").inc()
-        for figure in gate.failures:
-            self._gate_failures.labels(figure.name).inc()
+        for figure in gate.figures:
+            self._gate_failures.labels(figure.name).inc(figure.passed is False)
 
 
 @cache

@@ -23,6 +23,7 @@ _RUNNING: dict[str, tuple[float, ExitStack]] = {}
 @worker_process_init.connect
 def _begin_process(**_: Any) -> None:
     configure_tracing(load_settings(), "tasks")
+    meters()
 
 
 @task_prerun.connect

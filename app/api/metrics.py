@@ -161,7 +161,10 @@ class Metrics:
         if ledger.first_audio_ms is not None and ledger.head_silence_ms is not None:
             audible_s = (ledger.first_audio_ms + ledger.head_silence_ms) / 1000
             self._audible.labels(edge).observe(audible_s)
-            self._money.labels(edge, "yes" if audible_s <= self._in_the_money_s else "no").inc()
+            in_time = audible_s <= self._in_the_money_s
+            # Both are there from the first on: where every one is late, the share in time is nothing, not unknown.
+            self._money.labels(edge, "yes").inc(in_time)
+            self._money.labels(edge, "no").inc(not in_time)
 
     def refused(self, error: CarillonError) -> None:
         """Count a request or message that was answered with `error`."""

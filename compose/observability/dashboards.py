@@ -34,9 +34,11 @@ def rate(metric: str, by: str = "") -> str:
     return f"sum by ({by}) (rate({metric}[$__rate_interval]))" if by else f"sum(rate({metric}[$__rate_interval]))"
 
 
-def quantiles(histogram: str, by: str, *, of: tuple[float, ...] = QUANTILES, where: str = "") -> dict[str, str]:
+def quantiles(
+    histogram: str, by: str, *, of: tuple[float, ...] = QUANTILES, where: str = "", over: str = "$__rate_interval"
+) -> dict[str, str]:
     """A histogram's quantiles, each over all processes."""
-    inner = f"sum by (le, {by}) (rate({histogram}_bucket{where}[$__rate_interval]))"
+    inner = f"sum by (le, {by}) (rate({histogram}_bucket{where}[{over}]))"
     return {f"p{100 * share:g} {{{{{by}}}}}": f"histogram_quantile({share}, {inner})" for share in of}
 
 
@@ -65,7 +67,7 @@ FLEET = (
     Panel("Errors of workers", "reqps", {"{{code}}": rate("carillon_worker_session_errors_total", "code")}),
     Panel("Real-time factor of a chunk", "none", quantiles("carillon_worker_real_time_factor", "pace")),
     Panel(
-        "Tokens",
+        "Tokens a second",
         "short",
         {
             "written": rate("carillon_worker_tokens_total"),
@@ -151,8 +153,16 @@ JOBS = (
         "short",
         {"{{kind}} {{state}}": "sum by (kind, state) (increase(carillon_job_seconds_count[1h]))"},
     ),
-    Panel("From a job's making to its end", "s", quantiles("carillon_job_seconds", "kind", of=(0.5, 0.95))),
-    Panel("Stages of clone jobs", "s", quantiles("carillon_job_stage_seconds", "stage", of=(0.5, 0.95))),
+    Panel(
+        "From a job's making to its end, of an hour's jobs",
+        "s",
+        quantiles("carillon_job_seconds", "kind", of=(0.5, 0.95), over="1h"),
+    ),
+    Panel(
+        "Stages of clone jobs, of an hour's",
+        "s",
+        quantiles("carillon_job_stage_seconds", "stage", of=(0.5, 0.95), over="1h"),
+    ),
     Panel(
         "Attempts after the first, in an hour",
         "short",
@@ -169,7 +179,7 @@ JOBS = (
         {"{{figure}}": "sum by (figure) (increase(carillon_gate_failures_total[1h]))"},
     ),
     Panel("Tasks", "ops", {"{{task}} {{state}}": rate("carillon_task_seconds_count", "task, state")}),
-    Panel("A task's time", "s", quantiles("carillon_task_seconds", "task", of=(0.5, 0.95))),
+    Panel("A task's time, of an hour's", "s", quantiles("carillon_task_seconds", "task", of=(0.5, 0.95), over="1h")),
 )
 
 PROJECTS = (
@@ -185,7 +195,7 @@ PROJECTS = (
         "Refused for a limit", "ops", {"{{project}} {{code}}": rate("carillon_project_limited_total", "project, code")}
     ),
     Panel(
-        "Share of the fleet's places",
+        "Sessions open, as a share of the fleet's places",
         "percentunit",
         {
             "{{project}}": "sum by (project) (carillon_project_sessions_open) "

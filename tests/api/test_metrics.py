@@ -41,6 +41,12 @@ def test_the_operator_says_what_is_in_the_money() -> None:
     assert 'carillon_first_sounds_total{edge="sessions",in_the_money="no"} 1.0' in counted.page().decode()
 
 
+def test_where_every_first_sound_is_late_none_was_in_time() -> None:
+    counted = metrics(metrics=MetricsSettings(in_the_money_s=0.3))
+    counted.account("sessions", Ledger(first_audio_ms=900, head_silence_ms=0))
+    assert 'carillon_first_sounds_total{edge="sessions",in_the_money="yes"} 0.0' in counted.page().decode()
+
+
 def test_a_first_sound_that_was_not_measured_is_not_counted() -> None:
     counted = metrics()
     counted.account("sessions", Ledger(moves=1, underruns=2, underrun_ms=250))

@@ -7,15 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-import yaml
 
-from app.local.embedded import free_port
 from app.platform.settings import MetricsSettings, NarrationSettings
 from app.speech.latency import Ledger
 from app.speech.protocol import Done
@@ -25,8 +23,9 @@ from tests.api.conftest import OpenHouse
 from tests.support.deadlines import LONG_HANG_S
 from tests.support.fakes import FakeEngine
 from tests.support.processes import until_async
+from tests.support.prometheus import asked, prometheus
 from tests.support.session_client import sessions_client
-from tests.unit.compose.test_observability import ALERTS, dashboards, queries
+from tests.unit.compose.test_observability import dashboards, queries
 from tests.unit.tasks.test_metrics import CHILD
 from tests.unit.workers.test_server import serving, session
 
@@ -41,39 +40,9 @@ SILENT = ("internal_error", "failure", "stage", "stalls", "usd_per_audio_hour", 
 """Of queries that find nothing here: nothing failed or met a limit, no stage ran, nothing was spoken for an hour."""
 
 
-@asynccontextmanager
-async def prometheus(directory: Path, targets: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """A Prometheus with our rules, which scrapes each job's `host:port`."""
-    configuration = {
-        "global": {"scrape_interval": f"{SCRAPE_S * 1000:.0f}ms", "evaluation_interval": f"{SCRAPE_S * 1000:.0f}ms"},
-        "rule_files": [str(ALERTS)],
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
-        ],
-    }
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        "prometheus",
-        f"--config.file={directory}/prometheus.yml",
-        f"--storage.tsdb.path={directory}/tsdb",
-        f"--web.listen-address=127.0.0.1:{port}",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1", trust_env=False) as client:
-            yield client
-    finally:
-        process.kill()
-        await process.wait()
-
-
-async def found(client: httpx.AsyncClient, query: str) -> list[dict[str, object]]:
-    """What a query finds now. Raises AssertionError for one that Prometheus does not take."""
-    answer = (await client.get("/query", params={"query": query.replace("$__rate_interval", "1m")})).json()
-    assert answer["status"] == "success", (query, answer)
-    return answer["data"]["result"]
+async def found(client: httpx.AsyncClient, query: str) -> list[dict[str, Any]]:
+    """What a query finds now."""
+    return await asked(client, "query", query=query.replace("$__rate_interval", "1m"))
 
 
 async def test_rules_and_dashboards_find_what_the_processes_tell(open_house: OpenHouse, tmp_path: Path) -> None:
@@ -107,7 +76,10 @@ async def test_rules_and_dashboards_find_what_the_processes_tell(open_house: Ope
                 child = [sys.executable, "-c", CHILD]
                 await asyncio.to_thread(subprocess.run, child, check=True, env=dict(os.environ))
 
-            async with prometheus(tmp_path / "prometheus", targets) as client, asyncio.timeout(LONG_HANG_S):
+            async with (
+                prometheus(tmp_path / "prometheus", targets, scrape_s=SCRAPE_S) as client,
+                asyncio.timeout(LONG_HANG_S),
+            ):
                 await work(0)
 
                 async def scraped() -> bool:

@@ -24,6 +24,21 @@ from app.platform.settings import StoreSettings
 from tests.support.deadlines import LONG_HANG_S
 from tests.support.published import publish
 
+QUICK_RECIPE = {
+    "CARILLON_CLONE__PREPARE__MIN_USABLE_S": "20",
+    "CARILLON_CLONE__PREPARE__MIN_CLIPS": "5",
+    "CARILLON_CLONE__TRAIN__BATCH_CLIPS": "2",
+    "CARILLON_CLONE__GATE__PROMPTS": "4",
+    "CARILLON_CLONE__GATE__MAX_HEAD_SILENCE_P50_MS": "60000",
+    "CARILLON_CLONE__GATE__MAX_HEAD_SILENCE_P95_MS": "60000",
+    "CARILLON_CLONE__GATE__MIN_ENDED_SHARE": "0",
+    "CARILLON_CLONE__GATE__DURATION_RATIO": "[0, 100]",
+    "CARILLON_CLONE__GATE__MAX_SILENCE_RUN_S": "60",
+    "CARILLON_CLONE__GATE__REQUIRE_CLOSENESS": "false",
+    "CARILLON_CLONE__GATE__MAX_WORD_ERROR_RATE": "1",
+}
+"""Few recordings are enough, and any voice that comes of them passes the gate."""
+
 
 @dataclass
 class RunningFleet:

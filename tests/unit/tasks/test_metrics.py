@@ -45,6 +45,17 @@ def test_what_children_count_is_added_up_after_their_end() -> None:
     assert 'carillon_gate_failures_total{figure="words"} 2.0' in page
 
 
+def test_what_a_child_may_count_is_nothing_at_its_start() -> None:
+    with answering(MetricsSettings(tasks_port=0), lambda: None) as port:
+        begins = "from tasks.observing import _begin_process; _begin_process()"
+        subprocess.run([sys.executable, "-c", begins], check=True, env=dict(os.environ))
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert 'carillon_task_seconds_count{state="failure",task="carillon.narrate"} 0.0' in page
+    assert 'carillon_job_seconds_count{kind="polish",state="completed"} 0.0' in page
+    assert 'carillon_job_stage_seconds_count{outcome="done",stage="lora"} 0.0' in page
+    assert 'carillon_gate_results_total{result="passed"} 0.0' in page
+
+
 def test_without_a_port_nothing_is_answered() -> None:
     with answering(MetricsSettings(), lambda: None) as port:
         assert port is None
