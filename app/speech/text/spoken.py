@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from app.speech.text.characters import has_speech
+from app.speech.text.emoji import without_emoji
 from app.speech.text.english import reading as english
 from app.speech.text.marks import PAUSE, RATE, marked_parts
 from app.speech.text.options import TextOptions
@@ -53,7 +54,7 @@ def is_silent(text: str) -> bool:
 
 def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
     """What `spoken` says, without remembering."""
-    text = text if text.isascii() else RATE.sub("", text)
+    text = text if text.isascii() else without_emoji(RATE.sub("", text), options.emoji)
     if options.normalise:
         text = _parted(text)
     respell = respeller(options.respellings)
