@@ -28,7 +28,7 @@ _BARE_COMMA = re.compile(r"[ \t]+[,;](?=[ \t]*[.,;](?:\s|\Z))")  # of "as is kno
 _ITEM_IN_ROW = re.compile(r"(?<=[,;:.]) [-•] (?=[^\W\d])")  # of a list within a table's cell
 _SPACES = re.compile(r"[ \t]{2,}")
 _GLUED = re.compile(r"(?<=[a-z]{2})([.!?…])(?=[A-Z][a-z ])")
-_PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])([\"'”’)\]]*)\s*\n\s*")
+_PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])(?<!\band)(?<!\bor)([\"'”’)\]]*)\s*\n\s*")
 
 
 def has_rules(language_code: str) -> bool:
