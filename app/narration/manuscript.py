@@ -32,6 +32,8 @@ from typing import Literal, NamedTuple
 from app.errors import ManuscriptUnfit
 from app.narration.models import NARRATOR, Manuscript, ManuscriptChapter, Paragraph, TextFinding, character_name
 from app.speech.text import has_speech
+from app.speech.text.marks import reading_mark
+from app.speech.text.markup import MAX_VERSE_CHARS
 
 MAX_BREAK_S = 30.0
 MAX_PAUSE_S = 120.0
@@ -61,6 +63,7 @@ _DROPPED = {
     "note": "footnotes",
     "table": "tables of several columns",
     "code": "listings of program code",
+    "thought": "thoughts of a language model",
     "contents": "tables of contents",
     "aside": 'documents that stand outside of the book\'s order (linear="no")',
     "broken_contents": "tables of contents that are no XML, and whatever chapters they name,",
@@ -311,7 +314,7 @@ class _Chapter:
     def _speak(self, lines: Sequence[str]) -> None:
         """Make paragraphs of what stands between two markers, cut at its breaks."""
         character, voice, silent = self._character, self._voice, None
-        markers, text = _markers(" ".join(lines))
+        markers, text = _markers(_run_on(lines))
         for marker in markers:
             if marker.voice is None:
                 self._tell_silent(silent)
@@ -379,6 +382,16 @@ class _Chapter:
             f'<break time="800ms"/> or <break time="1.5s"/>, at most {MAX_BREAK_S:g}s',
         )
         return None
+
+
+def _run_on(lines: Sequence[str]) -> str:
+    """Lines as one text. Those of verse, or of an address, are short and all begin like one: a breath parts them."""
+    lines = [line.strip() for line in lines if line.strip()]
+    short = all(len(line) <= MAX_VERSE_CHARS and (line[0].isupper() or line[0].isdigit()) for line in lines)
+    if len(lines) < 2 or not short:
+        return " ".join(lines)
+    breath = reading_mark("", ",")
+    return " ".join(line + breath * (line[-1].isalnum()) for line in lines[:-1]) + " " + lines[-1]
 
 
 class _Marker(NamedTuple):

@@ -19,9 +19,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE
+from textwrap import wrap
 from typing import Any, Self
 
 from app.errors import ManuscriptUnfit, StageFailed
@@ -29,7 +31,8 @@ from app.narration.models import Manuscript, NarrationOptions, Script, TextFindi
 from app.narration.script import Draft, VoiceOf
 from app.platform import sandbox
 from app.speech.text import has_speech
-from app.speech.text.marks import as_spoken
+from app.speech.text.marks import MAX_READING_CHARS, START, reading_mark
+from app.speech.text.maths import formulas_in, in_words
 from app.speech.text.options import TextOptions
 from app.speech.text.spoken import has_rules, spoken
 
@@ -64,38 +67,57 @@ async def write_script(
     tags: Sequence[str],
     language: str,
     voice_of: VoiceOf | None = None,
+    operator: TextOptions | None = None,
 ) -> Script:
     """The script of a manuscript in `language` ("en", "en-GB", …), with `tags` kept as the voice knows them.
+
+    `operator` says how addresses and emoji are read.
 
     Raises ManuscriptUnfit where nothing can be spoken, or the normaliser cannot be kept running over this text;
     StageFailed where it does not start.
     """
     draft = await asyncio.to_thread(Draft, manuscript, options, tags=tags, voice_of=voice_of)
     code, findings = language.partition("-")[0].lower(), list[TextFinding]()
-    if options.normalise and has_rules(code):
-        while unread := draft.unread:
-            await asyncio.to_thread(draft.take, await asyncio.to_thread(_readings, unread, language, tags))
-    elif options.normalise and code in LANGUAGES:
+    read = partial(
+        _readings, options=replace(operator or TextOptions(), language=language, normalise=options.normalise), tags=tags
+    )
+    if options.normalise and not has_rules(code) and code in LANGUAGES:
         async with Normaliser(code, tags=tags) as normaliser:
             while unread := draft.unread:
-                plain = {sentence: as_spoken(sentence) for sentence in unread}
+                plain = await asyncio.to_thread(read, unread)
                 readings = await normaliser.read(list(plain.values()))
                 await asyncio.to_thread(draft.take, {sentence: readings[words] for sentence, words in plain.items()})
     else:
-        if options.normalise:
+        if options.normalise and not has_rules(code):
             message = (
                 f"there is no normaliser for the language {language!r}: numbers and abbreviations are spoken as "
                 f"written; the languages are {', '.join(sorted(LANGUAGES))}"
             )
             findings.append(TextFinding(severity="check", code="not_normalised", message=message))
         while unread := draft.unread:
-            await asyncio.to_thread(draft.take, {sentence: as_spoken(sentence) for sentence in unread})
+            await asyncio.to_thread(draft.take, await asyncio.to_thread(read, unread))
     return await asyncio.to_thread(draft.script, language=language, findings=findings)
 
 
-def _readings(sentences: Sequence[str], language: str, tags: Sequence[str]) -> dict[str, str | None]:
-    options = TextOptions(language=language)
-    return {sentence: spoken(sentence, options, tags=tags) for sentence in sentences}
+def _readings(sentences: Sequence[str], *, options: TextOptions, tags: Sequence[str]) -> dict[str, str]:
+    """Sentences as live sessions read them; languages without rules lose their emoji, and have paragraphs end."""
+    formulas = options.normalise and has_rules(options.language_code)
+    return {
+        sentence: spoken(_with_formulas(sentence) if formulas else sentence, options, tags=tags)
+        for sentence in sentences
+    }
+
+
+def _with_formulas(sentence: str) -> str:
+    """What is LaTeX, marked with its words."""
+    if START in sentence or not ("$" in sentence or "\\" in sentence):
+        return sentence
+    parts, at = list[str](), 0
+    for start, formula in formulas_in(sentence):
+        words = wrap(in_words(formula.written), MAX_READING_CHARS)
+        parts += (sentence[at:start], " ".join(reading_mark("", piece) for piece in words))
+        at = formula.end
+    return "".join((*parts, sentence[at:]))
 
 
 class Normaliser:

@@ -77,4 +77,5 @@ def ssml_blocks(text: str) -> list[Block]:
     plain = "".join(markup.push(text[at : at + _PUSH_CHARS]) for at in range(0, len(text), _PUSH_CHARS))
     plain = PAUSE.sub(lambda pause: f'<break time="{seconds_of(pause[0]):g}s"/>', plain + markup.finish())
     ignored = dict.fromkeys((*markup.ignored, *(("prosody",) if RATE.search(plain) else ())))
-    return [*text_blocks(_SPACES.sub(" ", RATE.sub("", plain))), *(("dropped", f"ssml: {name}", 0) for name in ignored)]
+    blocks = text_blocks(_SPACES.sub(" ", RATE.sub("", plain)).replace("\n", "\n\n"))
+    return [*blocks, *(("dropped", f"ssml: {name}", 0) for name in ignored)]

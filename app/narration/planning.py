@@ -46,7 +46,12 @@ async def _script(context: StepContext) -> Script:
     language = options.language or book.manuscript.language or narration.voices[narration.voice].language
     manuscript = book.manuscript.chosen(options.chapters)
     script = await write_script(
-        manuscript, options, tags=ORPHEUS_TAGS, language=language, voice_of=narration.who_speaks
+        manuscript,
+        options,
+        tags=ORPHEUS_TAGS,
+        language=language,
+        voice_of=narration.who_speaks,
+        operator=context.settings.session.text_options,
     )
     title = options.title or script.title or narration.title
     return script.model_copy(update={"title": title, "author": options.author or script.author})

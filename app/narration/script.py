@@ -29,6 +29,7 @@ from app.narration.models import (
     TextFinding,
 )
 from app.speech.text import Cut, TextSplitter, boundaries, clean, has_speech, joins_previous
+from app.speech.text.boundaries import CJK
 from app.speech.text.english.names import recased
 from app.speech.text.marks import as_written, reading_spans
 from app.speech.text.respelling import Respellings, merged
@@ -161,8 +162,11 @@ class Draft:
         return stretch
 
     def _question(self, stretch: _Stretch, piece: _Piece) -> str:
+        """A sentence as it is to be read; the last of a paragraph, with that's end, which stands for its stop."""
         written = stretch.text[piece.start : piece.end].replace("\n", " ")
-        return self._respelling(stretch)(recased(written) if stretch.is_title and self._options.normalise else written)
+        cased = recased(written) if stretch.is_title and self._options.normalise else written
+        ends = piece is stretch.pieces[-1] and not written.endswith((".", "!", "?", "…"))
+        return self._respelling(stretch)(cased) + ("\n" if ends else "")
 
     def _respelling(self, stretch: _Stretch) -> Respellings:
         voice = self._voice_of(stretch.character, stretch.voice) if self._voice_of else ""
@@ -357,8 +361,9 @@ def _breaths(pieces: Sequence[_Piece], *, alone: bool) -> list[list[_Piece]]:
 
 
 def _joined(text: str, breath: Sequence[_Piece]) -> str:
-    """What is said in one breath, with spaces where the text has them: Chinese sentences have none between."""
+    """What is said in one breath. Chinese sentences have no space between; others have it where it was forgotten."""
     spoken = breath[0].spoken or ""
     for before, piece in pairwise(breath):
-        spoken += (" " if text[before.end : piece.start] else "") + (piece.spoken or "")
+        apart = text[before.end : piece.start] or not CJK.search(text[before.end - 1 : piece.start + 1])
+        spoken += (" " if apart else "") + (piece.spoken or "")
     return spoken.strip()

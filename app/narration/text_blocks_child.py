@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from app.narration.markdown_source import prepared
 from app.narration.plain_blocks import Block, decoded, ssml_blocks, text_blocks
 from app.platform.sandbox_child import Fault, main
 
@@ -31,7 +32,6 @@ MAX_TITLE_CHARS = 300
 MAX_LANGUAGE_CHARS = 35  # RFC 5646, section 4.4.1
 
 _MARKDOWN = "commonmark+footnotes+pipe_tables+strikeout+definition_lists"
-_ADDRESS = r"(?:<|#|\.{0,2}/|www\.|[a-z][a-z0-9+.-]*:\S|\S+\.(?:html?|md|pdf|png|jpe?g|gif|svg)\b)"
 _PANDOC_HEAP_EXHAUSTED = 251
 
 
@@ -49,13 +49,14 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     else:
         if source.stat().st_size > 2 * request["max_text_bytes"]:
             raise Fault(too_long(source.stat().st_size, request["max_text_bytes"]))
-        text = decoded(source.read_bytes())
+        text, thoughts = without_thoughts(decoded(source.read_bytes()))
         if kind == "markdown":
             answer = read_markdown(text, request)
         elif kind == "ssml":
             answer = {"blocks": ssml_blocks(text)}
         else:
             answer = read_html(text, request) if kind == "html" else {"blocks": list(text_blocks(text))}
+        answer["blocks"] += [("dropped", "thought", 0)] * thoughts
     if len(answer["blocks"]) > MAX_BLOCKS:
         raise Fault(f"holds {len(answer['blocks'])} paragraphs; at most {MAX_BLOCKS} are accepted: split it")
     size = sum(
@@ -64,6 +65,15 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     if size > request["max_text_bytes"]:
         raise Fault(too_long(size, request["max_text_bytes"]))
     return answer
+
+
+def without_thoughts(text: str) -> tuple[str, int]:
+    """A text without what a language model thought, and how often it did."""
+    if not any(sign in text for sign in ("</", "[/", "◁", "<|")):
+        return text, 0
+    from app.speech.text import thoughts
+
+    return thoughts.without_thoughts(text)
 
 
 def check_docx(source: Path) -> None:
@@ -86,12 +96,14 @@ _HIDDEN_HTML = re.compile(
     re.S | re.I,
 )
 
+_LISTED = re.compile(r"<pre>(?=\s*<code\b)", re.I)
+
 
 def read_html(text: str, request: dict[str, Any]) -> dict[str, Any]:
     """A page: its title, and its text without what is hidden, navigates or glosses."""
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "text.html"
-        source.write_text(_HIDDEN_HTML.sub("", text), "utf-8")
+        source.write_text(_LISTED.sub('<pre class="code">', _HIDDEN_HTML.sub("", text)), "utf-8")
         return walked(pandoc(source, "html", request), request["code"])
 
 
@@ -103,11 +115,7 @@ def too_long(size: int, most: int) -> str:
 
 
 def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
-    # "[hero]: Yes" would define a link; only an address does.
-    text = re.sub(rf"(?m)^( {{0,3}})\[(?!\^)([^\]\n]{{1,80}})\]:(?![ \t]*{_ADDRESS})", r"\1\\[\2]:", text)
-    text, marks = without_note_marks(text)
-    before, end, after = text.rpartition("-->")
-    text = before + end + after.replace("<!--", r"\<!--")  # pandoc seeks the end of each, 20 s for 40,000 of them
+    text, marks = prepared(text)
     form = _MARKDOWN + ("+yaml_metadata_block" if re.match(r"---\n\w[\w -]*:.*\n", text) else "")
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / "text.md"
@@ -115,28 +123,6 @@ def read_markdown(text: str, request: dict[str, Any]) -> dict[str, Any]:
         answer = walked(pandoc(source, form, request), request["code"])
     answer["blocks"] += [("dropped", "note", 0)] * bool(marks)
     return answer
-
-
-_NOTE = r"\[\^((?:\\.|[^\[\]\\\s]){1,200})\]"
-
-
-def without_note_marks(text: str) -> tuple[str, int]:
-    """Markdown without the marks of its footnotes, and how many there were.
-
-    Notes are not read aloud; pandoc would put each into the place of every mark of it, also where a note has the mark
-    of another: thirty notes with two marks each are a thousand million notes, and two that name each other have no end.
-    """
-    defined = {match[1].casefold() for match in re.finditer(rf"{_NOTE}:", text)}
-    marks = 0
-
-    def unless_defined(match: re.Match[str]) -> str:
-        nonlocal marks
-        if match[1].casefold() not in defined:
-            return match[0]
-        marks += 1
-        return ""
-
-    return re.sub(rf"{_NOTE}(?!:)", unless_defined, text), marks
 
 
 def pandoc(source: Path, form: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class FakeSession:
             if self._worker.deaf:
                 continue
             command = parse(WORKER_COMMANDS, raw)
+            self._worker.told.append(command)
             self._commands.put_nowait(command)
             if isinstance(command, Cancel):
                 self.cancels_waiting += 1
@@ -256,6 +257,8 @@ class FakeWorker:
         self.refusal: CarillonError | None = None
         self.sessions: dict[str, FakeSession] = {}
         self.assigned: list[Assign] = []
+        self.told: list[Message] = []
+        """Every command of every session, as it came."""
         self.uttered: list[Utter] = []
         self.faults: deque[tuple[bool, float]] = deque()
         self.state = WorkerState.ACTIVE

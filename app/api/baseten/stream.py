@@ -7,11 +7,10 @@ is cut by the fleet. An error is a JSON message before the close.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
@@ -28,6 +27,7 @@ from app.api.speech_response import AudioForm, SpeechResponse
 from app.errors import CarillonError
 from app.platform.codecs import Encoding
 from app.speech.choices import Scope
+from app.speech.text.options import TextFields
 
 EDGE = "baseten"
 END = "__END__"
@@ -46,7 +46,7 @@ TheServices = Annotated[Services, Depends(services_by(api_key))]
 """The front door's parts as the holder of that key sees them."""
 
 
-class Metadata(BaseModel):
+class Metadata(TextFields):
     """The first message, and the body of a POST; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore")
@@ -59,8 +59,7 @@ class Metadata(BaseModel):
 
 async def _manner(metadata: Metadata, services: Services) -> Manner:
     voice = await services.resolver.find(metadata.voice, None)
-    language = metadata.language or voice.language
-    options = replace(services.settings.session.text_options, language=language)
+    options = metadata.text_options(language=voice.language, operator=services.settings.session.text_options)
     encoding = Encoding("pcm", RATE_HZ)
     return Manner(edge=EDGE, voice=voice, encoding=encoding, options=options, temperature=metadata.temperature)
 

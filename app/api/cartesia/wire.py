@@ -18,6 +18,7 @@ from app.api.services import Services, services_by
 from app.api.speaking import Sound
 from app.errors import InvalidRequest
 from app.platform.codecs import Encoding
+from app.speech.text.options import TextFields
 
 EDGE = "cartesia"
 
@@ -93,7 +94,7 @@ class VoiceSpecifier(BaseModel):
     id: str | None = Field(default=None, max_length=128)
 
 
-class Generation(BaseModel):
+class Generation(TextFields):
     """What one text is asked for with: the body over HTTP, and the first message of a context."""
 
     model_config = ConfigDict(extra="allow")
@@ -149,11 +150,10 @@ async def manner_of(wanted: Generation, services: Services) -> Manner:
     model = None if not wanted.model_id or wanted.model_id.startswith("sonic") else wanted.model_id
     encoding, speed = wanted.output_format.wanted(), wanted.tempo()
     voice = await services.resolver.find(wanted.voice.id, model)
-    options = replace(
-        services.settings.session.text_options,
-        language=wanted.language or wanted.locale or voice.language,
-        normalise=wanted.normalization != "off",
-    )
+    operator = services.settings.session.text_options
+    options = wanted.text_options(language=wanted.locale or voice.language, operator=operator)
+    if wanted.normalization == "off":
+        options = replace(options, normalise=False)
     timed = bool(wanted.add_timestamps)
     return Manner(edge=EDGE, voice=voice, encoding=encoding, options=options, speed=speed, timed=timed)
 

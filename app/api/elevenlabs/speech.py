@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from app.api.access import requires
 from app.api.bodies import read_json
@@ -22,6 +22,7 @@ from app.api.dialects import MAX_BODY_BYTES_PER_CHAR, check_text, ignored_header
 from app.api.elevenlabs.wire import (
     EDGE,
     ElevenLabsRoute,
+    Reading,
     TheServices,
     VoiceSettings,
     alignment_s,
@@ -48,16 +49,14 @@ router = APIRouter(
 Form = Annotated[str | None, Query(alias="output_format", max_length=32)]
 
 
-class TextToSpeech(BaseModel):
+class TextToSpeech(Reading):
     """The body of all four."""
 
     model_config = ConfigDict(extra="allow")
 
     text: str
     model_id: str | None = Field(default=None, max_length=128)
-    language_code: str | None = Field(default=None, max_length=16)
     voice_settings: VoiceSettings | None = None
-    apply_text_normalization: Literal["auto", "on", "off"] | None = None
 
     @property
     def ignored(self) -> list[str]:
@@ -79,8 +78,7 @@ async def _wanted(
     wanted = await read_json(request, TextToSpeech, max_bytes=8192 + 3 * limit * MAX_BODY_BYTES_PER_CHAR)
     check_text(wanted.text, at_most=limit, param="text")
     voice = await services.resolver.find(voice_id, model_meant(wanted.model_id))
-    normalisation = wanted.apply_text_normalization
-    options = text_options(services, voice, language=wanted.language_code, normalisation=normalisation)
+    options = text_options(services, voice, wanted)
     return wanted, Manner(EDGE, voice, encoding, options, speed=wanted.speed, timed=timed)
 
 

@@ -31,6 +31,7 @@ from app.api.dialect_socket import (
 from app.api.elevenlabs.context import Context, Terms, failure
 from app.api.elevenlabs.wire import (
     EDGE,
+    Reading,
     TheServices,
     VoiceSettings,
     api_key,
@@ -55,18 +56,16 @@ NO_KEY = "there is no API key; send it in the header xi-api-key, or as xi_api_ke
 router = APIRouter()
 
 
-class Address(BaseModel):
+class Address(Reading):
     """The query of both sockets."""
 
     model_config = ConfigDict(extra="ignore")
 
     model_id: str | None = Field(default=None, max_length=128)
-    language_code: str | None = Field(default=None, max_length=16)
     output_format: str | None = None
     inactivity_timeout: float = Field(default=INACTIVITY_S, gt=0)
     sync_alignment: bool = False
     auto_mode: bool = False
-    apply_text_normalization: str | None = None
 
     @property
     def inactivity_s(self) -> float:
@@ -163,8 +162,7 @@ def message_of(raw: str | bytes) -> Message:
 
 async def _terms(address: Address, voice_id: str, services: Services) -> Terms:
     voice = await services.resolver.find(voice_id, model_meant(address.model_id))
-    normalisation = address.apply_text_normalization
-    options = text_options(services, voice, language=address.language_code, normalisation=normalisation)
+    options = text_options(services, voice, address)
     encoding = encoding_of(address.output_format)
     manner = Manner(edge=EDGE, voice=voice, encoding=encoding, options=options, timed=True)
     return Terms(manner, phrases=address.auto_mode, since_start=address.sync_alignment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from app.api.dialects import DialectRoute, SharedPathRoute
 from app.api.services import Services, services_by
 from app.errors import InvalidRequest
 from app.platform.codecs import Encoding
-from app.speech.text.options import TextOptions
+from app.speech.text.options import TextFields, TextOptions
 from app.speech.timing import TimedCharacter
 from app.speech.voices import Voice
 
@@ -87,10 +87,18 @@ class VoiceSettings(BaseModel):
         return [f"voice_settings.{name}" for name, value in (self.model_extra or {}).items() if value is not None]
 
 
-def text_options(services: Services, voice: Voice, *, language: str | None, normalisation: str | None) -> TextOptions:
-    """How a text is read that their `language_code` and `apply_text_normalization` came with."""
+class Reading(TextFields):
+    """What they say of how a text is read, and what our other edges do under the same names."""
+
+    language_code: str | None = Field(default=None, max_length=16)
+    apply_text_normalization: Literal["auto", "on", "off"] | None = None
+
+
+def text_options(services: Services, voice: Voice, asked: Reading) -> TextOptions:
+    """How a text is read: as our own fields say, and theirs."""
     operator = services.settings.session.text_options
-    return replace(operator, language=language or voice.language, normalise=normalisation != "off")
+    options = asked.text_options(language=asked.language_code or voice.language, operator=operator)
+    return replace(options, normalise=False) if asked.apply_text_normalization == "off" else options
 
 
 def model_meant(model_id: str | None) -> str | None:

@@ -146,7 +146,7 @@ class Elements(PlainText):
         state.block, state.code_run, state.emphasis, state.cell, state.gap = "", 0, 0, False, False
         if state.tail:
             self._say("\n\n")
-        state.prev = "\n"
+        state.prev, state.line_chars, state.line_began = "\n", 0, state.plain_chars
 
     def _announce_code(self) -> None:
         if self.options.code is CodeReading.ANNOUNCE and self.options.language_code == "en":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from app.speech.text.options import EmojiReading
+
 CHARS = (
     "\u203c\u2049\u20e3\u231a\u231b\u2328\u23cf\u23e9-\u23fa\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u2600-\u27bf\u2934"
     "\u2935\u2b00-\u2bff\u3030\u303d\u3297\u3299\ufe0e\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
@@ -12,6 +14,7 @@ CHARS = (
 """As the inside of a class of a regular expression: symbols, skin tones, flags, keycaps, and what selects or tags them.
 The zero-width joiner makes part of one only between these."""
 
+_RUN = re.compile(f"[{CHARS}](?:\u200d*[{CHARS}])*")
 _PART = re.compile(f"[{CHARS}\u200d]")
 _MODIFIER = re.compile("[\u200d\u20e3\ufe0e\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 MAX_RUN_CHARS = 40
@@ -24,6 +27,18 @@ def emoji_end(text: str, at: int) -> int:
     while at < min(len(text), last) and _PART.match(text, at):
         at += 1
     return at
+
+
+def without_emoji(text: str, reading: EmojiReading) -> str:
+    """A text whose emoji are named, or left out; words with one between them stay two."""
+    return text if text.isascii() else _RUN.sub(lambda run: _read(run, reading), text)
+
+
+def _read(run: re.Match[str], reading: EmojiReading) -> str:
+    before, after = run.string[: run.start()][-1:], run.string[run.end() :][:1]
+    said = named(run[0], most=len(run[0]) * 100)[0] if reading is EmojiReading.NAME else ""
+    left = " " if before.isalnum() and (said or after.isalnum()) else ""
+    return left + said + (" " if said and after.isalnum() else "")
 
 
 def named(run: str, *, most: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from app.speech.text.english.words import cardinal, listed, number, ordinal
@@ -56,6 +56,7 @@ _SIGNS = {
     "±": "plus or minus", "∞": "infinity", "√": "the square root of", "∈": "in", "π": "pi", ",": ",", ";": ",",
     ":": ",", ".": "",
 }  # fmt: skip
+_FORMULA_SIGN = re.compile(r"[$\\]")
 _TOKEN = re.compile(r"\\(?P<name>[A-Za-z]+)\*?|\\(?P<sign>.)|(?P<figures>\d+(?:,\d{3})*(?:\.\d+)?)|(?P<char>\S)", re.S)
 _MATHEMATICAL = re.compile(r"[\\^_={}+*/<>|×÷≤≥≠≈−]|[A-Za-z]\(")
 _SHORT = re.compile(r"-?\d*[A-Za-z]?(?:['!]|\([^()]*\))?")
@@ -123,6 +124,19 @@ def _may_begin(text: str, at: int, *, final: bool) -> bool | None:
 
 def _is_formula(written: str) -> bool:
     return bool(_MATHEMATICAL.search(written) or _SHORT.fullmatch(written))
+
+
+def formulas_in(text: str) -> Iterator[tuple[int, Formula]]:
+    """The formulas of a whole text, each with where it begins."""
+    at = 0
+    while found := _FORMULA_SIGN.search(text, at):
+        at = found.start()
+        formula = formula_at(text, at, final=True)
+        if isinstance(formula, Formula):
+            yield at, formula
+            at = formula.end
+        else:
+            at += 2 if text[at] == "\\" else 1
 
 
 def in_words(written: str) -> str:

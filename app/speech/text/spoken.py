@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from app.speech.text.characters import has_speech
+from app.speech.text.emoji import without_emoji
 from app.speech.text.english import reading as english
 from app.speech.text.marks import PAUSE, RATE, marked_parts
 from app.speech.text.options import TextOptions
@@ -27,7 +28,7 @@ _BARE_COMMA = re.compile(r"[ \t]+[,;](?=[ \t]*[.,;](?:\s|\Z))")  # of "as is kno
 _ITEM_IN_ROW = re.compile(r"(?<=[,;:.]) [-•] (?=[^\W\d])")  # of a list within a table's cell
 _SPACES = re.compile(r"[ \t]{2,}")
 _GLUED = re.compile(r"(?<=[a-z]{2})([.!?…])(?=[A-Z][a-z ])")
-_PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])([\"'”’)\]]*)\s*\n\s*")
+_PARAGRAPH = re.compile(r"(?<=[\w%°€£$+])(?<!\band)(?<!\bor)([\"'”’)\]]*)\s*\n\s*")
 
 
 def has_rules(language_code: str) -> bool:
@@ -53,7 +54,7 @@ def is_silent(text: str) -> bool:
 
 def read_out(text: str, options: TextOptions, tags: frozenset[str] = frozenset()) -> str:
     """What `spoken` says, without remembering."""
-    text = text if text.isascii() else RATE.sub("", text)
+    text = text if text.isascii() else without_emoji(RATE.sub("", text), options.emoji)
     if options.normalise:
         text = _parted(text)
     respell = respeller(options.respellings)

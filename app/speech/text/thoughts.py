@@ -25,6 +25,8 @@ ENDS = {
 }
 """What is not read by its opening mark, a comment of HTML among them, and what ends it."""
 
+THOUGHTS = ("[THINK]", "◁think▷", "<|begin_of_thought|>", "<|START_THINKING|>")
+"""Of these, what thoughts begin with."""
 _HEADERS = {
     "start": "<|message|>", "channel": "<|message|>", "start_header_id": "<|end_header_id|>", "im_start": "\n",
 }  # fmt: skip
@@ -36,6 +38,9 @@ _UNSPOKEN_CHANNEL = re.compile(r"(?:\A|<\|channel\|>)\s*analysis|\bto=")
 _THOUGHT = re.compile(rf"<(?:{'|'.join(sorted(REASONING))})\b", re.I)
 _THOUGHT_END = re.compile(
     rf"</(?:{'|'.join(sorted(REASONING))})\s*>|\[/THINK\]|◁/think▷|<\|(?:end_of_thought|END_THINKING)\|>", re.I
+)
+_WHOLE_OPENING = re.compile(
+    rf"(?<!`)(?:(?i:<({'|'.join(sorted(REASONING))})\b[^<>]{{0,200}}>)|{'|'.join(map(re.escape, THOUGHTS))})"
 )
 
 
@@ -76,3 +81,23 @@ def behind_thought(text: str, options: TextOptions) -> str:
         return text
     opened = any(opens in text[: end.start()] for opens, ends in ENDS.items() if end[0] in ends)
     return text if opened else text[end.end() :]
+
+
+def without_thoughts(text: str) -> tuple[str, int]:
+    """A whole text without the thoughts that have both their marks, and how many they were.
+
+    One that has no end is text: a book may well name the mark.
+    """
+    kept, at, thoughts = list[str](), 0, 0
+    endless: set[str] = set()
+    for opening in _WHOLE_OPENING.finditer(text):
+        closing = f"</{opening[1].lower()}>" if opening[1] else ENDS[opening[0]][0]
+        if opening.start() < at or closing in endless:
+            continue
+        end = re.compile(re.escape(closing).replace(">", r"\s*>"), re.I).search(text, opening.end())
+        if end is None:
+            endless.add(closing)  # nor has a later one
+            continue
+        kept.append(text[at : opening.start()])
+        at, thoughts = end.end(), thoughts + 1
+    return "".join((*kept, text[at:])), thoughts

@@ -143,7 +143,7 @@ async def test_a_script_has_what_was_written_and_how_it_is_spoken() -> None:
         language="en-GB",
     )
     assert [(segment.written, segment.spoken) for segment in script.chapters[0].segments] == [
-        ("CHAPTER IV", "Chapter four"),
+        ("CHAPTER IV", "Chapter four."),
         ("It was 1815. <laugh> Nobody came.", "It was eighteen fifteen. <laugh> no one came."),
     ]
     assert (script.language, script.findings) == ("en-GB", ())

@@ -102,6 +102,9 @@ _TIME_RANGE = re.compile(r"(?<![\w:.,])(?P<first>\d{1,2}:[0-5]\d)\s?[-–—]\s?
 _ZONE = re.compile(r"\b(?P<zone>UTC|GMT) ?(?P<sign>[+−–-]) ?(?P<hours>0?\d|1[0-4])(?::?(?P<minutes>[0-5]\d))?(?![\w:])")
 _OCLOCK = re.compile(r"\b(?P<hour>\d{1,2})(?::00)? o(?P<mark>['’])clock")
 _CALENDAR = re.compile(rf" (?:{'|'.join((*MONTHS, *_DAYS.values()))}|[A-Z]{{2,4}}\b|I\b)")
+_NAMED_HOUR = re.compile(r" (?:noon|midnight|[A-Z]{1,3}[SD]?T|UTC)\b")
+"""Behind an hour: of it, or its zone, nobody says o'clock."""
+_PACE = re.compile(r"(?<=:[0-5]\d)/(?P<per>mi|km)\b")
 _HALF = re.compile(r"(?<=[a-z] )(?P<half>[ap]\.m\.)")
 _SHORT_YEAR = re.compile(r"(?<![^\s(])['’](?P<figures>\d\d)(?![\w'’%:°]|[.,]\d)")
 """As in the class of '08."""
@@ -144,7 +147,7 @@ def read_dates(text: str, *, day_first: bool = False) -> str:
     text = _HOURS.sub(_hours, text)
     text = _OCLOCK.sub(lambda m: f"{cardinal(int(m['hour']))} o{m['mark']}clock", text)
     text = _HOURS_LONG.sub(_hours_long, text)
-    text = _SPLIT.sub(_split, text)
+    text = _SPLIT.sub(_split, _PACE.sub(lambda m: f" per {'mile' if m['per'] == 'mi' else 'kilometer'}", text))
     text = _TIME_RANGE.sub(r"\g<first> to ", text)
     text = _TIME.sub(_time, text)
     text = _HOUR.sub(lambda m: _clock(m["hour"], m["minute"] or "00", m["half"], m), text)
@@ -234,13 +237,13 @@ def _decade(match: re.Match[str]) -> str:
         ten = int(match["ten"])
         head = cardinal(int(match["century"]))
         if not ten:
-            return "two thousands" if head == "twenty" else f"{head} hundreds"
+            return _plural(0) if head == "twenty" else f"{head} hundreds"
         return f"{head} {_plural(ten)}"
     return _plural(int(match["short"] or match["bare"]))
 
 
 def _plural(ten: int) -> str:
-    return f"{cardinal(10 * ten).removesuffix('y')}ies" if ten > 1 else "tens" if ten else "hundreds"
+    return f"{cardinal(10 * ten).removesuffix('y')}ies" if ten > 1 else "tens" if ten else "two thousands"
 
 
 def _era(match: re.Match[str]) -> str:
@@ -256,6 +259,8 @@ def _years(match: re.Match[str]) -> str:
 
 def _time(match: re.Match[str]) -> str:
     read = _clock(match["hour"], match["minute"], match["half"], match)
+    if _NAMED_HOUR.match(match.string, match.end()):
+        read = read.removesuffix(" o'clock")
     if match["second"]:
         seconds = cardinal(int(match["second"]))
         read += f" and {seconds} second{'' if match['second'] == '01' else 's'}"

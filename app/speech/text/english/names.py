@@ -134,6 +134,9 @@ _COMMON = {
     "afaik": "as far as I know",
     "iirc": "if I recall correctly",
 }
+_CLIPPED_WORDS = {"gov": "government", "int": "international", "nat": "national", "dep": "department"}
+_CLIPPED = re.compile(r"\b(?P<word>[Gg]ov|[Ii]nt|[Nn]at|[Dd]ep)['’][tl]\b")
+"""As gov't."""
 _SHORT = re.compile(r"(?<![\w/&])(?:w/o|w/|b/c|&c|vs|aka|AKA|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?![\w/])")
 _MIXED_CASE = {
     "PhD": "P H D", "PhDs": "P H Ds", "MSc": "M S C", "BSc": "B S C", "IoT": "I O T", "iOS": "I O S",
@@ -238,6 +241,8 @@ def read_abbreviations(text: str) -> str:
         text = _DOTTED.sub(_dotted, text)
     text = _MIXED.sub(lambda m: _MIXED_CASE[m[0]], text)
     text = _AMPERSAND.sub(lambda m: f"{' '.join(m['before'])} and {' '.join(m['after'])}", text)
+    if "'" in text or "’" in text:
+        text = _CLIPPED.sub(_clipped, text)
     text = _BARE_BEFORE_NAME.sub(lambda m: _TITLES[m["title"] + "."], text)
     return _SHORT.sub(lambda m: _COMMON.get(m[0]) or _COMMON[m[0].lower()], text)
 
@@ -304,6 +309,11 @@ def _reign(match: re.Match[str]) -> str:
     if number == 1 and not _RULER.match(match["name"]) and not ends:
         return match[0]
     return f"{match['name']} the {ordinal(number)}"
+
+
+def _clipped(match: re.Match[str]) -> str:
+    word = _CLIPPED_WORDS[match["word"].lower()]
+    return word.capitalize() if match["word"][0].isupper() else word
 
 
 def _number_sign(match: re.Match[str]) -> str:

@@ -132,7 +132,16 @@ _CLAUSE = re.compile(r"(?<=[\d)])\((?P<mark>[a-z\d]{1,3})\)")
 _PENSION = re.compile(r"(?<!\w)40(?P<last>[139])\((?P<mark>[a-z])\)")
 _NUMBER_SIGN = re.compile(r"(?<!\w)#\s?(?=\d)|№\s?(?=\d)")
 _PAGES = re.compile(r"\b(?P<sign>pp?)\. ?(?=\d)")
-_SECTION = re.compile(r"§§?\s?(?=\d)")
+_SECTION = re.compile(r"(?P<sign>[§¶])[§¶]?\s?(?=\d)")
+_IS_TWICE = re.compile(r"\b(?P<is>is|are|was|were) is (?=about|at most|at least|less than|greater than)")
+"""As "it is ≈ 5" would be."""
+_TYPE = re.compile(r"(?<![\w.,/:=+–-])(?<!pages )(?<!page )(?P<first>\d(?!00)\d\d)-(?P<last>\d)(?![\w/:=+°–-]|[.,]\d)")
+"""A name, as 747-8: a span would not go down."""
+_VERSION = re.compile(
+    r"\b(?P<name>(?:Python|Ruby|Java|Node(?: dot J S|\.js)?|Go|Rust|PHP|Swift|Kotlin|Perl|Django|Rails|Postgres(?:QL)?"
+    r"|MySQL|Redis|Kubernetes|Docker|Helm|Linux|PyTorch|TensorFlow|CUDA|[Vv]ersion|[Kk]ernel) )"
+    r"(?P<major>\d{1,2})\.(?P<minor>[1-9]\d)(?![\w%]|[.,]\d)"
+)
 _CODE = re.compile(
     r"(?<![\w.,'’-])(?=[A-Za-z\d-]*\d)(?=[A-Za-z\d-]*[A-Za-z])[A-Za-z\d]+(?:-[A-Za-z\d]+|(?<=\d)\.\d+)*(?!\w)"
 )
@@ -188,7 +197,8 @@ def read_numbers(text: str) -> str:
     text = _ANY_MINOR.sub(lambda m: f"{number(m['figures'])} point x", text)
     text = _PENSION.sub(lambda m: f"four oh {number(m['last'])} {m['mark'].upper()}", text)
     text = _CLAUSE.sub(r" \g<mark>", text)
-    text = _SECTION.sub("section ", _NUMBER_SIGN.sub("number ", text))
+    text = _SECTION.sub(lambda m: "section " if m["sign"] == "§" else "paragraph ", _NUMBER_SIGN.sub("number ", text))
+    text = _VERSION.sub(lambda m: f"{m['name']}{number(m['major'])} point {number(m['minor'])}", text)
     text = _PAGES.sub(lambda m: "pages " if m["sign"] == "pp" else "page ", text)
     text = _read_fractions(text)
     text = _ORDINAL.sub(lambda m: ordinal(int(m["figures"].replace(",", ""))), text)
@@ -196,6 +206,7 @@ def read_numbers(text: str) -> str:
     text = _SCORE.sub(
         lambda m: f"{m[0][: m.start('first') - m.start()]}{number(m['first'])} to {number(m['last'])}", text
     )
+    text = _TYPE.sub(lambda m: f"{_grouped(m['first'])} {number(m['last'])}", text)
     text = _RANGE.sub(_range, text)
     text = _RATIO.sub(lambda m: " to ".join(number(part) for part in m.groups() if part), text)
     text = _read_sums(text)
@@ -220,6 +231,7 @@ def _read_sums(text: str) -> str:
     text = _SUPERSCRIPT.sub(lambda m: f"{m['base']} {'squared' if m['power'] == '²' else 'cubed'}", text)
     text = _ROOT.sub(lambda m: f"the {_ROOTS[m[0][0]]} root of ", text)
     text = _SPACED.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
+    text = _IS_TWICE.sub(r"\g<is> ", text)
     text = _MINUS.sub(lambda m: f"{m['left']} {_OPERATORS[m['sign']]} ", text)
     text = _TIGHT.sub(lambda m: f" {_OPERATORS[m['sign'] or m['than'] or m['letter'] or m['by']]} ", text)
     text = _PER.sub(" per ", text)

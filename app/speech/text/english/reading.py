@@ -15,7 +15,8 @@ from app.speech.text.options import UrlReading
 _NEEDS_READING = re.compile(
     r"[\d$€£¥₹₩₽¢%‰°±×÷=+&@#©®™§¶†‡½¼¾⅓⅔²³µ~^|\\*_<>/→←…•·√∛∜⁺⁻¯∫∑∏∂∇∞∈∉⊂⊆∪∩∀∃∅⇔∝∴¬∧∨ℂℍℕℙℚℝℤłč\[\]≤≥≠≈{}№\uff01-\uff5e\ufb00-\ufb06\u2160-\u2188\u2460-\u24ff\u3380-\u33df\u2103\u2109\U0001d400-\U0001d7ff]"
     r"|[A-Z]{2}|\b[A-Z] |\w\.[^\s]|Jan\. [a-z]|"
-    r"--|:::|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|PhD|IoT|iOS|"
+    r"--|:::|\(\)|:[a-z_+\d-]+:|\b[a-z]{2,}[A-Z]|[a-z][A-Z][a-z]+[A-Z][a-z]|PhD|IoT|iOS|"
+    r"[⌘⌥⇧⌃]|(?<![Ͱ-Ͽ])[Α-Ωα-ω](?![Ͱ-Ͽ])|\b(?:[Gg]ov|[Ii]nt|[Nn]at|[Dd]ep)['’][tl]\b|"
     r"(?<!\w)(?:[A-Za-z]{1,6})\.(?=[ ,)]|\Z)|(?<!\w)(?:Mr|Mrs|Ms|Dr|vs|aka|w/|(?i:btw|imh?o|idk|tbh|afaik|iirc))(?!\w)"
     r"|(?i:chapter|part|book|act|war|volume|scene|section|article|phase|type|class|number|level) [IVX]"
 )
@@ -61,6 +62,8 @@ _KEYS = re.compile(
     rf"\b(?:(?:Ctrl|Cmd|Alt|Shift)(?: ?[+] ?{_KEY})+"
     rf"|(?:Control|Command|Opt|Option|Win|Windows|Fn|Meta|Super)(?:[+]{_KEY})+)"
 )
+_KEY_SIGNS = {"⌘": "Command ", "⌥": "Option ", "⇧": "Shift ", "⌃": "Control "}
+_KEY_SIGN = re.compile(r"(?P<key>[⌘⌥⇧⌃])(?: ?[+])? ?")
 _KEY_NAMES = {"Ctrl": "Control", "Cmd": "Command", "Opt": "Option", "Win": "Windows", "Del": "Delete", "Esc": "Escape"}
 _CONSTANT = re.compile(r"\b[A-Z]+(?:_[A-Z\d]+)+\b")
 """As LOG_LEVEL."""
@@ -68,6 +71,10 @@ _ITEM = re.compile(r"(?<![\w(])(\d{1,2}|[a-z])\)(?=\s)")
 """Of a list, as `1)` and `a)`."""
 _CALL = re.compile(r"(?<=\w)\(\)")
 _CAMEL_WORD = re.compile(r"\b(?!(?:mm|in)Hg\b)[a-z]{2,}(?:[A-Z][a-z\d]+)+\b")
+_PASCAL_WORD = re.compile(r"\b(?:[A-Z][a-z]+){3,}\b")
+"""As NullPointerException; two such parts may be a name, as JavaScript."""
+_GREEK_LETTER = re.compile(r"(?<![Ͱ-Ͽ])(?<![Ͱ-Ͽ]\s)[Α-Ωα-ω](?!\s?[Ͱ-Ͽ]{2})(?![Ͱ-Ͽ])")
+"""That stands for something, and is no word among others of Greek."""
 _DASHES = re.compile(r"(?<=\w)--(?=\w)|(?<=[\w\"”’.,!?)\]…]) -- (?=[\w\"“‘(\[])")
 _LESS = re.compile(r"(?<=[\w)\]])<(?P<equal>=?)(?=[\w(-])(?![^<>\s]*>)")
 """As in a<b; List<int> has two signs."""
@@ -109,6 +116,8 @@ def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     text = _LONG_OPTION.sub("dash dash ", text)
     text = _ANY_FILE.sub(lambda m: " slash star dot " if m[0][0] == "/" else "star dot ", text)
     text = _DOT_FILE.sub("dot ", _OPTION.sub("dash ", text))
+    if not text.isascii():
+        text = _KEY_SIGN.sub(lambda m: _KEY_SIGNS[m["key"]], text)
     text = _KEYS.sub(_keys, text)
     text = _CONSTANT.sub(lambda m: m[0].lower().replace("_", " "), text)
     if "(" not in text:
@@ -116,6 +125,7 @@ def _read(text: str, urls: UrlReading, *, day_first: bool) -> str:
     text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
     text = read_addresses(text, urls)
     text = _CAMEL_WORD.sub(lambda m: _CAMEL.sub(" ", m[0]).lower(), read_numerals(text))
+    text = _PASCAL_WORD.sub(lambda m: _CAMEL.sub(" ", m[0]), text)
     if any(map(str.isnumeric, text)) or _SIGN.search(text) or "/" in text:
         text = read_telephones(read_streets(text))
         text = read_dates(text, day_first=day_first)
@@ -133,7 +143,16 @@ def _keys(match: re.Match[str]) -> str:
     return " ".join(_KEY_NAMES.get(name, name) for name in names)
 
 
+def _greek(match: re.Match[str]) -> str:
+    """A letter's name, apart from what it stands beside: `2πr`."""
+    text, name = match.string, unicodedata.name(match[0]).split()[-1].lower().replace("lamda", "lambda")
+    before = " " if text[: match.start()][-1:].isalnum() else ""
+    return before + name + (" " if text[match.end() :][:1].isalnum() else "")
+
+
 def _read_signs(text: str) -> str:
+    if not text.isascii():
+        text = _GREEK_LETTER.sub(_greek, text)
     text = _TAGGED.sub(lambda m: _CAMEL.sub(" ", m[0]), text)
     text = _HASHTAG.sub("hashtag ", text)
     text = _HANDLE.sub(lambda m: f"at {m['name'].replace('.', ' dot ')}", text)

@@ -1,7 +1,9 @@
 """Each case is a kind of text that an LLM or a person writes: those that `carillon bench text` counts, and two lists.
 
 What the lists in `cases` expect was written down before the first reading of them: it got 259 of the first list's 298
-right, and, with those mended, 171 of the second's 190.
+right, with those mended, 171 of the second's 190, and with those, 107 of the third's 123. Of the 16, four were read as
+well as was expected, which is either now; eleven were mended; one is let go: `<Button>` without backticks is a tag, and
+is not read.
 """
 
 from __future__ import annotations
