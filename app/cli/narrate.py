@@ -44,8 +44,9 @@ def narrate(
     replace: Annotated[list[str] | None, typer.Option(help="WORD=RESPELLING; repeat for more.")] = None,
     captions: Annotated[bool, typer.Option(help="Write .vtt and .srt files beside the audio.")] = False,
     captions_by: Annotated[
-        CaptionsBy, typer.Option(help="word: .vtt says when each word begins, .srt shows one at a time.")
-    ] = CaptionsBy.LINE,
+        CaptionsBy | None,
+        typer.Option(help="Write them, too; word: .vtt says when each word begins, .srt shows one at a time."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Come back to a narration; set it going again.")
     ] = None,
@@ -68,7 +69,7 @@ def narrate(
             client=client,
             request=request,
             resume=resume,
-            captions=captions_by if captions else None,
+            captions=captions_by or (CaptionsBy.LINE if captions else None),
             out=sys.stdout,
         )
 

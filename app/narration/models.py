@@ -19,7 +19,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from app.errors import ManuscriptUnfit
 from app.platform.jobs import JobError
@@ -186,7 +186,13 @@ class Manuscript(Frozen):
 # The script.
 
 
-class ScriptSegment(Frozen):
+class Stored(Frozen):
+    """What one process keeps and another reads, perhaps of an older version: it passes over what it does not know."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ScriptSegment(Stored):
     """A few sentences that are spoken in one breath: one request of the engine."""
 
     number: int = Field(ge=1, description="Through the whole script.")
@@ -197,13 +203,13 @@ class ScriptSegment(Frozen):
     gap_s: float = Field(default=0.0, ge=0, description="Silence after it.")
 
 
-class ScriptChapter(Frozen):
+class ScriptChapter(Stored):
     number: int = Field(ge=1)
     title: str
     segments: tuple[ScriptSegment, ...]
 
 
-class Script(Frozen):
+class Script(Stored):
     title: str
     author: str
     language: str
@@ -218,14 +224,14 @@ class Script(Frozen):
 # What was rendered.
 
 
-class WordTimes(Frozen):
+class WordTimes(Stored):
     """When each word of a segment's `spoken` text is heard in its take, as white space parts them."""
 
     times_s: tuple[tuple[float, float], ...]
     approximate: bool = Field(description="Laid out by the words' lengths, not heard.")
 
 
-class Take(Frozen):
+class Take(Stored):
     """A segment as it was rendered, before it is trimmed. `flags` names the checks that even the best try failed."""
 
     key: str = Field(description="Of its audio in the object store: a FLAC, mono, 16 bit.")
@@ -271,7 +277,7 @@ def take_digest(
 # The output.
 
 
-class TimelineSegment(Frozen):
+class TimelineSegment(Stored):
     number: int
     chapter: int
     character: str
@@ -287,14 +293,14 @@ class TimelineSegment(Frozen):
     approximate: bool = Field(default=True, description="Of `words`: laid out by their lengths, not heard.")
 
 
-class TimelineChapter(Frozen):
+class TimelineChapter(Stored):
     number: int
     title: str
     start_sample: int
     end_sample: int
 
 
-class Timeline(Frozen):
+class Timeline(Stored):
     """Where everything lies in the finished audio, `[start_sample, end_sample)`; the rest is silence."""
 
     sample_rate_hz: int

@@ -17,6 +17,7 @@ from app.narration.models import (
     ScriptChapter,
     ScriptSegment,
     Take,
+    Timeline,
     TimelineSegment,
     WordTimes,
 )
@@ -127,3 +128,8 @@ def segment(*, written: str, spoken: str, start: int, end: int) -> TimelineSegme
         start_sample=start,
         end_sample=end,
     )
+
+
+def test_what_a_later_version_adds_to_a_take_or_a_timeline_is_passed_over() -> None:
+    later = {"sample_rate_hz": 24_000, "samples": 0, "chapters": [], "segments": [], "breaths": [1]}
+    assert Timeline.model_validate(later) == Timeline(sample_rate_hz=24_000, samples=0, chapters=(), segments=())
