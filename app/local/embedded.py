@@ -25,9 +25,14 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+    """A port that is given to nobody else for a minute: a connection on it has just ended (TIME_WAIT).
+
+    The system then chooses it neither for another listener nor for an outgoing connection; whoever names it can listen
+    on it, with SO_REUSEADDR, which servers set.
+    """
+    with socket.create_server((host, 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].close()
+        return server.getsockname()[1]
 
 
 def valkey(directory: Path, *, port: int, password: SecretStr) -> Program:

@@ -255,11 +255,13 @@ async def _until_it_can_speak(host: str, port: int) -> None:
 
 def front_door_port(settings: Settings) -> int:
     """The configured port; where 8000 is only the default and taken, a free one."""
+    if settings.api_port == 0:
+        return free_port(settings.api_host)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.api_host, settings.api_port))
-            return probe.getsockname()[1]
+            return settings.api_port
         except OSError as error:
             if "api_port" in settings.model_fields_set:
                 raise ConfigurationError(

@@ -99,5 +99,7 @@ def _until_ready(process: subprocess.Popen[str]) -> str:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    """As `app.local.embedded.free_port`: nobody else is given it while the fleet starts."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        server.accept()[0].close()
         return server.getsockname()[1]

