@@ -1,8 +1,9 @@
 """`carillon bench worker`: what a session costs a worker's own process, apart from the engine's core and the codec.
 
 The workers of several checkouts are loaded in turn with the same sessions over their sockets, so that a busy machine is
-as busy for each. CPU seconds are the kernel's, of the process and of its first thread, which has the event loop. It
-knows the protocol, and `workers/bench/scripted_worker.py` as a program.
+as busy for each. CPU seconds are the kernel's, of the process and of its first thread, which has the event loop. Their
+checkpoint is tiny, with random weights and a tokenizer of Orpheus's kind: the stand-in's own looks up how each word is
+said, which is half of a worker's work. It knows the protocol, and `workers/bench/scripted_worker.py` as a program.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
+from app.bench.gpu.random_model import TINY, save_codec, save_model
 from app.errors import ConfigurationError
 from app.realtime.websocket import Wire, WireClosed
 from app.speech.protocol import Assign, AudioFrame, Error, Text
@@ -37,6 +40,8 @@ RAMP_S = 3.0
 TEXT = "The ferryman counted his lanterns twice before the evening crossing began. " * 30
 SCRIPT = Path(__file__).resolve().parents[2] / "workers" / "bench" / "scripted_worker.py"
 EPOCH = 1
+SHAPE = replace(TINY, text_tokens=4096)
+"""Its tokenizer has merges: words are a few tokens, as Llama's are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +90,14 @@ def run(
     """
     sides = [Side(path.resolve()) for path in paths]
     with ExitStack() as stack:
+        checkpoint = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        save_model(checkpoint / "model", SHAPE, device="cpu")
+        save_codec(checkpoint / "codec", SHAPE)
         workers = []
         for side in sides:
             progress(f"starting {side.path}")
-            workers.append(stack.enter_context(_worker(side.path, capacity=max(sessions), pace=pace)))
+            capacity = 2 * max(sessions)  # those of the measurement before have not all ended yet
+            workers.append(stack.enter_context(_worker(side.path, checkpoint, capacity=capacity, pace=pace)))
         for count in sessions:
             for number in range(1, rounds + 1):
                 for side, worker in zip(sides, workers, strict=True):
@@ -142,11 +151,11 @@ class _Worker:
 
 
 @contextmanager
-def _worker(checkout: Path, *, capacity: int, pace: float) -> Iterator[_Worker]:
+def _worker(checkout: Path, checkpoint: Path, *, capacity: int, pace: float) -> Iterator[_Worker]:
     """A scripted worker of a checkout, serving; it is stopped at the end."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("CARILLON_")}
     process = subprocess.Popen(
-        [sys.executable, "-P", str(SCRIPT), "--sessions", str(capacity), "--pace", str(pace)],
+        [sys.executable, "-P", str(SCRIPT), str(checkpoint), "--sessions", str(capacity), "--pace", str(pace)],
         cwd=checkout,
         env=own | {"PYTHONPATH": str(checkout), "CARILLON_FLEET_SECRET": SECRET, "CARILLON_LOG_LEVEL": "ERROR"},
         stdout=subprocess.PIPE,
@@ -213,8 +222,8 @@ class _Listener:
         wire = await Wire.connect(f"{self._worker.address}/session", headers, timeout_s=10)
         try:
             assign = Assign(session=self._name, epoch=EPOCH, voice=self._worker.voice)
-            wire.send(assign.model_dump_json(exclude_none=True))
-            wire.send(Text(session=self._name, text=TEXT).model_dump_json())
+            wire.send(_terse(assign))
+            wire.send(_terse(Text(session=self._name, text=TEXT)))
             while True:
                 raw = await wire.receive()
                 if isinstance(raw, bytes):
@@ -232,3 +241,8 @@ class _Listener:
             self.dry_s += max(0.0, now_s - self._plays_until_s)
         self._plays_until_s = max(now_s, self._plays_until_s) + samples / SAMPLE_RATE_HZ
         self.samples += samples
+
+
+def _terse(message: Assign | Text) -> str:
+    """Without what is as usual: an older worker may not know the field."""
+    return json.dumps({"type": message.type} | message.model_dump(mode="json", exclude_defaults=True))

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from snac import SNAC
 
 from app.platform import profiles
-from app.platform.settings import STAND_IN, Settings, load_settings
+from app.platform.settings import Settings, load_settings
 from app.speech.token_layout import TOKENS_PER_FRAME, TokenLayout, read_layout
 from workers.adapters import AdapterCache
 from workers.decode_pool import DecodePool, Work
@@ -43,21 +42,6 @@ DECODE_S = 0.003
 
 STREAM_INTERVAL = 7
 EPOCH = 1
-
-CODEC: dict[str, Any] = {
-    "sampling_rate": 24000,
-    "encoder_dim": 2,
-    "encoder_rates": [2, 4, 8, 8],
-    "decoder_dim": 16,
-    "decoder_rates": [8, 8, 4, 2],
-    "attn_window_size": None,
-    "codebook_size": 2048,
-    "codebook_dim": 8,
-    "vq_strides": [4, 2, 1],
-    "noise": False,
-    "depthwise": True,
-}
-"""In time as snac_24khz, with the stand-in's codes."""
 
 
 @dataclass(slots=True)
@@ -158,32 +142,34 @@ class ScriptedPool(DecodePool):
 
 
 class ScriptedDecoder(Decoder):
-    def __init__(self, *, max_sessions: int) -> None:
-        with torch.random.fork_rng():
-            codec = SNAC(**CODEC).eval()
+    def __init__(self, codec: SNAC, *, max_sessions: int) -> None:
         super().__init__(codec, max_sessions=max_sessions, max_batch=CUDA_BATCH)
         self._pool = ScriptedPool.over(self._pool)
 
 
-async def scripted_engine(layout: TokenLayout, profile: profiles.EngineProfile, steps_per_s: float) -> VllmEngine:
+async def scripted_engine(
+    model_dir: Path, layout: TokenLayout, profile: profiles.EngineProfile, steps_per_s: float
+) -> VllmEngine:
     """The real engine, started, on a scripted core."""
     from vllm.v1.engine.core_client import EngineCoreClient
 
     core = ScriptedCore(layout, steps_per_s)
     EngineCoreClient.make_async_mp_client = staticmethod(lambda *given, **named: core)  # type: ignore[method-assign]
     settings = load_settings().engine
-    engine = VllmEngine(STAND_IN / "model", layout, settings, profile=profile, device="cpu")
+    engine = VllmEngine(model_dir, layout, settings, profile=profile, device="cpu")
     await engine.start()
     return engine
 
 
-async def serve(*, sessions: int, pace: float) -> None:
+async def serve(checkpoint: Path, *, sessions: int, pace: float) -> None:
     """Be a worker until SIGTERM, whose core writes `pace` times as fast as the speech plays."""
     settings = load_settings(capacity=sessions)
-    layout = read_layout(STAND_IN / "model", STAND_IN / "codec")
+    model_dir, codec_dir = checkpoint / "model", checkpoint / "codec"
+    layout = read_layout(model_dir, codec_dir)
     profile = replace(settings.over(profiles.CPU), stream_interval=STREAM_INTERVAL, max_num_seqs=sessions)
-    engine = await scripted_engine(layout, profile, pace * layout.tokens_per_s)
-    async with ScriptedDecoder(max_sessions=sessions) as decoder:
+    engine = await scripted_engine(model_dir, layout, profile, pace * layout.tokens_per_s)
+    codec = SNAC.from_pretrained(str(codec_dir)).eval()
+    async with ScriptedDecoder(codec, max_sessions=sessions) as decoder:
         await serve_alone(settings, profile, engine, decoder, fetch=_no_adapter)
     await engine.aclose()
 
@@ -235,11 +221,12 @@ def _no_adapter(uri: str, file: str, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, help="a directory with `model` and `codec`; no weight is used")
     parser.add_argument("--sessions", type=int, required=True)
     parser.add_argument("--pace", type=float, required=True, help="of the core, by the pace of speech")
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        _run(serve(sessions=options.sessions, pace=options.pace))
+        _run(serve(options.checkpoint, sessions=options.sessions, pace=options.pace))
 
 
 def _run(body: Any) -> None:

@@ -201,7 +201,7 @@ def _config(shape: Shape) -> dict[str, Any]:
         "eos_token_id": speech.end_of_speech_id,
         "pad_token_id": speech.pad_id,
         "dtype": "bfloat16",
-        "speech": speech.model_dump(mode="json"),
+        "speech": speech.model_dump(mode="json", exclude_defaults=True),
     }
 
 
