@@ -125,8 +125,9 @@ def run(
     measured = [Beside(way) for way in ways]
     asyncio.run(bench.warm_up())
     for number in range(1, rounds + 1):
-        progress(f"round {number} of {rounds}")
-        asyncio.run(_round(measured, bench, flooding, sessions))
+        for one in measured:
+            progress(f"round {number} of {rounds}: {one.way}")
+            asyncio.run(_half_and_half(one, bench, flooding, sessions))
     report = {
         "places": places,
         "limits": limits,
@@ -160,18 +161,18 @@ def _key_of(operator: ApiClient, name: str, limits: Json) -> str:
     return operator.keys.create("bench tenants", SCOPES, KEY_DAYS, project["id"])
 
 
-async def _round(measured: Sequence[Beside], bench: Bench, flooding: str, sessions: int) -> None:
-    for one in measured:
+async def _half_and_half(one: Beside, bench: Bench, flooding: str, sessions: int) -> None:
+    """So many sessions alone, and as many beside the flood."""
+    held, errors = await bench.hold(1, sessions)
+    one.alone += held
+    one.errors += errors
+    async with _flood(one, bench, flooding):
+        before = await asyncio.to_thread(_lag, bench.url)
         held, errors = await bench.hold(1, sessions)
-        one.alone += held
-        one.errors += errors
-        async with _flood(one, bench, flooding):
-            before = await asyncio.to_thread(_lag, bench.url)
-            held, errors = await bench.hold(1, sessions)
-            one.lag += (await asyncio.to_thread(_lag, bench.url)).since(before)
-        one.beside += held
-        one.errors += errors
-        await asyncio.to_thread(_tidy, bench.url, flooding)
+        one.lag += (await asyncio.to_thread(_lag, bench.url)).since(before)
+    one.beside += held
+    one.errors += errors
+    await asyncio.to_thread(_tidy, bench.url, flooding)
 
 
 @asynccontextmanager
