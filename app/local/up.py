@@ -254,21 +254,29 @@ async def _until_it_can_speak(host: str, port: int) -> None:
 
 
 def front_door_port(settings: Settings) -> int:
-    """The configured port; where 8000 is only the default and taken, a free one."""
-    if settings.api_port == 0:
+    """The configured port; where 8000 is only the default and taken, a free one.
+
+    Raises ConfigurationError for a port or an address that cannot be listened on.
+    """
+    if settings.api_port:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.api_host, settings.api_port))
+                return settings.api_port
+            except OSError as error:
+                if "api_port" in settings.model_fields_set:
+                    raise ConfigurationError(
+                        f"CARILLON_API_PORT={settings.api_port} on {settings.api_host} cannot be had "
+                        f"({error.strerror}); stop whatever has it, or choose another (0: any free one)"
+                    ) from None
+    try:
         return free_port(settings.api_host)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.api_host, settings.api_port))
-            return settings.api_port
-        except OSError as error:
-            if "api_port" in settings.model_fields_set:
-                raise ConfigurationError(
-                    f"CARILLON_API_PORT={settings.api_port} on {settings.api_host} cannot be had ({error.strerror}); "
-                    "stop whatever has it, or choose another (0: any free one)"
-                ) from None
-    return free_port(settings.api_host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"CARILLON_API_HOST={settings.api_host} cannot be listened on ({error.strerror}); set it to an address of "
+            "this machine: 127.0.0.1, or 0.0.0.0 for all that it has"
+        ) from None
 
 
 async def _together(*starts: Coroutine[Any, Any, Any]) -> None:

@@ -67,6 +67,12 @@ def test_port_0_is_a_free_port() -> None:
     assert front_door_port(Settings(api_port=0)) > 0
 
 
+@pytest.mark.parametrize("settings", [Settings(api_host="192.0.2.1"), Settings(api_host="192.0.2.1", api_port=0)])
+def test_an_address_that_is_not_this_machines_is_refused_by_name(settings: Settings) -> None:
+    with pytest.raises(ConfigurationError, match=r"CARILLON_API_HOST=192\.0\.2\.1 .*127\.0\.0\.1"):
+        front_door_port(settings)
+
+
 def test_a_free_port_is_nobody_elses_before_it_is_listened_on() -> None:
     ports = {free_port() for _ in range(200)}
     assert len(ports) == 200
